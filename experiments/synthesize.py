@@ -1,0 +1,233 @@
+"""Changes images until a classifier says what you ask for, and writes a page to look at.
+
+Purpose   Paper A, Section 2 (Fig. A1): any images, any classifier of the package, any target distribution.
+Command   python experiments/synthesize.py
+              photographs that scikit-image carries, EfficientNet-Lite0, a mixed target for each
+          python experiments/synthesize.py --source=cifar10 --data_dir=... --classifier=cifar10_vgg16_half \\
+              --targets=true=0.9,random=0.1 --number=100 --out=runs/ship_dog
+Output    --out gets index.html (open it), images/*.png, figure.png and results.json.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import app, flags
+
+import outgen_jax as og
+from outgen_jax import files, report, runs
+from outgen_jax.data import records, sources
+from outgen_jax.models import pretrained
+
+_SOURCE = flags.DEFINE_string(
+    "source",
+    "photographs",
+    "'photographs', 'digits', a tfds name, a folder of images, or an .npz file.",
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_SPLIT = flags.DEFINE_string("split", "test", "Split of a tfds source.")
+_NUMBER = flags.DEFINE_integer("number", 20, "Images at most, from the start of the source.", 1)
+_CLASSIFIER = flags.DEFINE_string(
+    "classifier",
+    None,
+    f"{', '.join(pretrained.SHIPPED)}, efficientnet_lite0, or an .npz that train_classifier.py wrote. Default: the "
+    "first for images of 32x32, else the second.",
+)
+_TARGETS = flags.DEFINE_string(
+    "targets",
+    None,
+    "What the classifier shall say: text such as 'true=0.9,random=0.1', 'cat=0.6,dog=0.4', '3=1', 'uniform' (words: "
+    "true, top, runnerup, random, uniform), or a .csv with a row per image. Default: a mixture for each photograph, "
+    "'top=0.9,random=0.1' for other sources.",
+)
+_SOLVER = flags.DEFINE_enum("solver", "momentum", og.PRESETS, "Paper A's settings.")
+_STEPS = flags.DEFINE_integer("steps", 250, "Updates at most.", 0)
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance", 0.005, "Total variation at which an image is done.", 1e-9
+)
+_BATCH = flags.DEFINE_integer(
+    "batch_size", None, "Images at a time; by default chosen for the device.", 1
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random classes.")
+_OUT = flags.DEFINE_string("out", "runs/synthesize", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+# What the embedded photographs are turned into.
+GALLERY = {
+    "astronaut": "bobsled=0.4,teddy=0.3,jellyfish=0.3",
+    "chelsea": "Egyptian cat=0.5,tiger=0.3,teapot=0.2",
+    "coffee": "espresso=0.6,volcano=0.4",
+    "motorcycle": "moped=0.5,snail=0.5",
+    "rocket": "missile=0.4,lighthouse=0.3,corn=0.2,pencil box=0.1",
+}
+
+
+class Job(NamedTuple):
+    """What is to be done, validated."""
+
+    source: sources.ImageSource
+    classifier: pretrained.Pretrained
+    apply_fn: Any
+    variables: Any
+    before: np.ndarray  # [N, K] probabilities of the source images
+    targets: np.ndarray  # [N, K]
+
+
+def prepare() -> Job:
+    name = _CLASSIFIER.value
+    embedded = _SOURCE.value == "photographs"
+    if name is None:
+        name = "efficientnet_lite0" if embedded else pretrained.SHIPPED[0]
+    classifier = pretrained.load(name)
+    size = (classifier.image_size, classifier.image_size)
+    source = sources.load(
+        _SOURCE.value,
+        split=_SPLIT.value,
+        data_dir=_DATA_DIR.value,
+        size=size,
+        limit=_NUMBER.value,
+    )
+    for skipped in source.skipped:
+        print(f"skipped {skipped}")
+    if source.skipped:
+        print(f"{len(source.skipped)} unreadable files skipped, {len(source.ids)} images read")
+    apply_fn, variables = og.models.from_nnx(classifier.model)
+    before = og.predict(apply_fn, variables, source.images)
+    return Job(source, classifier, apply_fn, variables, before, wanted(source, classifier, before))
+
+
+def wanted(
+    source: sources.ImageSource, classifier: pretrained.Pretrained, before: np.ndarray
+) -> np.ndarray:
+    """The target of every image, from --targets."""
+    # Labels of other classes than the classifier's would be taken for its own.
+    same_classes = source.class_names == classifier.class_names
+    known: dict[str, Any] = {
+        "class_names": classifier.class_names,
+        "num_images": len(source.ids),
+        "labels": source.labels if same_classes else None,
+        "image_ids": source.ids,
+        "source_probs": before,
+        "seed": _SEED.value,
+    }
+    text = _TARGETS.value
+    if text is None and _SOURCE.value == "photographs" and len(classifier.class_names) == 1000:
+        known_rows = og.targets.parse("top", **known)
+        for row, name in enumerate(source.ids):
+            known_rows[row] = og.targets.parse(GALLERY[name], **known)[row]
+        return known_rows
+    text = text or "top=0.9,random=0.1"
+    if text.endswith(".csv"):
+        return og.targets.from_csv(text, **known)
+    return og.targets.parse(text, **known)
+
+
+def solve(job: Job) -> tuple[og.Result, float]:
+    start = time.perf_counter()
+    result = og.synthesize(
+        job.apply_fn,
+        job.variables,
+        job.source.images,
+        job.targets,
+        solver=og.preset(_SOLVER.value, steps=_STEPS.value),
+        tolerance=_TOLERANCE.value,
+        batch_size=_BATCH.value,
+        history=True,
+        progress=True,
+    )
+    return result, time.perf_counter() - start
+
+
+def describe(job: Job, result: og.Result) -> report.SynthesisRun:
+    """The run as its saved 8-bit images have it."""
+    generated = og.pixels.to_uint8(result.images)
+    reached = og.predict(job.apply_fn, job.variables, generated)
+    distance = np.asarray(og.metrics.total_variation(reached, job.targets))
+    return report.SynthesisRun(
+        source=job.source.images,
+        generated=generated,
+        wanted=job.targets,
+        before=job.before,
+        reached=reached,
+        class_names=job.classifier.class_names,
+        ids=job.source.ids,
+        steps=result.steps,
+        total_variation=distance,
+        converged=result.finite & (distance <= max(_TOLERANCE.value, 0.01)),
+    )
+
+
+def image_rows(run: report.SynthesisRun, result: og.Result) -> list[dict[str, Any]]:
+    """One entry of results.json per image; probabilities of the classes that were wanted."""
+    rows = []
+    for i, name in enumerate(run.ids):
+        asked = np.flatnonzero(run.wanted[i])
+        rows.append(
+            {
+                "id": name,
+                "steps": int(run.steps[i]),
+                "converged": bool(result.converged[i]),
+                "finite": bool(result.finite[i]),
+                "kl": float(result.kl[i]),
+                "total_variation": float(result.total_variation[i]),
+                "total_variation_8bit": float(run.total_variation[i]),
+                "wanted": {run.class_names[k]: float(run.wanted[i, k]) for k in asked},
+                "reached_8bit": {run.class_names[k]: float(run.reached[i, k]) for k in asked},
+            }
+        )
+    return rows
+
+
+def write(
+    out: runs.Run, job: Job, run: report.SynthesisRun, result: og.Result, seconds: float
+) -> None:
+    (out.directory / "images").mkdir(exist_ok=True)
+    for name, image in zip(run.ids, run.generated, strict=True):
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+        files.write_atomic(
+            out.directory / "images" / f"{Path(safe).stem}.png", records.png_bytes(image)
+        )
+    figure = report.synthesis_figure(run, rows=range(min(6, len(run.ids))))
+    report.save_figure(figure, out.directory / "figure.png")
+    curves = report.history_figure({_SOLVER.value: np.nan_to_num(result.history, posinf=0.0)})
+    summary = {
+        "classifier": job.classifier.card["network"],
+        "source": _SOURCE.value,
+        "solver": f"{_SOLVER.value}, at most {_STEPS.value} updates",
+        "time": f"{seconds:.0f} s on {jax.devices()[0].device_kind} ({int(run.steps.sum())} image-updates)",
+    }
+    page = report.html_page(
+        run,
+        title="Images for which a classifier says what you asked",
+        summary=summary,
+        figures=[("Distance to the target after each update", curves)],
+        command=command_line(),
+    )
+    files.write_atomic(out.directory / "index.html", page)
+    out.write_results({"seconds": seconds, "images": image_rows(run, result)})
+
+
+def command_line() -> str:
+    changed = [f.serialize() for f in flags.FLAGS.get_key_flags_for_module(__name__) if f.present]
+    return " ".join(["python experiments/synthesize.py", *changed])
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    runs.enable_compilation_cache()
+    job = prepare()  # everything that can be wrong with the input is found before a file is written
+    out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    result, seconds = solve(job)
+    run = describe(job, result)
+    write(out, job, run, result, seconds)
+    print(
+        f"{int(run.converged.sum())} of {len(run.ids)} images reached their target (total variation of the saved "
+        f"image: median {np.median(run.total_variation):.4f}) in {seconds:.0f} s\n"
+        f"open {out.directory / 'index.html'}"
+    )
+
+
+if __name__ == "__main__":
+    app.run(runs.guarded(main))

@@ -1,0 +1,28 @@
+"""Images for which a frozen classifier returns exactly the output distribution you ask for.
+
+Where the papers' equations are (A: output-targeted generation, Hirano, Iwamura and Kise):
+
+    Eq. A2, A4   pixel <-> weight            pixels.arctan
+    Fig. A5      low-pass filter             pixels.lowpass
+    Eq. A6-A8    SGD, momentum SGD           gradient_descent, preset
+    Eq. A10      KL divergence               losses.kl_divergence
+    Eq. A11      soft-target cross-entropy   losses.cross_entropy
+
+Eq. A1, A3 and A5 only reshape, and need no code here.
+"""
+
+from outgen_jax import data as data
+from outgen_jax import losses as losses
+from outgen_jax import metrics as metrics
+from outgen_jax import models as models
+from outgen_jax.synthesis import pixels as pixels
+from outgen_jax.synthesis import targets as targets
+from outgen_jax.synthesis.descent import PRESETS as PRESETS
+from outgen_jax.synthesis.descent import gradient_descent as gradient_descent
+from outgen_jax.synthesis.descent import preset as preset
+from outgen_jax.synthesis.predict import predict as predict
+from outgen_jax.synthesis.solver import Solver as Solver
+from outgen_jax.synthesis.synthesize import Result as Result
+from outgen_jax.synthesis.synthesize import synthesize as synthesize
+
+__version__ = "0.1.0"

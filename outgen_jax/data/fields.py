@@ -1,0 +1,115 @@
+"""What the examples of a written data set consist of, and how one becomes a record's bytes.
+
+Images are uint8 in 0..255, [H, W, C] with 1 or 3 channels, stored as PNG.
+"""
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+Example = Mapping[str, Any]
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class Field(NamedTuple):
+    """What one entry of every example is; made by `text`, `image`, `label` and `tensor`."""
+
+    kind: Literal["text", "image", "label", "tensor"]
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    class_names: tuple[str, ...] = ()
+
+
+def text() -> Field:
+    """A string."""
+    return Field("text")
+
+
+def image(shape: tuple[int, int, int]) -> Field:
+    """A uint8 image of `shape` (height, width, channels): an array, or PNG bytes of that shape."""
+    return Field("image", tuple(shape))
+
+
+def label(class_names: Iterable[str]) -> Field:
+    """A class: its index, or its name."""
+    return Field("label", class_names=tuple(class_names))
+
+
+def tensor(shape: tuple[int, ...], dtype: str) -> Field:
+    """Numbers of one `shape`, () for a single one, and numpy `dtype`."""
+    return Field("tensor", tuple(shape), dtype)
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """A uint8 image [H, W, C], C 1 or 3, as PNG: lossless, the same bytes for the same pixels.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    from PIL import Image
+
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise ValueError(
+            "png_bytes: expected uint8 [H, W, C] with C 1 or 3; got "
+            f"{image.dtype} {list(image.shape)}. Scale floats to 0..255 and round them first"
+        )
+    buffer = io.BytesIO()
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def tfds_features(fields: Mapping[str, Field]) -> Any:
+    """The fields as a `tfds.features.FeaturesDict`."""
+    import tensorflow_datasets as tfds
+
+    def feature(field: Field) -> Any:
+        match field.kind:
+            case "text":
+                return tfds.features.Text()
+            case "image":
+                return tfds.features.Image(shape=field.shape)
+            case "label":
+                return tfds.features.ClassLabel(names=list(field.class_names))
+            case "tensor":
+                return tfds.features.Tensor(shape=field.shape, dtype=np.dtype(field.dtype))
+
+    return tfds.features.FeaturesDict({key: feature(field) for key, field in fields.items()})
+
+
+def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> bytes:
+    """An example as a record's bytes; `features` are the fields' `tfds_features`.
+
+    Raises:
+        ValueError: the example is not as its fields say.
+    """
+    if set(example) != set(fields):
+        raise ValueError(
+            f"must have {', '.join(sorted(fields))}; it has "
+            f"{', '.join(sorted(example)) or 'nothing'}"
+        )
+    try:
+        entries = {key: _entry(key, field, example[key]) for key, field in fields.items()}
+        return features.serialize_example(features.encode_example(entries))
+    except Exception as error:  # tfds raises whatever a wrong value trips over
+        why = " ".join(str(error).split())
+        raise ValueError(f"is not as its fields say: {why}") from error
+
+
+def _entry(key: str, field: Field, value: Any) -> Any:
+    """A value as tfds encodes it without TensorFlow; it would itself cut 3.5 to an int32 3."""
+    if field.kind == "image" and isinstance(value, bytes):
+        if not value.startswith(_PNG_SIGNATURE):
+            raise ValueError(f"the bytes of {key!r} must be those of a PNG file")
+        return value
+    if field.kind not in ("image", "tensor"):
+        return value
+    array = np.asarray(value)
+    if array.shape != field.shape:
+        raise ValueError(f"{key!r} must have shape {list(field.shape)}; got {list(array.shape)}")
+    if field.kind == "image":
+        return png_bytes(array)
+    return array.astype(field.dtype, casting="same_kind")

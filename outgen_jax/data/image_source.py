@@ -1,0 +1,75 @@
+"""Images in memory, and what every reader of them shares: options checked, sizes made equal.
+
+Images are uint8 in 0..255, NHWC with 1 or 3 channels. Sizes are (height, width) in pixels.
+"""
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PathLike = str | os.PathLike[str]
+Size = tuple[int, int]
+
+
+class ImageSource(NamedTuple):
+    """Images with what their source says of them; see the module header for ranges."""
+
+    images: np.ndarray  # [N, H, W, C] uint8
+    labels: np.ndarray | None  # [N] int32; None where the source has none
+    class_names: tuple[str, ...] | None
+    ids: tuple[str, ...]  # [N] one stable name per image: tfds id, file name or row number
+    skipped: tuple[str, ...] = ()  # what could not be read, as "name: why"
+
+
+def check_options(caller: str, size: Size | None, limit: int | None) -> None:
+    """Raises ValueError, in the name of `caller`, for the options that every reader has."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"{caller}: limit must be at least 1, or None for all; got {limit}")
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"{caller}: size must be (height, width) in pixels, each >= 1; got {size}")
+
+
+def fit(image: Any, size: Size | None) -> Any:
+    """The largest centred window of the aspect of `size`, resampled once (antialiased bicubic).
+
+    `image` is Pillow's; without a `size` it comes back as it is.
+    """
+    from PIL import Image, ImageOps
+
+    if size is None:
+        return image
+    return ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
+
+
+def fit_all(images: np.ndarray, size: Size | None) -> np.ndarray:
+    """`fit` for arrays: [N, H, W, C] uint8 to [N, *size, C]."""
+    from PIL import Image
+
+    if size is None or images.shape[1:3] == tuple(size):
+        return images
+    fitted = np.empty((len(images), *size, images.shape[-1]), np.uint8)
+    for row, pixels in enumerate(images):
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        fitted[row] = np.asarray(fit(image, size)).reshape(fitted.shape[1:])
+    return fitted
+
+
+def store(
+    images: np.ndarray | None, row: int, pixels: np.ndarray, count: int, *, where: str
+) -> np.ndarray:
+    """Puts `pixels` [H, W, C] into `images`, which the first of `count` images allocates.
+
+    Raises:
+        ValueError: they differ in size from those before; `where` names reader and image.
+    """
+    if images is None:
+        images = np.empty((count, *pixels.shape), np.uint8)
+    if pixels.shape != images.shape[1:]:
+        raise ValueError(
+            f"{where} is {pixels.shape[0]}x{pixels.shape[1]}, those before it "
+            f"{images.shape[1]}x{images.shape[2]} (height x width); pass size=(height, width) to "
+            "bring them to one size"
+        )
+    images[row] = pixels
+    return images

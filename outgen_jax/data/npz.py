@@ -1,0 +1,106 @@
+"""Images in .npz files, as numpy.savez writes them; nothing is unpickled."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from outgen_jax.data.image_source import ImageSource, PathLike, Size, check_options, fit_all
+
+_Arrays = dict[str, np.ndarray]
+
+
+def from_npz(path: PathLike, *, size: Size | None = None, limit: int | None = None) -> ImageSource:
+    """Reads an .npz file: `images`, and optionally `labels`, `class_names` and `ids`.
+
+    `images` [N, H, W, C] are uint8, or floats in [0, 1], which are rounded to the nearest of the
+    256 levels. `labels` [N] are integers; `class_names` [K] and `ids` [N] strings.
+
+    Args:
+        path: of the file.
+        size: (height, width) to bring every image to; None: as stored.
+        limit: keep the first `limit` images; None: all.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an .npz file, or an array of it has the wrong shape, type or range.
+    """
+    check_options("from_npz", size, limit)
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"from_npz: no file {str(file)!r}; check the path")
+    arrays = _arrays(file)
+    try:
+        images = _images(arrays, limit)
+        count = len(arrays["images"])
+        class_names = _names(arrays, "class_names", None)
+        ids = _names(arrays, "ids", count) or tuple(str(row) for row in range(count))
+        labels = _labels(arrays, count, class_names)
+    except ValueError as error:
+        raise ValueError(f"from_npz: {str(file)!r}: {error}") from None
+    if labels is not None:
+        labels = labels[:limit].astype(np.int32)
+    return ImageSource(fit_all(images, size), labels, class_names, ids[:limit])
+
+
+def _arrays(file: Path) -> _Arrays:
+    try:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (AttributeError, EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"from_npz: {str(file)!r} cannot be read ({error}); write it with numpy.savez, no "
+            "arrays of Python objects in it"
+        ) from error
+
+
+def _images(arrays: _Arrays, limit: int | None) -> np.ndarray:
+    if "images" not in arrays:
+        raise ValueError(f"expected an array 'images'; it has {', '.join(arrays) or 'none'}")
+    images = arrays["images"]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
+        raise ValueError(
+            "'images' must be [N, H, W, C] with C 1 or 3 and nothing empty; got shape "
+            f"{images.shape}. Add or move axes (images[..., None], numpy.moveaxis)"
+        )
+    images = images[:limit]
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f"'images' must be uint8, or floats in [0, 1]; got {images.dtype}")
+    if not (images.min() >= 0 and images.max() <= 1):  # written so that nan is refused
+        raise ValueError(
+            f"float 'images' must lie in [0, 1]; they span {images.min():g} to {images.max():g}. "
+            "Rescale them, or store uint8"
+        )
+    return np.rint(images * 255).astype(np.uint8)
+
+
+def _names(arrays: _Arrays, key: str, count: int | None) -> tuple[str, ...] | None:
+    if key not in arrays:
+        return None
+    shape, names = arrays[key].shape, tuple(arrays[key].ravel().astype(str).tolist())
+    different = len(set(names))
+    if len(shape) != 1 or different != len(names) or count not in (None, len(names)):
+        raise ValueError(
+            f"{key!r} must be {count or 'a list of'} different names; got shape {shape}, "
+            f"{different} of them different"
+        )
+    return names
+
+
+def _labels(arrays: _Arrays, count: int, class_names: tuple[str, ...] | None) -> np.ndarray | None:
+    if "labels" not in arrays:
+        return None
+    labels = arrays["labels"]
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"'labels' must be {count} integers, one per image; got {labels.dtype} of shape "
+            f"{labels.shape}"
+        )
+    classes = len(class_names) if class_names is not None else np.iinfo(np.int32).max
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"'labels' must lie in 0..{classes - 1}; they span {labels.min()} to {labels.max()}"
+        )
+    return labels

@@ -1,0 +1,36 @@
+"""Writing files so that a reader never sees half of one."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Write `data` to `path` whole or not at all; text is written as UTF-8.
+
+    The bytes go to a temporary file in the same directory, reach the disk (fsync) and then take the
+    place of `path` in one `os.replace`. A failure or an interrupt leaves the old file as it was and
+    nothing beside it.
+
+    Raises:
+        FileNotFoundError: the directory of `path` does not exist.
+    """
+    # A link is followed, as open() would: the file it names changes, the link stays.
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"write_atomic: no directory {str(target.parent)!r} to write {target.name!r} in; "
+            "create it first"
+        )
+    content = data.encode() if isinstance(data, str) else data
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        # open() gives the permissions that the umask asks for; mkstemp would make it private.
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,8 @@
+"""Networks: images [B, H, W, C] float32 in [0, 1] -> logits [B, K]; `activations` names their pre-activations."""
+
+from outgen_jax.models import conv as conv
+from outgen_jax.models import pretrained as pretrained
+from outgen_jax.models.adapters import from_linen as from_linen
+from outgen_jax.models.adapters import from_nnx as from_nnx
+from outgen_jax.models.efficientnet_lite import EfficientNetLite0 as EfficientNetLite0
+from outgen_jax.models.vgg import VGG16 as VGG16

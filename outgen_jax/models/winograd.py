@@ -1,0 +1,157 @@
+"""Winograd's minimal filtering F(2×2, 3×3) as strided slices, sums and 16 matrix products.
+
+Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, Section 4.1. A
+4×4 tile d of the input and a 3×3 filter g give a 2×2 tile of the output with 16 multiplications
+instead of 36:
+
+    Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A                                     (their Eq. 8)
+
+Summed over input channels, the 16 products become 16 matrix products, which is what a CPU does
+best. All entries of B and A are 0 or ±1 and those of G 0, ±1/2 or 1, so float32 keeps its precision
+(about 1e-6 relative).
+
+Layout: images NHWC with even H and W, kernels HWIO, stride 1, zero padding of one pixel ("SAME").
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# Rows of Bᵀ, G and Aᵀ as in the paper.
+_B_T = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+_A_T = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
+
+# Activations of one block of images: small enough that the four times larger tiles stay in a CPU's
+# last-level cache.
+_BLOCK_BYTES = 2 * 2**20
+
+Grid = Sequence[Sequence[jax.Array]]  # one array per position of a tile
+
+
+def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves `x` [N, H, W, C] with `kernel` [3, 3, C, K] -> [N, H, W, K]."""
+    return _convolve(x, [[kernel[i, j] for j in range(3)] for i in range(3)], channel_axis=0)
+
+
+def input_gradient(cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Pulls `cotangent` [N, H, W, K] of `convolution(x, kernel)` back to `x` -> [N, H, W, C].
+
+    The convolution with the kernel turned by 180° and its channel axes exchanged; the exchange is
+    left to the matrix products, because a transposed copy of a wide kernel takes longer than they.
+    """
+    turned = [[kernel[2 - i, 2 - j] for j in range(3)] for i in range(3)]
+    return _convolve(cotangent, turned, channel_axis=1)
+
+
+def _convolve(x: jax.Array, kernel: Grid, *, channel_axis: int) -> jax.Array:
+    filters = _transform(_G, kernel)  # 3×3 of [C, K] -> 4×4 of [C, K]
+
+    def block(x: jax.Array) -> jax.Array:
+        tiles = _transform(_B_T, _tiles(x))  # 4×4 of [n, H/2, W/2, C]
+        products = [
+            [jnp.tensordot(d, g, ((3,), (channel_axis,))) for d, g in zip(*row, strict=True)]
+            for row in zip(tiles, filters, strict=True)
+        ]
+        return _interleave(_transform(_A_T, products))  # 2×2 of [n, H/2, W/2, K] -> [n, H, W, K]
+
+    return _map_blocks(block, x)
+
+
+def kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
+    """Pulls `cotangent` [N, H, W, K] of `convolution(x, kernel)` back to `kernel` -> [3, 3, C, K].
+
+    The transpose of the formula above with respect to g, summed over tiles and images:
+    Gᵀ [ (Bᵀ d B) ⊙ (A dY Aᵀ) ] G.
+    """
+
+    def block(x: jax.Array, cotangent: jax.Array) -> jax.Array:
+        tiles = _transform(_B_T, _tiles(x))  # 4×4 of [n, H/2, W/2, C]
+        gradients = _transform(_A_T.T, _deinterleave(cotangent))  # 4×4 of [n, H/2, W/2, K]
+        return jnp.stack(
+            [
+                jnp.tensordot(d, g, ((0, 1, 2), (0, 1, 2)))
+                for row in zip(tiles, gradients, strict=True)
+                for d, g in zip(*row, strict=True)
+            ]
+        )  # [16, C, K]
+
+    products = _sum_blocks(block, x, cotangent)
+    grid = [[products[4 * i + j] for j in range(4)] for i in range(4)]
+    return jnp.stack([jnp.stack(row) for row in _transform(_G.T, grid)])
+
+
+def _transform(matrix: np.ndarray, grid: Grid) -> Grid:
+    """`matrix` · `grid` · `matrix`ᵀ, entry by entry, with the zeros left out."""
+    columns = [[_combine(row, column) for column in zip(*grid, strict=True)] for row in matrix]
+    return [[_combine(row, values) for row in matrix] for values in columns]
+
+
+def _combine(weights: np.ndarray, values: Sequence[jax.Array]) -> jax.Array:
+    terms = [
+        v if w == 1 else v * v.dtype.type(w) for w, v in zip(weights, values, strict=True) if w != 0
+    ]
+    return sum(terms[1:], start=terms[0])
+
+
+def _tiles(x: jax.Array) -> Grid:
+    """[N, H, W, C] -> 4×4 of [N, H/2, W/2, C]: entry (i, j) of every overlapping 4×4 tile."""
+    n, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return [
+        [lax.slice(x, (0, i, j, 0), (n, i + h - 1, j + w - 1, c), (1, 2, 2, 1)) for j in range(4)]
+        for i in range(4)
+    ]
+
+
+def _interleave(grid: Grid) -> jax.Array:
+    """2×2 of [N, h, w, K] -> [N, 2h, 2w, K], in concatenations that copy whole channel vectors."""
+    n, h, w, k = grid[0][0].shape
+    rows = [jnp.concatenate(row, -1).reshape(n, h, 1, 2 * w, k) for row in grid]
+    return jnp.concatenate(rows, 2).reshape(n, 2 * h, 2 * w, k)
+
+
+def _deinterleave(x: jax.Array) -> Grid:
+    return [[x[:, i::2, j::2] for j in range(2)] for i in range(2)]
+
+
+def _block_size(*arrays: jax.Array) -> int:
+    """Images of a block that takes `_BLOCK_BYTES` over all `arrays`."""
+    image_bytes = sum(a.size // a.shape[0] * a.dtype.itemsize for a in arrays)
+    return max(1, min(arrays[0].shape[0], _BLOCK_BYTES // image_bytes))
+
+
+def _blocks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Cuts [N, ...] into [ceil(N / size), size, ...]; the last block is filled up with zeros."""
+    count = -(-arrays[0].shape[0] // size)
+    padded = [
+        jnp.pad(a, ((0, count * size - a.shape[0]),) + ((0, 0),) * (a.ndim - 1)) for a in arrays
+    ]
+    return tuple(a.reshape(count, size, *a.shape[1:]) for a in padded)
+
+
+def _map_blocks(block: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    size = _block_size(x)
+    if size == x.shape[0]:
+        return block(x)
+    (blocks,) = _blocks(size, x)
+    y = lax.map(block, blocks)
+    return y.reshape(-1, *y.shape[2:])[: x.shape[0]]
+
+
+def _sum_blocks(
+    block: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+    size = _block_size(x, cotangent)
+    if size == x.shape[0]:
+        return block(x, cotangent)
+    blocks = _blocks(size, x, cotangent)
+    total, _ = lax.scan(
+        lambda total, xs: (total + block(*xs), None),
+        jnp.zeros((16, x.shape[-1], cotangent.shape[-1]), x.dtype),
+        blocks,
+    )
+    return total

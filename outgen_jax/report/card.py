@@ -1,0 +1,150 @@
+"""One image of the page as an HTML card: the two pictures, the probabilities, the numbers.
+
+Everything that is not written in this file passes through `escape`.
+"""
+
+import base64
+import html
+import io
+
+import numpy as np
+from PIL import Image
+
+from outgen_jax.report.run import (
+    CRISP_BELOW,
+    SMALLEST_SHOWN,
+    TICK_FROM,
+    SynthesisRun,
+    kl_divergence,
+    pixel_change,
+    printable,
+    shown_probabilities,
+    total_variation,
+)
+
+
+def escape(text: str) -> str:
+    """The text for use in HTML, also between quotes; characters that HTML forbids are replaced."""
+    return html.escape(printable(text))
+
+
+def png_uri(data: bytes) -> str:
+    """A PNG file as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """One image uint8 [H, W, 1 or 3] as a PNG file, lossless."""
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def number(value: float) -> str:
+    """Four decimals, or the bound where they would all be zero."""
+    if np.isinf(value):
+        return "infinite"
+    return "&lt; 0.0001" if 0 < value < 0.0001 else f"{value:.4f}"
+
+
+def render_card(run: SynthesisRun, row: int) -> str:
+    """The card of one image, sortable and searchable by its data attributes."""
+    one = run._replace(
+        **{name: getattr(run, name)[row : row + 1] for name in run._fields if name != "class_names"}
+    )
+    distance, rms = (float(values[0]) for values in pixel_change(one))
+    outcome, badge = ("hit", "target reached") if run.converged[row] else ("miss", "target missed")
+    names, table = shown_probabilities(run, row, limit=5)
+    present = np.max([run.wanted[row], run.before[row], run.reached[row]], axis=0) >= TICK_FROM
+    found_by = (run.ids[row], *(run.class_names[index] for index in np.flatnonzero(present)))
+    words = " ".join(found_by).lower()
+    return f"""
+<article class="card" data-index="{row}" data-outcome="{outcome}" data-words="{escape(words)}"
+ data-distance="{run.total_variation[row]:.8f}" data-change="{rms:.6f}"
+ data-steps="{run.steps[row]}">
+{_stage(run, row)}
+<div class="body">
+<div class="row"><span class="badge {outcome}">{badge}</span>
+<button type="button" aria-pressed="false">Difference</button></div>
+<h3>{_largest(run, run.before[row], 1)} → {_largest(run, run.wanted[row], 3)}</h3>
+<p class="id">{escape(run.ids[row])}</p>
+{render_bars(names, table)}
+{_numbers(one, distance, rms)}
+</div>
+</article>"""
+
+
+def render_bars(names: list[str], table: np.ndarray) -> str:
+    """A table of bars, one row per class: wanted (outline), reached (filled) and before (tick).
+
+    Args:
+        names: of the rows.
+        table: [rows, 3] probabilities wanted, before and reached.
+    """
+    rows = "".join(
+        _bar(name, *map(float, values)) for name, values in zip(names, table, strict=True)
+    )
+    return f"""<table class="bars"><caption class="visually-hidden">Probabilities by class</caption>
+<colgroup><col class="name"><col><col class="number"><col class="number"></colgroup>
+<thead><tr><th scope="col"><span class="visually-hidden">class</span></th>
+<th scope="col"><span class="visually-hidden">source</span></th>
+<th scope="col" class="number">wanted</th><th scope="col" class="number">reached</th></tr></thead>
+<tbody>{rows}</tbody></table>"""
+
+
+def _bar(name: str, wanted: float, before: float, reached: float) -> str:
+    label = escape(name)
+    outline = f'<i class="wanted" style="width:{100 * wanted:.2f}%"></i>'
+    tick = f'<i class="before" style="left:{100 * before:.2f}%"></i>'
+    cells = "".join(
+        f'<td class="number{"" if value >= SMALLEST_SHOWN else " none"}">{value:.3f}</td>'
+        for value in (wanted, reached)
+    )
+    return (
+        f'<tr title="{label}: source {before:.3f}, wanted {wanted:.3f}, reached {reached:.3f}">'
+        f'<th scope="row">{label}</th><td><span class="track">'
+        f'<i class="reached" style="width:{100 * reached:.2f}%"></i>'
+        f"{outline if wanted >= SMALLEST_SHOWN else ''}{tick if before >= TICK_FROM else ''}"
+        f'<span class="visually-hidden">{before:.3f}</span></span></td>{cells}</tr>'
+    )
+
+
+def _stage(run: SynthesisRun, row: int) -> str:
+    """Source and generated image on top of each other, with the slider between them."""
+    height, width = run.source.shape[1:3]
+    crisp = " pixelated" if max(height, width) < CRISP_BELOW else ""
+    name = escape(run.ids[row])
+    before, after = (_largest(run, values[row], 1) for values in (run.before, run.reached))
+    source, generated = (png_uri(png_bytes(images[row])) for images in (run.source, run.generated))
+    return f"""<div class="stage{crisp}" style="aspect-ratio:{width}/{height}">
+<img class="source" src="{source}" alt="Source {name}; the classifier says {before}">
+<img class="generated" src="{generated}" alt="Generated from {name}; the classifier says {after}">
+<canvas role="img" aria-label="Amplified difference of the two images of {name}"></canvas>
+<span class="end left">source</span><span class="end right">generated</span>
+<input type="range" min="0" max="100" value="50"
+ aria-label="Where source gives way to generated, {name}">
+</div>"""
+
+
+def _largest(run: SynthesisRun, probabilities: np.ndarray, limit: int) -> str:
+    """The most probable classes by name, largest first, at most `limit`, none under TICK_FROM."""
+    order = np.argsort(-probabilities, kind="stable")
+    order = order[: max(1, int(np.sum(probabilities >= TICK_FROM)))]
+    parts = [f"{escape(run.class_names[k])} {probabilities[k]:.2f}" for k in order[:limit]]
+    more = len(order) - len(parts)
+    return ", ".join(parts) + (f" and {more} more" if more and limit > 1 else "")
+
+
+def _numbers(one: SynthesisRun, distance: float, rms: float) -> str:
+    before, after = total_variation(one.wanted, one.before)[0], one.total_variation[0]
+    entries = {
+        "KL(wanted ‖ reached)": f"{number(kl_divergence(one.wanted, one.reached)[0])} nats",
+        "Total variation to the target": f"{number(before)} → {number(after)}",
+        "L2 distance to the source": f"{distance:.3f}",
+        "RMS change per pixel": f"{rms:.2f} of 255",
+        "Updates": f"{one.steps[0]:,}",
+    }
+    items = "".join(
+        f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in entries.items()
+    )
+    return f'<dl class="numbers">{items}</dl>'

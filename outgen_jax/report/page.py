@@ -1,0 +1,175 @@
+"""The page of a run: one self-contained HTML file that needs no network, now or in ten years."""
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from outgen_jax.report.canvas import figure_bytes
+from outgen_jax.report.card import escape, number, png_uri, render_card
+from outgen_jax.report.run import SynthesisRun, check_run, pixel_change, total_variation
+
+# Inlined styles, scripts and images only: a browser refuses anything from outside.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def html_page(
+    run: SynthesisRun,
+    *,
+    title: str,
+    summary: Mapping[str, str],
+    figures: Sequence[tuple[str, Figure | bytes]],
+    command: str,
+    max_images: int = 60,
+) -> str:
+    """The run as one HTML page: key numbers, what one sees, figures, a gallery, the command.
+
+    Args:
+        run: the run's arrays; the key numbers are over all of it.
+        title: heading of the page.
+        summary: further facts by name, such as the classifier, the solver, the time, the hardware.
+        figures: caption and figure (or the bytes of a PNG) each.
+        command: what to type to get the same run again.
+        max_images: the gallery holds the first so many images, unselected.
+
+    Raises:
+        ValueError: the run has no images or its fields disagree, or `max_images` is not positive.
+    """
+    check_run(run, caller="html_page")
+    if not len(run.source) or max_images < 1:
+        raise ValueError(
+            f"html_page: at least one image is needed; the run has {len(run.source)}, "
+            f"max_images is {max_images}"
+        )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{escape(title)}</title>
+<style>{_static("page.css")}</style>
+</head>
+<body>
+<header>
+<h1>{escape(title)}</h1>
+<p class="lede">A classifier looks at an image and answers with a probability for every class. Here
+the answer came first: each image was changed to make the classifier say exactly that.</p>
+{_tiles(run)}
+{_facts(summary)}
+<nav aria-label="On this page"><a href="#explanation">What you are looking at</a>
+<a href="#distance">How far from the target</a> <a href="#images">The images</a>
+{'<a href="#figures">Figures</a>' if figures else ""} <a href="#command">The command</a></nav>
+</header>
+<main>
+{_static("explanation.html")}
+{_histogram(run)}
+{_gallery(run, min(max_images, len(run.source)))}
+{_figures(figures)}
+<h2 id="command">Get the same run again</h2>
+<pre><code>{_keep_lines(command)}</code></pre>
+</main>
+<footer>Everything on this page is in this one file; it loads nothing from elsewhere.</footer>
+<script>{_static("page.js")}</script>
+</body>
+</html>
+"""
+
+
+def _tiles(run: SynthesisRun) -> str:
+    hits, total = int(np.sum(run.converged)), len(run.source)
+    before = float(np.median(total_variation(run.wanted, run.before)))
+    after = float(np.median(run.total_variation))
+    tiles = (
+        (f"{hits:,} <small>of {total:,}</small>", "images reached their target"),
+        (
+            number(after),
+            f"median total variation to the target, from {number(before)} at the start; 0 is exact",
+        ),
+        (
+            f"{np.median(pixel_change(run)[1]):.1f} <small>of 255</small>",
+            "grey levels of change per pixel (RMS), median image",
+        ),
+        (f"{np.median(run.steps):,.0f}", "updates, median image"),
+    )
+    items = "".join(f'<li class="tile"><b>{big}</b><span>{text}</span></li>' for big, text in tiles)
+    return f'<ul class="tiles">{items}</ul>'
+
+
+def _facts(summary: Mapping[str, str]) -> str:
+    items = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in summary.items()
+    )
+    return f'<dl class="facts">{items}</dl>' if items else ""
+
+
+def _histogram(run: SynthesisRun) -> str:
+    """Total variation of all images before and after, 5 bins per decade from 0.00001 to 1."""
+    rows = {"source": total_variation(run.wanted, run.before), "generated": run.total_variation}
+    counts = {
+        name: np.histogram(np.log10(np.clip(values, 1e-5, 1)), bins=25, range=(-5, 0))[0]
+        for name, values in rows.items()
+    }
+    bars = "".join(
+        f'<dt>{name}</dt><dd class="{name}">'
+        + "".join(
+            f'<i style="height:{100 * count / counts[name].max():.2f}%"></i>'
+            for count in counts[name]
+        )
+        + "</dd>"
+        for name in counts
+    )
+    medians = " and ".join(f"{number(np.median(rows[name]))} ({name})" for name in rows)
+    ticks = "".join(
+        f'<span style="left:{20 * place}%">{tick}</span>'
+        for place, tick in enumerate(("0.00001", "0.0001", "0.001", "0.01", "0.1", "1"))
+    )
+    return f"""<h2 id="distance">How far from the target, before and after</h2>
+<dl class="histogram" role="img" aria-label="Histogram of the total variation; medians {medians}">
+{bars}</dl>
+<div class="axis" aria-hidden="true">{ticks}</div>
+<p class="note">Total variation of all {len(run.source):,} images to their targets, on a logarithmic
+scale; further left is closer, and each row has its own height. Medians: {medians}.</p>"""
+
+
+def _figures(figures: Sequence[tuple[str, Figure | bytes]]) -> str:
+    if not figures:
+        return ""
+    items = "".join(_figure(caption, figure) for caption, figure in figures)
+    return f'<h2 id="figures">Figures</h2>\n<div class="figures">{items}</div>'
+
+
+def _figure(caption: str, figure: Figure | bytes) -> str:
+    data = figure if isinstance(figure, bytes) else figure_bytes(figure)
+    width = Image.open(io.BytesIO(data)).width // 2  # two dots of the file per pixel of the page
+    text = escape(caption)
+    image = f'<img width="{width}" src="{png_uri(data)}" alt="{text}">'
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
+
+
+def _gallery(run: SynthesisRun, shown: int) -> str:
+    total = len(run.source)
+    note = (
+        f"The first {shown:,} of {total:,} images in the order of the run, not a selection; "
+        "the numbers at the top are over all of them."
+        if shown < total
+        else f"All {total:,} images of the run."
+    )
+    cards = "".join(render_card(run, row) for row in range(shown))
+    return f"""<h2 id="images">The images</h2>
+<p class="note">{note}</p>
+{_static("tools.html")}<div class="gallery" id="gallery">{cards}
+</div>"""
+
+
+def _keep_lines(text: str) -> str:
+    return "\n".join(escape(line) for line in text.splitlines())
+
+
+def _static(name: str) -> str:
+    """A part of the page that is the same for every run."""
+    return resources.files("outgen_jax.report").joinpath("static", name).read_text("utf-8")

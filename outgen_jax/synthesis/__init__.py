@@ -1,0 +1,1 @@
+"""The main subject: targets, pixel maps, solvers, and running them over many images."""

@@ -1,0 +1,90 @@
+"""How an image is parameterised: maps between pixels in [0, 1] and weights on the whole line, and the low-pass filter.
+
+Every function takes one image [H, W, C] float32 (the maps are elementwise and take any shape).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Just under half a grey level: at 0 and 1 the maps are infinite, and a clipped pixel must still round to itself.
+_MARGIN = 0.499 / 255
+
+ROLLOFFS = ("ideal", "gaussian")
+
+
+class PixelMap(NamedTuple):
+    """A pair of functions, inverse to each other up to clipping; `to_pixels` always lands in [0, 1]."""
+
+    to_weights: Callable[[jax.Array], jax.Array]
+    to_pixels: Callable[[jax.Array], jax.Array]
+
+
+def arctan() -> PixelMap:
+    """The map of paper A: w = tan((x − 0.5)·π) (Eq. A2) and back x = arctan(w)/π + 0.5 (Eq. A4)."""
+    return PixelMap(
+        to_weights=lambda x: jnp.tan((_inside(x) - 0.5) * jnp.pi),
+        to_pixels=lambda w: jnp.arctan(w) / jnp.pi + 0.5,
+    )
+
+
+def tanh() -> PixelMap:
+    """Carlini and Wagner's map (2017): x = (tanh(w) + 1)/2."""
+    return PixelMap(
+        to_weights=lambda x: jnp.arctanh(2 * _inside(x) - 1),
+        to_pixels=lambda w: (jnp.tanh(w) + 1) / 2,
+    )
+
+
+def identity() -> PixelMap:
+    """Pixels themselves, clipped: x = min(max(w, 0), 1). A pixel pushed beyond its range gets no gradient."""
+    return PixelMap(to_weights=lambda x: x, to_pixels=lambda w: jnp.clip(w, 0, 1))
+
+
+def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.Array:
+    """Keeps the frequencies of `image` [H, W, C] within `radius` of the centred spectrum, per channel (Fig. A5).
+
+    Args:
+      image: one image [H, W, C].
+      radius: in cycles per image side.
+      rolloff: "ideal" cuts at the radius; "gaussian" weighs frequency f by exp(−f²/2·radius²).
+
+    Raises:
+      ValueError: a radius that is not positive, or an unknown roll-off.
+    """
+    if not radius > 0:
+        raise ValueError(
+            f"lowpass: radius must be positive, got {radius}; None in gradient_descent means no filter"
+        )
+    height, width, _ = image.shape
+    rows = np.fft.fftfreq(height, 1 / height)[:, None]
+    columns = np.fft.rfftfreq(width, 1 / width)[None, :]
+    squared = rows**2 + columns**2  # [H, W//2 + 1]
+    match rolloff:
+        case "ideal":
+            mask = (squared <= radius**2).astype(np.float32)
+        case "gaussian":
+            mask = np.exp(-squared / (2 * radius**2)).astype(np.float32)
+        case _:
+            raise ValueError(
+                f"lowpass: unknown rolloff {rolloff!r}; use one of {', '.join(ROLLOFFS)}"
+            )
+    spectrum = jnp.fft.rfft2(image, axes=(0, 1)) * mask[:, :, None]
+    return jnp.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
+
+
+def high_frequency_energy(image: jax.Array, radius: float) -> jax.Array:
+    """Mean square of what `lowpass(image, radius)` removes: [H, W, C] -> []; paper A's "noise", as a number."""
+    return jnp.mean((image - lowpass(image, radius)) ** 2)
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Images in [0, 1] -> the nearest 8-bit image, as saved to a file."""
+    return np.round(np.asarray(images) * 255).astype(np.uint8)
+
+
+def _inside(x: jax.Array) -> jax.Array:
+    return jnp.clip(x, _MARGIN, 1 - _MARGIN)

@@ -1,0 +1,316 @@
+"""Running a solver over many images: stop each at its tolerance, keep its best, report.
+
+A solver's functions see one image; here they are lifted with `jax.vmap` and compiled once for a batch. Memory on the
+device follows `batch_size`; images beyond it wait on the host.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from outgen_jax import losses
+from outgen_jax.metrics import classification
+from outgen_jax.synthesis import descent, predict
+from outgen_jax.synthesis import targets as target_rows
+from outgen_jax.synthesis.predict import ApplyFn
+from outgen_jax.synthesis.solver import Network, Solver
+
+# An image counts as converged below this total variation where no tolerance is given.
+CONVERGED_TOTAL_VARIATION = 0.01
+
+# Updates in one call of the compiled function. On CPU one, because XLA's convolution gradients are
+# up to 69 times slower inside loops there; elsewhere enough to keep the host out of the way.
+_ACCELERATOR_UPDATES = 25
+
+
+class Result(NamedTuple):
+    """What `synthesize` returns: numpy arrays, one row per image, of the best image found (lowest KL)."""
+
+    images: np.ndarray  # [B, H, W, C] float32 in [0, 1]
+    probs: np.ndarray  # [B, K] what the classifier says of them
+    kl: np.ndarray  # [B] KL(target ‖ probs), nats
+    total_variation: np.ndarray  # [B] in [0, 1]
+    steps: np.ndarray  # [B] int32, updates used
+    converged: np.ndarray  # [B] bool: total variation at most the tolerance, and no NaN on the way
+    finite: (
+        np.ndarray
+    )  # [B] bool: False where the network returned NaN or infinity; the last finite state is kept
+    history: np.ndarray | None = None  # [B, steps + 1] KL after each update, where asked for
+
+
+class Progress(NamedTuple):
+    """One image on its way."""
+
+    state: Any  # the solver's
+    best_image: jax.Array  # [H, W, C]
+    best_logits: jax.Array  # [K]
+    best_kl: jax.Array  # []
+    steps: jax.Array  # [] int32
+    active: jax.Array  # [] bool
+    finite: jax.Array  # [] bool
+
+
+def synthesize(
+    apply_fn: ApplyFn,
+    variables: Any,
+    images: ArrayLike,
+    targets: ArrayLike,
+    *,
+    solver: Solver | None = None,
+    tolerance: float | None = None,
+    batch_size: int | None = None,
+    history: bool = False,
+    progress: bool = False,
+) -> Result:
+    """Changes images until a frozen classifier returns the wanted output distributions (paper A, Section 2).
+
+    The result of an image does not depend on the images beside it, on its place, or on the batch size (to float32
+    rounding). A second call with the same `apply_fn`, `solver` and shapes does not compile again.
+
+    Args:
+      apply_fn: (variables, images [B, H, W, C] float32 in [0, 1]) -> logits [B, K]; of any framework, in inference
+        mode, mappable with `jax.vmap`.
+      variables: any pytree; passed through, never closed over.
+      images: [B, H, W, C], float32 in [0, 1] or uint8.
+      targets: [B, K], or [K] for all images: probabilities.
+      solver: how to move an image; None: paper A's SGD, `gradient_descent(optax.sgd(0.05), weight_decay=5e-4,
+        steps=100)`. Keep the solver between calls: one built anew compiles anew.
+      tolerance: an image stops once its total variation to the target is at most this; None: only
+        after the last step.
+      batch_size: images worked on at a time; None: chosen by backend and image size.
+      history: record the KL divergence after every update.
+      progress: show a progress bar.
+
+    Raises:
+      ValueError: images outside [0, 1], not finite or not of rank 4; targets that are no distributions over the
+        network's classes; an `apply_fn` that fails on such images or does not return logits
+        [B, K]; a tolerance or batch size that is not positive. A target that cannot be reached is
+        no error: see `converged`.
+    """
+    images = predict.validated_images(images, caller="synthesize")
+    solver = descent.preset("sgd") if solver is None else solver
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(
+            f"synthesize: tolerance must be positive, got {tolerance}; use None to run all steps"
+        )
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(
+            f"synthesize: batch_size must be at least 1, got {batch_size}; use None for a default"
+        )
+    num_classes = _num_classes(apply_fn, variables, images)
+    rows = target_rows.validate(
+        targets, num_images=len(images), num_classes=num_classes, caller="synthesize"
+    )
+    size = min(batch_size or predict.default_batch_size(images), len(images))
+    _check_logits(apply_fn, variables, images[:size])
+
+    result = _empty_result(images, num_classes, solver.steps if history else None)
+    with _progress_bar(len(images) * solver.steps, progress) as advance:
+        for start in range(0, len(images), size):
+            # The last batch is filled up with copies of the last image, so that one shape is compiled for all.
+            chosen = np.minimum(np.arange(start, start + size), len(images) - 1)
+            count = min(size, len(images) - start)
+            done, curve = _run_batch(
+                apply_fn,
+                solver,
+                variables,
+                predict.as_float(images[chosen]),
+                jnp.asarray(rows[chosen]),
+                tolerance,
+                functools.partial(advance, count),
+            )
+            _store(result, slice(start, start + count), done, rows, tolerance)
+            if result.history is not None:
+                result.history[start : start + count] = curve[:, :count].T
+    return result
+
+
+def _run_batch(
+    apply_fn: ApplyFn,
+    solver: Solver,
+    variables: Any,
+    images: jax.Array,
+    targets: jax.Array,
+    tolerance: float | None,
+    advance: Callable[[int], object],
+) -> tuple[Progress, np.ndarray]:
+    """All updates of one batch -> where every image ended, and KL by update [steps + 1, B]."""
+    progress = _start(solver, images, targets)
+    threshold = jnp.float32(-1 if tolerance is None else tolerance)
+    curves = []
+    for updates in _chunks(solver.steps):
+        progress, kl = _advance(apply_fn, solver, updates, variables, targets, threshold, progress)
+        curves.append(np.asarray(kl))  # waits, so that the bar tells the truth
+        advance(updates)
+        if tolerance is not None and not progress.active.any():
+            break
+    progress, kl = _finish(apply_fn, solver, variables, targets, progress)
+    curve = np.concatenate([*curves, np.asarray(kl)[None]])
+    # Images that have all stopped early keep their last value.
+    missing = solver.steps + 1 - len(curve)
+    return progress, np.concatenate([curve, np.repeat(curve[-1:], missing, 0)])
+
+
+def _chunks(steps: int) -> Iterator[int]:
+    """Updates by call: of one length where it can be, because each length compiles once."""
+    at_most = 1 if jax.default_backend() == "cpu" else _ACCELERATOR_UPDATES
+    calls = -(-steps // at_most)
+    for call in range(calls):
+        yield steps * (call + 1) // calls - steps * call // calls
+
+
+@functools.partial(jax.jit, static_argnames="solver")
+def _start(solver: Solver, images: jax.Array, targets: jax.Array) -> Progress:
+    def one(image: jax.Array, target: jax.Array) -> Progress:
+        return Progress(
+            state=solver.init(image),
+            best_image=image,
+            best_logits=jnp.full_like(target, jnp.nan),
+            best_kl=jnp.float32(jnp.inf),
+            steps=jnp.int32(0),
+            active=jnp.bool_(True),
+            finite=jnp.bool_(True),
+        )
+
+    return jax.vmap(one)(images, targets)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("apply_fn", "solver", "updates"), donate_argnames="progress"
+)
+def _advance(
+    apply_fn: ApplyFn,
+    solver: Solver,
+    updates: int,
+    variables: Any,
+    targets: jax.Array,
+    threshold: jax.Array,
+    progress: Progress,
+) -> tuple[Progress, jax.Array]:
+    """`updates` updates of a batch -> progress, and the KL before each [updates, B]."""
+    update = functools.partial(_update, solver, predict.one_image(apply_fn, variables), threshold)
+
+    def step(progress: Progress, _: None) -> tuple[Progress, jax.Array]:
+        return jax.vmap(update)(progress, targets)
+
+    if updates == 1:  # no loop: see _ACCELERATOR_UPDATES
+        progress, kl = step(progress, None)
+        return progress, kl[None]
+    return jax.lax.scan(step, progress, length=updates)
+
+
+@functools.partial(jax.jit, static_argnames=("apply_fn", "solver"), donate_argnames="progress")
+def _finish(
+    apply_fn: ApplyFn, solver: Solver, variables: Any, targets: jax.Array, progress: Progress
+) -> tuple[Progress, jax.Array]:
+    """Looks at the images after their last update -> progress, and their KL [B]."""
+    network = predict.one_image(apply_fn, variables)
+
+    def one(progress: Progress, target: jax.Array) -> tuple[Progress, jax.Array]:
+        image = solver.image(progress.state)
+        return _record(progress, image, network(image), target)
+
+    return jax.vmap(one)(progress, targets)
+
+
+def _update(
+    solver: Solver, network: Network, threshold: jax.Array, progress: Progress, target: jax.Array
+) -> tuple[Progress, jax.Array]:
+    """One update of one image; an image that has stopped stays as it is."""
+    state, logits = solver.update(network, progress.state, target)
+    progress, kl = _record(progress, solver.image(progress.state), logits, target)
+    distance = classification.total_variation(jax.nn.softmax(logits), target)
+    active = progress.active & progress.finite & ~(distance <= threshold)
+    state = jax.tree.map(lambda new, old: jnp.where(active, new, old), state, progress.state)
+    return progress._replace(state=state, steps=progress.steps + active, active=active), kl
+
+
+def _record(
+    progress: Progress, image: jax.Array, logits: jax.Array, target: jax.Array
+) -> tuple[Progress, jax.Array]:
+    """Keeps `image` if it is the best so far, and notes whether its logits are finite."""
+    kl = losses.kl_divergence(target, logits)
+    finite = jnp.isfinite(logits).all()
+    better = finite & (kl < progress.best_kl)
+    progress = progress._replace(
+        best_image=jnp.where(better, image, progress.best_image),
+        best_logits=jnp.where(better, logits, progress.best_logits),
+        best_kl=jnp.where(better, kl, progress.best_kl),
+        finite=progress.finite & finite,
+    )
+    return progress, kl
+
+
+def _num_classes(apply_fn: ApplyFn, variables: Any, images: np.ndarray) -> int:
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    try:
+        out = jax.eval_shape(apply_fn, variables, one)
+    except Exception as error:
+        raise ValueError(
+            f"synthesize: apply_fn(variables, images) fails on images of shape {list(images.shape)}: {error}. "
+            "Check the image size and the number of channels that the network takes"
+        ) from error
+    shape = getattr(out, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
+        found = type(out).__name__ if shape is None else list(shape)
+        raise ValueError(
+            f"synthesize: apply_fn must return logits [B, K]; for one image it returns {found}. Wrap it so that it does"
+        )
+    return int(shape[1])
+
+
+def _check_logits(apply_fn: ApplyFn, variables: Any, images: np.ndarray) -> None:
+    """Refuses a network that ends in a softmax, whose outputs would be taken for logits and never reach a target."""
+    logits = np.asarray(predict.logits_of(apply_fn, variables, predict.as_float(images)))
+    rows = logits[np.isfinite(logits).all(-1)]
+    if len(rows) and rows.min() >= 0 and np.allclose(rows.sum(-1), 1, atol=1e-4):
+        raise ValueError(
+            "synthesize: apply_fn must return logits, but its rows are non-negative and sum to 1, as probabilities "
+            "do; leave the softmax out, or return jnp.log(probabilities)"
+        )
+
+
+def _empty_result(images: np.ndarray, num_classes: int, history_steps: int | None) -> Result:
+    count = len(images)
+    return Result(
+        images=np.empty(images.shape, np.float32),
+        probs=np.empty((count, num_classes), np.float32),
+        kl=np.empty(count, np.float32),
+        total_variation=np.empty(count, np.float32),
+        steps=np.empty(count, np.int32),
+        converged=np.empty(count, bool),
+        finite=np.empty(count, bool),
+        history=None if history_steps is None else np.empty((count, history_steps + 1), np.float32),
+    )
+
+
+def _store(
+    result: Result, rows: slice, done: Progress, targets: np.ndarray, tolerance: float | None
+) -> None:
+    count = rows.stop - rows.start
+    result.images[rows] = done.best_image[:count]
+    result.probs[rows] = jax.nn.softmax(done.best_logits[:count])
+    result.kl[rows] = done.best_kl[:count]
+    distance = classification.total_variation(result.probs[rows], targets[rows])
+    result.total_variation[rows] = distance
+    result.steps[rows] = done.steps[:count]
+    result.finite[rows] = done.finite[:count]
+    limit = CONVERGED_TOTAL_VARIATION if tolerance is None else tolerance
+    result.converged[rows] = result.finite[rows] & (result.total_variation[rows] <= limit)
+
+
+@contextlib.contextmanager
+def _progress_bar(total: int, show: bool) -> Iterator[Callable[[int, int], object]]:
+    if not show:
+        yield lambda images, updates: None
+        return
+    import tqdm
+
+    with tqdm.tqdm(total=total, unit="update", unit_scale=True, mininterval=0.5) as bar:
+        yield lambda images, updates: bar.update(images * updates)

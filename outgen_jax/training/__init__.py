@@ -1,0 +1,1 @@
+"""Training of networks: compiled updates, checkpoints."""

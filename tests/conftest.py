@@ -1,0 +1,114 @@
+"""What the tests share: the platform, small networks, and a way to run the scripts."""
+
+import contextlib
+import math
+import os
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax starts; the marks `gpu` set their own
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from flax import nnx
+
+from outgen_jax import runs
+from outgen_jax.models import VGG16, vgg
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Finished(NamedTuple):
+    """What a script's process would have left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def toy_classifier() -> tuple[Callable[[Any, jax.Array], jax.Array], dict[str, jax.Array]]:
+    """`apply_fn, variables` of a linear classifier: images [B, 8, 8, 3] -> logits [B, 10]."""
+    rng = np.random.default_rng(0)
+    variables = {
+        "kernel": jnp.asarray(rng.normal(0, 0.3, (8 * 8 * 3, 10)), jnp.float32),
+        "bias": jnp.asarray(rng.normal(0, 0.3, 10), jnp.float32),
+    }
+
+    def apply_fn(variables: dict[str, jax.Array], images: jax.Array) -> jax.Array:
+        return images.reshape(len(images), -1) @ variables["kernel"] + variables["bias"]
+
+    return apply_fn, variables
+
+
+@pytest.fixture
+def five_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VGG16 becomes a network of one convolution a block, quick to compile."""
+    monkeypatch.setattr(vgg, "BLOCKS", ((64,), (64,), (64,), (64,), (64,)))
+
+
+@pytest.fixture
+def small_vgg16(five_layers: None) -> Callable[..., VGG16]:
+    """`small_vgg16(**options)`: five layers of 4 channels with random weights, in inference mode."""
+
+    def build(**options: Any) -> VGG16:
+        options = {"num_classes": 3, "width_multiplier": 1 / 16, **options}
+        # Shapes only: drawing weights with JAX would compile a program for each shape.
+        model = nnx.eval_shape(lambda: VGG16(rngs=nnx.Rngs(0), **options))
+        model.dropout = nnx.Dropout(model.dropout.rate, rngs=nnx.Rngs(0))
+        state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+        rng = np.random.default_rng(0)
+        for path, variable in nnx.to_flat_state(state):
+            if path[-1] in ("scale", "var"):
+                value = rng.uniform(0.5, 1.5, variable.shape)
+            else:
+                value = rng.normal(0, (2 / math.prod(variable.shape[:-1])) ** 0.5, variable.shape)
+            variable.set_value(jnp.asarray(value, variable.dtype))
+        nnx.update(model, state)
+        model.eval()
+        return model
+
+    return build
+
+
+@pytest.fixture
+def run_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """`run_script("synthesize.py", "--steps=3")` runs a script of experiments/ in this process.
+
+    What a test has monkeypatched in the package holds in the script too.
+    """
+    # The cache on disk would stay switched on for the tests that follow.
+    monkeypatch.setattr(runs, "enable_compilation_cache", lambda: None)
+
+    def run(name: str, *arguments: str) -> Finished:
+        script = str(ROOT / "experiments" / name)
+        capsys.readouterr()
+        with monkeypatch.context() as patch, _flags_of(script):
+            patch.setattr(sys, "argv", [script, *arguments])
+            try:
+                runpy.run_path(script, run_name="__main__")
+                code = 0
+            except SystemExit as exit_:
+                code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        return Finished(code, *capsys.readouterr())
+
+    return run
+
+
+@contextlib.contextmanager
+def _flags_of(script: str) -> Iterator[None]:
+    """Forgets the script's flags afterwards, so that it can define them again."""
+    try:
+        yield
+    finally:
+        for flag in list(flags.FLAGS.flags_by_module_dict().get(script, ())):
+            delattr(flags.FLAGS, flag.name)
+        flags.FLAGS.unparse_flags()

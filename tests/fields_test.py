@@ -1,0 +1,33 @@
+"""Images as PNG: lossless, and nothing but uint8 images."""
+
+import io
+
+import hypothesis
+import hypothesis.extra.numpy
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from PIL import Image
+
+from outgen_jax.data import fields
+
+
+@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.given(
+    hypothesis.extra.numpy.arrays(
+        np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3]))
+    )
+)
+def test_png_is_lossless_and_repeatable(pixels):
+    encoded = fields.png_bytes(pixels)
+    assert encoded == fields.png_bytes(np.asfortranarray(pixels))
+    decoded = np.asarray(Image.open(io.BytesIO(encoded)))
+    np.testing.assert_array_equal(decoded.reshape(pixels.shape), pixels)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8)]
+)
+def test_png_refuses_other_arrays(pixels):
+    with pytest.raises(ValueError, match=r"png_bytes: expected uint8 \[H, W, C\] with C 1 or 3"):
+        fields.png_bytes(pixels)

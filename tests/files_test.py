@@ -1,0 +1,68 @@
+"""write_atomic: whole files or none, and nothing left beside them."""
+
+import os
+import stat
+
+import pytest
+
+from outgen_jax.files import write_atomic
+
+
+def test_writes_bytes_and_utf8_text_over_an_older_file(tmp_path):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"a much longer older content")
+    write_atomic(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    write_atomic(str(path), "犬 → 0.9\n")
+    assert path.read_bytes() == "犬 → 0.9\n".encode()
+    assert os.listdir(tmp_path) == ["out.bin"]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(
+    tmp_path, monkeypatch, failing, error
+):
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+
+    def fail(*_):
+        raise error("no space")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(error, match="no space"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["out.txt"]
+
+
+def test_the_content_is_on_disk_before_the_name_points_to_it(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (calls.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b)))
+    write_atomic(tmp_path / "out", b"x")
+    assert calls == ["fsync", "replace"]
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "out", b"x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o640
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "target").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "kept" / "target")
+    write_atomic(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "kept" / "target").read_text() == "new"
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"write_atomic: no directory .*missing.*create it"):
+        write_atomic(tmp_path / "missing" / "out", b"")
