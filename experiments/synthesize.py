@@ -1,4 +1,4 @@
-"""Changes images until a classifier says what you ask for, and writes a page to look at.
+r"""Changes images until a classifier says what you ask for, and writes a page to look at.
 
 Purpose   Paper A, Section 2 (Fig. A1): any images, any classifier of the package, any target distribution.
 Command   python experiments/synthesize.py
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import outgen_jax as og
 from outgen_jax import files, report, runs
@@ -56,11 +56,11 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's result
 
 # What the embedded photographs are turned into.
 GALLERY = {
-    "astronaut": "bobsled=0.4,teddy=0.3,jellyfish=0.3",
+    "astronaut": "bobsled=0.4,teddy bear=0.3,jellyfish=0.3",
     "chelsea": "Egyptian cat=0.5,tiger=0.3,teapot=0.2",
     "coffee": "espresso=0.6,volcano=0.4",
     "motorcycle": "moped=0.5,snail=0.5",
-    "rocket": "missile=0.4,lighthouse=0.3,corn=0.2,pencil box=0.1",
+    "rocket": "missile=0.4,beacon=0.3,corn=0.2,pencil box=0.1",
 }
 
 
@@ -230,4 +230,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(runs.guarded(main))
+    runs.start(main)

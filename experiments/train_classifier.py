@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from absl import app, flags
+from absl import flags
 from flax import nnx
 from tensorboardX import SummaryWriter
 
@@ -142,7 +142,8 @@ def train(run: runs.Run, recipe: classifier.Recipe) -> None:
             with tqdm.tqdm(
                 total=steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", mininterval=1
             ) as bar:
-                for state, metrics in classifier.run_epoch(update, state, images, labels, rows):
+                chunks = classifier.run_epoch(update, state, images, labels, rows)
+                for state, metrics in chunks:  # noqa: B007 (the last state is the epoch's)
                     losses.append(metrics)
                     bar.update(metrics.loss.size)
             loss, train_accuracy = (
@@ -210,4 +211,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(runs.guarded(main))
+    runs.start(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from absl import flags, logging
+from absl import app, flags, logging
 
 from outgen_jax import files
 
@@ -68,6 +68,11 @@ def open_run(directory: str | Path, *, overwrite: bool = False) -> Run:
     return Run(directory, current)
 
 
+def start(main: Callable[[list[str]], None]) -> None:
+    """Runs a script's `main`: what is wrong with its flags or its input is one line and exit code 2."""
+    app.run(guarded(main), flags_parser=_parse_flags)
+
+
 def guarded(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
     """Turns errors of bad input into one line on stderr and exit code 2, Ctrl-C into code 130."""
 
@@ -92,10 +97,18 @@ def guarded(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
 
 def enable_compilation_cache() -> None:
     """Keeps compiled programs, in $JAX_COMPILATION_CACHE_DIR or ~/.cache/outgen_jax."""
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "outgen_jax"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"{Path(argv[0]).name}: {error}; see --help", file=sys.stderr)
+        sys.exit(2)
 
 
 def _script_flags() -> dict[str, Any]:

@@ -106,7 +106,6 @@ _PRESETS: Mapping[str, Callable[[int], Solver]] = MappingProxyType(
 PRESETS = tuple(_PRESETS)
 
 
-@functools.cache
 def preset(name: str, *, steps: int = STEPS) -> Solver:
     """Paper A's settings by name.
 
@@ -119,4 +118,10 @@ def preset(name: str, *, steps: int = STEPS) -> Solver:
     """
     if name not in _PRESETS:
         raise ValueError(f"preset: no solver {name!r}; use one of {', '.join(PRESETS)}")
+    return _cached_preset(name, steps)
+
+
+@functools.cache
+def _cached_preset(name: str, steps: int) -> Solver:
+    # Apart from `preset`, whose callers may spell out the default number of steps or leave it out.
     return _PRESETS[name](steps)

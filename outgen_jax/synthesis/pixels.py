@@ -24,7 +24,10 @@ class PixelMap(NamedTuple):
 
 
 def arctan() -> PixelMap:
-    """The map of paper A: w = tan((x − 0.5)·π) (Eq. A2) and back x = arctan(w)/π + 0.5 (Eq. A4)."""
+    """Paper A's map.
+
+    Pixel to weight, Eq. A2: w = tan((x − 0.5)·π). Weight to pixel, Eq. A4: x = arctan(w)/π + 0.5.
+    """
     return PixelMap(
         to_weights=lambda x: jnp.tan((_inside(x) - 0.5) * jnp.pi),
         to_pixels=lambda w: jnp.arctan(w) / jnp.pi + 0.5,
@@ -60,8 +63,9 @@ def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.A
             f"lowpass: radius must be positive, got {radius}; None in gradient_descent means no filter"
         )
     height, width, _ = image.shape
-    rows = np.fft.fftfreq(height, 1 / height)[:, None]
-    columns = np.fft.rfftfreq(width, 1 / width)[None, :]
+    # Whole numbers: fftfreq(49, 1 / 49) gives 10.000000000000002, which a radius of 10 would cut.
+    rows = np.fft.ifftshift(np.arange(height) - height // 2)[:, None]
+    columns = np.arange(width // 2 + 1)[None, :]
     squared = rows**2 + columns**2  # [H, W//2 + 1]
     match rolloff:
         case "ideal":

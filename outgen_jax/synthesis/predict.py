@@ -43,8 +43,8 @@ def predict(
 
 
 def one_image(apply_fn: ApplyFn, variables: Any) -> Network:
-    """The network of one image [H, W, C] -> logits [K], to be lifted with `jax.vmap`."""
-    return lambda image: apply_fn(variables, image[None])[0]
+    """The network of one image [H, W, C] -> logits [K] float32, to be lifted with `jax.vmap`."""
+    return lambda image: apply_fn(variables, image[None])[0].astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames="apply_fn")

@@ -30,7 +30,10 @@ _ACCELERATOR_UPDATES = 25
 
 
 class Result(NamedTuple):
-    """What `synthesize` returns: numpy arrays, one row per image, of the best image found (lowest KL)."""
+    """What `synthesize` returns: numpy arrays, one row per image, of the best image found.
+
+    That is the one that met the tolerance, otherwise the one of lowest KL.
+    """
 
     images: np.ndarray  # [B, H, W, C] float32 in [0, 1]
     probs: np.ndarray  # [B, K] what the classifier says of them
@@ -150,7 +153,7 @@ def _run_batch(
         advance(updates)
         if tolerance is not None and not progress.active.any():
             break
-    progress, kl = _finish(apply_fn, solver, variables, targets, progress)
+    progress, kl = _finish(apply_fn, solver, variables, targets, threshold, progress)
     curve = np.concatenate([*curves, np.asarray(kl)[None]])
     # Images that have all stopped early keep their last value.
     missing = solver.steps + 1 - len(curve)
@@ -207,14 +210,19 @@ def _advance(
 
 @functools.partial(jax.jit, static_argnames=("apply_fn", "solver"), donate_argnames="progress")
 def _finish(
-    apply_fn: ApplyFn, solver: Solver, variables: Any, targets: jax.Array, progress: Progress
+    apply_fn: ApplyFn,
+    solver: Solver,
+    variables: Any,
+    targets: jax.Array,
+    threshold: jax.Array,
+    progress: Progress,
 ) -> tuple[Progress, jax.Array]:
     """Looks at the images after their last update -> progress, and their KL [B]."""
     network = predict.one_image(apply_fn, variables)
 
     def one(progress: Progress, target: jax.Array) -> tuple[Progress, jax.Array]:
         image = solver.image(progress.state)
-        return _record(progress, image, network(image), target)
+        return _record(progress, image, network(image), target, threshold)
 
     return jax.vmap(one)(progress, targets)
 
@@ -224,24 +232,30 @@ def _update(
 ) -> tuple[Progress, jax.Array]:
     """One update of one image; an image that has stopped stays as it is."""
     state, logits = solver.update(network, progress.state, target)
-    progress, kl = _record(progress, solver.image(progress.state), logits, target)
-    distance = classification.total_variation(jax.nn.softmax(logits), target)
-    active = progress.active & progress.finite & ~(distance <= threshold)
+    progress, kl = _record(progress, solver.image(progress.state), logits, target, threshold)
+    active = progress.active
     state = jax.tree.map(lambda new, old: jnp.where(active, new, old), state, progress.state)
-    return progress._replace(state=state, steps=progress.steps + active, active=active), kl
+    return progress._replace(state=state, steps=progress.steps + active), kl
 
 
 def _record(
-    progress: Progress, image: jax.Array, logits: jax.Array, target: jax.Array
+    progress: Progress,
+    image: jax.Array,
+    logits: jax.Array,
+    target: jax.Array,
+    threshold: jax.Array,
 ) -> tuple[Progress, jax.Array]:
-    """Keeps `image` if it is the best so far, and notes whether its logits are finite."""
+    """Keeps `image` if it is the best so far; stops at the tolerance, or if `logits` are not finite."""
     kl = losses.kl_divergence(target, logits)
     finite = jnp.isfinite(logits).all()
-    better = finite & (kl < progress.best_kl)
+    reached = classification.total_variation(jax.nn.softmax(logits), target) <= threshold
+    # An image on the way may be nearer by KL, yet beyond the tolerance.
+    better = finite & (reached | (kl < progress.best_kl))
     progress = progress._replace(
         best_image=jnp.where(better, image, progress.best_image),
         best_logits=jnp.where(better, logits, progress.best_logits),
         best_kl=jnp.where(better, kl, progress.best_kl),
+        active=progress.active & finite & ~reached,
         finite=progress.finite & finite,
     )
     return progress, kl
@@ -301,8 +315,9 @@ def _store(
     result.total_variation[rows] = distance
     result.steps[rows] = done.steps[:count]
     result.finite[rows] = done.finite[:count]
-    limit = CONVERGED_TOTAL_VARIATION if tolerance is None else tolerance
-    result.converged[rows] = result.finite[rows] & (result.total_variation[rows] <= limit)
+    # Measured again here, a distance may lie beyond the tolerance by rounding.
+    reached = distance <= CONVERGED_TOTAL_VARIATION if tolerance is None else ~done.active[:count]
+    result.converged[rows] = result.finite[rows] & reached
 
 
 @contextlib.contextmanager

@@ -1,0 +1,281 @@
+"""Training of classifiers: the recipe's formulas, and the same bits however the steps are cut."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from outgen_jax.data import augment
+from outgen_jax.training import classifier
+from outgen_jax.training.checkpoints import Checkpoints
+
+RECIPE = classifier.Recipe(epochs=3, batch_size=8, learning_rate=0.05, weight_decay=0.01)
+
+
+class Linear(nnx.Module):
+    """Logistic regression on the pixels of 2x2 images."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.kernel = nnx.Param(jnp.asarray(rng.normal(size=(12, 3)), jnp.float32))
+        self.bias = nnx.Param(jnp.asarray(rng.normal(size=3), jnp.float32))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return images.reshape(len(images), -1) @ self.kernel[...] + self.bias[...]
+
+
+class Network(nnx.Module):
+    """Everything that has a state: weights, running statistics, random numbers of dropout."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(1)
+        self.kernel = nnx.Param(jnp.asarray(rng.normal(0, 0.1, (8 * 8 * 3, 6)), jnp.float32))
+        self.norm = nnx.BatchNorm(6, momentum=0.9, rngs=nnx.Rngs(0))
+        self.dropout = nnx.Dropout(0.25, rngs=nnx.Rngs(0))
+        self.head = nnx.Param(jnp.asarray(rng.normal(0, 0.3, (6, 2)), jnp.float32))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = jax.nn.relu(self.norm(images.reshape(len(images), -1) @ self.kernel[...]))
+        return self.dropout(x) @ self.head[...]
+
+
+class Training(NamedTuple):
+    graphdef: nnx.GraphDef
+    optimizer: optax.GradientTransformation
+    update: classifier.Update
+    images: jax.Array
+    labels: jax.Array
+    rows: np.ndarray
+
+    def start(self) -> classifier.TrainState:
+        return classifier.create(Network(), self.optimizer)[1]
+
+
+@pytest.fixture(scope="module")
+def training() -> Training:
+    """Red images against blue ones, two dozen updates in all."""
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, 64)
+    images = rng.integers(0, 100, (64, 8, 8, 3))
+    images[np.arange(64), :, :, 2 * labels] += 100
+    optimizer = classifier.sgd(RECIPE, 8)
+    graphdef, _ = classifier.create(Network(), optimizer)
+    update = classifier.make_update(
+        graphdef, optimizer, key=jax.random.key(1), label_smoothing=RECIPE.label_smoothing
+    )
+    rows = [classifier.epoch_rows(jax.random.key(0), epoch, 64, 8) for epoch in range(3)]
+    return Training(
+        graphdef,
+        optimizer,
+        classifier.compile_update(update),
+        jnp.asarray(images, jnp.uint8),
+        jnp.asarray(labels, jnp.int32),
+        np.concatenate(rows),
+    )
+
+
+def run(
+    training: Training, state: classifier.TrainState, rows: np.ndarray, chunk: int = 1
+) -> tuple[classifier.TrainState, np.ndarray]:
+    losses = []
+    for start in range(0, len(rows), chunk):
+        batches = jnp.asarray(rows[start : start + chunk])
+        state, metrics = training.update(state, training.images, training.labels, batches)
+        losses.append(np.asarray(metrics.loss))
+    return state, np.concatenate(losses)
+
+
+def leaves(state: classifier.TrainState) -> list[np.ndarray]:
+    return [
+        np.asarray(jax.random.key_data(leaf))
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else np.asarray(leaf)
+        for leaf in jax.tree.leaves(state)
+    ]
+
+
+# --- The recipe ---
+
+
+def test_cosine_schedule_at_its_corners():
+    rate = classifier.learning_rate_schedule(classifier.Recipe(10, learning_rate=0.4), 10)
+    steps = [0, 5, 10, 55, 100]  # start, half of the warm-up, its end, half of the cosine, end
+    np.testing.assert_allclose([rate(s) for s in steps], [0, 0.2, 0.4, 0.2, 0], atol=1e-7)
+    np.testing.assert_allclose(rate(32.5), 0.2 * (1 + np.cos(np.pi / 4)), rtol=1e-6)
+
+
+def test_step_schedule_falls_at_half_and_at_three_quarters():
+    recipe = classifier.Recipe(2, learning_rate=0.4, schedule="step")
+    rate = classifier.learning_rate_schedule(recipe, 4)
+    expected = [0.4] * 4 + [0.04] * 2 + [0.004] * 2
+    np.testing.assert_allclose([rate(step) for step in range(8)], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", classifier.SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_shortest_trainings_have_a_schedule(schedule, steps):
+    rate = classifier.learning_rate_schedule(classifier.Recipe(1, schedule=schedule), steps)
+    assert 0 < max(float(rate(step)) for step in range(steps)) <= 0.1 + 1e-7
+
+
+def test_schedule_says_what_is_wrong():
+    with pytest.raises(ValueError, match="unknown schedule 'linear'; use one of cosine, step"):
+        classifier.learning_rate_schedule(classifier.Recipe(1, schedule="linear"), 5)
+    with pytest.raises(ValueError, match="2 epochs of 0 updates .* no larger than the data set"):
+        classifier.learning_rate_schedule(classifier.Recipe(2), 0)
+
+
+def test_sgd_is_nesterov_with_decay_of_kernels_alone():
+    recipe = classifier.Recipe(1, learning_rate=0.4, weight_decay=0.1, schedule="step")
+    optimizer = classifier.sgd(recipe, 4)
+    rng = np.random.default_rng(0)
+    params = {"kernel": rng.normal(size=(2, 3)), "bias": rng.normal(size=3)}
+    velocity = {name: np.zeros_like(value) for name, value in params.items()}
+    ours = {name: jnp.asarray(value, jnp.float32) for name, value in params.items()}
+    opt_state = optimizer.init(ours)
+    for rate in (0.4, 0.4, 0.04, 0.004):
+        gradients = {name: rng.normal(size=value.shape) for name, value in params.items()}
+        for name, gradient in gradients.items():
+            total = gradient + (0.1 * params[name] if name == "kernel" else 0)
+            velocity[name] = 0.9 * velocity[name] + total
+            params[name] = params[name] - rate * (total + 0.9 * velocity[name])
+        as_float = {name: jnp.asarray(g, jnp.float32) for name, g in gradients.items()}
+        updates, opt_state = optimizer.update(as_float, opt_state, ours)
+        ours = optax.apply_updates(ours, updates)
+        for name, value in params.items():
+            np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-6)
+
+
+# --- One update ---
+
+
+def test_update_is_a_step_of_sgd_on_the_smoothed_cross_entropy(monkeypatch):
+    monkeypatch.setattr(augment, "random_crop", lambda key, images, *, padding: images)
+    monkeypatch.setattr(augment, "random_flip_left_right", lambda key, images: images)
+    rng = np.random.default_rng(3)
+    images, labels = rng.integers(0, 256, (6, 2, 2, 3), np.uint8), np.array([0, 2, 1, 1, 0, 2])
+    rows = np.array([4, 1, 2])
+    recipe = classifier.Recipe(1, weight_decay=0.02, schedule="step")
+    optimizer = classifier.sgd(recipe, 100)
+    model = Linear()
+    kernel, bias = np.float64(model.kernel[...]), np.float64(model.bias[...])
+    graphdef, state = classifier.create(model, optimizer)
+    update = classifier.make_update(graphdef, optimizer, key=jax.random.key(0), label_smoothing=0.3)
+    state, metrics = jax.jit(update)(state, images, jnp.asarray(labels), rows)
+
+    x, targets = images[rows].reshape(3, -1) / 255, 0.7 * np.eye(3)[labels[rows]] + 0.1
+    logits = x @ kernel + bias
+    log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(metrics.loss, -(targets * log_probs).sum(1).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics.accuracy, (logits.argmax(1) == labels[rows]).mean())
+    residual = (np.exp(log_probs) - targets) / 3
+    # The first step of Nesterov's momentum goes 1 + momentum as far as plain SGD.
+    new_kernel = kernel - 0.1 * 1.9 * (x.T @ residual + 0.02 * kernel)
+    new_bias = bias - 0.1 * 1.9 * residual.sum(0)
+    np.testing.assert_allclose(state.params["kernel"][...], new_kernel, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(state.params["bias"][...], new_bias, rtol=1e-4, atol=1e-6)
+    assert int(state.step) == 1
+
+
+def test_every_step_and_key_augments_anew(monkeypatch):
+    crops, flips = [], []
+    monkeypatch.setattr(
+        augment, "random_crop", lambda key, images, *, padding: (crops.append(key), images)[1]
+    )
+    monkeypatch.setattr(
+        augment, "random_flip_left_right", lambda key, images: (flips.append(key), images)[1]
+    )
+    optimizer = classifier.sgd(RECIPE, 8)
+    graphdef, state = classifier.create(Linear(), optimizer)
+    images, labels = jnp.zeros((2, 2, 2, 3), jnp.uint8), jnp.zeros(2, jnp.int32)
+    for seed in (0, 1):
+        update = classifier.make_update(graphdef, optimizer, key=jax.random.key(seed))
+        for step in (0, 1):
+            update(state._replace(step=jnp.asarray(step)), images, labels, jnp.arange(2))
+    keys = {tuple(jax.random.key_data(key).tolist()) for key in crops + flips}
+    assert len(keys) == 8  # crop and flip, twice two steps
+
+
+def test_training_learns_and_inference_uses_running_statistics(training):
+    state, losses = run(training, training.start(), training.rows)
+    assert losses[-3:].mean() < 0.6 * losses[0]
+    images = training.images.astype(jnp.float32) / 255
+    logits = np.asarray(jax.jit(classifier.make_apply(training.graphdef))(state, images))
+    assert (logits.argmax(1) == np.asarray(training.labels)).mean() == 1
+    norm = {name: np.asarray(v[...]) for name, v in state.variables["norm"].items()}
+    norm |= {name: np.asarray(v[...]) for name, v in state.params["norm"].items()}
+    x = np.asarray(images).reshape(64, -1) @ np.asarray(state.params["kernel"][...])
+    x = (x - norm["mean"]) / np.sqrt(norm["var"] + 1e-5) * norm["scale"] + norm["bias"]
+    expected = np.maximum(x, 0) @ np.asarray(state.params["head"][...])  # nothing dropped
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+# --- The same training, however it is cut ---
+
+
+def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(training, tmp_path):
+    straight, losses = run(training, training.start(), training.rows[:6])
+    half, first = run(training, training.start(), training.rows[:3])
+    Checkpoints(tmp_path).save(3, half, {"losses": first.tolist()})
+    restored, notes = Checkpoints(tmp_path).restore(training.start())
+    resumed, second = run(training, restored, training.rows[3:6])
+    np.testing.assert_array_equal(losses, np.float32([*notes["losses"], *second]))
+    assert int(resumed.step) == 6
+    assert jax.tree.structure(resumed) == jax.tree.structure(straight)
+    for a, b in zip(leaves(resumed), leaves(straight), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Had dropout's count of draws not come back, it would have drawn the first masks again.
+    counts = [int(leaf) for leaf in leaves(resumed) if leaf.dtype == np.uint32 and not leaf.ndim]
+    assert 6 in counts
+
+
+def test_a_scanned_chunk_is_the_single_steps(training):
+    one_by_one, losses = run(training, training.start(), training.rows[:4])
+    at_once, scanned = run(training, training.start(), training.rows[:4], chunk=4)
+    np.testing.assert_allclose(scanned, losses, rtol=1e-5)
+    for a, b in zip(leaves(at_once), leaves(one_by_one), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_old_state_is_donated(training):
+    state = training.start()
+    run(training, state, training.rows[:1])
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize(("backend", "chunks"), [("cpu", [1] * 51), ("gpu", [50, 1])])
+def test_run_epoch_cuts_to_the_backend(monkeypatch, backend, chunks):
+    def update(state, images, labels, rows):
+        seen.append(rows)
+        return state + len(rows), len(rows)
+
+    seen: list[jax.Array] = []
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    rows = np.arange(102).reshape(51, 2)
+    results = list(classifier.run_epoch(update, 0, None, None, rows))
+    assert [metrics for _, metrics in results] == chunks
+    assert results[-1][0] == 51
+    np.testing.assert_array_equal(np.concatenate(seen), rows)
+
+
+def test_epoch_rows_visit_each_image_once_in_an_order_of_key_and_epoch():
+    key = jax.random.key(0)
+    rows = classifier.epoch_rows(key, 0, 50, 12)
+    assert rows.shape == (4, 12)
+    assert rows.dtype == np.int32
+    assert len(np.unique(rows)) == 48
+    assert set(rows.ravel()) <= set(range(50))
+    np.testing.assert_array_equal(rows, classifier.epoch_rows(key, 0, 50, 12))
+    assert not np.array_equal(rows, classifier.epoch_rows(key, 1, 50, 12))
+    assert not np.array_equal(rows, classifier.epoch_rows(jax.random.key(1), 0, 50, 12))
+    left_out = {
+        tuple(sorted({*range(50)} - set(classifier.epoch_rows(key, e, 50, 12).ravel())))
+        for e in range(4)
+    }
+    assert len(left_out) > 1
+    with pytest.raises(ValueError, match="batch_size 51 exceeds the 50 images"):
+        classifier.epoch_rows(key, 0, 50, 51)

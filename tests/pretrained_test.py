@@ -1,0 +1,135 @@
+"""Weight files: exact round trips, and refusal of whatever is not what its card says."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import nnx
+
+from outgen_jax.models import pretrained
+
+CARD = {"class_names": ["ant", "bee", "cow"], "width_multiplier": 1 / 16, "hidden": 4}
+
+
+def values(model) -> dict[str, np.ndarray]:
+    state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+    return {
+        ".".join(map(str, path)): np.asarray(variable[...])
+        for path, variable in nnx.to_flat_state(state)
+    }
+
+
+def edit_card(path: Path, **changes) -> None:
+    card = path.with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+
+
+def test_load_gives_what_rounded_promised(small_vgg16, tmp_path):
+    model, path = small_vgg16(hidden=4), tmp_path / "net.npz"
+    pretrained.save(path, model, CARD | {"seed": 7})
+    loaded, promised = pretrained.load(path), pretrained.rounded(model)
+    assert loaded.class_names == ("ant", "bee", "cow")
+    assert loaded.card["seed"] == 7
+    assert loaded.card["bytes"] == path.stat().st_size
+    assert loaded.card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    original, expected, got = values(model), values(promised), values(loaded.model)
+    assert original.keys() == expected.keys() == got.keys()
+    for name, value in original.items():
+        np.testing.assert_array_equal(got[name], expected[name])
+        nearest = value.astype(ml_dtypes.bfloat16).astype(np.float32) if value.ndim > 1 else value
+        np.testing.assert_array_equal(got[name], nearest)
+    assert not np.array_equal(got["head.kernel"], original["head.kernel"])
+    # Both in inference mode: one structure, and the same logits to the last bit.
+    (definition, variables), (other, theirs) = nnx.split(loaded.model), nnx.split(promised)
+    x = jnp.asarray(np.random.default_rng(0).random((2, 32, 32, 3)), jnp.float32)
+    apply = jax.jit(lambda definition, v: nnx.merge(definition, v)(x), static_argnums=0)
+    assert definition == other
+    np.testing.assert_array_equal(apply(definition, variables), apply(other, theirs))
+
+
+def test_the_file_is_half_as_large_free_of_pickles_and_always_the_same(small_vgg16, tmp_path):
+    for name in ("a.npz", "b.npz"):
+        pretrained.save(tmp_path / name, small_vgg16(), CARD)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        types = {(arrays[name].ndim > 1, arrays[name].dtype.name) for name in arrays}
+    assert types == {(True, "uint16"), (False, "float32")}
+
+
+def test_rounded_leaves_its_argument_alone(small_vgg16):
+    model = small_vgg16()
+    model.train()
+    before = values(model)
+    copy = pretrained.rounded(model)
+    jax.tree.map(np.testing.assert_array_equal, before, values(model))
+    assert not model.blocks[0][0].norm.use_running_average
+    assert copy.blocks[0][0].norm.use_running_average
+
+
+def test_load_computes_in_the_type_asked_for(small_vgg16, tmp_path):
+    pretrained.save(tmp_path / "net.npz", small_vgg16(), CARD | {"hidden": None})
+    model = pretrained.load(tmp_path / "net.npz", dtype=jnp.bfloat16).model
+    assert model.dtype == jnp.bfloat16
+    assert {value.dtype for value in values(model).values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("damage", ["altered", "truncated"])
+def test_a_damaged_file_is_refused_with_both_hashes(small_vgg16, tmp_path, damage):
+    path = tmp_path / "net.npz"
+    pretrained.save(path, small_vgg16(), CARD | {"hidden": None})
+    data = bytearray(path.read_bytes())
+    expected = hashlib.sha256(data).hexdigest()
+    if damage == "altered":
+        data[len(data) // 2] ^= 1
+    else:
+        del data[-1:]
+    path.write_bytes(data)
+    found = hashlib.sha256(data).hexdigest()
+    message = rf"net\.npz has SHA-256 {found}, its card says {expected}.*altered or incomplete"
+    with pytest.raises(ValueError, match=message):
+        pretrained.load(path)
+
+
+@pytest.mark.parametrize("present", [(), (".npz",), (".json",)])
+def test_missing_weights_or_card_name_what_ships(tmp_path, present):
+    for suffix in present:
+        (tmp_path / "net").with_suffix(suffix).write_text("{}")
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights .*net\.npz.* cifar10_vgg16_half.*card"
+    ):
+        pretrained.load(tmp_path / "net.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"width_multiplier": 1 / 8}, r"blocks\.0\.0\.kernel"),
+        ({"hidden": None}, r"hidden\.0\.bias, hidden\.0\.kernel, hidden"),
+        ({"class_names": ["ant", "bee"]}, r"head\.bias, head\.kernel differ"),
+    ],
+)
+def test_weights_of_another_network_are_refused(small_vgg16, tmp_path, changes, differing):
+    path = tmp_path / "net.npz"
+    pretrained.save(path, small_vgg16(hidden=4), CARD)
+    edit_card(path, **changes)
+    with pytest.raises(ValueError, match=rf"does not fit the network of its card: {differing}"):
+        pretrained.load(path)
+
+
+@pytest.mark.parametrize("name", pretrained.SHIPPED)
+def test_the_shipped_weights_are_those_of_their_card(name):
+    path = Path(pretrained.__file__).parent / "weights" / f"{name}.npz"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not in this checkout yet")
+    loaded = pretrained.load(name)  # compares the hash
+    assert path.stat().st_size < 8 * 2**20
+    assert loaded.card["bytes"] == path.stat().st_size
+    assert loaded.card["test_accuracy"] >= 0.91
+    assert loaded.card["test_images"] >= 9000
+    assert len(loaded.class_names) == 10
+    assert all(np.isfinite(value).all() for value in values(loaded.model).values())

@@ -1,0 +1,170 @@
+"""What a run's directory accepts, what `results.json` says, and how errors leave a script."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from absl import flags, logging
+
+from outgen_jax import runs
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """`call(steps=3)`: what absl makes of the command line of a script `study.py`."""
+
+    def parse(**values: object) -> None:
+        parsed = flags.FlagValues()
+        monkeypatch.setattr(sys, "argv", ["experiments/study.py"])
+        monkeypatch.setattr(flags, "FLAGS", parsed)
+        own = {"flag_values": parsed, "module_name": sys.argv[0]}
+        flags.DEFINE_integer("steps", 5, "", **own)
+        flags.DEFINE_float("rate", 0.1, "", **own)
+        flags.DEFINE_list("names", ["a"], "", **own)
+        flags.DEFINE_string("out", "runs/study", "", **own)
+        flags.DEFINE_string("data_dir", None, "", **own)
+        flags.DEFINE_bool("overwrite", False, "", **own)
+        flags.DEFINE_integer("elsewhere", 1, "", flag_values=parsed, module_name="absl.logging")
+        parsed(["study.py", *(f"--{name}={value}" for name, value in values.items())])
+
+    return parse
+
+
+def test_a_run_is_opened_and_reopened_with_the_same_flags(call, tmp_path):
+    call(steps=3)
+    run = runs.open_run(tmp_path / "a" / "b")
+    assert run.directory == tmp_path / "a" / "b"
+    assert run.flags == {"steps": 3, "rate": 0.1, "names": ["a"]}
+    (run.directory / "weights").write_text("precious")
+    call(steps=3, out="elsewhere", data_dir="/data", elsewhere=2)  # the same run all the same
+    assert runs.open_run(tmp_path / "a" / "b") == run
+    assert (run.directory / "weights").read_text() == "precious"
+
+
+def test_other_flags_are_refused_by_name(call, tmp_path):
+    call(steps=3)
+    runs.open_run(tmp_path)
+    call(steps=4, names="b,c")
+    message = (
+        f"--out={tmp_path} holds a run with other flags (names=['a'], steps=3); choose another "
+        "--out, or add --overwrite"
+    )
+    with pytest.raises(FileExistsError, match=re.escape(message)):
+        runs.open_run(tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["steps"] == 3
+
+
+def test_overwrite_empties_a_run(call, tmp_path):
+    call(steps=3)
+    runs.open_run(tmp_path)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    (tmp_path / "weights").write_text("old")
+    call(steps=4)
+    runs.open_run(tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert json.loads((tmp_path / "run.json").read_text())["steps"] == 4
+
+
+def test_the_files_of_others_are_neither_mixed_with_nor_deleted(call, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    call()
+    with pytest.raises(FileExistsError, match="holds files that no run of this script wrote"):
+        runs.open_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    runs.open_run(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years"
+
+
+def test_results_say_what_was_run_and_on_what(call, tmp_path):
+    call(steps=3)
+    path = runs.open_run(tmp_path).write_results({"accuracy": [0.5, 0.25]})
+    assert path == tmp_path / "results.json"
+    results = json.loads(path.read_text())
+    assert results["script"] == "study.py"
+    assert results["flags"] == {"steps": 3, "rate": 0.1, "names": ["a"]}
+    assert results["accuracy"] == [0.5, 0.25]
+    assert results["versions"].keys() == {"outgen_jax", "jax", "flax", "optax", "numpy"}
+    assert results["versions"]["jax"] == jax.__version__
+    assert results["device"] == f"{jax.devices()[0].device_kind} x {jax.device_count()}"
+    assert results["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert results["cores"] >= 1
+    assert results["commit"] is None or re.fullmatch("[0-9a-f]{40}", results["commit"])
+
+
+def test_results_without_git_have_no_commit(call, tmp_path, monkeypatch):
+    def no_git(*_, **__):
+        raise FileNotFoundError("git")
+
+    call()
+    monkeypatch.setattr(subprocess, "run", no_git)
+    path = runs.open_run(tmp_path).write_results({})
+    assert json.loads(path.read_text())["commit"] is None
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, FileNotFoundError, FileExistsError, FloatingPointError]
+)
+def test_bad_input_is_one_line_and_exit_code_2(capsys, error):
+    def main(argv):
+        raise error("load: no such thing; look elsewhere")
+
+    with pytest.raises(SystemExit) as caught:
+        runs.guarded(main)(["experiments/study.py"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "study.py: load: no such thing; look elsewhere\n"
+
+
+def test_an_interrupt_is_exit_code_130(capsys):
+    def main(argv):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        runs.guarded(main)(["study.py"])
+    assert caught.value.code == 130
+    assert "interrupted; the same command resumes" in capsys.readouterr().err
+
+
+def test_an_argument_that_is_no_option_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        runs.guarded(lambda argv: pytest.fail("ran"))(["study.py", "steps=3"])
+    assert caught.value.code == 2
+    assert "unexpected arguments ['steps=3']; options are --name=value" in capsys.readouterr().err
+
+
+def test_errors_of_the_program_keep_their_traceback():
+    def main(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        runs.guarded(main)(["study.py"])
+
+
+def test_the_notes_of_libraries_are_left_out_unless_asked_for(monkeypatch):
+    before = logging.get_verbosity()
+    try:
+        for given, expected in ((0, logging.WARNING), (1, logging.INFO)):
+            logging.set_verbosity(logging.INFO)
+            monkeypatch.setattr(flags.FLAGS["verbosity"], "present", given)
+            runs.guarded(lambda argv: None)(["study.py"])
+            assert logging.get_verbosity() == expected
+    finally:
+        logging.set_verbosity(before)
+
+
+def test_the_compilation_cache_lies_where_the_user_wants_it(monkeypatch, tmp_path):
+    set_to: dict[str, object] = {}
+    monkeypatch.setattr(jax.config, "update", set_to.__setitem__)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runs.enable_compilation_cache()
+    assert set_to.pop("jax_compilation_cache_dir") == str(tmp_path / "outgen_jax")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    runs.enable_compilation_cache()
+    assert set_to.pop("jax_compilation_cache_dir") == str(Path.home() / ".cache" / "outgen_jax")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/which/jax/reads/itself")
+    runs.enable_compilation_cache()
+    assert "jax_compilation_cache_dir" not in set_to

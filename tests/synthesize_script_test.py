@@ -1,0 +1,164 @@
+"""The scripts that synthesize, end to end with a small network, and what bad input gets."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from outgen_jax.models import pretrained
+
+CLASSES = ("ship", "dog", "cat")
+
+
+@pytest.fixture
+def weights(tmp_path, small_vgg16):
+    path = tmp_path / "weights.npz"
+    card = {
+        "network": "VGG16",
+        "width_multiplier": 1 / 16,
+        "hidden": None,
+        "class_names": list(CLASSES),
+    }
+    pretrained.save(path, small_vgg16(), card)
+    return path
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes(b"not an image")
+    return folder
+
+
+@pytest.fixture
+def run(run_script, tmp_path, weights, photographs):
+    def call(*changed):
+        flags = {
+            "source": str(photographs),
+            "classifier": str(weights),
+            "targets": "ship=0.6,dog=0.4",
+            "solver": "momentum",
+            "steps": "3",
+            "out": str(tmp_path / "out"),
+        }
+        flags |= dict(flag.split("=", 1) for flag in changed)
+        return run_script("synthesize.py", *(f"--{k}={v}" for k, v in flags.items()))
+
+    return call
+
+
+def test_a_run_leaves_images_numbers_and_a_page(run, tmp_path):
+    done = run()
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    assert sorted(p.name for p in (out / "images").iterdir()) == ["a.png", "b.png", "c.png"]
+    assert "broken.png" in done.stdout
+    assert "1 unreadable file" in done.stdout
+    results = json.loads((out / "results.json").read_text())
+    assert [row["steps"] for row in results["images"]] == [3, 3, 3]
+    assert results["images"][0]["wanted"] == pytest.approx({"ship": 0.6, "dog": 0.4})
+    assert results["flags"]["steps"] == 3
+    page = (out / "index.html").read_text()
+    assert page.count("data:image/png") >= 6  # source and generated of each
+    assert "python experiments/synthesize.py --" in page
+    assert (out / "figure.png").stat().st_size > 1000
+
+
+def test_reached_probabilities_are_those_of_the_saved_image(run, tmp_path, weights):
+    run()
+    import outgen_jax as og
+
+    saved = np.asarray(Image.open(tmp_path / "out" / "images" / "b.png"))
+    apply_fn, variables = og.models.from_nnx(pretrained.load(weights).model)
+    probs = og.predict(apply_fn, variables, saved[None])[0]
+    row = json.loads((tmp_path / "out" / "results.json").read_text())["images"][1]
+    assert row["reached_8bit"]["ship"] == pytest.approx(probs[0], abs=1e-5)
+    expected = 0.5 * np.abs(probs - [0.6, 0.4, 0.0]).sum()
+    assert row["total_variation_8bit"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("targets=catt=1", "did you mean 'cat'"),
+        ("targets=cat=0.5", "sum"),
+        ("targets=true=1", "label"),
+        ("targets=missing.csv", "missing.csv"),
+        ("classifier=runs/none.npz", "expected one of cifar10_vgg16_half"),
+        ("source=no_such_set", "no_such_set"),
+        ("steps=-1", "steps"),
+        ("solver=adamw", "solver"),
+        ("tolerance=0", "tolerance"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(run, tmp_path, flag, message):
+    done = run(flag)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_altered_weights_are_refused(run, weights):
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(bytes(data))
+    done = run()
+    assert done.returncode == 2
+    assert "SHA-256" in done.stderr
+
+
+def test_another_runs_directory_is_refused_unless_overwritten(run, tmp_path):
+    assert run().returncode == 0
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    refused = run("steps=2")
+    assert refused.returncode == 2
+    assert "steps=3" in refused.stderr
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
+    assert run("steps=2", "overwrite=true").returncode == 0
+    flags = json.loads((tmp_path / "out" / "results.json").read_text())["flags"]
+    assert flags["steps"] == 2
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(CLASSES):
+        for i in range(4):
+            path = tmp_path / "classes" / name / f"{k}_{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(path)
+    return tmp_path / "classes"
+
+
+def test_solver_comparison_tabulates_every_preset_and_resumes(
+    run_script, tmp_path, small_vgg16, labelled
+):
+    weights = tmp_path / "weights.npz"
+    card = {
+        "network": "VGG16",
+        "width_multiplier": 1 / 16,
+        "hidden": None,
+        "class_names": sorted(CLASSES),
+    }
+    pretrained.save(weights, small_vgg16(), card)
+    out = tmp_path / "out"
+    flags = (f"--dataset={labelled}", f"--classifier={weights}", "--steps=2", f"--out={out}")
+    done = run_script("solver_comparison.py", *flags, "--number=12")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((out / "results.json").read_text())
+    assert set(results["per_image"]) == {"sgd", "momentum", "momentum_lowpass"}
+    assert all(len(numbers["kl"]) == 12 for numbers in results["per_image"].values())
+    lines = (out / "table.md").read_text().splitlines()
+    assert len(lines) == 5
+    assert (out / "fig_a3_a5.png").stat().st_size > 1000
+    (out / "cache" / "sgd.npz").unlink()
+    again = run_script("solver_comparison.py", *flags, "--number=12")
+    assert again.returncode == 0, again.stderr
+    repeated = json.loads((out / "results.json").read_text())["per_image"]
+    assert repeated["sgd"] == results["per_image"]["sgd"]
