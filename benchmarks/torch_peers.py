@@ -36,8 +36,8 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
-def network(problem: Problem) -> nn.Sequential:
-    """VGG16 with the problem's weights, on the CPU: images [B, 3, H, W] in [0, 1] -> logits."""
+def network(problem: Problem, device: torch.device, layout: torch.memory_format) -> nn.Module:
+    """VGG16 with the problem's weights: images [B, 3, H, W] in [0, 1] -> logits."""
     weights = problem.weights()
     modules: list[nn.Module] = [Normalize()]
     for block in weights.blocks:
@@ -53,7 +53,8 @@ def network(problem: Problem) -> nn.Sequential:
     head = nn.Linear(*weights.kernel.shape)
     _set(head, weight=weights.kernel.T, bias=weights.bias)
     modules += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), head]
-    return nn.Sequential(*modules).eval().requires_grad_(False)
+    model = nn.Sequential(*modules).eval().requires_grad_(False).to(device)
+    return model.to(memory_format=layout)  # type: ignore[call-overload]  # PyTorch's stubs lack it
 
 
 def _set(module: nn.Module, **arrays: np.ndarray) -> None:
@@ -84,7 +85,7 @@ def pytorch(
     """The update written in PyTorch; `compiled`: pixel map, network and loss by torch.compile."""
     device = _device()
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = network(problem).to(device).to(memory_format=layout)
+    model = network(problem, device, layout)
     start = _to(device, np.tan((problem.images() - 0.5) * np.pi), layout)
     targets = torch.from_numpy(problem.targets()).to(device)
 
@@ -146,7 +147,7 @@ def foolbox(problem: Problem) -> Updates:
     import foolbox as fb
 
     device = _device()
-    model = network(problem).to(device).to(memory_format=torch.channels_last)
+    model = network(problem, device, torch.channels_last)
     bounded = fb.PyTorchModel(model, bounds=(0, 1), device=device)
     images = _to(device, problem.images(), torch.channels_last)
     classes = torch.from_numpy(problem.targets().argmax(-1)).to(device)
@@ -165,7 +166,7 @@ def torchattacks(problem: Problem) -> Updates:
     import torchattacks as ta
 
     device = _device()
-    model = network(problem).to(device)
+    model = network(problem, device, torch.contiguous_format)
     images = _to(device, problem.images(), torch.contiguous_format)
     classes = torch.from_numpy(problem.targets().argmax(-1)).to(device)
 

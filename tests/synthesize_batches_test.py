@@ -9,7 +9,7 @@ import scipy.special
 from toy_synthesis import APPLY, FAST, SHAPE, WEIGHTS, assert_same, rows_of, sources, targets
 
 import outgen_jax as og
-from outgen_jax.synthesis import synthesize as module
+from outgen_jax.synthesis import batch as module
 
 # --- neighbours, places and batches ---
 
