@@ -40,7 +40,7 @@ def test_pytorch_computes_the_images_of_synthesize(torch_peers, small, our_image
         theirs = torch_peers.pytorch(small, **options).images(2)
         # Weight decay moves the images by 1e-5 at most; it must not hide in the tolerance.
         np.testing.assert_allclose(theirs, our_images, atol=5e-7)
-    assert np.abs(our_images - small.images()).max() > 1e-2
+    assert np.abs(our_images - small.images()).max() > 5e-3
 
 
 def test_pytorch_agrees_on_logits_and_keeps_the_best_images(torch_peers, small):

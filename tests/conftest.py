@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from absl import flags
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 
 from outgen_jax import runs
 from outgen_jax.models import VGG16, vgg
@@ -77,16 +78,21 @@ def small_vgg16(five_layers: None) -> Callable[..., VGG16]:
     return build
 
 
+@pytest.fixture(scope="session")
+def compiled_scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the scripts' compiled programs stay, so that a second run of one starts at once."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture
 def run_script(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Finished]:
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiled_scripts: Path
+) -> Iterator[Callable[..., Finished]]:
     """`run_script("synthesize.py", "--steps=3")` runs a script of experiments/ in this process.
 
     What a test has monkeypatched in the package holds in the script too.
     """
-    # The cache on disk would stay switched on for the tests that follow.
-    monkeypatch.setattr(runs, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(runs, "enable_compilation_cache", lambda: None)  # not the user's
 
     def run(name: str, *arguments: str) -> Finished:
         script = str(ROOT / "experiments" / name)
@@ -100,7 +106,11 @@ def run_script(
                 code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
         return Finished(code, *capsys.readouterr())
 
-    return run
+    compilation_cache.reset_cache()
+    jax.config.update("jax_compilation_cache_dir", str(compiled_scripts))
+    yield run
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
 
 
 @contextlib.contextmanager

@@ -3,10 +3,12 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 
 from outgen_jax.models import pretrained
+from outgen_jax.training import classifier
 from outgen_jax.training.checkpoints import Checkpoints
 
 SCRIPT = "train_classifier.py"
@@ -67,8 +69,8 @@ def test_trains_exports_and_resumes_to_the_same_bits(train, data_set, tmp_path, 
     assert loaded.card["test_images"] == 22
     with np.load(data_set) as arrays:
         keep = np.array([i for i in range(24) if i not in (3, 5)])
-        logits = np.asarray(loaded.model(arrays["images"][keep].astype(np.float32) / 255))
-        accuracy = (logits.argmax(1) == arrays["labels"][keep]).mean()
+        logits = jax.jit(loaded.model)(arrays["images"][keep].astype(np.float32) / 255)
+        accuracy = (np.argmax(logits, 1) == arrays["labels"][keep]).mean()
     np.testing.assert_allclose(loaded.card["test_accuracy"], accuracy)
 
     # Ctrl-C after the first epoch, then the same command.
@@ -99,11 +101,20 @@ def test_trains_exports_and_resumes_to_the_same_bits(train, data_set, tmp_path, 
     assert "--overwrite" in refused.stderr
 
 
-def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path):
-    finished = train("--learning_rate=1e30", "--epochs=1", "--batch_size=4")
+def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeypatch):
+    def diverging(state, images, labels, rows):
+        losses = np.array([np.inf if int(state.step) else 1.0])
+        return state._replace(step=state.step + 1), classifier.Metrics(losses, np.zeros(1))
+
+    monkeypatch.setattr(classifier, "compile_update", lambda update: diverging)
+    monkeypatch.setattr(
+        classifier, "make_apply", lambda graphdef: lambda state, images: images[:, 0, 0]
+    )
+    finished = train("--batch_size=24", "--train_images=24")
     assert finished.returncode == 2
-    assert "diverged in epoch 1" in finished.stderr
+    assert "the loss diverged in epoch 2; the checkpoint of epoch 1 is kept" in finished.stderr
     assert "lower --learning_rate" in finished.stderr
+    assert Checkpoints(tmp_path / "run" / "checkpoints").latest == 1
     assert not (tmp_path / "run" / "weights.npz").exists()
 
 
