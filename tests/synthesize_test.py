@@ -78,7 +78,8 @@ def test_no_updates_return_every_grey_level_as_it_was(name):
     np.testing.assert_array_equal(result.steps, 0)
     np.testing.assert_array_equal(result.history, result.kl[:, None])
     floats = images / np.float32(255)
-    assert_same(og.synthesize(APPLY, weights, floats, targets(3), solver=still), result, atol=0)
+    again = og.synthesize(APPLY, weights, floats, targets(3), solver=still, history=True)
+    assert_same(again, result, atol=0)
 
 
 def test_one_target_serves_all_images():
@@ -113,13 +114,11 @@ def test_a_target_out_of_reach_is_no_error():
 def test_each_image_stops_at_the_tolerance_by_itself():
     images, rows = sources(16), targets(16)
     solver = og.gradient_descent(optax.sgd(0.5), steps=40)
-    result = og.synthesize(
-        APPLY, WEIGHTS, images, rows, solver=solver, tolerance=0.05, history=True
-    )
+    result = og.synthesize(APPLY, WEIGHTS, images, rows, solver=solver, tolerance=0.1, history=True)
     network = reference.perceptron_gradient(WEIGHTS)
     for i in range(16):
         expected = reference.descend(
-            network, images[i] / 255, rows[i], steps=40, learning_rate=0.5, tolerance=0.05
+            network, images[i] / 255, rows[i], steps=40, learning_rate=0.5, tolerance=0.1
         )
         assert result.steps[i] == expected.steps
         np.testing.assert_allclose(result.images[i], expected.image, atol=1e-4)
@@ -128,7 +127,7 @@ def test_each_image_stops_at_the_tolerance_by_itself():
         np.testing.assert_allclose(result.history[i], curve, rtol=1e-3, atol=1e-5)
     assert len(set(result.steps)) > 4
     assert 0 < (result.steps == 40).sum() < 16
-    np.testing.assert_array_equal(result.converged, result.total_variation <= 0.05)
+    np.testing.assert_array_equal(result.converged, result.total_variation <= 0.1)
     assert result.converged[result.steps < 40].all()
 
 
@@ -145,7 +144,7 @@ def test_an_image_at_its_target_takes_no_step():
 
 
 def test_converged_without_a_tolerance_means_within_one_percent():
-    solver = og.gradient_descent(optax.sgd(0.5), steps=40)
+    solver = og.gradient_descent(optax.sgd(2.0), steps=40)
     result = og.synthesize(APPLY, WEIGHTS, sources(16), targets(16), solver=solver)
     assert 0 < result.converged.sum() < 16
     np.testing.assert_array_equal(result.converged, result.total_variation <= 0.01)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from outgen_jax.models import pretrained
+from outgen_jax.models import pretrained, vgg
 from outgen_jax.training import classifier
 from outgen_jax.training.checkpoints import Checkpoints
 
@@ -28,8 +28,9 @@ def data_set(tmp_path) -> str:
 
 
 @pytest.fixture
-def train(run_script, five_layers, data_set, tmp_path):
-    """The script on that data set with the smallest of networks; later flags win."""
+def train(run_script, monkeypatch, data_set, tmp_path):
+    """The script on that data set with a network of two layers; later flags win."""
+    monkeypatch.setattr(vgg, "BLOCKS", ((64,), (64,)))
 
     def call(*arguments: str):
         return run_script(
@@ -37,7 +38,6 @@ def train(run_script, five_layers, data_set, tmp_path):
             f"--dataset={data_set}",
             f"--out={tmp_path / 'run'}",
             "--width=0.0625",
-            "--hidden=4",
             "--epochs=2",
             "--batch_size=8",
             *arguments,
