@@ -114,9 +114,10 @@ def pytorch(layers: Sequence[Layer]) -> Operations:
     import torch
 
     torch.set_num_threads(threads())
-    torch.set_float32_matmul_precision("high")  # TF32 on GPUs, as XLA
-    torch.backends.cudnn.benchmark = True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as XLA
+        torch.backends.cudnn.benchmark = True
 
     def nchw(a: np.ndarray) -> Any:
         tensor = torch.from_numpy(a).permute(0, 3, 1, 2).to(device)

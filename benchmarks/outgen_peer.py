@@ -13,8 +13,8 @@ from problem import CLASSES, Problem, Weights
 import outgen_jax as og
 from outgen_jax import losses, runs
 from outgen_jax.data import sources
-from outgen_jax.synthesis import synthesize as loop
-from outgen_jax.synthesis.synthesize import ApplyFn
+from outgen_jax.synthesis import batch
+from outgen_jax.synthesis.predict import ApplyFn
 
 
 def outgen(problem: Problem, *, dtype: str = "float32", cache: bool = False) -> Updates:
@@ -27,10 +27,9 @@ def outgen(problem: Problem, *, dtype: str = "float32", cache: bool = False) -> 
 
     def best(updates: int) -> np.ndarray:
         solver = og.preset("sgd", steps=updates)
-        batch = len(images)
-        return og.synthesize(
-            apply_fn, variables, images, targets, solver=solver, batch_size=batch
-        ).images
+        size = len(images)
+        found = og.synthesize(apply_fn, variables, images, targets, solver=solver, batch_size=size)
+        return found.images
 
     def memory() -> dict[str, int]:
         if jax.default_backend() == "cpu":
@@ -67,8 +66,8 @@ def _temporary_bytes(
 ) -> int:
     """What the compiled update needs beside its arguments and results."""
     solver, rows = og.preset("sgd", steps=1), jnp.asarray(targets)
-    progress = loop._start(solver, jnp.asarray(images), rows)
-    lowered = loop._advance.lower(apply_fn, solver, 1, variables, rows, jnp.float32(-1), progress)
+    progress = batch._start(solver, jnp.asarray(images), rows)
+    lowered = batch._advance.lower(apply_fn, solver, 1, variables, rows, jnp.float32(-1), progress)
     analysis = lowered.compile().memory_analysis()
     assert analysis is not None
     return analysis.temp_size_in_bytes

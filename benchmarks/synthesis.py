@@ -5,7 +5,7 @@ Subject   One SGD update (learning rate 0.05, weight decay 5e-4, arctan pixel ma
           PyTorch (eager, channels-last, torch.compile, on GPUs also bf16); and one step of Foolbox's
           and torchattacks' L2 projected gradient descent on the same PyTorch network.
 Method    Sides in processes of their own with the same cores and environment, taking turns; median
-          of the rounds; compilation apart. A side is timed only if its images after two updates
+          of the rounds; compilation apart. A side is timed only if its images after some updates
           agree with outgen_jax's (not the attacks: their update is another).
 Command   python benchmarks/synthesis.py
           python benchmarks/synthesis.py --peak_tflops=790 --cifar_job   (H200)
@@ -32,7 +32,7 @@ from outgen_jax import runs
 
 _BATCHES = flags.DEFINE_list("batch_sizes", ["128", "1024"], "Images at a time.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
-_UPDATES = flags.DEFINE_integer("updates", None, "Updates of a turn; 5 on CPU, else 200.", 1)
+_UPDATES = flags.DEFINE_integer("updates", None, "Updates timed in a turn; 3 on CPU, else 200.", 1)
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
 _PEAK = flags.DEFINE_float("peak_tflops", None, "The device's peak, to give rates as its share.", 0)
 _JOB = flags.DEFINE_bool("cifar_job", False, "Also 50,000 images × 100 updates, for a GPU.")
@@ -41,14 +41,12 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and targets.", 
 _OUT = flags.DEFINE_string("out", "benchmarks/results/synthesis", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
-_CHECKED_UPDATES = 2
-
 
 class Turn(NamedTuple):
-    """Updates of the two calls whose difference is timed, one inside the other."""
+    """Updates of the two calls whose difference is timed."""
 
     long: int
-    short: int
+    short: int  # also before the images are compared
 
 
 def sides(on_cpu: bool) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -72,10 +70,9 @@ def sides(on_cpu: bool) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def turn(on_cpu: bool) -> Turn:
-    # Off the CPU `og.synthesize` makes 25 updates a call, so the short one is 25 and the long one
-    # a multiple.
-    short = _CHECKED_UPDATES if on_cpu else 25
-    return Turn(short + (_UPDATES.value or (5 if on_cpu else 200)), short)
+    # Off the CPU `og.synthesize` compiles 25 updates as one call.
+    short, timed = (2, 3) if on_cpu else (25, 200)
+    return Turn(short + (_UPDATES.value or timed), short)
 
 
 def measure(problem: Problem, chosen: Mapping[str, Any], turn: Turn) -> dict[str, dict[str, Any]]:
@@ -89,7 +86,7 @@ def measure(problem: Problem, chosen: Mapping[str, Any], turn: Turn) -> dict[str
             workers[name] = worker = Worker(factory, problem, **options)
             stack.callback(worker.close)
             compile_seconds = worker.call("prepare", *turn)
-            images = worker.call("images", _CHECKED_UPDATES)
+            images = worker.call("images", turn.short)
             reference = images if name == REFERENCE else reference
             found[name] = {
                 "device": worker.call("device"),

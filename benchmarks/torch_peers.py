@@ -65,9 +65,11 @@ def _set(module: nn.Module, **arrays: np.ndarray) -> None:
 
 def _device() -> torch.device:
     torch.set_num_threads(threads())
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda")
 
 
 def _to(device: torch.device, images: np.ndarray, layout: torch.memory_format) -> torch.Tensor:

@@ -30,17 +30,16 @@ def small(five_layers: None) -> Any:
     return importlib.import_module("problem").Problem(width=1 / 16, batch_size=3)
 
 
-@pytest.fixture
-def our_images(small: Any) -> np.ndarray:
-    return importlib.import_module("outgen_peer").outgen(small).images(2)
-
-
-def test_pytorch_computes_the_images_of_synthesize(torch_peers, small, our_images):
+def test_pytorch_computes_the_images_of_synthesize(torch_peers, small):
+    timed = importlib.import_module("outgen_peer").outgen(small)
+    our_images = timed.images(2)
     for options in ({}, {"channels_last": True}):
         theirs = torch_peers.pytorch(small, **options).images(2)
         # Weight decay moves the images by 1e-5 at most; it must not hide in the tolerance.
         np.testing.assert_allclose(theirs, our_images, atol=5e-7)
     assert np.abs(our_images - small.images()).max() > 5e-3
+    # At the least, the images and their gradient.
+    assert timed.memory()["temporary"] > 2 * our_images.nbytes
 
 
 def test_pytorch_agrees_on_logits_and_keeps_the_best_images(torch_peers, small):
@@ -206,6 +205,16 @@ def test_convolutions_agree(torch_peers):
             assert reference.shape == shape
             np.testing.assert_allclose(ours.output(name), reference, atol=1e-4, err_msg=name)
             np.testing.assert_allclose(pytorch.output(name), reference, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_pieces_of_synthesis_run(small):
+    outgen_peer = importlib.import_module("outgen_peer")
+    network = outgen_peer.gradients(small)
+    batched, mapped = (network.output(name) for name in ("batched", "mapped"))
+    np.testing.assert_allclose(mapped, batched, atol=1e-5)
+    assert np.abs(batched).max() > 1e-3
+    assert outgen_peer.WholeSet(small, dtype="bfloat16", data_dir=None).seconds(2) > 0
 
 
 @pytest.mark.slow
