@@ -189,15 +189,14 @@ def threads() -> int:
 
 
 def table(rows: Iterable[Mapping[str, str]]) -> str:
-    """Rows of one set of columns -> aligned text, the first column to the left."""
+    """Rows of one set of columns -> an aligned Markdown table, the first column to the left."""
     rows = list(rows)
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines.insert(1, rule)
     return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
+        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |"
         for line in lines
     )
 

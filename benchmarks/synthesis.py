@@ -28,7 +28,7 @@ from alternation import Worker, alternate, table, threads
 from comparison import REFERENCE, judge, rows, tolerance
 from problem import Problem
 
-from outgen_jax import runs
+from outgen_jax import files, runs
 
 _BATCHES = flags.DEFINE_list("batch_sizes", ["128", "1024"], "Images at a time.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
@@ -154,12 +154,14 @@ def main(argv: list[str]) -> None:
     peers = {name: versions.get(name) for name in ("torch", "foolbox", "torchattacks")}
     results: dict[str, Any] = {"threads": threads(), "peers": peers, "batches": {}}
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each, {peers}")
+    tables: list[str] = []
     for size in batch_sizes:
         problem = Problem(_WIDTH.value, size, _SEED.value)
-        print(f"batch {size}")
         results["batches"][size] = found = measure(problem, sides(on_cpu), turn(on_cpu))
-        print(table(rows(found, problem, _PEAK.value)), flush=True)
+        tables.append(f"Batch of {size}:\n\n{table(rows(found, problem, _PEAK.value))}\n")
+        print(tables[-1], flush=True)
         run.write_results(results)
+        files.write_atomic(run.directory / "table.md", "\n".join(tables))
     smallest = Problem(_WIDTH.value, min(batch_sizes), _SEED.value)
     results["vmap"] = vmap_ratio(smallest)
     print(f"network under vmap over images, against one batched call: {results['vmap']}")
