@@ -80,7 +80,7 @@ def measure(problem: Problem, chosen: Mapping[str, Any], turn: Turn) -> dict[str
     found: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
-        reference = None
+        start, reference = problem.images(), None
         for name, (factory, options) in chosen.items():
             print(f"  starting {name}", flush=True)
             workers[name] = worker = Worker(factory, problem, **options)
@@ -91,7 +91,7 @@ def measure(problem: Problem, chosen: Mapping[str, Any], turn: Turn) -> dict[str
             found[name] = {
                 "device": worker.call("device"),
                 "compile_seconds": compile_seconds,
-                "difference": judge(worker, images, reference, tolerance(options)),
+                "difference": judge(worker, images, reference, start, tolerance(options)),
             }
         seconds = alternate(workers, _ROUNDS.value, "seconds", *turn)
         for name, worker in workers.items():

@@ -150,15 +150,16 @@ def test_sides_take_turns():
 
 def test_sides_with_other_images_are_not_believed():
     comparison = importlib.import_module("comparison")
-    images = np.zeros((1, 2, 2, 3))
+    start = np.zeros((1, 2, 2, 3))
+    images = start + 0.1
     good, bad, attack = Recorder("good", []), Recorder("bad", []), Recorder("attack", [])
-    assert comparison.judge(good, images + 5e-4, images, 1e-3) == pytest.approx(5e-4)
+    assert comparison.judge(good, images * 1.0005, images, start, 1e-3) == pytest.approx(5e-4)
     assert good.failure is None
-    comparison.judge(bad, images + 2e-3, images, 1e-3)
-    assert bad.failure == "failed: images differ from outgen_jax's by 0.002"
-    comparison.judge(bad, images * np.nan, images, 1e-3)
-    assert bad.failure.endswith("nan")
-    assert comparison.judge(attack, False, images, 1e-3) is None
+    comparison.judge(bad, images * 1.002, images, start, 1e-3)
+    assert bad.failure == "failed: images differ from outgen_jax's by 0.002 of the way"
+    comparison.judge(bad, images * np.nan, images, start, 1e-3)
+    assert "nan" in bad.failure
+    assert comparison.judge(attack, False, images, start, 1e-3) is None
     assert attack.failure is None
 
 

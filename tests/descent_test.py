@@ -189,7 +189,7 @@ def test_presets_are_built_once():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: og.preset("adam"), r"preset: no solver 'adam'; use one of sgd, momentum, .*"),
+        (lambda: og.preset("adamw"), r"preset: no solver 'adamw'; use one of sgd, momentum, .*"),
         (lambda: og.preset("sgd", steps=-1), r"must not be negative, got -1 and 0.0005"),
         (
             lambda: og.gradient_descent(optax.sgd(0.1), weight_decay=-0.5),
