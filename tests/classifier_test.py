@@ -62,7 +62,7 @@ def training() -> Training:
     labels = rng.integers(0, 2, 64)
     images = rng.integers(0, 100, (64, 8, 8, 3))
     images[np.arange(64), :, :, 2 * labels] += 100
-    optimizer = classifier.sgd(RECIPE, 8)
+    optimizer = classifier.make_optimizer(RECIPE, 8)
     graphdef, _ = classifier.create(Network(), optimizer)
     update = classifier.make_update(
         graphdef, optimizer, key=jax.random.key(1), label_smoothing=RECIPE.label_smoothing
@@ -131,7 +131,7 @@ def test_schedule_says_what_is_wrong():
 
 def test_sgd_is_nesterov_with_decay_of_kernels_alone():
     recipe = classifier.Recipe(1, learning_rate=0.4, weight_decay=0.1, schedule="step")
-    optimizer = classifier.sgd(recipe, 4)
+    optimizer = classifier.make_optimizer(recipe, 4)
     rng = np.random.default_rng(0)
     params = {"kernel": rng.normal(size=(2, 3)), "bias": rng.normal(size=3)}
     velocity = {name: np.zeros_like(value) for name, value in params.items()}
@@ -160,7 +160,7 @@ def test_update_is_a_step_of_sgd_on_the_smoothed_cross_entropy(monkeypatch):
     images, labels = rng.integers(0, 256, (6, 2, 2, 3), np.uint8), np.array([0, 2, 1, 1, 0, 2])
     rows = np.array([4, 1, 2])
     recipe = classifier.Recipe(1, weight_decay=0.02, schedule="step")
-    optimizer = classifier.sgd(recipe, 100)
+    optimizer = classifier.make_optimizer(recipe, 100)
     model = Linear()
     kernel, bias = np.float64(model.kernel[...]), np.float64(model.bias[...])
     graphdef, state = classifier.create(model, optimizer)
@@ -193,7 +193,7 @@ def test_every_step_and_key_augments_anew(monkeypatch):
     keys: list[jax.Array] = []
     monkeypatch.setattr(augment, "random_crop", crop)
     monkeypatch.setattr(augment, "random_flip_left_right", flip)
-    optimizer = classifier.sgd(RECIPE, 8)
+    optimizer = classifier.make_optimizer(RECIPE, 8)
     graphdef, state = classifier.create(Linear(), optimizer)
     images, labels = jnp.zeros((2, 2, 2, 3), jnp.uint8), jnp.zeros(2, jnp.int32)
     for seed in (0, 1):
