@@ -71,7 +71,7 @@ def sides(on_cpu: bool) -> dict[str, tuple[str, dict[str, Any]]]:
 
 def turn(on_cpu: bool) -> Turn:
     # Off the CPU `og.synthesize` compiles 25 updates as one call.
-    short, timed = (2, 3) if on_cpu else (25, 200)
+    short, timed = (1, 3) if on_cpu else (25, 200)
     return Turn(short + (_UPDATES.value or timed), short)
 
 

@@ -98,7 +98,9 @@ def test_a_convolutional_network_equals_torch(small_vgg16, name):
     model.head.kernel.set_value(5 * model.head.kernel[...])  # so that pixels matter
     # No areas of one colour: where pooling meets equal values, each framework has its own gradient.
     images = np.random.default_rng(2).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    rows = targets(3, 3)[1:]  # none that saturates: float32 sees a KL of 0 where float64 still falls
+    rows = targets(3, 3)[
+        1:
+    ]  # none that saturates: float32 sees a KL of 0 where float64 still falls
     apply_fn, variables = og.models.from_nnx(model)
     result = og.synthesize(apply_fn, variables, images, rows, solver=og.preset(name), history=True)
     network = torch_network(torch, model)

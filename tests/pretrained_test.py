@@ -132,6 +132,5 @@ def test_the_shipped_weights_are_those_of_their_card(name):
     assert all(np.isfinite(value).all() for value in values(loaded.model).values())
 
 
-@pytest.mark.xfail(strict=True, reason="89.8 % after 16 epochs; BUILD_NOTES.md, 'Not reached'")
 def test_the_shipped_cifar10_classifier_reaches_91_percent():
     assert pretrained.load("cifar10_vgg16_half").card["test_accuracy"] >= 0.91

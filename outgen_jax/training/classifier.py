@@ -30,7 +30,7 @@ _ADAM_SHARE = 0.1
 class Recipe(NamedTuple):
     """How a classifier is trained, on the mean loss; the defaults of rate and decay suit "sgd".
 
-    For "muon" 0.04 and 0.05 at a batch of 256 or 512 are a good start.
+    For "muon" use 0.08 and 0.05 at a batch of 512, or 0.04 and 0.05 at 256.
     """
 
     epochs: int
