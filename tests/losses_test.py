@@ -86,3 +86,193 @@ def test_losses_under_jit_and_vmap_equal_the_loop():
         mapped = jax.jit(jax.vmap(loss))(first, second)
         loop = [loss(a, b) for a, b in zip(first, second, strict=True)]
         np.testing.assert_allclose(mapped, loop, rtol=1e-5, atol=1e-6)
+
+
+# --- training on replaced data ---
+
+
+def batch(n: int = 6, classes: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`logits, labels, teacher_logits, generated`, both kinds of row in it."""
+    rng = np.random.default_rng(1)
+    logits, teacher = rng.normal(0, 2, (2, n, classes)).astype(np.float32)
+    return logits, rng.integers(0, classes, n), teacher, np.arange(n) % 3 == 0
+
+
+def replaced_data_float64(logits, labels, teacher, generated, smoothing=None) -> float:
+    """Eq. A9 case by case."""
+    total = 0.0
+    for z, y, q, is_new in zip(logits, labels, teacher, generated, strict=True):
+        p, t = scipy.special.softmax(np.float64(z)), np.eye(len(z))[y]
+        target = scipy.special.softmax(np.float64(q)) if is_new else t
+        if smoothing is None:
+            divergence = scipy.stats.entropy(target, p)
+        else:
+            target = target if is_new else (1 - smoothing) * t + smoothing / len(t)
+            divergence = scipy.stats.entropy(p, target)
+        total += 0.5 * divergence - 0.5 * np.log(p[y])
+    return total / len(logits)
+
+
+def central_differences(f, x: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """Gradient of `f`, a float64 function of one array."""
+    x = np.float64(x)
+    gradient = np.empty_like(x)
+    for place in np.ndindex(x.shape):
+        shift = np.zeros_like(x)
+        shift[place] = step
+        gradient[place] = (f(x + shift) - f(x - shift)) / (2 * step)
+    return gradient
+
+
+@pytest.mark.parametrize("smoothing", [None, 0.1, 1e-4])
+def test_replaced_data_and_its_gradient_equal_float64(smoothing):
+    logits, *rest = batch()
+
+    def loss(z):
+        return losses.replaced_data(z, *rest, printed_smoothing=smoothing)
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(logits)
+    expected = replaced_data_float64(logits, *rest, smoothing)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    differences = central_differences(lambda z: replaced_data_float64(z, *rest, smoothing), logits)
+    np.testing.assert_allclose(gradient, differences, atol=1e-5)
+
+
+def test_replaced_data_by_hand():
+    even, label = jnp.zeros((1, 2)), jnp.array([0])
+    teacher = jnp.log(jnp.array([[0.9, 0.1]]))
+    divergence = np.log(2) + 0.9 * np.log(0.9) + 0.1 * np.log(0.1)
+    expected = 0.5 * divergence + 0.5 * np.log(2)
+    value = losses.replaced_data(even, label, teacher, jnp.array([True]))
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    printed = 0.5 * (0.5 * np.log(0.5 / 0.9) + 0.5 * np.log(0.5 / 0.1)) + 0.5 * np.log(2)
+    value = losses.replaced_data(even, label, teacher, jnp.array([True]), printed_smoothing=0.2)
+    np.testing.assert_allclose(value, printed, rtol=1e-6)
+    # Smoothed by 0.2, the label's own target is 0.9 and 0.1 too.
+    value = losses.replaced_data(even, label, teacher, jnp.array([False]), printed_smoothing=0.2)
+    np.testing.assert_allclose(value, printed, rtol=1e-6)
+
+
+def test_original_images_alone_cost_the_cross_entropy():
+    logits, labels, teacher, generated = batch()
+    expected = -scipy.special.log_softmax(np.float64(logits), -1)[np.arange(6), labels].mean()
+    value = losses.replaced_data(logits, labels, teacher, np.zeros_like(generated))
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [None, 0.1])
+def test_replaced_data_does_not_read_the_teacher_of_original_images(smoothing):
+    logits, labels, teacher, generated = batch()
+    without = np.where(generated[:, None], teacher, np.nan)
+
+    def loss(z, q):
+        return losses.replaced_data(z, labels, q, generated, printed_smoothing=smoothing)
+
+    for given in (teacher, without):
+        value, gradients = jax.value_and_grad(loss, (0, 1))(logits, given)
+        np.testing.assert_allclose(value, loss(logits, teacher), rtol=1e-6)
+        np.testing.assert_allclose(gradients[0], jax.grad(loss)(logits, teacher), rtol=1e-6)
+        np.testing.assert_array_equal(gradients[1], 0)  # the teacher is frozen
+
+
+@pytest.mark.parametrize("smoothing", [None, 0.1])
+def test_replaced_data_stays_finite_at_extreme_logits(smoothing):
+    logits = jnp.array([[1e4, 0, -1e4]] * 2)
+    labels, generated = jnp.array([2, 2]), jnp.array([True, False])
+
+    def loss(z):
+        return losses.replaced_data(z, labels, -logits, generated, printed_smoothing=smoothing)
+
+    value, gradient = jax.value_and_grad(loss)(logits)
+    # D_KL, both rows: either direction from a certain teacher; the printed one from the smoothed label.
+    original = 2e4 if smoothing is None else -np.log(0.1 / 3)
+    np.testing.assert_allclose(value, (0.5 * (2e4 + original) + 2e4) / 2, rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+BAD_BATCHES = {
+    "shapes": (lambda z, y, q, g: (z, y, q[:, :3], g), r"they have \[6, 4\], \[6, 3\], \[6\]"),
+    "one-hot labels": (lambda z, y, q, g: (z, np.eye(4)[y], q, g), r"labels and generated \[B\]"),
+    "a single example": (lambda z, y, q, g: (z[0], y[0], q[0], g[0]), "one row per image"),
+    "rows of images": (lambda z, y, q, g: (z, y, q, np.arange(6)), "generated must be bool"),
+    "label of K": (lambda z, y, q, g: (z, y * 0 + 4, q, g), r"in 0\.\.3; row 0 has 4"),
+    "negative label": (lambda z, y, q, g: (z, y - y[1] - 1, q, g), r"has -"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BATCHES)
+def test_replaced_data_rejects(case):
+    change, message = BAD_BATCHES[case]
+    with pytest.raises(ValueError, match=rf"replaced_data: .*{message}"):
+        losses.replaced_data(*change(*batch()))
+
+
+@pytest.mark.parametrize("smoothing", [0, 1, -0.1, float("nan")])
+def test_replaced_data_rejects_smoothing(smoothing):
+    with pytest.raises(ValueError, match=r"printed_smoothing must be in \(0, 1\)"):
+        losses.replaced_data(*batch(), printed_smoothing=smoothing)
+
+
+# --- the intermediate constraint ---
+
+
+def constraint_float64(distorted, undistorted, gain) -> float:
+    z = gain * np.float64(distorted)
+    return np.logaddexp(0, np.where(undistorted > 0, -z, z)).mean()
+
+
+@few
+@hypothesis.given(
+    hypothesis.extra.numpy.arrays(np.float32, (2, 3), elements=st.floats(-3, 3, width=32)),
+    hypothesis.extra.numpy.arrays(np.float32, (2, 3), elements=st.sampled_from([-2, -1e-9, 0, 5])),
+    st.sampled_from([0.5, 1.0, 100.0]),
+)
+def test_intermediate_constraint_equals_float64(distorted, undistorted, gain):
+    value = losses.intermediate_constraint(distorted, undistorted, gain=gain)
+    expected = constraint_float64(distorted, undistorted, gain)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-12)
+
+
+def test_intermediate_constraint_by_hand():
+    distorted, undistorted = jnp.array([0.02, -0.03, 0.0]), jnp.array([1.0, 2.0, -1.0])
+    d = 1 / (1 + np.exp(-100 * np.array([0.02, -0.03, 0.0])))
+    expected = -(np.log(d[0]) + np.log(d[1]) + np.log(1 - d[2])) / 3
+    value = losses.intermediate_constraint(distorted, undistorted)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    # A neuron at 0 counts as off.
+    off = losses.intermediate_constraint(jnp.array([-1.0]), jnp.array([0.0]))
+    np.testing.assert_allclose(off, 0, atol=1e-30)
+
+
+@pytest.mark.parametrize("gain", [2.0, 100.0])
+def test_gradient_of_the_intermediate_constraint(gain):
+    rng = np.random.default_rng(2)
+    undistorted = rng.normal(size=(3, 4))
+    distorted = rng.normal(0, 3 / gain, (3, 4)).astype(np.float32)
+
+    def loss(h):
+        return losses.intermediate_constraint(h, undistorted, gain=gain)
+
+    gradient = jax.jit(jax.grad(loss))(distorted)
+    differences = central_differences(
+        lambda h: constraint_float64(h, undistorted, gain), distorted, step=1e-4 / gain
+    )
+    np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-6 * gain)
+    closed = gain * (scipy.special.expit(gain * np.float64(distorted)) - (undistorted > 0)) / 12
+    np.testing.assert_allclose(gradient, closed, rtol=1e-4, atol=1e-7 * gain)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_the_intermediate_constraint_holds_at_a_million(dtype):
+    distorted = jnp.array([1e4, -1e4, 1e4, -1e4], dtype)
+    undistorted = jnp.array([1, -1, -1, 1], dtype)
+    exact = 100 * np.abs(np.asarray(distorted, np.float64)).mean() / 2  # half are on the wrong side
+    value, gradient = jax.value_and_grad(losses.intermediate_constraint)(distorted, undistorted)
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, exact, rtol=1e-6)
+    np.testing.assert_array_equal(gradient, jnp.array([0, 0, 25, -25], dtype))
+
+
+def test_the_intermediate_constraint_rejects_other_neurons():
+    with pytest.raises(ValueError, match=r"one shape; they have \[4, 3\] and \[3\]\. Take"):
+        losses.intermediate_constraint(jnp.zeros((4, 3)), jnp.zeros(3))

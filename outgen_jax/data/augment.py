@@ -1,10 +1,12 @@
 """Random and fixed changes of images for training.
 
-Images [B, H, W, C]; any dtype, which is kept. `key` first, options keyword-only.
+Images [B, H, W, C]; any dtype, which is kept, but `contrast` and `invert` take floats in [0, 1].
+`key` first, options keyword-only.
 """
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 def random_crop(key: jax.Array, images: jax.Array, *, padding: int) -> jax.Array:
@@ -27,7 +29,55 @@ def flip_left_right(images: jax.Array) -> jax.Array:
     return images[:, :, ::-1]
 
 
+def flip_up_down(images: jax.Array) -> jax.Array:
+    """Turns every image upside down (paper B)."""
+    return images[:, ::-1]
+
+
+def invert(images: jax.Array) -> jax.Array:
+    """The negative, 1 − x (paper B); images [B, H, W, C] in [0, 1].
+
+    Raises:
+      ValueError: images that are not floats.
+    """
+    _check_floats("invert", images)
+    return 1 - images
+
+
+def contrast(images: jax.Array, factor: ArrayLike = 1.5) -> jax.Array:
+    """Stretches every channel about its mean over the image, m + factor·(x − m), clipped to [0, 1].
+
+    (Paper B, which does not say how much.)
+
+    Args:
+      images: [B, H, W, C] in [0, 1].
+      factor: one, or [B] one per image; 0 leaves the mean colour, 1 the image, more than 1 a higher
+        contrast.
+
+    Raises:
+      ValueError: images that are not floats, or a factor of another shape.
+    """
+    _check_floats("contrast", images)
+    factors = jnp.asarray(factor, images.dtype)
+    if factors.shape not in ((), images.shape[:1]):
+        raise ValueError(
+            f"contrast: factor must be one number or [{len(images)}], one per image; it has shape "
+            f"{list(factors.shape)}. Make one call for each factor"
+        )
+    mean = images.mean((1, 2), keepdims=True)  # [B, 1, 1, C]
+    stretched = mean + factors.reshape(-1, 1, 1, 1) * (images - mean)
+    return jnp.clip(stretched, 0, 1)
+
+
 def random_flip_left_right(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors each image with probability 1/2."""
     flip = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
     return jnp.where(flip, flip_left_right(images), images)
+
+
+def _check_floats(caller: str, images: jax.Array) -> None:
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"{caller}: images must be floats in [0, 1], got {images.dtype}; "
+            "divide 8-bit ones by 255"
+        )

@@ -1,0 +1,162 @@
+"""Gaussian noise and blur (paper D, Table D1), and the levels of them that the literature uses.
+
+Images [B, H, W, C], float32 in [0, 1]; what comes back is clipped to that range. A level is one
+number for all images or [B], one per image; level 0 leaves an image untouched. Levels may be traced.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+Border = Literal["reflect", "symmetric", "edge", "wrap", "constant"]  # named as in `numpy.pad`
+
+
+class Levels(NamedTuple):
+    """A scale of severity for both distortions, mild to severe, and the blur's kernel and border."""
+
+    noise: tuple[float, ...]  # sigma on the 0-255 scale
+    blur: tuple[float, ...]  # sigma in pixels
+    truncate: float | None
+    border: Border
+
+
+# Paper D, for images of 224×224. It is silent about the border.
+PAPER = Levels((20, 40, 60, 80, 100), (2, 4, 6, 8, 10), truncate=None, border="reflect")
+# The same view of a 32×32 image: blur shrinks with the side, by 32/224; noise, per pixel, does not.
+PAPER_32 = PAPER._replace(blur=tuple(sigma * 32 / 224 for sigma in PAPER.blur))
+# Hendrycks and Dietterich 2019, severities 1 to 5: the constants c of `gaussian_noise` and `gaussian_blur` in
+# make_imagenet_c.py and make_cifar_c.py (github.com/hendrycks/robustness, ImageNet-C/create_c). They blur by
+# scikit-image's `gaussian`, whose kernel and border these are. The published files were then also cut (not
+# rounded) to 8 bits, those of ImageNet-C saved as JPEG.
+IMAGENET_C = Levels(
+    noise=tuple(255 * c for c in (0.08, 0.12, 0.18, 0.26, 0.38)),
+    blur=(1, 2, 3, 4, 6),
+    truncate=4.0,
+    border="edge",
+)
+CIFAR10_C = Levels(
+    noise=tuple(255 * c for c in (0.04, 0.06, 0.08, 0.09, 0.10)),
+    blur=(0.4, 0.6, 0.7, 0.8, 1.0),
+    truncate=4.0,
+    border="edge",
+)
+
+
+def gaussian_noise(key: jax.Array, images: jax.Array, sigma: ArrayLike) -> jax.Array:
+    """Adds independent normal noise to every value, then clips to [0, 1] (paper D).
+
+    The noise of an image depends on the key and on its place in the batch, not on its neighbours.
+
+    Args:
+      key: of the noise.
+      images: [B, H, W, C] float in [0, 1].
+      sigma: standard deviation before clipping, on the 0-255 scale; [] or [B].
+
+    Raises:
+      ValueError: images that are not floats of rank 4, a sigma of another shape, or (seen outside
+        of a trace only) one that is negative or not finite.
+    """
+    sigmas = _validated_sigmas("gaussian_noise", images, sigma)
+
+    def add(key: jax.Array, image: jax.Array, sigma: jax.Array) -> jax.Array:
+        return jnp.clip(image + sigma / 255 * jax.random.normal(key, image.shape), 0, 1)
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))
+    return jax.vmap(add, (0, 0, 0 if sigmas.ndim else None))(keys, images, sigmas)
+
+
+def gaussian_blur(
+    images: jax.Array,
+    sigma: ArrayLike,
+    *,
+    truncate: float | None = None,
+    border: Border = "reflect",
+) -> jax.Array:
+    """Blurs rows and columns by a Gaussian kernel that is cut off and sums to 1 (paper D).
+
+    The kernel's radius is at most twice the image's side: a larger one is cut there.
+
+    Args:
+      images: [B, H, W, C] float in [0, 1].
+      sigma: standard deviation of the kernel, in pixels; [] or [B].
+      truncate: None: paper D's kernel of 4σ − 1 pixels; where that is no odd number, the nearest odd
+        one (of two, the larger), and 3 at the least. A number t: a radius of tσ pixels, rounded, as
+        `scipy.ndimage.gaussian_filter` has it (t = 4 there and in scikit-image).
+      border: what lies left of a line a b c ... z, named as in `numpy.pad`: "reflect" c b | a b c
+        (OpenCV's default, scipy's "mirror"), "symmetric" b a | a b c (scipy's "reflect"), "edge"
+        a a | a b c (scipy's "nearest"), "wrap" y z | a b c, "constant" 0 0 | a b c.
+
+    Raises:
+      ValueError: images that are not floats of rank 4, a sigma of another shape, (seen outside of a
+        trace only) one that is negative or not finite, an unknown border, or a truncate that is not
+        positive.
+    """
+    sigmas = _validated_sigmas("gaussian_blur", images, sigma)
+    if border not in get_args(Border):
+        raise ValueError(
+            f"gaussian_blur: unknown border {border!r}; use one of {', '.join(get_args(Border))}"
+        )
+    if truncate is not None and not truncate > 0:
+        raise ValueError(
+            f"gaussian_blur: truncate must be positive, got {truncate}; None means paper D's kernel"
+        )
+
+    def blur(image: jax.Array, sigma: jax.Array) -> jax.Array:
+        height, width, _ = image.shape
+        rows = _blur_matrix(sigma, height, truncate, border)
+        columns = _blur_matrix(sigma, width, truncate, border)
+        # Accelerators would round the factors to fewer bits than an 8-bit image has.
+        blurred = jnp.einsum("yi,ijc,xj->yxc", rows, image, columns, precision="highest")
+        return jnp.where(sigma == 0, image, jnp.clip(blurred, 0, 1))
+
+    return jax.vmap(blur, (0, 0 if sigmas.ndim else None))(images, sigmas)
+
+
+def _blur_matrix(sigma: jax.Array, size: int, truncate: float | None, border: Border) -> jax.Array:
+    """[size, size]: row y holds what each pixel of a line contributes to pixel y of the blurred line.
+
+    A band on the line continued beyond both its ends, the continuation then folded back onto it: so
+    the shapes do not depend on sigma, which may be traced.
+    """
+    reach = 2 * size
+    radius = jnp.minimum(_radius(sigma, truncate), reach)  # else rows would be cut unevenly
+    sigma = jnp.where(sigma == 0, 1, sigma)
+    pixels = np.arange(size)
+    distance = jnp.asarray(np.arange(-reach, size + reach) - pixels[:, None], jnp.float32)
+    band = jnp.where(jnp.abs(distance) <= radius, jnp.exp(-((distance / sigma) ** 2) / 2), 0)
+    band /= band.sum(axis=1, keepdims=True)  # [size, reach + size + reach]
+    source = np.pad(pixels + 1, reach, mode=border) - 1  # the pixel seen there; "constant": -1
+    fold = source[:, None] == pixels  # [reach + size + reach, size]
+    return jnp.matmul(band, fold.astype(np.float32), precision="highest")
+
+
+def _radius(sigma: jax.Array, truncate: float | None) -> jax.Array:
+    """Whole pixels of the kernel on either side of its centre."""
+    if truncate is not None:
+        return jnp.floor(truncate * sigma + 0.5)
+    return jnp.maximum(jnp.floor(2 * sigma - 1 + 0.5), 1)  # 2r + 1 = 4σ − 1
+
+
+def _validated_sigmas(caller: str, images: jax.Array, sigma: ArrayLike) -> jax.Array:
+    """Sigma as float32, [] or [B]."""
+    if len(images.shape) != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"{caller}: images must be floats [B, H, W, C] in [0, 1], got {images.dtype} "
+            f"{list(images.shape)}; divide 8-bit ones by 255, and one image is image[None]"
+        )
+    sigmas = jnp.asarray(sigma, jnp.float32)
+    if sigmas.shape not in ((), images.shape[:1]):
+        raise ValueError(
+            f"{caller}: sigma must be one number or [{len(images)}], one per image; it has shape "
+            f"{list(sigmas.shape)}. Make one call for each level"
+        )
+    if not isinstance(sigmas, jax.core.Tracer):
+        values = np.ravel(sigmas)
+        for value in values[~(np.isfinite(values) & (values >= 0))]:
+            raise ValueError(
+                f"{caller}: sigma must be finite and not negative, got {value}; 0 changes nothing"
+            )
+    return sigmas
