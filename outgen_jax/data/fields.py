@@ -81,11 +81,13 @@ def tfds_features(fields: Mapping[str, Field]) -> Any:
 
 
 def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> bytes:
-    """An example as a record's bytes; `features` are the fields' `tfds_features`.
+    """An example as a record's bytes, ever the same; `features` are the fields' `tfds_features`.
 
     Raises:
         ValueError: the example is not as its fields say.
     """
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
     if set(example) != set(fields):
         raise ValueError(
             f"must have {', '.join(sorted(fields))}; it has "
@@ -93,7 +95,10 @@ def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> 
         )
     try:
         entries = {key: _entry(key, field, example[key]) for key, field in fields.items()}
-        return features.serialize_example(features.encode_example(entries))
+        encoded = features.encode_example(entries)
+        message = ExampleSerializer(features.get_serialized_info()).get_tf_example(encoded)
+        # `features.serialize_example` orders the entries anew in every process.
+        return message.SerializeToString(deterministic=True)
     except Exception as error:  # tfds raises whatever a wrong value trips over
         why = " ".join(str(error).split())
         raise ValueError(f"is not as its fields say: {why}") from error

@@ -4,13 +4,14 @@ Examples are dictionaries as `fields` describes them. A file, and a data set, ap
 only when it is whole.
 """
 
+import contextlib
 import itertools
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,25 +94,23 @@ def shard_name(name: str, split: str, index: int, count: int) -> str:
 def write_shard(
     path: PathLike, *, fields: Mapping[str, Field], examples: Iterable[Example]
 ) -> Shard:
-    """Writes one array_record file, whole or not at all.
+    """Writes one array_record file, whole or not at all; equal examples make equal files.
 
     Raises:
         ValueError: no examples, or one that is not as `fields` say.
+        OSError: the disk is full, or the directory cannot be written.
     """
-    from array_record.python.array_record_module import ArrayRecordWriter
-
     features = tfds_features(fields)
     target = Path(path)
     count = num_bytes = 0
     with _appearing(target) as temporary:
-        # Groups of one are what random access wants.
-        with closing(ArrayRecordWriter(os.fspath(temporary), "group_size:1")) as writer:
+        with _writer(temporary) as write:
             for example in examples:
                 try:
                     record = serialized(features, fields, example)
                 except ValueError as error:
                     raise ValueError(f"write_shard: example {count} {error}") from error
-                writer.write(record)
+                write(record)
                 count, num_bytes = count + 1, num_bytes + len(record)
         if count == 0:
             raise ValueError(f"write_shard: no examples for {target.name!r}; leave the split out")
@@ -179,6 +178,39 @@ def _check_names(name: str, version: str, splits: Iterable[str]) -> None:
             "write_dataset: splits need names of letters, digits and '_', other than 'all'; got "
             f"{wrong or 'no split'}"
         )
+
+
+@contextmanager
+def _writer(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Writes records to an array_record file, which is on the disk at the end."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    with _operating_system_errors():
+        writer = ArrayRecordWriter(os.fspath(path), "group_size:1")  # what random access wants
+
+    def write(record: bytes) -> None:
+        with _operating_system_errors():
+            writer.write(record)
+
+    try:
+        yield write
+    except BaseException:
+        with contextlib.suppress(RuntimeError):
+            writer.close()
+        raise
+    with _operating_system_errors():
+        writer.close()
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _operating_system_errors() -> Iterator[None]:
+    """The writer calls a full disk a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"write_shard: {error}") from error
 
 
 @contextmanager

@@ -72,18 +72,20 @@ def _chunks(steps: int) -> Iterator[int]:
 
 @functools.partial(jax.jit, static_argnames="solver")
 def _start(solver: Solver, images: jax.Array, targets: jax.Array) -> Progress:
-    def one(image: jax.Array, target: jax.Array) -> Progress:
-        return Progress(
-            state=solver.init(image),
-            best_image=image,
-            best_logits=jnp.full_like(target, jnp.nan),
-            best_kl=jnp.float32(jnp.inf),
-            steps=jnp.int32(0),
-            active=jnp.bool_(True),
-            finite=jnp.bool_(True),
-        )
+    return jax.vmap(functools.partial(start, solver))(images, targets)
 
-    return jax.vmap(one)(images, targets)
+
+def start(solver: Solver, image: jax.Array, target: jax.Array) -> Progress:
+    """One image [H, W, C] in [0, 1] with its target [K], before the first update."""
+    return Progress(
+        state=solver.init(image),
+        best_image=image,
+        best_logits=jnp.full_like(target, jnp.nan),
+        best_kl=jnp.float32(jnp.inf),
+        steps=jnp.int32(0),
+        active=jnp.bool_(True),
+        finite=jnp.bool_(True),
+    )
 
 
 @functools.partial(
@@ -99,10 +101,12 @@ def _advance(
     progress: Progress,
 ) -> tuple[Progress, jax.Array]:
     """`updates` updates of a batch -> progress, and the KL before each [updates, B]."""
-    update = functools.partial(_update, solver, predict.one_image(apply_fn, variables), threshold)
+    one_update = functools.partial(
+        update, solver, predict.one_image(apply_fn, variables), threshold
+    )
 
     def step(progress: Progress, _: None) -> tuple[Progress, jax.Array]:
-        return jax.vmap(update)(progress, targets)
+        return jax.vmap(one_update)(progress, targets)
 
     if updates == 1:  # no loop: see _ACCELERATOR_UPDATES
         progress, kl = step(progress, None)
@@ -129,10 +133,10 @@ def _finish(
     return jax.vmap(one)(progress, targets)
 
 
-def _update(
+def update(
     solver: Solver, network: Network, threshold: jax.Array, progress: Progress, target: jax.Array
 ) -> tuple[Progress, jax.Array]:
-    """One update of one image; an image that has stopped stays as it is."""
+    """One update of one image -> progress, and the KL before it; one that has stopped stays."""
     state, logits = solver.update(network, progress.state, target)
     progress, kl = _record(progress, solver.image(progress.state), logits, target, threshold)
     active = progress.active

@@ -1,0 +1,209 @@
+"""A data set written shard by shard, which a killed run leaves whole and a later one goes on with.
+
+    manifest.json                                      what the set is made from; at last its counts
+    generated-train.array_record-00000-of-00007, ...   the shards
+    shards/00000.json, ...                             checksum and counts of every finished shard
+    features.json, dataset_info.json, ...              tfds' own, once all shards are there
+
+A shard counts as finished when its file has the checksum that was noted after writing it. Every
+file appears whole or not at all, under a hidden name until then.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from outgen_jax import files
+from outgen_jax.data import records
+from outgen_jax.data.image_source import PathLike
+
+NAME, VERSION, SPLIT = "generated", "1.0.0", "train"
+
+_MANIFEST = "manifest.json"
+_OWN = (
+    f"{NAME}-{SPLIT}.array_record-*",
+    "shards",
+    "features.json",
+    "dataset_info.json",
+    "*.labels.txt",
+)
+
+
+class Shards(NamedTuple):
+    """A data set in the making."""
+
+    directory: Path
+    fields: Mapping[str, records.Field]
+    num_shards: int
+    made_from: Mapping[str, Any]  # what the data set is a function of, as JSON has it
+
+
+class Finished(NamedTuple):
+    """What is noted of a finished shard, in `shards/`."""
+
+    file: str
+    sha256: str
+    inputs: str  # digest of the rows and targets that it was made from
+    examples: int
+    num_bytes: int  # as in `records.Shard`
+    converged: int
+
+
+def check(shards: Shards, *, overwrite: bool) -> None:
+    """Refuses a directory that holds something else; changes nothing.
+
+    Raises:
+        FileExistsError: it holds files but no manifest, or, unless `overwrite`, another data set.
+        OSError: it cannot be read.
+    """
+    with _explained(shards.directory):
+        found = _manifest(shards.directory)
+        strangers = [] if found is not None else _entries(shards.directory)
+    where = f"generate_dataset: {str(shards.directory)!r} holds"
+    if strangers:
+        raise FileExistsError(
+            f"{where} {strangers[0]!r} and no data set of this kind; choose an empty directory"
+        )
+    if found is None or overwrite:
+        return
+    before, now = found["made_from"], shards.made_from
+    changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+    if changed:
+        differences = ", ".join(f"{k} {before.get(k)!r}, now {now.get(k)!r}" for k in changed)
+        raise FileExistsError(
+            f"{where} a data set made otherwise ({differences}); choose another directory, or "
+            "overwrite"
+        )
+
+
+def open_directory(shards: Shards, *, overwrite: bool) -> None:
+    """Makes the directory ready, rid of what a killed run left half-written.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    directory = shards.directory
+    with _explained(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            _remove(directory, _OWN)
+        (directory / "shards").mkdir(exist_ok=True)
+        _remove(directory, (".*.tmp", "shards/.*.tmp"))
+        if _manifest(directory) is None or overwrite:
+            _write_json(directory / _MANIFEST, {"made_from": shards.made_from})
+
+
+def finished(shards: Shards, index: int) -> Finished | None:
+    """What is noted of shard `index`, if its file is as it was when that was written."""
+    try:
+        noted = Finished(**json.loads(_note(shards, index).read_text()))
+        with open(shards.directory / noted.file, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, ValueError, TypeError):  # absent, or no longer what was written
+        return None
+    return noted if noted.sha256 == found and noted.file == _file(shards, index) else None
+
+
+def write(
+    shards: Shards, index: int, examples: Iterable[records.Example], *, inputs: str, converged: int
+) -> None:
+    """Writes shard `index`, then its note.
+
+    Raises:
+        ValueError: an example that is not as the fields say.
+        OSError: the disk is full, or the directory cannot be written.
+    """
+    path = shards.directory / _file(shards, index)
+    with _explained(shards.directory):
+        shard = records.write_shard(path, fields=shards.fields, examples=examples)
+        with open(path, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        note = Finished(path.name, sha256, inputs, shard.examples, shard.num_bytes, converged)
+        _write_json(_note(shards, index), note._asdict())
+
+
+def notes(shards: Shards) -> list[Finished]:
+    """The notes of all shards, which must all have been written."""
+    with _explained(shards.directory):
+        texts = [_note(shards, index).read_text() for index in range(shards.num_shards)]
+    return [Finished(**json.loads(text)) for text in texts]
+
+
+def complete(shards: Shards, about: Mapping[str, Any], **tfds_info: Any) -> None:
+    """Makes the finished shards a data set that tfds reads, and completes the manifest.
+
+    Args:
+        shards: of which all are written.
+        about: more for the manifest, such as versions.
+        **tfds_info: as `records.write_metadata` takes it.
+
+    Raises:
+        OSError: the disk is full, or the directory cannot be written.
+    """
+    written = notes(shards)
+    rows = [records.Shard(note.examples, note.num_bytes) for note in written]
+    with _explained(shards.directory):
+        records.write_metadata(
+            shards.directory,
+            name=NAME,
+            version=VERSION,
+            fields=shards.fields,
+            shards={SPLIT: rows},
+            **tfds_info,
+        )
+        totals = {key: sum(getattr(n, key) for n in written) for key in ("examples", "converged")}
+        sums = {note.file: note.sha256 for note in written}
+        whole = {"made_from": shards.made_from, **about, "counts": totals, "sha256": sums}
+        _write_json(shards.directory / _MANIFEST, whole)
+
+
+def _file(shards: Shards, index: int) -> str:
+    return records.shard_name(NAME, SPLIT, index, shards.num_shards)
+
+
+def _note(shards: Shards, index: int) -> Path:
+    return shards.directory / "shards" / f"{index:05d}.json"
+
+
+def _entries(directory: PathLike) -> list[str]:
+    """Names in a directory, which need not exist; not those that a run killed at its start leaves."""
+    folder = Path(directory)
+    if not folder.exists():
+        return []
+    names = sorted(path.name for path in folder.iterdir())
+    return [n for n in names if not (n.startswith(".") and n.endswith(".tmp")) and n != "shards"]
+
+
+def _manifest(directory: Path) -> dict[str, Any] | None:
+    """The manifest, if there is one of ours."""
+    try:
+        found = json.loads((directory / _MANIFEST).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "made_from" in found else None
+
+
+def _remove(directory: Path, patterns: Iterable[str]) -> None:
+    for path in (path for pattern in patterns for path in directory.glob(pattern)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    files.write_atomic(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+@contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    """Says what an error of the operating system means for the data set."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error).removeprefix("write_shard: ")
+        raise OSError(
+            f"generate_dataset: cannot write {str(directory)!r}: {why}. Finished shards are kept: "
+            "make room, or make it writable, and the same call goes on"
+        ) from error

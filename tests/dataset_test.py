@@ -1,0 +1,368 @@
+"""`generate_dataset`: what is stored is what was made, and always the same bytes."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from toy_dataset import COUNT, NAMES, SHARD, SOLVER, SOURCE, TOLERANCE, Streamed, contents, make
+from toy_synthesis import APPLY, CLASSES, WEIGHTS, sources, targets
+
+import outgen_jax as og
+from outgen_jax.data import sources as readers
+
+WORKER = Path(__file__).with_name("toy_dataset.py")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The data set as a run without interruption makes it."""
+    directory = tmp_path_factory.mktemp("whole") / "set"
+    report = make(directory)
+    assert report == (directory, COUNT, report.converged, 3, 3)
+    return directory
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """One's own copy of it."""
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+@pytest.fixture
+def worker(tmp_path_factory):
+    """`worker(directory, *arguments, **environment)` makes the set in another process."""
+    started = []
+    cache = tmp_path_factory.getbasetemp() / "programs"
+
+    def start(directory, *arguments, **environment):
+        settings = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+        settings["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(WORKER), str(directory), *map(str, arguments)],
+            env=os.environ | settings | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if not process.stdout.closed:
+            process.kill()
+            process.communicate()
+
+
+def assert_ends_well(process):
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+
+
+# --- what is stored ---
+
+
+def read(directory):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(directory)
+    return builder.info, list(builder.as_data_source(split="train"))
+
+
+def test_tfds_reads_what_synthesize_makes(whole):
+    info, examples = read(whole)
+    expected = og.synthesize(
+        APPLY, WEIGHTS, SOURCE.images, targets(COUNT), solver=SOLVER, tolerance=TOLERANCE
+    )
+    # Slots were refilled: images of one shard leave at different times, some converged, some not.
+    assert len(set(expected.steps[:SHARD])) > 3
+    assert 0 < expected.converged.sum() < COUNT
+    stored = {key: np.stack([e[key] for e in examples]) for key in examples[0] if key != "id"}
+    assert [e["id"].decode() for e in examples] == list(SOURCE.ids)
+    np.testing.assert_array_equal(stored["label"], SOURCE.labels)
+    np.testing.assert_array_equal(stored["image"], og.pixels.to_uint8(expected.images))
+    np.testing.assert_array_equal(stored["steps"], expected.steps)
+    np.testing.assert_array_equal(stored["converged"], expected.converged)
+    np.testing.assert_allclose(stored["target"], targets(COUNT), rtol=1e-6)
+    probs = og.predict(APPLY, WEIGHTS, stored["image"])  # of the rounded images
+    np.testing.assert_allclose(stored["probs"], probs, atol=1e-6)
+    distance = np.abs(probs - targets(COUNT)).sum(-1) / 2
+    np.testing.assert_allclose(stored["total_variation"], distance, atol=1e-6)
+    assert info.features["label"].names == list(NAMES)
+    assert info.splits["train"].shard_lengths == [10, 10, 3]
+
+
+def test_the_package_reads_it_as_a_source(whole):
+    source = readers.load(whole, split="train")
+    assert source.ids == SOURCE.ids
+    assert source.class_names == NAMES
+
+
+def test_the_manifest_says_what_it_was_made_from(whole):
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert manifest["made_from"]["num_rows"] == COUNT
+    assert manifest["made_from"]["tolerance"] == TOLERANCE
+    assert manifest["counts"]["examples"] == COUNT
+    _, examples = read(whole)
+    assert manifest["counts"]["converged"] == sum(e["converged"] for e in examples)
+    assert manifest["versions"]["jax"] == jax.__version__
+    assert len(manifest["sha256"]) == 3
+
+
+def test_the_quantize_stage_corrects_the_stored_images(tmp_path, whole):
+    make(tmp_path / "set", quantize=True)
+    (_, corrected), (_, rounded) = read(tmp_path / "set"), read(whole)
+    expected = og.synthesize(
+        APPLY, WEIGHTS, SOURCE.images, targets(COUNT), solver=SOLVER, tolerance=TOLERANCE
+    )
+    images = og.quantize(APPLY, WEIGHTS, expected.images, targets(COUNT))
+    np.testing.assert_array_equal(np.stack([e["image"] for e in corrected]), images)
+    probs = og.predict(APPLY, WEIGHTS, images)
+    np.testing.assert_allclose([e["probs"] for e in corrected], probs, atol=1e-6)
+    before, after = (np.array([e["total_variation"] for e in es]) for es in (rounded, corrected))
+    assert (after <= before).all()
+    assert np.median(after) < 0.9 * np.median(before)
+
+
+def test_streamed_rows_and_targets_by_function(tmp_path):
+    asked = []
+
+    def wanted(rows, labels):
+        np.testing.assert_array_equal(labels, rows % CLASSES)
+        asked.append(len(rows))
+        return og.targets.dirichlet(3, len(rows), CLASSES, image_ids=rows)
+
+    make(tmp_path / "set", source=Streamed(COUNT), targets=wanted)
+    _, examples = read(tmp_path / "set")
+    np.testing.assert_allclose(
+        [e["target"] for e in examples], og.targets.dirichlet(3, COUNT, CLASSES), rtol=1e-6
+    )
+    assert asked == [10, 10, 3]
+
+
+# --- the same bytes ---
+
+
+def test_a_finished_data_set_is_left_alone(copy, whole):
+    assert make(copy).made == 0
+    assert contents(copy) == contents(whole)
+
+
+@pytest.mark.parametrize("stop", [0, 9, 10, 21])
+def test_interrupted_and_resumed_is_as_uninterrupted(tmp_path, whole, stop):
+    class Interrupted(Streamed):
+        def __getitem__(self, row):
+            if row == stop and self.count < 0:
+                raise KeyboardInterrupt
+            return SOURCE.images[row], int(SOURCE.labels[row]), SOURCE.ids[row]
+
+        def __len__(self):
+            return COUNT
+
+    source = Interrupted(-1)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "set", source=source)
+    source.count = COUNT
+    assert not any(name.endswith(".tmp") for name in contents(tmp_path))
+    make(tmp_path / "set", source=source)
+    assert contents(tmp_path / "set") == contents(whole)
+
+
+def kill_when(process, condition):
+    while not condition() and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_killed_and_resumed_is_as_uninterrupted(tmp_path, whole, worker):
+    process = worker(tmp_path / "set")
+    kill_when(process, (tmp_path / "set" / "shards" / "00000.json").exists)
+    assert process.returncode == -signal.SIGKILL
+    assert make(tmp_path / "set").made < 3
+    assert contents(tmp_path / "set") == contents(whole)
+
+
+@pytest.mark.slow
+def test_twenty_kills(tmp_path, whole, worker):
+    start = time.monotonic()
+    assert_ends_well(worker(tmp_path / "warm"))
+    usual = time.monotonic() - start
+    for moment in np.random.default_rng(0).random(20):
+        directory = tmp_path / f"{moment:.6f}"
+        end = time.monotonic() + moment * usual
+        kill_when(worker(directory), lambda end=end: time.monotonic() > end)
+        assert_ends_well(worker(directory))
+        assert contents(directory) == contents(whole)
+
+
+def one_of(directory, name):
+    return directory / (name if "json" in name else f"generated-train.array_record-{name}")
+
+
+@pytest.mark.parametrize("name", ["00001-of-00003", "shards/00001.json"])
+@pytest.mark.parametrize("damage", ["altered", "truncated", "removed"])
+def test_a_damaged_shard_is_made_anew(copy, whole, name, damage):
+    path = one_of(copy, name)
+    data = bytearray(path.read_bytes())
+    if damage == "altered":
+        data[len(data) // 3] ^= 1
+    path.write_bytes(data if damage == "altered" else data[: len(data) // 2])
+    if damage == "removed":
+        path.unlink()
+    made = make(copy).made
+    assert contents(copy) == contents(whole)
+    assert made == 1
+
+
+def test_four_devices_make_the_same(tmp_path, whole, worker):
+    process = worker(tmp_path / "set", XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    assert_ends_well(process)
+    assert contents(tmp_path / "set") == contents(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same(tmp_path, whole, worker):
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    both = [worker(tmp_path / "set", process, 2, port) for process in range(2)]
+    for process in both:
+        assert_ends_well(process)
+    assert contents(tmp_path / "set") == contents(whole)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_source(tmp_path):
+    psutil = pytest.importorskip("psutil")
+    resident = []
+
+    class Watched(Streamed):
+        def __getitem__(self, row):
+            if row % 2000 == 0:
+                resident.append(psutil.Process().memory_info().rss)
+            return super().__getitem__(row)
+
+    make(
+        tmp_path / "set",
+        source=Watched(200_000),
+        targets=np.full(CLASSES, 1 / CLASSES),
+        solver=og.gradient_descent(optax.sgd(1.0), steps=2),
+        batch_size=500,
+        shard_size=2000,
+    )
+    warm = np.array(resident[20:])
+    assert warm.max() <= 1.05 * warm[0]
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"tolerance": 0.2}, "tolerance 0.15, now 0.2"),
+        ({"solver": og.gradient_descent(optax.sgd(0.9), steps=12)}, "program"),
+        ({"variables": jax.tree.map(lambda w: w * 2, WEIGHTS)}, "classifier"),
+        ({"shard_size": 9}, "shard_size 10, now 9"),
+        ({"source": SOURCE._replace(class_names=None)}, "class_names"),
+        ({"about": {"seed": 1}}, "about"),
+        ({"targets": targets(COUNT, seed=2)}, "rows 0 to 9 differ"),
+        ({"source": SOURCE._replace(images=sources(COUNT, seed=5))}, "rows 0 to 9 differ"),
+    ],
+)
+def test_a_data_set_made_otherwise_is_refused(copy, whole, changes, difference):
+    with pytest.raises(FileExistsError, match=difference) as caught:
+        make(copy, **changes)
+    assert "overwrite" in str(caught.value)
+    assert contents(copy) == contents(whole)
+
+
+def test_overwrite_replaces_a_data_set_and_nothing_else(copy, whole):
+    make(copy, tolerance=0.2, shard_size=12, batch_size=4, overwrite=True)
+    assert not (copy / "generated-train.array_record-00000-of-00003").exists()
+    make(copy, overwrite=True)
+    assert contents(copy) == contents(whole)
+    stranger = copy.parent / "photographs"
+    stranger.mkdir()
+    (stranger / "holiday.jpg").write_bytes(b"dear")
+    with pytest.raises(FileExistsError, match=r"holds 'holiday.jpg' and no data set"):
+        make(stranger, overwrite=True)
+    assert contents(stranger) == {"holiday.jpg": b"dear"}
+
+
+def test_a_directory_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        OSError, match=r"generate_dataset: cannot write .*Not a directory.*same call"
+    ):
+        make(tmp_path / "file" / "set")
+
+
+def test_a_full_disk_loses_no_finished_shard(tmp_path, whole, monkeypatch):
+    fsync, synced = os.fsync, []
+
+    def full(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if len(synced) == 4:  # manifest, shard, note, and now the second shard
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device. Finished shards are kept"):
+            make(tmp_path / "set")
+    first = "generated-train.array_record-00000-of-00003"
+    assert sorted(contents(tmp_path / "set")) == [first, "manifest.json", "shards/00000.json"]
+    assert make(tmp_path / "set").made == 2
+    assert contents(tmp_path / "set") == contents(whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tolerance": 0}, "tolerance must be positive, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"shard_size": -1}, "shard_size must be at least 1, got -1"),
+        ({"targets": targets(COUNT - 1)}, "22 for 23 images"),
+        ({"targets": targets(COUNT) * 2}, r"rows 0 to 9: targets must sum to 1 per row; row 0"),
+        ({"targets": np.full(4, 0.25)}, r"must have shape \[5\]"),
+        ({"source": sources(0)}, "no rows"),
+        ({"source": np.zeros((3, 8, 6), np.uint8)}, r"\[8, 6\]"),
+        ({"source": np.zeros((3, 8, 8, 3), np.uint8)}, "Check the image size"),
+        ({"apply_fn": lambda w, x: jax.nn.softmax(APPLY(w, x))}, "logits"),
+        ({"about": {"key": jax.nn.softmax}}, "about must hold what JSON can"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path / "set", **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_rows_on_the_way_are_named(tmp_path):
+    images = sources(COUNT).astype(np.float32) / 255
+    images[13, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="row 13 of the source: float images must lie in"):
+        make(tmp_path / "set", source=images)
+
+
+def test_a_progress_bar_counts_images(copy, capsys):
+    pytest.importorskip("tqdm")
+    one_of(copy, "00000-of-00003").unlink()
+    make(copy, progress=True)
+    shown = capsys.readouterr().err
+    assert "13/23" in shown  # there from the start
+    assert "23/23" in shown

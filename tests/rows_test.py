@@ -1,0 +1,92 @@
+"""Rows of any source come as they are, or are refused by number."""
+
+import numpy as np
+import pytest
+
+from outgen_jax.data import rows
+from outgen_jax.data.sources import ImageSource
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), np.uint8)
+LABELS = np.array([1, 0, 1, 1, 0], np.int32)
+
+
+class Classed(list):
+    class_names = ("cat", "dog")
+
+
+def block_of(source, start=0, stop=5):
+    return rows.read(source, rows.kind(source, caller="f"), start, stop, caller="f")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ImageSource(IMAGES, LABELS, ("cat", "dog"), tuple("abcde")),
+        Classed(zip(IMAGES, LABELS, "abcde", strict=True)),
+        Classed(
+            {"image": image, "label": label, "id": name.encode()}
+            for image, label, name in zip(IMAGES, LABELS, "abcde", strict=True)
+        ),
+    ],
+    ids=["ImageSource", "tuples", "mappings"],
+)
+def test_sources_of_all_forms_are_one(source):
+    assert rows.kind(source, caller="f") == (5, (4, 3, 3), "uint8", ("cat", "dog"))
+    block = block_of(source, 1, 4)
+    np.testing.assert_array_equal(block.rows, [1, 2, 3])
+    np.testing.assert_array_equal(block.images, IMAGES[1:4])
+    np.testing.assert_array_equal(block.labels, LABELS[1:4])
+    assert block.labels.dtype == np.int32
+    assert block.ids == ("b", "c", "d")
+
+
+def test_images_alone_are_named_by_their_row(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES)
+    for source in (IMAGES, np.load(tmp_path / "images.npy", mmap_mode="r"), list(IMAGES)):
+        block = block_of(source, 3, 5)
+        np.testing.assert_array_equal(block.images, IMAGES[3:])
+        assert block.ids == ("3", "4")
+        assert block.labels.tolist() == [-1, -1]
+
+
+def test_floats_become_float32():
+    block = block_of(IMAGES / 255)
+    assert block.images.dtype == np.float32
+    np.testing.assert_allclose(block.images, IMAGES / 255, atol=1e-7)
+
+
+def test_the_digest_tells_everything_apart():
+    targets = np.full((5, 2), 0.5, np.float32)
+    first = block_of(Classed(zip(IMAGES, LABELS, "abcde", strict=True)))
+    changed = [
+        first,
+        first._replace(images=first.images ^ np.uint8(1)),
+        first._replace(labels=1 - first.labels),
+        first._replace(ids=tuple("abcdf")),
+        first._replace(rows=first.rows + 1),
+        first._replace(images=first.images.transpose(0, 2, 1, 3)),
+    ]
+    digests = [block.digest(targets) for block in changed]
+    digests.append(first.digest(targets[:, ::-1] * [0.5, 1.5]))
+    assert len(set(digests)) == len(digests)
+    again = block_of(Classed(zip(IMAGES, LABELS, "abcde", strict=True)))
+    assert again.digest(targets.copy()) == digests[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "f: the source has no rows"),
+        ([IMAGES[0, 0]], r"row 0 of the source has \[3, 3\]"),
+        ([np.zeros((4, 4, 2), np.uint8)], r"C 1 or 3.*\[4, 4, 2\]"),
+        ([IMAGES[0].astype(np.int32)], "row 0 of the source has int32"),
+        ([IMAGES[0], IMAGES[1][:2]], r"f: row 1 of the source has uint8 \[2, 3, 3\], row 0 uint8"),
+        ([IMAGES[0], IMAGES[1] / 255], r"row 1 of the source has float64"),
+        ([IMAGES[0] / 255, IMAGES[1] / 1.0], r"row 1 .* float images must lie in \[0, 1\]"),
+        ([IMAGES[0] / 255, IMAGES[1] * np.nan], r"row 1 .* got values from nan"),
+        (Classed([(IMAGES[0], 0, "a"), (IMAGES[1], 2, "b")]), "row 1 .* has label 2; .* 2 classes"),
+    ],
+)
+def test_bad_rows_are_refused_by_number(source, message):
+    with pytest.raises(ValueError, match=message):
+        block_of(source, 0, len(source))
