@@ -25,11 +25,13 @@ _COLUMNS = (
 def tolerance(options: Mapping[str, Any]) -> float:
     """The `judge`d difference that is rounding: float32's, on GPUs TF32's, or bf16's.
 
-    A network of random weights magnifies it: bf16 against float32 in PyTorch gives 0.3.
+    A network of random weights magnifies it: where a unit is near 0, rounding decides whether the
+    gradient passes. A share f of such units turns the gradient by √f; PyTorch's own layouts and
+    compilers differ by up to 0.008 of the way after one update, bf16 from float32 by 0.3.
     """
     if options.get("bfloat16") or options.get("dtype") == "bfloat16":
         return 0.5
-    return 1e-3 if jax.default_backend() == "cpu" else 0.15
+    return 0.03 if jax.default_backend() == "cpu" else 0.15
 
 
 def judge(

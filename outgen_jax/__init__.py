@@ -1,12 +1,18 @@
 """Images for which a frozen classifier returns exactly the output distribution you ask for.
 
-Where the papers' equations are (A: output-targeted generation, Hirano, Iwamura and Kise):
+Where the papers' equations are (A: output-targeted generation, Hirano, Iwamura and Kise;
+B: data augmentation for GAN training, Suzuki and Suzuki;
+D: intermediate constraint, Suzuki, Tanida, Kimata and Shouno):
 
     Eq. A2, A4   pixel <-> weight            pixels.arctan
     Fig. A5      low-pass filter             pixels.lowpass
     Eq. A6-A8    SGD, momentum SGD           gradient_descent, preset
+    Eq. A9, A12  replaced training images    losses.replaced_data
     Eq. A10      KL divergence               losses.kl_divergence
     Eq. A11      soft-target cross-entropy   losses.cross_entropy
+    Eq. B1       Inception Score             metrics.inception_score
+    Table D1     intermediate constraint     losses.intermediate_constraint
+    Table D1     noise, blur                 data.distort.gaussian_noise, data.distort.gaussian_blur
 
 Eq. A1, A3 and A5 only reshape, and need no code here.
 """
@@ -17,10 +23,14 @@ from outgen_jax import metrics as metrics
 from outgen_jax import models as models
 from outgen_jax.synthesis import pixels as pixels
 from outgen_jax.synthesis import targets as targets
-from outgen_jax.synthesis.descent import PRESETS as PRESETS
+from outgen_jax.synthesis.dataset import DatasetReport as DatasetReport
+from outgen_jax.synthesis.dataset import generate_dataset as generate_dataset
 from outgen_jax.synthesis.descent import gradient_descent as gradient_descent
-from outgen_jax.synthesis.descent import preset as preset
+from outgen_jax.synthesis.newton import gauss_newton as gauss_newton
 from outgen_jax.synthesis.predict import predict as predict
+from outgen_jax.synthesis.presets import PRESETS as PRESETS
+from outgen_jax.synthesis.presets import preset as preset
+from outgen_jax.synthesis.quantize import quantize as quantize
 from outgen_jax.synthesis.solver import Solver as Solver
 from outgen_jax.synthesis.synthesize import Result as Result
 from outgen_jax.synthesis.synthesize import synthesize as synthesize

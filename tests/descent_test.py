@@ -9,7 +9,7 @@ import reference
 
 import outgen_jax as og
 from outgen_jax import losses
-from outgen_jax.synthesis import descent
+from outgen_jax.synthesis import descent, newton
 
 PAPER_PRESETS = ("sgd", "momentum", "momentum_printed", "momentum_lowpass")
 
@@ -188,7 +188,8 @@ def test_presets_are_built_once():
     assert og.preset("sgd") is og.preset("sgd", steps=descent.STEPS)
     assert og.preset("sgd") is not og.preset("sgd", steps=3)
     assert og.preset("sgd", steps=3).steps == 3
-    assert [og.preset(name).steps for name in og.PRESETS] == [100] * 5
+    assert [og.preset(name).steps for name in og.PRESETS] == [100] * 5 + [newton.STEPS]
+    assert og.preset("gauss_newton") is og.gauss_newton()
 
 
 @pytest.mark.parametrize(

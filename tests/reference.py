@@ -35,13 +35,18 @@ class Ended(NamedTuple):
     history: list[float]  # KL before every update, and after the last
 
 
-def perceptron(shape: tuple[int, ...], *, hidden: int = 16, classes: int = 5) -> Perceptron:
-    """Random weights for images of `shape`, float32, large enough for an image to matter."""
+def perceptron(
+    shape: tuple[int, ...], *, hidden: int = 16, classes: int = 5, steepness: float = 0.7
+) -> Perceptron:
+    """Random weights for images of `shape`, float32, large enough for an image to matter.
+
+    The hidden units are bounded, and `steepness` times their number bounds the logits.
+    """
     rng, size = np.random.default_rng(1), int(np.prod(shape))
     scales = (
         ((size, hidden), 3 / size**0.5),
         (hidden, 0.3),
-        ((hidden, classes), 0.7),
+        ((hidden, classes), steepness),
         (classes, 0.3),
     )
     return Perceptron(*(rng.normal(0, scale, shape).astype(np.float32) for shape, scale in scales))

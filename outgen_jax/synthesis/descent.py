@@ -1,8 +1,5 @@
 """Gradient descent on the image: paper A's solver (Eq. A6–A8), over any optax optimiser."""
 
-import functools
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -86,44 +83,3 @@ def gradient_descent(
         return DescentState(optax.apply_updates(state.weights, updates), opt_state), logits
 
     return Solver(init, update, lambda state: to_image(state.weights), steps)
-
-
-# As printed, Eq. A7–A8 apply the learning rate twice: once in v, once in the step.
-_PRESETS: Mapping[str, Callable[[int], Solver]] = MappingProxyType(
-    {
-        "sgd": lambda steps: gradient_descent(optax.sgd(LEARNING_RATE), steps=steps),
-        "momentum": lambda steps: gradient_descent(
-            optax.sgd(LEARNING_RATE, momentum=MOMENTUM), steps=steps
-        ),
-        "momentum_printed": lambda steps: gradient_descent(
-            optax.sgd(LEARNING_RATE**2, momentum=MOMENTUM), steps=steps
-        ),
-        "momentum_lowpass": lambda steps: gradient_descent(
-            optax.sgd(LEARNING_RATE, momentum=MOMENTUM), steps=steps, lowpass_radius=LOWPASS_RADIUS
-        ),
-        # Not the paper's: nearer to the target on large images, where plain gradients are small.
-        "adam": lambda steps: gradient_descent(optax.adam(0.005), weight_decay=0.0, steps=steps),
-    }
-)
-PRESETS = tuple(_PRESETS)
-
-
-def preset(name: str, *, steps: int = STEPS) -> Solver:
-    """Paper A's settings by name, and one more.
-
-    "sgd" is Eq. A6 (Fig. A3), "momentum" Eq. A7–A8 with the learning rate applied once (Fig. A4),
-    "momentum_printed" Eq. A7–A8 to the letter, "momentum_lowpass" momentum behind a low-pass filter
-    of radius 10 (Fig. A5). "adam" is Adam with rate 0.005 and no weight decay.
-
-    Raises:
-      ValueError: an unknown name.
-    """
-    if name not in _PRESETS:
-        raise ValueError(f"preset: no solver {name!r}; use one of {', '.join(PRESETS)}")
-    return _cached_preset(name, steps)
-
-
-@functools.cache
-def _cached_preset(name: str, steps: int) -> Solver:
-    # Apart from `preset`, whose callers may spell out the default number of steps or leave it out.
-    return _PRESETS[name](steps)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from outgen_jax.metrics import classification
-from outgen_jax.synthesis import batch, descent, predict
+from outgen_jax.synthesis import batch, predict, presets
 from outgen_jax.synthesis import targets as target_rows
 from outgen_jax.synthesis.predict import ApplyFn
 from outgen_jax.synthesis.solver import Solver
@@ -77,7 +77,7 @@ def synthesize(
         no error: see `converged`.
     """
     images = predict.validated_images(images, caller="synthesize")
-    solver = descent.preset("sgd") if solver is None else solver
+    solver = presets.preset("sgd") if solver is None else solver
     if tolerance is not None and not tolerance > 0:
         raise ValueError(
             f"synthesize: tolerance must be positive, got {tolerance}; use None to run all steps"

@@ -1,0 +1,250 @@
+"""Gauss–Newton: its equations against closed forms, and the exactness it is there for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from scipy import optimize
+
+import outgen_jax as og
+from outgen_jax import losses
+from outgen_jax.synthesis import newton
+
+SHAPE = (8, 8, 3)
+WEIGHTS = reference.perceptron(SHAPE, steepness=2.8)
+
+
+def sources(count: int) -> np.ndarray:
+    """Random 8-bit images with pure black and pure white in them."""
+    images = np.random.default_rng(2).integers(0, 256, (count, *SHAPE), np.uint8)
+    images[:, :2], images[:, 2:4] = 0, 255
+    return images
+
+
+def targets(count: int) -> np.ndarray:
+    rows = np.random.default_rng(3).dirichlet(np.ones(5), count)
+    rows[0] = np.eye(5)[1]
+    rows[1] = 0.2
+    rows[2] = [0.9, 0, 0, 0.1, 0]
+    return rows.astype(np.float32)
+
+
+# --- the equations ---
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 9])
+def test_log_ratios_and_their_jacobian(count):
+    """With every class by itself, and with the rest as one; against central differences in float64."""
+    rng = np.random.default_rng(0)
+    matrix, image = rng.normal(size=(6, 4)), rng.normal(size=6)
+    target = np.array([0.1, 0.2, 0.6, 0.1], np.float32)
+    order = [2, 1, 0, 3][:count]
+
+    def ratios_of(x):
+        probs = np.exp(np.sin(x) @ matrix)
+        probs = np.append(probs[order], np.delete(probs, order).sum())
+        return np.log(probs[1:4] / probs[0])
+
+    classes = newton.leading_classes(target, count)
+    assert classes.tolist() == order
+    wanted = newton.group(jnp.asarray(target), classes)
+    np.testing.assert_allclose(wanted[:count], target[order])
+    np.testing.assert_allclose(wanted.sum(), 1, rtol=1e-6)
+    logits, ratios, rows = newton.jacobian(
+        lambda x: jnp.sin(x) @ jnp.asarray(matrix, jnp.float32), jnp.float32(image), classes
+    )
+    np.testing.assert_allclose(logits, np.sin(image) @ matrix, rtol=1e-5)
+    np.testing.assert_allclose(ratios, ratios_of(image), rtol=1e-5)
+    for i, pixel in enumerate(1e-5 * np.eye(6)):
+        slope = (ratios_of(image + pixel) - ratios_of(image - pixel)) / 2e-5
+        np.testing.assert_allclose(rows[:, i], slope, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("damping", [10.0, 0.1, 1e-4])
+def test_multipliers_minimise_the_regularised_loss(damping):
+    """Against a general minimiser in float64, in λ's place the step in the rows' own coordinates."""
+    rng = np.random.default_rng(1)
+    rows, offset = rng.normal(size=(3, 7)), rng.normal(size=3)
+    target = np.array([0.2, 0.5, 0.1])  # the first class has 0.2
+
+    def loss(step):
+        logits = np.append(0.0, offset + rows @ step)
+        log_probs = logits - np.log(np.exp(logits).sum())
+        return -np.append(0.2, target) @ log_probs + damping / 2 * step @ step
+
+    best = optimize.minimize(loss, np.zeros(7), tol=1e-12).x
+    arrays = (jnp.asarray(a, jnp.float32) for a in (offset, rows @ rows.T, target, damping))
+    multiplier = newton.multipliers(*arrays)
+    np.testing.assert_allclose(multiplier @ rows, best, atol=2e-4)
+
+
+def test_step_stays_in_the_box_and_no_longer_than_gradient_over_damping():
+    rng = np.random.default_rng(2)
+    image = jnp.asarray(rng.uniform(0, 1, 40).round(1), jnp.float32)
+    rows, offset = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 40), 3))
+    target = jnp.array([0.97, 0.01, 0.01])
+    gradient = (jax.nn.softmax(jnp.append(0.0, offset))[1:] - target) @ rows
+    for damping in (1e-3, 0.3, 10.0):
+        step = newton.bounded_step(image, offset, rows, target, jnp.float32(damping))
+        assert (image + step >= -1e-6).all()
+        assert (image + step <= 1 + 1e-6).all()
+        assert jnp.linalg.norm(step) <= jnp.linalg.norm(gradient) / damping * (1 + 1e-5)
+    # The least damped one meets the sides and still reaches the target of the linear model.
+    step = newton.bounded_step(image, offset, rows, target, jnp.float32(1e-4))
+    assert ((image + step < 1e-6) | (image + step > 1 - 1e-6)).sum() > (
+        (image == 0) | (image == 1)
+    ).sum()
+    reached = jax.nn.softmax(jnp.append(0.0, offset + rows @ step))[1:]
+    np.testing.assert_allclose(reached, target, atol=0.02)
+
+
+def test_broyden_predicts_what_it_was_taught_and_keeps_the_rest():
+    rng = np.random.default_rng(3)
+    rows, step = rng.normal(size=(3, 6)), rng.normal(size=6)
+    true_change = rng.normal(size=3)
+    updated = np.asarray(newton.broyden(rows, step, true_change - rows @ step))
+    np.testing.assert_allclose(updated @ step, true_change, rtol=1e-5)
+    across = np.linalg.qr(np.stack([step, rng.normal(size=6)], 1))[0][:, 1]
+    np.testing.assert_allclose(updated @ across, rows @ across, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(
+        newton.broyden(jnp.asarray(rows), jnp.zeros(6), jnp.ones(3)), jnp.asarray(rows)
+    )
+
+
+def test_radius_follows_the_agreement():
+    radius, length = jnp.float32(0.4), jnp.float32(0.2)
+    answers = {0.9: 1.2, 0.5: 0.4, 0.1: 0.1, -0.1: 0.05, np.nan: 0.05}
+    for agreement, expected in answers.items():
+        np.testing.assert_allclose(newton.next_radius(radius, length, agreement), expected)
+    lost = newton.next_radius(radius, jnp.float32(np.nan), jnp.float32(np.nan))
+    np.testing.assert_allclose(lost, 0.1)
+
+
+# --- the solver ---
+
+
+def test_reaches_every_kind_of_target():
+    """Random, one-hot, uniform and two-class targets, from images with black and white in them."""
+    images, rows = sources(12), targets(12)
+    result = og.synthesize(
+        reference.perceptron_logits,
+        WEIGHTS,
+        images,
+        rows,
+        solver=og.gauss_newton(),
+        tolerance=1e-5,
+    )
+    assert result.converged.all()
+    assert result.images.min() >= 0
+    assert result.images.max() <= 1
+
+
+def test_steers_the_classes_of_a_large_target_and_the_rest_as_one():
+    """Two classes by themselves, 0.9 and 0.1; three others are wanted with 0 and steered together."""
+    images, rows = sources(4), np.tile(targets(3)[2], (4, 1))
+    result = og.synthesize(
+        reference.perceptron_logits,
+        WEIGHTS,
+        images,
+        rows,
+        solver=og.gauss_newton(classes=2),
+        tolerance=1e-3,
+    )
+    assert result.converged.all()
+
+
+def test_stops_at_the_tolerance_in_a_few_steps():
+    result = og.synthesize(
+        reference.perceptron_logits,
+        WEIGHTS,
+        sources(12),
+        targets(12),
+        solver=og.gauss_newton(),
+        tolerance=1e-4,
+    )
+    assert result.converged.all()
+    assert np.median(result.steps) <= 3
+    assert result.steps.max() <= 10
+
+
+def test_finds_the_smallest_change_of_a_linear_network():
+    """There the answer is known: the projection, J⁺r, where the box does not interfere."""
+    rng = np.random.default_rng(4)
+    matrix = jnp.asarray(rng.normal(size=(192, 5)) / 4, jnp.float32)
+
+    def apply_fn(variables, images):
+        return images.reshape(len(images), -1) @ variables
+
+    images = rng.uniform(0.4, 0.6, (3, *SHAPE)).astype(np.float32)
+    rows = rng.dirichlet(np.full(5, 3.0), 3).astype(np.float32)
+    result = og.synthesize(apply_fn, matrix, images, rows, solver=og.gauss_newton())
+    contrasts = np.asarray(matrix, np.float64)
+    contrasts = contrasts - contrasts.mean(1, keepdims=True)
+    for image, row, found in zip(images, rows, result.images, strict=True):
+        wanted = np.log(row) - np.log(row).mean() - image.ravel() @ contrasts
+        smallest = np.linalg.pinv(contrasts.T) @ wanted
+        np.testing.assert_allclose((found - image).ravel(), smallest, atol=1e-4)
+
+
+def test_no_step_ever_raises_the_loss():
+    result = og.synthesize(
+        reference.perceptron_logits,
+        WEIGHTS,
+        sources(12),
+        targets(12),
+        solver=og.gauss_newton(steps=6, trials=2),
+        history=True,
+    )
+    assert (np.diff(result.history, axis=1) <= 1e-9).all()
+
+
+def test_a_network_that_ignores_the_image_ends_where_it_began():
+    def apply_fn(variables, images):
+        return jnp.tile(variables, (len(images), 1)) + 0 * images.sum()
+
+    images = sources(2)
+    result = og.synthesize(
+        apply_fn, jnp.arange(5.0), images, targets(5)[3:], solver=og.gauss_newton(steps=2)
+    )
+    np.testing.assert_allclose(result.images, images / np.float32(255), atol=1e-6)
+    assert result.finite.all()
+    assert not result.converged.any()
+
+
+def test_a_jump_to_nan_is_not_taken():
+    """Beyond a wall the network answers NaN; the image stays before it."""
+
+    def apply_fn(variables, images):
+        flat = images.reshape(len(images), -1)
+        logits = flat @ variables
+        return jnp.where(flat.mean(-1, keepdims=True) > 0.55, jnp.nan, logits)
+
+    matrix = jnp.zeros((192, 2)).at[:, 1].set(0.1)
+    result = og.synthesize(
+        apply_fn,
+        matrix,
+        np.full((1, *SHAPE), 0.5, np.float32),
+        np.array([0.0, 1.0]),
+        solver=og.gauss_newton(steps=5),
+    )
+    assert result.finite.all()
+    assert 0.5 < result.images.mean() <= 0.55
+
+
+def test_equal_settings_are_one_solver_and_bad_ones_are_refused():
+    assert og.gauss_newton() is og.gauss_newton(steps=newton.STEPS, trials=newton.TRIALS)
+    with pytest.raises(ValueError, match="trials and classes at least 1, got -1, 6 and 32"):
+        og.gauss_newton(steps=-1)
+    with pytest.raises(ValueError, match="got 3, 0 and 32"):
+        og.gauss_newton(steps=3, trials=0)
+
+
+def test_divergence_is_resolved_below_float32_noise():
+    """What tells the better of two nearly exact images apart."""
+    target = np.array([0.5, 0.25, 0.25], np.float32)  # sums to 1 without rounding
+    logits = np.log(target) + np.array([1e-5, -2e-5, 0], np.float32)
+    log_probs = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum())
+    exact = np.float64(target) @ (np.log(np.float64(target)) - log_probs)
+    assert exact < 1e-9
+    np.testing.assert_allclose(losses.kl_divergence(target, logits), exact, rtol=0.02)

@@ -1,0 +1,126 @@
+"""8-bit images that keep their targets: the picks against brute force, and the stage as a whole."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import outgen_jax as og
+from outgen_jax.synthesis import quantize
+
+SHAPE = (8, 8, 3)
+WEIGHTS = reference.perceptron(SHAPE, steepness=2.8)
+
+
+def distances(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Total variation of what the network says of uint8 images, in float64."""
+    network = reference.perceptron_gradient(WEIGHTS)
+    probs = [reference.softmax(network(i / 255, r)[0]) for i, r in zip(images, rows, strict=True)]
+    return np.abs(np.stack(probs) - rows).sum(1) / 2
+
+
+@pytest.fixture(scope="module")
+def exact() -> tuple[np.ndarray, np.ndarray]:
+    """Images on random targets, in float32, and the targets."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (10, *SHAPE)).astype(np.uint8)
+    images[:, :2], images[:, 2:4] = 0, 255
+    rows = rng.dirichlet(np.ones(5), 10).astype(np.float32)
+    result = og.synthesize(
+        reference.perceptron_logits, WEIGHTS, images, rows, solver=og.gauss_newton(), tolerance=1e-5
+    )
+    assert result.converged.all()
+    return result.images, rows
+
+
+def squared_error(change: np.ndarray, effects: np.ndarray, error: np.ndarray) -> float:
+    return float(((error - effects @ change) ** 2).sum())
+
+
+def test_the_first_pick_is_the_best_of_all():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        levels = rng.choice([0.0, 100.0, 255.0], 7)
+        effects, error = rng.normal(size=(3, 7)), 3 * rng.normal(size=3)
+        arrays = (jnp.asarray(a, jnp.float32) for a in (levels, effects, error))
+        change = np.asarray(quantize.greedy_picks(*arrays, jnp.int32(1))) - levels
+        singles = [s * unit for s, unit in itertools.product((-1, 1), np.eye(7))] + [np.zeros(7)]
+        allowed = [c for c in singles if (levels + c).min() >= 0 and (levels + c).max() <= 255]
+        best = min(squared_error(c, effects, error) for c in allowed)
+        np.testing.assert_allclose(squared_error(change, effects, error), best, rtol=1e-4)
+
+
+def test_more_picks_only_help_and_each_pixel_moves_once():
+    rng = np.random.default_rng(2)
+    levels = jnp.asarray(rng.integers(0, 256, 200), jnp.float32)
+    effects, error = jnp.asarray(rng.normal(size=(3, 200)), jnp.float32), jnp.full(3, 20.0)
+    errors = []
+    for limit in (0, 1, 4, 16, 64):
+        change = (
+            np.asarray(quantize.greedy_picks(levels, effects, error, jnp.int32(limit))) - levels
+        )
+        assert np.abs(change).sum() <= limit
+        assert set(np.unique(change)) <= {-1, 0, 1}
+        errors.append(squared_error(change, effects, error))
+    assert errors[0] == 1200
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.01
+
+
+def test_rounded_images_meet_their_targets(exact):
+    images, rows = exact
+    plain = distances(og.pixels.to_uint8(images), rows)
+    result = og.quantize(reference.perceptron_logits, WEIGHTS, images, rows)
+    assert result.dtype == np.uint8
+    found = distances(result, rows)
+    assert np.median(plain) > 2e-3  # there is something to mend
+    assert found.max() < 1e-3
+    assert (found <= plain + 1e-6).all()
+    # And they stay the images they were.
+    assert np.abs(result - images * 255).max() < quantize.ROUNDS + 0.5
+
+
+def test_does_not_depend_on_batch_or_order(exact):
+    images, rows = exact
+    whole = og.quantize(reference.perceptron_logits, WEIGHTS, images, rows)
+    parts = og.quantize(
+        reference.perceptron_logits, WEIGHTS, images[::-1], rows[::-1], batch_size=4
+    )
+    assert np.mean(whole != parts[::-1]) < 1e-3
+
+
+def test_leaves_alone_what_is_on_target(exact):
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (3, *SHAPE)).astype(np.uint8)
+    rows = og.predict(reference.perceptron_logits, WEIGHTS, images)
+    result = og.quantize(reference.perceptron_logits, WEIGHTS, images, rows)
+    np.testing.assert_array_equal(result, images)
+    far = np.eye(5, dtype=np.float32)[[0, 1, 2]]
+    untouched = og.quantize(reference.perceptron_logits, WEIGHTS, images, far, rounds=0)
+    np.testing.assert_array_equal(untouched, images)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.full((2, *SHAPE), 2.0, np.float32)}, r"quantize: .*\[0, 1\].*divide by 255"),
+        ({"images": np.zeros(SHAPE, np.uint8)}, r"quantize: .*\[B, H, W, C\]"),
+        ({"targets": np.full((2, 5), 0.3)}, r"quantize: .*sum to 1"),
+        ({"targets": np.full((2, 4), 0.25)}, r"quantize: targets must have shape"),
+        ({"rounds": -1}, "quantize: rounds must not be negative.*got -1"),
+        ({"tolerance": 0.0}, "quantize: .*tolerance, classes and batch_size positive"),
+        ({"classes": 0}, "got 6, 0.0005, 0 and None"),
+        ({"batch_size": 0}, "quantize: .*batch_size positive"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    arguments = {
+        "images": np.zeros((2, *SHAPE), np.uint8),
+        "targets": np.full((2, 5), 0.2, np.float32),
+        **change,
+    }
+    images, targets = arguments.pop("images"), arguments.pop("targets")
+    with pytest.raises(ValueError, match=message):
+        og.quantize(reference.perceptron_logits, WEIGHTS, images, targets, **arguments)
