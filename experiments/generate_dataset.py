@@ -43,7 +43,9 @@ _TARGETS = flags.DEFINE_string(
     "What the classifier shall say: text such as 'true=0.9,random=0.1', 'cat=0.6,dog=0.4', 'uniform' (words: true, "
     "top, runnerup, random, uniform), 'dirichlet', or a .csv with a row per image.",
 )
-_SOLVER = flags.DEFINE_enum("solver", "adam", og.PRESETS, "Paper A's settings, or Adam.")
+_SOLVER = flags.DEFINE_enum(
+    "solver", "adam", og.PRESETS, "Paper A's settings, Adam, or Gauss-Newton."
+)
 _STEPS = flags.DEFINE_integer("steps", 250, "Updates at most.", 0)
 _TOLERANCE = flags.DEFINE_float(
     "tolerance", 0.005, "Total variation at which an image is done.", 1e-9

@@ -42,11 +42,14 @@ _TARGETS = flags.DEFINE_string(
     "true, top, runnerup, random, uniform), or a .csv with a row per image. Default: a mixture for each photograph, "
     "'top=0.9,random=0.1' for other sources.",
 )
-_SOLVER = flags.DEFINE_enum("solver", "adam", og.PRESETS, "Paper A's settings, or Adam.")
+_SOLVER = flags.DEFINE_enum(
+    "solver", "adam", og.PRESETS, "Paper A's settings, Adam, or Gauss-Newton."
+)
 _STEPS = flags.DEFINE_integer("steps", 250, "Updates at most.", 0)
 _TOLERANCE = flags.DEFINE_float(
     "tolerance", 0.005, "Total variation at which an image is done.", 1e-9
 )
+_QUANTIZE = flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
 _BATCH = flags.DEFINE_integer(
     "batch_size", None, "Images at a time; by default chosen for the device.", 1
 )
@@ -148,6 +151,10 @@ def solve(job: Job) -> tuple[og.Result, float]:
 def describe(job: Job, result: og.Result) -> report.SynthesisRun:
     """The run as its saved 8-bit images have it."""
     generated = og.pixels.to_uint8(result.images)
+    if _QUANTIZE.value:
+        generated = og.quantize(
+            job.apply_fn, job.variables, result.images, job.targets, batch_size=_BATCH.value
+        )
     reached = og.predict(job.apply_fn, job.variables, generated)
     distance = np.asarray(og.metrics.total_variation(reached, job.targets))
     return report.SynthesisRun(

@@ -276,3 +276,13 @@ def test_the_intermediate_constraint_holds_at_a_million(dtype):
 def test_the_intermediate_constraint_rejects_other_neurons():
     with pytest.raises(ValueError, match=r"one shape; they have \[4, 3\] and \[3\]\. Take"):
         losses.intermediate_constraint(jnp.zeros((4, 3)), jnp.zeros(3))
+
+
+def test_divergence_is_resolved_below_float32_noise():
+    """What tells the better of two nearly exact images apart."""
+    target = np.array([0.5, 0.25, 0.25], np.float32)  # sums to 1 without rounding
+    logits = np.log(target) + np.array([1e-5, -2e-5, 0], np.float32)
+    log_probs = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum())
+    exact = np.float64(target) @ (np.log(np.float64(target)) - log_probs)
+    assert exact < 1e-9
+    np.testing.assert_allclose(losses.kl_divergence(target, logits), exact, rtol=0.02)

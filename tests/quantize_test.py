@@ -124,3 +124,11 @@ def test_bad_input_is_named(change, message):
     images, targets = arguments.pop("images"), arguments.pop("targets")
     with pytest.raises(ValueError, match=message):
         og.quantize(reference.perceptron_logits, WEIGHTS, images, targets, **arguments)
+
+
+def test_of_many_classes_only_the_wanted_are_minded_by_themselves():
+    targets = np.zeros((3, 100), np.float32)
+    targets[:, 7], targets[1, 8], targets[1, 9] = 0.5, 0.3, 0.2
+    assert quantize._num_wanted(targets) == 3
+    assert quantize._num_wanted(np.full((2, 100), 0.01)) == 32
+    assert quantize._num_wanted(np.eye(5)) == 5

@@ -136,10 +136,10 @@ def labelled(tmp_path):
     return tmp_path / "classes"
 
 
-def test_solver_comparison_tabulates_every_preset_and_resumes(
-    run_script, tmp_path, small_vgg16, labelled
-):
-    weights = tmp_path / "weights.npz"
+@pytest.fixture
+def study(tmp_path, small_vgg16, labelled):
+    """The flags of a study: weights for the classes of `labelled`, two updates, where to."""
+    weights = tmp_path / "sorted.npz"
     card = {
         "network": "VGG16",
         "width_multiplier": 1 / 16,
@@ -147,9 +147,17 @@ def test_solver_comparison_tabulates_every_preset_and_resumes(
         "class_names": sorted(CLASSES),
     }
     pretrained.save(weights, small_vgg16(), card)
+    return (
+        f"--dataset={labelled}",
+        f"--classifier={weights}",
+        "--steps=2",
+        f"--out={tmp_path / 'out'}",
+    )
+
+
+def test_solver_comparison_tabulates_every_preset_and_resumes(run_script, tmp_path, study):
     out = tmp_path / "out"
-    flags = (f"--dataset={labelled}", f"--classifier={weights}", "--steps=2", f"--out={out}")
-    done = run_script("solver_comparison.py", *flags, "--number=12")
+    done = run_script("solver_comparison.py", *study, "--number=12")
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "results.json").read_text())
     assert set(results["per_image"]) == {"sgd", "momentum", "momentum_lowpass"}
@@ -158,7 +166,28 @@ def test_solver_comparison_tabulates_every_preset_and_resumes(
     assert len(lines) == 5
     assert (out / "fig_a3_a5.png").stat().st_size > 1000
     (out / "cache" / "sgd.npz").unlink()
-    again = run_script("solver_comparison.py", *flags, "--number=12")
+    again = run_script("solver_comparison.py", *study, "--number=12")
     assert again.returncode == 0, again.stderr
     repeated = json.loads((out / "results.json").read_text())["per_image"]
     assert repeated["sgd"] == results["per_image"]["sgd"]
+
+
+def test_exact_targets_tabulates_every_kind_and_resumes(run_script, tmp_path, study):
+    out = tmp_path / "out"
+    done = run_script("exact_targets.py", *study, "--number=4")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((out / "results.json").read_text())
+    kinds = list(results["per_image"])
+    assert kinds[0] == "0.9 / 0.1"
+    assert len(kinds) == 6
+    lines = (out / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {kind}" for kind in kinds]
+    for numbers in results["per_image"].values():
+        assert [len(values) for values in numbers.values()] == [4] * 4
+        # Two Jacobians are few, but saving must not lose what they reached.
+        png, exact = np.array(numbers["total_variation_png"]), np.array(numbers["total_variation"])
+        assert (png <= exact + 0.01).all()
+    seconds = results["seconds"]
+    again = run_script("exact_targets.py", *study, "--number=4")
+    assert again.returncode == 0
+    assert json.loads((out / "results.json").read_text())["seconds"] == seconds

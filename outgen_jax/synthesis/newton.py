@@ -13,7 +13,8 @@ pixels; a class wanted with probability 0 is pushed down only as far as it still
 A Jacobian costs a backward pass a row, a trial step one forward pass: so every Jacobian serves
 several trials, corrected after each by what it failed to predict (Broyden, 1965).
 
-An image is a vector [D] in [0, 1] here; M is the number of log-ratios; changes are measured in L2.
+An image is a vector [D] in [0, 1] here; M is the number of log-ratios; changes are measured in L2,
+or in a norm that makes fine detail dear.
 """
 
 import functools
@@ -22,13 +23,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
-from outgen_jax import losses
+from outgen_jax.synthesis import linearized, pixels
 from outgen_jax.synthesis.solver import Network, Solver
 
 STEPS = 30
 TRIALS = 6
-CLASSES = 32
+CLASSES = linearized.CLASSES
 
 # Newton steps on λ, each of which moves no log-ratio by more than the second constant.
 _MULTIPLIER_STEPS = 12
@@ -44,7 +47,16 @@ class NewtonState(NamedTuple):
     """Where an image is, and how far its Jacobian is trusted."""
 
     image: jax.Array  # [H, W, C]
+    source: jax.Array  # [H, W, C]
     radius: jax.Array  # [], L2 norm of a step
+
+
+class _Limits(NamedTuple):
+    """What a change of one image may be."""
+
+    low: jax.Array  # [D] pixels at least
+    high: jax.Array  # [D] pixels at most
+    smooth: Callable[[jax.Array], jax.Array]  # [D] -> [D], the inverse of the norm's matrix
 
 
 class _Trial(NamedTuple):
@@ -56,7 +68,15 @@ class _Trial(NamedTuple):
     radius: jax.Array  # []
 
 
-def gauss_newton(*, steps: int = STEPS, trials: int = TRIALS, classes: int = CLASSES) -> Solver:
+def gauss_newton(
+    *,
+    steps: int = STEPS,
+    trials: int = TRIALS,
+    classes: int = CLASSES,
+    mask: ArrayLike | None = None,
+    max_change: float | None = None,
+    lowpass_radius: float | None = None,
+) -> Solver:
     """Moves an image onto its target by Gauss–Newton steps; see the module for the equations.
 
     Every step that is taken lowers the KL divergence; how far the linear model is trusted is each
@@ -67,79 +87,93 @@ def gauss_newton(*, steps: int = STEPS, trials: int = TRIALS, classes: int = CLA
       trials: steps tried with each, a forward pass of the network apiece.
       classes: of a network with more, those of largest target are steered each by itself and the
         others as one; a Jacobian costs a backward pass a class.
+      mask: [H, W] or [H, W, C], the same for all images: only pixels that are not 0 here change.
+        Keep the solver: one with a mask, built anew, compiles anew.
+      max_change: no pixel moves further than this from its source (L∞).
+      lowpass_radius: changes are made of frequencies within about this many cycles per image side;
+        None: of all alike, which is the smallest change in L2.
 
     Raises:
-      ValueError: a negative number of steps, no trials, or no class.
+      ValueError: a negative number of steps; no trials or classes; a `max_change` or radius that
+        is not positive; a mask that is not of rank 2 or 3, or that lets nothing change.
     """
     if steps < 0 or trials < 1 or classes < 1:
         raise ValueError(
             "gauss_newton: steps must not be negative, trials and classes at least 1, got "
             f"{steps}, {trials} and {classes}"
         )
-    return _cached(steps, trials, classes)
+    for name, value in (("max_change", max_change), ("lowpass_radius", lowpass_radius)):
+        if value is not None and not value > 0:
+            raise ValueError(f"gauss_newton: {name} must be positive, got {value}; None: no limit")
+    if mask is None:
+        return _cached(steps, trials, classes, max_change, lowpass_radius)
+    allowed = np.asarray(mask) != 0
+    if allowed.ndim not in (2, 3) or not allowed.any():
+        raise ValueError(
+            "gauss_newton: mask must be [H, W] or [H, W, C] with an entry that is not 0, got "
+            f"{int(allowed.sum())} such entries in {list(allowed.shape)}"
+        )
+    open_pixels = allowed if allowed.ndim == 3 else allowed[:, :, None]
+    return _build(steps, trials, classes, max_change, lowpass_radius, open_pixels)
 
 
 @functools.cache
-def _cached(steps: int, trials: int, num_classes: int) -> Solver:
+def _cached(
+    steps: int,
+    trials: int,
+    classes: int,
+    max_change: float | None,
+    lowpass_radius: float | None,
+) -> Solver:
+    return _build(steps, trials, classes, max_change, lowpass_radius, None)
+
+
+def _build(
+    steps: int,
+    trials: int,
+    num_classes: int,
+    max_change: float | None,
+    lowpass_radius: float | None,
+    mask: np.ndarray | None,
+) -> Solver:
     def init(image: jax.Array) -> NewtonState:
-        return NewtonState(image, jnp.float32(_FIRST_RADIUS * image.size**0.5))
+        return NewtonState(image, image, jnp.float32(_FIRST_RADIUS * image.size**0.5))
+
+    def limits(source: jax.Array) -> _Limits:
+        reach = 1.0 if max_change is None else max_change
+        allowed = jnp.broadcast_to(1.0 if mask is None else jnp.asarray(mask), source.shape)
+        low, high = (jnp.clip(source + s * reach * allowed, 0, 1).ravel() for s in (-1, 1))
+
+        def smooth(row: jax.Array) -> jax.Array:
+            if lowpass_radius is None:
+                return row
+            image = row.reshape(source.shape)
+            return pixels.lowpass(image, lowpass_radius, rolloff="gaussian").ravel()
+
+        return _Limits(low, high, smooth)
 
     def update(
         network: Network, state: NewtonState, target: jax.Array
     ) -> tuple[NewtonState, jax.Array]:
-        classes = leading_classes(target, num_classes)
-        wanted = group(target, classes)
+        classes = linearized.leading_classes(target, num_classes)
+        wanted, shape = linearized.group(target, classes), state.image.shape
 
         def flat(image: jax.Array) -> jax.Array:
-            return network(image.reshape(state.image.shape))
+            return network(image.reshape(shape))
 
-        logits, ratios, rows = jacobian(flat, state.image.ravel(), classes)
+        logits, ratios, rows = linearized.jacobian(flat, state.image.ravel(), classes)
+
+        def ratios_of(image: jax.Array) -> jax.Array:
+            return linearized.log_ratios(flat(image), classes)
 
         def once(trial: _Trial, _: None) -> tuple[_Trial, None]:
-            return _try(lambda image: log_ratios(flat(image), classes), trial, wanted), None
+            return _try(ratios_of, trial, wanted, limits(state.source)), None
 
         start = _Trial(state.image.ravel(), ratios, rows, state.radius)
         end, _ = jax.lax.scan(once, start, length=trials)
-        return NewtonState(end.image.reshape(state.image.shape), end.radius), logits
+        return NewtonState(end.image.reshape(shape), state.source, end.radius), logits
 
     return Solver(init, update, lambda state: state.image, steps)
-
-
-def leading_classes(target: jax.Array, count: int) -> jax.Array:
-    """The `count` classes of largest target, or all there are, largest first: [K] -> [N] int."""
-    return jax.lax.top_k(target, min(count, len(target)))[1]
-
-
-def group(probs: jax.Array, classes: jax.Array) -> jax.Array:
-    """Probabilities of `classes` [N], then of all others together if there are any: [N] or [N + 1]."""
-    leading = probs[classes]
-    if len(classes) == len(probs):
-        return leading
-    return jnp.append(leading, jnp.delete(probs, classes, assume_unique_indices=True).sum())
-
-
-def log_ratios(logits: jax.Array, classes: jax.Array) -> jax.Array:
-    """log(p/p₀) in the order of `group`, p₀ the first of `classes`: [K] -> [M], M one less than there."""
-    ratios = logits[classes[1:]] - logits[classes[0]]
-    if len(classes) == len(logits):
-        return ratios
-    others = jnp.delete(logits, classes, assume_unique_indices=True)
-    return jnp.append(ratios, jax.nn.logsumexp(others) - logits[classes[0]])
-
-
-def jacobian(
-    network: Callable[[jax.Array], jax.Array], image: jax.Array, classes: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Logits [K] of an image [D], their `log_ratios` [M] and the Jacobian of these [M, D]."""
-    logits, to_image = jax.vjp(network, image)
-    ratios, to_logits = jax.vjp(lambda logits: log_ratios(logits, classes), logits)
-    rows = jax.vmap(lambda cotangent: to_image(*to_logits(cotangent))[0])(jnp.eye(len(ratios)))
-    return logits, ratios, rows
-
-
-def divergence(wanted: jax.Array, ratios: jax.Array) -> jax.Array:
-    """KL(q ‖ p) of a target as `group` gives it [M + 1] and an output as `log_ratios` gives it [M]."""
-    return losses.kl_divergence(wanted, jnp.insert(ratios, 0, 0.0))
 
 
 def multipliers(
@@ -157,7 +191,7 @@ def multipliers(
     """
 
     def newton(_: int, multiplier: jax.Array) -> jax.Array:
-        probs = _probs(offset + gram @ multiplier)[1:]
+        probs = linearized.probabilities(offset + gram @ multiplier)[1:]
         residual = damping * multiplier + probs - target
         curvature = probs[:, None] * gram - jnp.outer(probs, probs @ gram)
         step = jnp.linalg.solve(curvature + damping * jnp.eye(len(offset)), -residual)
@@ -173,30 +207,23 @@ def bounded_step(
     rows: jax.Array,
     target: jax.Array,
     damping: jax.Array,
+    limits: _Limits,
 ) -> jax.Array:
-    """The change Δ [D] of an image [D] by `multipliers`, with image + Δ in [0, 1].
+    """The change Δ [D] of an image [D] by `multipliers`, with image + Δ within the limits.
 
     Pixels that would leave are held at the side they meet, and the others asked again.
     """
-    low, high = -image, 1 - image
-    held, step = jnp.zeros_like(image, bool), jnp.zeros_like(image)
+    low, high = limits.low - image, limits.high - image
+    held, step = high <= low, jnp.zeros_like(image)
     for _ in range(_ACTIVE_SET_ROUNDS):
         at_side = jnp.where(held, step, 0)
         free = jnp.where(held, 0, rows)
-        multiplier = multipliers(offset + rows @ at_side, free @ free.T, target, damping)
-        step = jnp.where(held, at_side, multiplier @ free)
+        ways = jnp.where(held, 0, jax.vmap(limits.smooth)(free))
+        multiplier = multipliers(offset + rows @ at_side, free @ ways.T, target, damping)
+        step = jnp.where(held, at_side, multiplier @ ways)
         held |= (step < low) | (step > high)
         step = jnp.clip(step, low, high)
     return step
-
-
-def broyden(rows: jax.Array, step: jax.Array, surprise: jax.Array) -> jax.Array:
-    r"""J + (y - JΔ) Δᵀ / ΔᵀΔ: the Jacobian nearest to `rows` that would have predicted y.
-
-    `rows` [M, D], `step` Δ [D], `surprise` y - JΔ [M].
-    """
-    squared = step @ step
-    return rows + jnp.outer(surprise, step) / jnp.where(squared > 0, squared, 1)
 
 
 def next_radius(radius: jax.Array, length: jax.Array, agreement: jax.Array) -> jax.Array:
@@ -207,26 +234,32 @@ def next_radius(radius: jax.Array, length: jax.Array, agreement: jax.Array) -> j
     return jnp.clip(jnp.where(agreement > 0.25, kept, shrunk), _MIN_RADIUS, 1 / _MIN_RADIUS)
 
 
-def _try(ratios_of: Callable[[jax.Array], jax.Array], trial: _Trial, wanted: jax.Array) -> _Trial:
+def _try(
+    ratios_of: Callable[[jax.Array], jax.Array],
+    trial: _Trial,
+    wanted: jax.Array,
+    limits: _Limits,
+) -> _Trial:
     """One step of one image, taken if it lowers the loss; rows and radius learn either way."""
     image, ratios, rows, radius = trial
-    slope = (_probs(ratios) - wanted)[1:] @ rows
+    slope = (linearized.probabilities(ratios) - wanted)[1:] @ rows
     # With this damping no step is longer than the radius, and none is held back near the target.
-    damping = jnp.maximum(jnp.linalg.norm(slope) / radius, 1e-10)
-    moved = jnp.clip(image + bounded_step(image, ratios, rows, wanted[1:], damping), 0, 1)
+    steepness = jnp.sqrt(jnp.maximum(slope @ limits.smooth(slope), 0))
+    damping = jnp.maximum(steepness / radius, 1e-10)
+    step = bounded_step(image, ratios, rows, wanted[1:], damping, limits)
+    moved = jnp.clip(image + step, limits.low, limits.high)
     step = moved - image
     foretold, found = ratios + rows @ step, ratios_of(moved)
 
-    loss = divergence(wanted, ratios)
-    gain, foretold_gain = loss - divergence(wanted, found), loss - divergence(wanted, foretold)
+    loss = linearized.divergence(wanted, ratios)
+    gain, foretold_gain = (
+        loss - linearized.divergence(wanted, found),
+        loss - linearized.divergence(wanted, foretold),
+    )
     better = gain > 0
     return _Trial(
         jnp.where(better, moved, image),
         jnp.where(better, found, ratios),
-        broyden(rows, step, found - foretold),
+        linearized.broyden(rows, step, found - foretold),
         next_radius(radius, jnp.linalg.norm(step), gain / jnp.maximum(foretold_gain, 1e-30)),
     )
-
-
-def _probs(ratios: jax.Array) -> jax.Array:
-    return jax.nn.softmax(jnp.insert(ratios, 0, 0.0))

@@ -21,7 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from outgen_jax.metrics import classification
-from outgen_jax.synthesis import newton, pixels, predict
+from outgen_jax.synthesis import linearized, pixels, predict
 from outgen_jax.synthesis import targets as target_rows
 from outgen_jax.synthesis.predict import ApplyFn
 from outgen_jax.synthesis.solver import Network
@@ -47,7 +47,7 @@ def quantize(
     *,
     rounds: int = ROUNDS,
     tolerance: float = TOLERANCE,
-    classes: int = newton.CLASSES,
+    classes: int | None = None,
     batch_size: int | None = None,
 ) -> np.ndarray:
     """Rounds images to 8 bits such that the classifier's output of the *rounded* images meets the targets.
@@ -61,8 +61,8 @@ def quantize(
       targets: [B, K], or [K] for all images: probabilities.
       rounds: Jacobians at most.
       tolerance: total variation at which an image is done.
-      classes: of a network with more, those of largest target are minded each by itself and the
-        others as one, as in `gauss_newton`.
+      classes: so many of largest target are minded each by itself and the others as one, as in
+        `gauss_newton`; None: all of a network with at most 32, otherwise all that are wanted at all.
       batch_size: images worked on at a time; None: chosen by backend and image size.
 
     Returns:
@@ -73,12 +73,8 @@ def quantize(
         network's classes; negative rounds, or a batch size or tolerance that is not positive.
     """
     array = predict.validated_images(images, caller="quantize")
-    if (
-        rounds < 0
-        or not tolerance > 0
-        or classes < 1
-        or (batch_size is not None and batch_size < 1)
-    ):
+    at_least_one = (n for n in (classes, batch_size) if n is not None)
+    if rounds < 0 or not tolerance > 0 or any(n < 1 for n in at_least_one):
         raise ValueError(
             "quantize: rounds must not be negative, tolerance, classes and batch_size positive, "
             f"got {rounds}, {tolerance}, {classes} and {batch_size}"
@@ -88,6 +84,7 @@ def quantize(
     rows = target_rows.validate(
         targets, num_images=len(array), num_classes=num_classes, caller="quantize"
     )
+    steered = _num_wanted(rows) if classes is None else classes
     nearest = array if array.dtype == np.uint8 else pixels.to_uint8(array)
     result = np.empty(array.shape, np.uint8)
     size = min(batch_size or predict.default_batch_size(array), len(array))
@@ -100,7 +97,7 @@ def quantize(
                 break
             state = _round(
                 apply_fn,
-                classes,
+                steered,
                 variables,
                 jnp.asarray(rows[chosen]),
                 jnp.float32(tolerance),
@@ -109,6 +106,12 @@ def quantize(
         levels = np.asarray(state.levels).astype(np.uint8)
         result[start : start + size] = levels[: len(array) - start]
     return result
+
+
+def _num_wanted(targets: np.ndarray) -> int:
+    """Classes to mind in every image of targets [B, K]."""
+    few = targets.shape[-1] <= linearized.CLASSES
+    return targets.shape[-1] if few else min(linearized.CLASSES, int((targets > 0).sum(-1).max()))
 
 
 def greedy_picks(
@@ -163,12 +166,13 @@ def _round(
 
     def one(state: _Levels, target: jax.Array) -> _Levels:
         shape = state.levels.shape
-        classes = newton.leading_classes(target, count)
-        _, ratios, rows = newton.jacobian(
+        classes = linearized.leading_classes(target, count)
+        _, ratios, rows = linearized.jacobian(
             lambda levels: network(levels.reshape(shape) / 255), state.levels.ravel(), classes
         )
-        probs, effects = _probability_changes(ratios, rows)
-        error = newton.group(target, classes) - probs
+        probs = linearized.probabilities(ratios)
+        effects = linearized.probability_rows(probs, rows)
+        error = linearized.group(target, classes) - probs
         levels = greedy_picks(state.levels.ravel(), effects, error, state.picks).reshape(shape)
         distance = _distance(network, levels, target)
         better = (distance < state.distance) & (state.distance > tolerance)
@@ -179,14 +183,6 @@ def _round(
         )
 
     return jax.vmap(one)(state, targets)
-
-
-def _probability_changes(ratios: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Log-ratios [M] and their Jacobian [M, D] -> probabilities [N], N = M + 1, and theirs [N, D]."""
-    probs = jax.nn.softmax(jnp.insert(ratios, 0, 0.0))
-    others = probs[1:]
-    mean = others @ rows  # [D]
-    return probs, jnp.concatenate([-probs[:1, None] * mean, others[:, None] * (rows - mean)])
 
 
 def _distance(network: Network, levels: jax.Array, target: jax.Array) -> jax.Array:
