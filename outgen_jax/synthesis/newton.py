@@ -10,6 +10,9 @@ with d the log-ratios of the classes to the most wanted one, J their Jacobian an
 solution is a combination of the rows, Δ = Jᵀλ, so that a few numbers are searched for, not the
 pixels; a class wanted with probability 0 is pushed down only as far as it still counts.
 
+The first step with each Jacobian also goes part of the way back to the source, p = b (x₀ - x), and
+Jᵀλ makes up for what that does to the output: so the whole change stays near the smallest.
+
 A Jacobian costs a backward pass a row, a trial step one forward pass: so every Jacobian serves
 several trials, corrected after each by what it failed to predict (Broyden, 1965).
 
@@ -40,6 +43,8 @@ _MAX_CHANGE = 2.0
 _ACTIVE_SET_ROUNDS = 3
 # L2 norm of a first step on an image of D pixels, over √D: 0.2 for 32×32×3.
 _FIRST_RADIUS = 0.0036
+# How far a step goes back to the source at most: b, and over the radius.
+_MAX_RETURN = 0.5
 _MIN_RADIUS = 1e-4
 
 
@@ -166,11 +171,12 @@ def _build(
         def ratios_of(image: jax.Array) -> jax.Array:
             return linearized.log_ratios(flat(image), classes)
 
-        def once(trial: _Trial, _: None) -> tuple[_Trial, None]:
-            return _try(ratios_of, trial, wanted, limits(state.source)), None
+        def once(trial: _Trial, index: jax.Array) -> tuple[_Trial, None]:
+            back = jnp.where(index == 0, _way_back(trial, state.source.ravel()), 0)
+            return _try(ratios_of, trial, wanted, limits(state.source), back), None
 
         start = _Trial(state.image.ravel(), ratios, rows, state.radius)
-        end, _ = jax.lax.scan(once, start, length=trials)
+        end, _ = jax.lax.scan(once, start, jnp.arange(trials))
         return NewtonState(end.image.reshape(shape), state.source, end.radius), logits
 
     return Solver(init, update, lambda state: state.image, steps)
@@ -208,19 +214,21 @@ def bounded_step(
     target: jax.Array,
     damping: jax.Array,
     limits: _Limits,
+    back: jax.Array,
 ) -> jax.Array:
-    """The change Δ [D] of an image [D] by `multipliers`, with image + Δ within the limits.
+    """The change Δ = p + Jᵀλ [D] of an image [D], with image + Δ within the limits.
 
-    Pixels that would leave are held at the side they meet, and the others asked again.
+    `back` is p [D]. Pixels that would leave are held at the side they meet, and the others asked
+    again.
     """
     low, high = limits.low - image, limits.high - image
     held, step = high <= low, jnp.zeros_like(image)
     for _ in range(_ACTIVE_SET_ROUNDS):
-        at_side = jnp.where(held, step, 0)
+        given = jnp.where(held, step, back)
         free = jnp.where(held, 0, rows)
         ways = jnp.where(held, 0, jax.vmap(limits.smooth)(free))
-        multiplier = multipliers(offset + rows @ at_side, free @ ways.T, target, damping)
-        step = jnp.where(held, at_side, multiplier @ ways)
+        multiplier = multipliers(offset + rows @ given, free @ ways.T, target, damping)
+        step = given + multiplier @ ways
         held |= (step < low) | (step > high)
         step = jnp.clip(step, low, high)
     return step
@@ -239,14 +247,15 @@ def _try(
     trial: _Trial,
     wanted: jax.Array,
     limits: _Limits,
+    back: jax.Array,
 ) -> _Trial:
     """One step of one image, taken if it lowers the loss; rows and radius learn either way."""
     image, ratios, rows, radius = trial
     slope = (linearized.probabilities(ratios) - wanted)[1:] @ rows
-    # With this damping no step is longer than the radius, and none is held back near the target.
+    # With this damping Jᵀλ is no longer than the radius, and not held back near the target.
     steepness = jnp.sqrt(jnp.maximum(slope @ limits.smooth(slope), 0))
     damping = jnp.maximum(steepness / radius, 1e-10)
-    step = bounded_step(image, ratios, rows, wanted[1:], damping, limits)
+    step = bounded_step(image, ratios, rows, wanted[1:], damping, limits, back)
     moved = jnp.clip(image + step, limits.low, limits.high)
     step = moved - image
     foretold, found = ratios + rows @ step, ratios_of(moved)
@@ -263,3 +272,10 @@ def _try(
         linearized.broyden(rows, step, found - foretold),
         next_radius(radius, jnp.linalg.norm(step), gain / jnp.maximum(foretold_gain, 1e-30)),
     )
+
+
+def _way_back(trial: _Trial, source: jax.Array) -> jax.Array:
+    """Towards the source, by at most half of what is left and of the radius: [D]."""
+    whole = source - trial.image
+    length = jnp.maximum(jnp.linalg.norm(whole), 1e-30)
+    return whole * jnp.minimum(_MAX_RETURN, _MAX_RETURN * trial.radius / length)
