@@ -2,6 +2,7 @@
 
 Where the papers' equations are (A: output-targeted generation, Hirano, Iwamura and Kise;
 B: data augmentation for GAN training, Suzuki and Suzuki;
+C: attention GAN, Kataoka, Matsubara and Uehara;
 D: intermediate constraint, Suzuki, Tanida, Kimata and Shouno):
 
     Eq. A2, A4   pixel <-> weight            pixels.arctan
@@ -11,6 +12,11 @@ D: intermediate constraint, Suzuki, Tanida, Kimata and Shouno):
     Eq. A10      KL divergence               losses.kl_divergence
     Eq. A11      soft-target cross-entropy   losses.cross_entropy
     Eq. B1       Inception Score             metrics.inception_score
+    Eq. C1       recurrent cells             models.draw.Recurrent
+    Eq. C2       read                        models.draw.read
+    Eq. C2-C5    discriminator               models.draw.Discriminator
+    Eq. C6-C8    generator                   models.draw.Generator
+    Eq. C8       write                       models.draw.write
     Table D1     intermediate constraint     losses.intermediate_constraint
     Table D1     noise, blur                 data.distort.gaussian_noise, data.distort.gaussian_blur
 

@@ -1,3 +1,20 @@
-"""Measures of distributions and images."""
+"""Measures of distributions and images, and of what a study's numbers allow to be claimed."""
 
+from outgen_jax.metrics.classification import (
+    expected_calibration_error as expected_calibration_error,
+)
+from outgen_jax.metrics.classification import negative_log_likelihood as negative_log_likelihood
+from outgen_jax.metrics.classification import ordered_top_k as ordered_top_k
 from outgen_jax.metrics.classification import total_variation as total_variation
+from outgen_jax.metrics.generative import PRDC as PRDC
+from outgen_jax.metrics.generative import frechet_distance as frechet_distance
+from outgen_jax.metrics.generative import inception_score as inception_score
+from outgen_jax.metrics.generative import kernel_distance as kernel_distance
+from outgen_jax.metrics.generative import prdc as prdc
+from outgen_jax.metrics.statistics import Interval as Interval
+from outgen_jax.metrics.statistics import McNemar as McNemar
+from outgen_jax.metrics.statistics import PairedTTest as PairedTTest
+from outgen_jax.metrics.statistics import bootstrap_interval as bootstrap_interval
+from outgen_jax.metrics.statistics import mcnemar as mcnemar
+from outgen_jax.metrics.statistics import mean_interval as mean_interval
+from outgen_jax.metrics.statistics import paired_t_test as paired_t_test

@@ -1,6 +1,11 @@
-"""Networks: images [B, H, W, C] float32 in [0, 1] -> logits [B, K]; `activations` names their pre-activations."""
+"""Networks: images [B, H, W, C] float32 in [0, 1] -> logits [B, K]; `activations` names their pre-activations.
+
+`draw` and `mlp_gan` hold a generator and a discriminator each.
+"""
 
 from outgen_jax.models import conv as conv
+from outgen_jax.models import draw as draw
+from outgen_jax.models import mlp_gan as mlp_gan
 from outgen_jax.models import pretrained as pretrained
 from outgen_jax.models.adapters import from_linen as from_linen
 from outgen_jax.models.adapters import from_nnx as from_nnx

@@ -1,0 +1,217 @@
+"""What the numbers of a study allow to be claimed: intervals and paired tests, in float64 on the host.
+
+Across seeds: `mean_interval` of one arm, `paired_t_test` of two that share their seeds. Across images: `mcnemar` for
+two classifiers. `bootstrap_interval` for whatever is computed from a set of rows. P-values are two-sided and each for
+one comparison: of many arms tested, some will come out small by chance.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.special
+from numpy.typing import ArrayLike
+
+
+class Interval(NamedTuple):
+    """An estimate and its confidence interval; numbers, or arrays where the estimate is one."""
+
+    estimate: Any
+    low: Any
+    high: Any
+
+
+class PairedTTest(NamedTuple):
+    """Mean of a − b over pairs, its confidence interval, and Student's test of its being 0."""
+
+    difference: float
+    low: float
+    high: float
+    statistic: float  # difference over its standard error; ±inf where all differences are alike
+    p_value: float
+
+
+class McNemar(NamedTuple):
+    """McNemar's test: the examples that only one of two classifiers gets right."""
+
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    r"""Mean over seeds with Student's t interval.
+
+    .. math:: \bar v \pm t_{n-1}\, s / \sqrt n
+
+    Args:
+      values: [n] or [n, ...], one entry per seed on the first axis.
+      confidence: of the interval, in (0, 1).
+
+    Raises:
+      ValueError: fewer than 2 seeds, values that are not finite, or a confidence outside (0, 1).
+    """
+    v = _sample(values, caller="mean_interval", name="values")
+    half = _t_quantile(len(v) - 1, confidence, "mean_interval") * _standard_error(v)
+    mean = v.mean(0)
+    return Interval(mean, mean - half, mean + half)
+
+
+def paired_t_test(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> PairedTTest:
+    """Student's t-test of the differences a − b, entry i of both from the same seed or item.
+
+    Args:
+      a: [n], for example an arm's accuracies.
+      b: [n], the baseline's.
+      confidence: of the interval, in (0, 1).
+
+    Raises:
+      ValueError: as `mean_interval`; or lengths that differ.
+    """
+    a = _sample(a, caller="paired_t_test", name="a")
+    b = _sample(b, caller="paired_t_test", name="b")
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(
+            f"paired_t_test: a and b must have the same shape [n], got {list(a.shape)} and {list(b.shape)}; "
+            "keep the seeds that both have, in the same order"
+        )
+    mean, low, high = map(float, mean_interval(a - b, confidence=confidence))
+    statistic = _ratio(mean, float(_standard_error(a - b)))
+    p_value = float(2 * scipy.special.stdtr(len(a) - 1, -abs(statistic)))
+    return PairedTTest(mean, low, high, statistic, p_value)
+
+
+def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
+    """McNemar's exact test (1947): are two classifiers equally often right on the same examples?
+
+    Only the examples that one alone gets right count; under the hypothesis each is a fair coin's throw. They must be
+    independent: pool no seeds, for whose repeated images the p-value would be far too small.
+
+    Args:
+      correct_a: bool [n], whether classifier a is right on each example.
+      correct_b: bool [n].
+
+    Raises:
+      ValueError: not bool, empty, or shapes that differ.
+    """
+    a, b = np.asarray(correct_a), np.asarray(correct_b)
+    if a.dtype != bool or b.dtype != bool or a.ndim != 1 or a.shape != b.shape or not len(a):
+        raise ValueError(
+            f"mcnemar: correct_a and correct_b must be bool [n] of the same examples, got {a.dtype} {list(a.shape)} "
+            f"and {b.dtype} {list(b.shape)}; compare predictions to labels first: predicted == labels"
+        )
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
+    tail = scipy.special.bdtr(min(only_a, only_b), only_a + only_b, 0.5) if only_a + only_b else 1
+    return McNemar(only_a, only_b, min(1.0, float(2 * tail)))
+
+
+def bootstrap_interval(
+    statistic: Callable[..., Any],
+    *samples: ArrayLike,
+    paired: bool | None = None,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    method: str = "percentile",
+    seed: int = 0,
+) -> Interval:
+    """Interval of any statistic by resampling rows with replacement (Efron 1979).
+
+    "percentile" takes the quantiles of the resampled statistic. Copied rows raise every distance between sets of
+    features (`frechet_distance`, `kernel_distance`), so that it may miss even the estimate: take "basic" there, which
+    mirrors the quantiles at the estimate. Neither is to be trusted with few rows.
+
+    Args:
+      statistic: of the samples, in their order; returns a number, an array, or a NamedTuple of numbers.
+      *samples: [n, ...] each, resampled along their first axis. To hold one fixed, bind it with `functools.partial`.
+      paired: whether row i of all samples is one item, drawn together (probabilities and labels), or each sample is
+        drawn apart (real and fake features). Needed where there are several.
+      confidence: of the interval, in (0, 1).
+      resamples: number of draws.
+      method: "percentile" or "basic".
+      seed: of the draws.
+
+    Raises:
+      ValueError: no samples, one of fewer than 2 rows, paired ones of different lengths, or an option out of range.
+    """
+    rows = [np.asarray(sample) for sample in samples]
+    _check_bootstrap(rows, paired, resamples, method)
+    tail = (1 - _in_unit(confidence, "bootstrap_interval")) / 2
+    rng = np.random.default_rng(seed)
+    estimate = np.asarray(statistic(*rows), np.float64)
+    draws = np.empty((resamples, *estimate.shape))
+    for i in range(resamples):
+        if paired:
+            chosen = [rng.integers(len(rows[0]), size=len(rows[0]))] * len(rows)
+        else:
+            chosen = [rng.integers(len(sample), size=len(sample)) for sample in rows]
+        draws[i] = statistic(*(sample[c] for sample, c in zip(rows, chosen, strict=True)))
+    low, high = np.quantile(draws, (tail, 1 - tail), axis=0)
+    if method == "basic":
+        low, high = 2 * estimate - high, 2 * estimate - low
+    return Interval(estimate[()], low, high)
+
+
+def _check_bootstrap(
+    rows: list[np.ndarray], paired: bool | None, resamples: int, method: str
+) -> None:
+    where = "bootstrap_interval"
+    shapes = [list(sample.shape) for sample in rows]
+    if not rows or any(sample.ndim == 0 or len(sample) < 2 for sample in rows):
+        raise ValueError(
+            f"{where}: needs samples of at least 2 rows each, got shapes {shapes}; give more rows"
+        )
+    if len(rows) > 1 and paired is None:
+        raise ValueError(
+            f"{where}: paired must say how {len(rows)} samples are drawn; paired=True keeps row i of all together "
+            "(probabilities and labels), paired=False draws each apart (real and fake)"
+        )
+    if paired and len({len(sample) for sample in rows}) > 1:
+        raise ValueError(
+            f"{where}: paired samples must be of one length, got shapes {shapes}; use paired=False "
+            "for independent samples"
+        )
+    if resamples < 1:
+        raise ValueError(
+            f"{where}: resamples must be at least 1, got {resamples}; 1,000 or more give a usable interval"
+        )
+    if method not in ("percentile", "basic"):
+        raise ValueError(f"{where}: unknown method {method!r}; use one of percentile, basic")
+
+
+def _standard_error(v: np.ndarray) -> np.ndarray:
+    error: np.ndarray = v.std(0, ddof=1) / len(v) ** 0.5
+    return error
+
+
+def _ratio(mean: float, error: float) -> float:
+    if error == 0:  # alike in every pair
+        return float(np.copysign(np.inf, mean)) if mean else 0.0
+    return mean / error
+
+
+def _t_quantile(degrees: int, confidence: float, caller: str) -> float:
+    """Of Student's distribution: what |t| stays below with probability `confidence`."""
+    return float(scipy.special.stdtrit(degrees, (1 + _in_unit(confidence, caller)) / 2))
+
+
+def _in_unit(confidence: float, caller: str) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(
+            f"{caller}: confidence must lie between 0 and 1, got {confidence}; 0.95 is usual"
+        )
+    return confidence
+
+
+def _sample(values: ArrayLike, *, caller: str, name: str) -> np.ndarray:
+    v = np.asarray(values, np.float64)
+    if v.ndim == 0 or len(v) < 2:
+        raise ValueError(
+            f"{caller}: {name} must have at least 2 entries, got shape {list(v.shape)}; run more seeds"
+        )
+    if not np.isfinite(v).all():
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(v))[0])
+        raise ValueError(
+            f"{caller}: {name} must be finite; entry {list(at)} is {v[at]}. "
+            "Report a failed seed apart, and leave it out of both sides of a comparison"
+        )
+    return v

@@ -1,0 +1,364 @@
+"""The attention GAN: a generator that draws an image in several glances, a discriminator that reads one so.
+
+Images [H, W, C] float32 in [0, 1]; canvases are their logits. Pixels are counted from 0, so that the centre of a side
+of `size` pixels is at (size - 1) / 2; x runs along the width, y along the height. All functions take one image.
+
+Source: paper C (Kataoka, Matsubara and Uehara), whose attention is that of Gregor et al., "DRAW: A Recurrent Neural
+Network For Image Generation", 2015, Section 3.2.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import ArrayLike
+
+Cell = Literal["sigmoid", "tanh", "gru", "lstm"]
+
+# With a standard deviation of 1/√n the discriminator's sigmoid cells were seen to learn nothing; 4/√n is what
+# Glorot and Bengio 2010 give for the sigmoid.
+_SIGMOID_INIT = nnx.initializers.variance_scaling(4.0**2, "fan_in", "normal")
+_CELLS: dict[str, Callable[..., Any]] = {
+    "sigmoid": functools.partial(
+        nnx.SimpleCell,
+        activation_fn=jax.nn.sigmoid,
+        kernel_init=_SIGMOID_INIT,
+        recurrent_kernel_init=_SIGMOID_INIT,
+    ),
+    "tanh": nnx.SimpleCell,
+    "gru": nnx.GRUCell,
+    "lstm": nnx.OptimizedLSTMCell,
+}
+_NARROWEST = 1e-3  # pixels: any Gaussian as narrow as this falls on one pixel, or on two alike
+_HALF_GREY_LEVEL = 0.5 / 255
+
+
+class Attention(NamedTuple):
+    """Where and how an N×N grid of Gaussian filters looks; [] each, or with the axes of a batch and of the steps."""
+
+    center_x: jax.Array  # of the grid, in pixels
+    center_y: jax.Array
+    stride: jax.Array  # between neighbouring filters, in pixels
+    sigma: jax.Array  # standard deviation of each filter, in pixels
+    intensity: jax.Array  # what is read or written is multiplied by this
+
+
+class Drawing(NamedTuple):
+    """What the generator drew, step by step."""
+
+    canvases: jax.Array  # [B, T, H, W, C], c_1 ... c_T: logits of the pixels
+    attention: Attention  # [B, T] each, of the writes
+
+    @property
+    def images(self) -> jax.Array:
+        """The finished images sigmoid(c_T), [B, H, W, C] in [0, 1]."""
+        return jax.nn.sigmoid(self.canvases[:, -1])
+
+
+def filter_bank(
+    center: ArrayLike, stride: ArrayLike, sigma: ArrayLike, *, points: int, size: int
+) -> jax.Array:
+    r"""The Gaussian filters of one axis, a row each (Gregor et al. 2015).
+
+    .. math:: F_{ia} = \frac{1}{Z_i} \exp(-\frac{(a - \mu_i)^2}{2 \sigma^2}),
+              \quad \mu_i = center + (i - \frac{N - 1}{2}) stride
+
+    with i and a counted from 0, so that the μ_i average to the centre. Every row sums to 1. A Gaussian beyond the
+    image comes to lie on the nearest pixel of its edge, and one with σ = 0 on the pixel nearest to it.
+
+    Args:
+      center: of the grid, in pixels; [].
+      stride: between neighbouring filters, in pixels; [].
+      sigma: standard deviation in pixels; [].
+      points: number N of filters.
+      size: pixels of the axis.
+
+    Returns:
+      [points, size].
+
+    Raises:
+      ValueError: no points, no pixels, or an argument that is not a single number.
+    """
+    if points < 1 or size < 1:
+        raise ValueError(
+            f"filter_bank: points and size must be at least 1, got {points} and {size}; DRAW has 5 on 28"
+        )
+    for name, value in (("center", center), ("stride", stride), ("sigma", sigma)):
+        if jnp.shape(value):
+            raise ValueError(
+                f"filter_bank: {name} must be one number, got shape {jnp.shape(value)}; "
+                "jax.vmap(filter_bank) takes many"
+            )
+    mean = center + (jnp.arange(points) - (points - 1) / 2) * stride  # [points]
+    distance = (jnp.arange(size) - mean[:, None]) / jnp.maximum(sigma, _NARROWEST)
+    # The softmax is the quotient above, without the 0/0 far from the image or between two pixels.
+    return jax.nn.softmax(-(distance**2) / 2)
+
+
+def attend(parameters: jax.Array, *, points: int, height: int, width: int) -> Attention:
+    """The attention that the recurrent output's linear map asks for (Gregor et al. 2015).
+
+    (g̃_x, g̃_y, log σ², log δ̃, log γ) = W(h); there, with pixels counted from 1, g_x = (width + 1)/2 · (g̃_x + 1),
+    and δ = (max(height, width) − 1)/(N − 1) · δ̃. So zeros make a grid over the whole image, with σ = γ = 1.
+
+    Args:
+      parameters: W(h), [5].
+      points: N, filters along each axis; the stride of a single one is without effect.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
+
+    Raises:
+      ValueError: not five parameters.
+    """
+    if parameters.shape != (5,):
+        raise ValueError(
+            f"attend: expected five parameters, got shape {parameters.shape}; "
+            "lift it with jax.vmap for more than one attention"
+        )
+    x, y, log_variance, log_stride, log_intensity = parameters
+    return Attention(
+        center_x=(width + 1) / 2 * (x + 1) - 1,
+        center_y=(height + 1) / 2 * (y + 1) - 1,
+        stride=(max(height, width) - 1) / max(points - 1, 1) * jnp.exp(log_stride),
+        sigma=jnp.exp(log_variance / 2),
+        intensity=jnp.exp(log_intensity),
+    )
+
+
+def read(image: jax.Array, attention: Attention, *, points: int) -> jax.Array:
+    """Eq. C2: γ F_Y x F_Xᵀ, an image [H, W] or [H, W, C] -> its patch [points, points] or [points, points, C].
+
+    Raises:
+      ValueError: an image of another rank.
+    """
+    _check_rank("read", "image [H, W]", image)
+    f_y, f_x = _filters(attention, points, *image.shape[:2])
+    patch = jnp.einsum("yh,hw...,xw->yx...", f_y, image, f_x, precision="highest")
+    return attention.intensity * patch
+
+
+def write(patch: jax.Array, attention: Attention, *, height: int, width: int) -> jax.Array:
+    """Eq. C8's write: γ F_Yᵀ w F_X, the transpose of `read`; [N, N] or [N, N, C] -> [height, width] or [..., C].
+
+    Gregor et al. 2015 divide by γ here: the same family, as log γ is linear in h and either sign can be learned.
+
+    Raises:
+      ValueError: a patch of another rank, or not square.
+    """
+    _check_rank("write", "patch [N, N]", patch)
+    if patch.shape[0] != patch.shape[1]:
+        raise ValueError(
+            f"write: the patch must be square, got {patch.shape}; N filters see each axis"
+        )
+    f_y, f_x = _filters(attention, patch.shape[0], height, width)
+    image = jnp.einsum("yh,yx...,xw->hw...", f_y, patch, f_x, precision="highest")
+    return attention.intensity * image
+
+
+def mean_logits(
+    mean_image: ArrayLike, image_shape: tuple[int, ...], *, clip: float = _HALF_GREY_LEVEL
+) -> jax.Array:
+    """Logits of the training images' mean, clipped `clip` from 0 and 1: pixels that never vary have infinite ones.
+
+    Raises:
+      ValueError: a mean of another shape than `image_shape`, or (seen outside of a trace only) outside [0, 1].
+    """
+    mean = jnp.asarray(mean_image, jnp.float32)
+    if mean.shape != tuple(image_shape):
+        raise ValueError(
+            f"mean_logits: mean_image must have the images' shape {tuple(image_shape)}, got {mean.shape}; "
+            "take the mean over the first axis only"
+        )
+    if not isinstance(mean, jax.core.Tracer) and not (mean.min() >= 0 and mean.max() <= 1):
+        raise ValueError(
+            f"mean_logits: mean_image must lie in [0, 1], got {mean.min():g} to {mean.max():g}; "
+            "divide 8-bit images by 255 first"
+        )
+    return jax.scipy.special.logit(jnp.clip(mean, clip, 1 - clip))
+
+
+class Recurrent(nnx.Module):
+    """A recurrent cell with a learned initial output h_0; an LSTM's memory begins with zeros.
+
+    `cell` "sigmoid" is Eq. C1 as printed, h_t = σ(W_x x_t + W_h h_{t−1}) with a bias; "tanh" the same with σ = tanh.
+    """
+
+    def __init__(self, inputs: int, units: int, *, cell: Cell, rngs: nnx.Rngs) -> None:
+        """`inputs` and `units`: lengths of x_t and h_t; h_0 is random, as in the paper, which leaves its scale open."""
+        self.cell = _CELLS[cell](inputs, units, rngs=rngs)
+        self.has_memory = cell == "lstm"
+        self.h_0 = nnx.Param(nnx.initializers.normal(0.1)(rngs.params(), (units,)))
+
+    def start(self) -> tuple[Any, jax.Array]:
+        """The state before the first step, and h_0 [units]."""
+        h_0 = self.h_0[...]
+        return (jnp.zeros_like(h_0), h_0) if self.has_memory else h_0, h_0
+
+    def __call__(self, state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        """State and x_t [inputs] -> the next state, and h_t [units]."""
+        return self.cell(state, x)
+
+
+class Generator(nnx.Module):
+    """Eq. C6-C8: T latent vectors drive a recurrent network, which writes a patch on the canvas at every step."""
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (28, 28, 1),
+        *,
+        mean_image: ArrayLike | None = None,
+        cell: Cell = "sigmoid",
+        units: int = 256,
+        points: int = 5,
+        steps: int = 6,
+        latent: int = 100,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Builds the network; the defaults are paper C's.
+
+        Args:
+          image_shape: (H, W, C).
+          mean_image: mean of the training images, [H, W, C] in [0, 1], with whose logits the learned first canvas c_0
+            begins; None: zeros, a grey canvas.
+          cell: recurrent cell; "sigmoid" as printed.
+          units: length of h_t.
+          points: N; a patch is N×N.
+          steps: T, number of writes.
+          latent: length of z_t.
+          rngs: initial values.
+
+        Raises:
+          ValueError: an unknown cell, a size below 1, more points than pixels, or a mean image that does not fit.
+        """
+        _check_options("draw.Generator", image_shape, cell, points, units, steps, latent)
+        self.image_shape, self.points = tuple(image_shape), points
+        self.latent_shape = (steps, latent)
+        self.c_0 = nnx.Param(
+            jnp.zeros(image_shape) if mean_image is None else mean_logits(mean_image, image_shape)
+        )
+        self.rnn = Recurrent(latent, units, cell=cell, rngs=rngs)
+        self.attention = nnx.Linear(units, 5, rngs=rngs)
+        self.patch = nnx.Linear(units, points * points * image_shape[2], rngs=rngs)
+
+    def __call__(self, z: jax.Array) -> Drawing:
+        """Latent vectors [B, T, latent], z_t ~ N(0, 1) in paper C (Eq. C6) -> every canvas and attention.
+
+        Raises:
+          ValueError: latent vectors of another shape.
+        """
+        if z.ndim != 3 or z.shape[1:] != self.latent_shape:
+            steps, latent = self.latent_shape
+            raise ValueError(
+                f"draw.Generator: z must be [B, {steps}, {latent}], steps and latent, got {z.shape}; "
+                "add the batch axis with z[None], or build the generator with other `steps` or `latent`"
+            )
+        return jax.vmap(self._draw)(z)
+
+    def _draw(self, z: jax.Array) -> Drawing:
+        """One image: z [T, latent]."""
+        height, width, channels = self.image_shape
+
+        def step(before: tuple[Any, jax.Array], z_t: jax.Array) -> tuple[Any, Drawing]:
+            state, canvas = before
+            state, h = self.rnn(state, z_t)  # Eq. C7
+            attention = attend(self.attention(h), points=self.points, height=height, width=width)
+            patch = self.patch(h).reshape(self.points, self.points, channels)
+            canvas = canvas + write(patch, attention, height=height, width=width)  # Eq. C8
+            return (state, canvas), Drawing(canvas, attention)
+
+        return jax.lax.scan(step, (self.rnn.start()[0], self.c_0[...]), z)[1]
+
+
+class Discriminator(nnx.Module):
+    """Eq. C2-C5: T reads of one image, each where the recurrent output of the last one asks for."""
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (28, 28, 1),
+        *,
+        cell: Cell = "sigmoid",
+        units: int = 256,
+        points: int = 5,
+        steps: int = 6,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Builds the network; the options are those of `Generator`, `steps` the number of reads.
+
+        Raises:
+          ValueError: an unknown cell, a size below 1, or more points than pixels.
+        """
+        _check_options("draw.Discriminator", image_shape, cell, points, units, steps)
+        self.image_shape, self.points, self.steps = tuple(image_shape), points, steps
+        # As printed, h_{t−1} is both the cell's state and a part of its input.
+        inputs = points * points * image_shape[2] + units
+        self.rnn = Recurrent(inputs, units, cell=cell, rngs=rngs)
+        self.attention = nnx.Linear(units, 5, rngs=rngs)
+        self.head = nnx.Linear(units, 1, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, Attention]:
+        """Images [B, H, W, C] in [0, 1] -> logits [B], whose sigmoid is D(x) of Eq. C5, and attentions [B, T].
+
+        Raises:
+          ValueError: images of another shape.
+        """
+        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"draw.Discriminator: images must be [B, {', '.join(map(str, self.image_shape))}], "
+                f"got {images.shape}; add the batch axis with images[None], resize, or build it for their shape"
+            )
+        return jax.vmap(self._look)(images)
+
+    def _look(self, image: jax.Array) -> tuple[jax.Array, Attention]:
+        """One image [H, W, C] -> its logit [] and attentions [T]."""
+        height, width, _ = self.image_shape
+
+        def step(before: tuple[Any, jax.Array], _: None) -> tuple[Any, Attention]:
+            state, h = before
+            attention = attend(self.attention(h), points=self.points, height=height, width=width)
+            r = read(image, attention, points=self.points)  # Eq. C3
+            return self.rnn(state, jnp.concatenate([r.ravel(), h])), attention  # Eq. C4
+
+        (_, h), attention = jax.lax.scan(step, self.rnn.start(), None, length=self.steps)
+        return self.head(h)[0], attention
+
+
+def _filters(
+    attention: Attention, points: int, height: int, width: int
+) -> tuple[jax.Array, jax.Array]:
+    """F_Y [points, height] and F_X [points, width]."""
+    _, _, stride, sigma, _ = attention
+    return (
+        filter_bank(attention.center_y, stride, sigma, points=points, size=height),
+        filter_bank(attention.center_x, stride, sigma, points=points, size=width),
+    )
+
+
+def _check_rank(caller: str, expected: str, array: jax.Array) -> None:
+    if array.ndim not in (2, 3):
+        raise ValueError(
+            f"{caller}: expected one {expected}, with or without a last axis of channels, got "
+            f"{array.shape}; lift it with jax.vmap for a batch"
+        )
+
+
+def _check_options(
+    caller: str, image_shape: tuple[int, ...], cell: str, points: int, *sizes: int
+) -> None:
+    """`sizes`: units, steps, and latent where there is one."""
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(
+            f"{caller}: image_shape must be (H, W, C), got {image_shape}; MNIST's is (28, 28, 1)"
+        )
+    if cell not in get_args(Cell):
+        raise ValueError(f"{caller}: unknown cell {cell!r}; use one of {', '.join(get_args(Cell))}")
+    for name, size in zip(("units", "steps", "latent"), sizes, strict=False):
+        if size < 1:
+            raise ValueError(f"{caller}: {name} must be at least 1, got {size}")
+    if not 1 <= points <= min(image_shape[:2]):
+        raise ValueError(
+            f"{caller}: points must lie between 1 and the image's shorter side, {min(image_shape[:2])}, "
+            f"got {points}; paper C has 5 or 4"
+        )

@@ -1,0 +1,450 @@
+"""The attention's geometry against closed forms, the networks against numpy in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outgen_jax.models import draw
+
+CELLS = ("sigmoid", "tanh", "gru", "lstm")
+SHAPE = (9, 7, 2)  # neither square nor grey
+OPTIONS = {"units": 6, "points": 3, "steps": 4}
+bank = jax.jit(draw.filter_bank, static_argnames=("points", "size"))
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def attention(x: float, y: float, stride: float, sigma: float, intensity: float) -> draw.Attention:
+    return draw.Attention(*(jnp.float32(value) for value in (x, y, stride, sigma, intensity)))
+
+
+@functools.cache
+def generator(cell: draw.Cell = "tanh", shape: tuple[int, int, int] = SHAPE) -> draw.Generator:
+    mean = np.random.default_rng(5).uniform(size=shape)
+    return draw.Generator(shape, cell=cell, mean_image=mean, latent=5, rngs=nnx.Rngs(0), **OPTIONS)
+
+
+@functools.cache
+def discriminator(cell: draw.Cell = "tanh") -> draw.Discriminator:
+    return draw.Discriminator(SHAPE, cell=cell, rngs=nnx.Rngs(1), **OPTIONS)
+
+
+@functools.cache
+def compiled(model: nnx.Module):
+    graphdef, _ = nnx.split(model)
+    return jax.jit(lambda variables, x: nnx.merge(graphdef, variables)(x))
+
+
+def run(model: nnx.Module, x: jax.Array):
+    return compiled(model)(nnx.state(model), x)
+
+
+# --- filter bank ---
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    center=st.floats(-30, 60),
+    stride=st.floats(0, 12),
+    sigma=st.floats(0.05, 20),
+    points=st.sampled_from([1, 2, 5]),
+)
+def test_rows_are_normalised_gaussians(center, stride, sigma, points):
+    center, stride, sigma = (float(np.float32(v)) for v in (center, stride, sigma))
+    mean = center + stride * (np.arange(1, points + 1) - points / 2 - 0.5)  # as DRAW counts
+    log_rows = -((np.arange(28) - mean[:, None]) ** 2) / (2 * sigma**2)
+    expected = np.exp(log_rows - scipy.special.logsumexp(log_rows, axis=1, keepdims=True))
+    rows = bank(center, stride, sigma, points=points, size=28)
+    # Rounding moves a centre by up to 1e-5 pixels; a narrow Gaussian near the middle of two feels it.
+    np.testing.assert_allclose(rows, expected, atol=3e-5 + 1e-5 / sigma**2)
+    np.testing.assert_allclose(rows.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("points", [1, 2, 3, 4, 5])
+def test_centres_of_the_grid_average_to_its_centre(points):
+    for center in (30.0, 31.5, 33.2):
+        centres = bank(center, 4.0, 1.5, points=points, size=64) @ np.arange(64)
+        np.testing.assert_allclose(centres.mean(), center, atol=1e-4)
+        np.testing.assert_allclose(np.diff(centres), 4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("center", "sigma", "expected"),
+    [(-50, 1, 0), (1e6, 1, 9), (-5, 1e-30, 0), (4.3, 0, 4)],
+)
+def test_far_or_narrow_gaussians_fall_on_the_nearest_pixel(center, sigma, expected):
+    def row(center, sigma):
+        return draw.filter_bank(center, 0.0, sigma, points=1, size=10)[0]
+
+    at = jnp.float32(center), jnp.float32(sigma)
+    np.testing.assert_allclose(row(*at), np.eye(10)[expected], atol=1e-6)
+    for slope in jax.jacobian(row, (0, 1))(*at):
+        np.testing.assert_allclose(slope, 0, atol=1e-3)
+
+
+def test_halfway_between_two_pixels_both_count():
+    np.testing.assert_allclose(
+        bank(4.5, 0.0, 1e-6, points=1, size=10)[0], np.eye(10)[4:6].mean(0), atol=1e-6
+    )
+
+
+def test_gradients_of_the_filter_bank_equal_finite_differences():
+    weights = np.random.default_rng(0).normal(size=(3, 8))
+    at = {"center": 3.3, "stride": 1.7, "sigma": 0.9}
+
+    def value(**parameters):
+        mean = parameters["center"] + parameters["stride"] * np.arange(-1, 2)
+        rows = np.exp(-((np.arange(8) - mean[:, None]) ** 2) / (2 * parameters["sigma"] ** 2))
+        return (weights * rows / rows.sum(1, keepdims=True)).sum()
+
+    gradients = jax.grad(
+        lambda p: (jnp.float32(weights) * draw.filter_bank(**p, points=3, size=8)).sum()
+    )({name: jnp.float32(v) for name, v in at.items()})
+    for name in at:
+        ahead, behind = ({**at, name: at[name] + step} for step in (1e-5, -1e-5))
+        expected = (value(**ahead) - value(**behind)) / 2e-5
+        np.testing.assert_allclose(gradients[name], expected, rtol=1e-4, atol=1e-5)
+
+
+# --- attend, read, write ---
+
+
+def test_zeros_attend_to_the_whole_image():
+    got = draw.attend(jnp.zeros(5), points=5, height=28, width=20)
+    np.testing.assert_allclose(got, (9.5, 13.5, 27 / 4, 1, 1), rtol=1e-6)
+
+
+def test_attend_equals_draw_counted_from_one():
+    raw = normal(0, 5)
+    height, width, points = 12, 9, 4
+    g_x, g_y, log_variance, log_stride, log_intensity = np.float64(raw)
+    expected = (
+        (width + 1) / 2 * (g_x + 1) - 1,
+        (height + 1) / 2 * (g_y + 1) - 1,
+        (12 - 1) / (points - 1) * np.exp(log_stride),
+        np.sqrt(np.exp(log_variance)),
+        np.exp(log_intensity),
+    )
+    got = draw.attend(raw, points=points, height=height, width=width)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    one = draw.attend(raw, points=1, height=height, width=width)
+    assert np.isfinite(one).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (6, 6, 3)])
+def test_an_identity_like_read_and_write_return_the_image(shape):
+    image = normal(0, *shape)
+    identity = attention(2.5, 2.5, 1, 1e-2, 1)
+    np.testing.assert_allclose(draw.read(image, identity, points=6), image, atol=1e-6)
+    np.testing.assert_allclose(draw.write(image, identity, height=6, width=6), image, atol=1e-6)
+
+
+def test_read_is_the_product_of_the_two_banks():
+    image = normal(0, 9, 7)
+    got = draw.read(image, attention(2.2, 5.1, 1.5, 0.8, 3), points=4)
+    rows = bank(5.1, 1.5, 0.8, points=4, size=9)  # y along the height
+    columns = bank(2.2, 1.5, 0.8, points=4, size=7)
+    np.testing.assert_allclose(got, 3 * np.float64(rows) @ image @ columns.T, atol=1e-5)
+
+
+def test_a_read_finds_the_pixel_that_its_centre_names():
+    image = jnp.zeros((9, 7)).at[6, 2].set(1.0)
+    patch = draw.read(image, attention(2, 6, 1, 1e-2, 0.5), points=3)
+    np.testing.assert_allclose(patch, np.pad([[0.5]], 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_write_is_the_transpose_of_read(channels):
+    image, patch = normal(0, 9, 7, *channels), normal(1, 4, 4, *channels)
+    for seed in range(3):
+        a = draw.attend(normal(seed + 2, 5), points=4, height=9, width=7)
+        inner = np.vdot(draw.read(image, a, points=4), patch)
+        assert abs(inner) > 1e-3
+        written = draw.write(patch, a, height=9, width=7)
+        np.testing.assert_allclose(np.vdot(image, written), inner, rtol=1e-4, atol=1e-5)
+        transposed = jax.vjp(lambda x, a=a: draw.read(x, a, points=4), image)[1](patch)[0]
+        np.testing.assert_allclose(written, transposed, atol=1e-5)
+
+
+def test_channels_are_read_and_written_alone():
+    a = attention(3.1, 4.2, 1.3, 0.7, 2)
+    image, patch = normal(0, 9, 7, 3), normal(1, 4, 4, 3)
+    got = draw.read(image, a, points=4), draw.write(patch, a, height=9, width=7)
+    for c in range(3):
+        np.testing.assert_allclose(got[0][..., c], draw.read(image[..., c], a, points=4), atol=1e-6)
+        np.testing.assert_allclose(
+            got[1][..., c], draw.write(patch[..., c], a, height=9, width=7), atol=1e-6
+        )
+
+
+def test_gradients_through_read_and_write_equal_finite_differences():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        weights, image = jnp.asarray(rng.normal(size=(9, 7))), jnp.asarray(rng.normal(size=(9, 7)))
+
+        def value(raw):
+            a = draw.attend(raw, points=3, height=9, width=7)
+            patch = jnp.tanh(draw.read(image, a, points=3))
+            return (weights * draw.write(patch, a, height=9, width=7)).sum()
+
+        raw = jnp.asarray(rng.normal(0, 0.3, 5))
+        steps = 1e-6 * np.eye(5)
+        values = jax.jit(jax.vmap(value))
+        expected = (values(raw + steps) - values(raw - steps)) / 2e-6
+        gradient = jax.grad(value)(raw)
+        assert (np.abs(gradient) > 1e-3).all()
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-7)
+
+
+# --- cells and networks in numpy ---
+
+
+def array(variable) -> np.ndarray:
+    return np.float64(variable[...])
+
+
+def linear(layer: nnx.Linear, x: np.ndarray) -> np.ndarray:
+    return x @ array(layer.kernel) + (0 if layer.bias is None else array(layer.bias))
+
+
+def numpy_step(rnn: draw.Recurrent, cell: str, memory: np.ndarray, h: np.ndarray, x: np.ndarray):
+    """Next (memory, h) by the cells' equations."""
+    sigmoid, inner = scipy.special.expit, rnn.cell
+    wx, wh = linear(inner.dense_i, x), linear(inner.dense_h, h)
+    if cell in ("sigmoid", "tanh"):
+        return memory, (sigmoid if cell == "sigmoid" else np.tanh)(wx + wh)
+    if cell == "gru":
+        (r_x, z_x, n_x), (r_h, z_h, n_h) = np.split(wx, 3), np.split(wh, 3)
+        r, z = sigmoid(r_x + r_h), sigmoid(z_x + z_h)
+        return memory, (1 - z) * np.tanh(n_x + r * n_h) + z * h
+    i, f, g, o = np.split(wx + wh, 4)
+    memory = sigmoid(f) * memory + sigmoid(i) * np.tanh(g)
+    return memory, sigmoid(o) * np.tanh(memory)
+
+
+def numpy_banks(raw: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """γ, F_Y and F_X for N = 3 on SHAPE, with pixels counted from 1."""
+    height, width, _ = SHAPE
+    g_x, g_y = (width + 1) / 2 * (raw[0] + 1), (height + 1) / 2 * (raw[1] + 1)
+    stride = (max(height, width) - 1) / 2 * np.exp(raw[3])
+    banks = []
+    for center, size in ((g_y, height), (g_x, width)):
+        mean = center + (np.arange(1, 4) - 1.5 - 0.5) * stride
+        rows = np.exp(-((np.arange(1, size + 1) - mean[:, None]) ** 2) / (2 * np.exp(raw[2])))
+        banks.append(rows / rows.sum(1, keepdims=True))
+    return np.exp(raw[4]), *banks
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_generator_equals_numpy(cell):
+    model = generator(cell)
+    z = normal(0, 2, 4, 5)
+    drawing = run(model, z)
+    assert np.abs(np.asarray(drawing.canvases).std(0)).max() > 1e-3  # z tells
+    for b in range(2):
+        memory, h = np.zeros(6), array(model.rnn.h_0)
+        canvas = array(model.c_0)
+        for t in range(4):
+            memory, h = numpy_step(model.rnn, cell, memory, h, np.float64(z[b, t]))
+            gamma, f_y, f_x = numpy_banks(linear(model.attention, h))
+            patch = linear(model.patch, h).reshape(3, 3, 2)
+            canvas = canvas + gamma * np.einsum("yh,yxc,xw->hwc", f_y, patch, f_x)
+            np.testing.assert_allclose(drawing.canvases[b, t], canvas, atol=1e-4)
+            np.testing.assert_allclose(drawing.attention.intensity[b, t], gamma, rtol=1e-4)
+        np.testing.assert_allclose(drawing.images[b], scipy.special.expit(canvas), atol=1e-4)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_discriminator_equals_numpy(cell):
+    model = discriminator(cell)
+    images = jax.nn.sigmoid(normal(0, 2, *SHAPE))
+    logits, attentions = run(model, images)
+    assert abs(logits[0] - logits[1]) > 1e-4
+    for b in range(2):
+        memory, h = np.zeros(6), array(model.rnn.h_0)
+        for t in range(4):
+            raw = linear(model.attention, h)
+            gamma, f_y, f_x = numpy_banks(raw)
+            r = gamma * np.einsum("yh,hwc,xw->yxc", f_y, images[b], f_x)
+            memory, h = numpy_step(model.rnn, cell, memory, h, np.concatenate([r.ravel(), h]))
+            np.testing.assert_allclose(attentions.center_x[b, t], 4 * (raw[0] + 1) - 1, atol=1e-4)
+            np.testing.assert_allclose(attentions.sigma[b, t], np.exp(raw[2] / 2), rtol=1e-4)
+        np.testing.assert_allclose(logits[b], linear(model.head, h)[0], atol=1e-4)
+
+
+def test_canvases_accumulate_the_writes_exactly():
+    """Dyadic numbers add without rounding, in whatever order: any stray term would show."""
+    model = nnx.merge(*nnx.split(generator(shape=(6, 6, 1))), copy=True)
+    state, patch = nnx.state(model), np.arange(9.0).reshape(3, 3, 1) / 8
+    for _, variable in nnx.to_flat_state(state):
+        variable.set_value(jnp.zeros_like(variable[...]))
+    nnx.update(model, state)
+    first = np.arange(36.0).reshape(6, 6, 1) / 4
+    model.c_0.set_value(jnp.asarray(first, jnp.float32))
+    model.patch.bias.set_value(jnp.asarray(patch.ravel(), jnp.float32))
+    # x, y, σ², δ̃, γ: a grid of stride 1 exactly on the pixels 1, 2, 3, in each of which σ vanishes
+    bias = jnp.array([6 / 7 - 1, 6 / 7 - 1, -20, jnp.log(1 / 2.5), 0])
+    model.attention.bias.set_value(bias)
+    drawing = run(model, normal(0, 2, 4, 5))
+    for t in range(4):
+        expected = first + (t + 1) * np.pad(patch, ((1, 2), (1, 2), (0, 0)))
+        np.testing.assert_array_equal(drawing.canvases[:, t], np.stack([expected] * 2))
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    z, images = normal(0, 2, 4, 5), jax.nn.sigmoid(normal(1, 2, *SHAPE))
+    for model, x in ((generator("lstm"), z), (discriminator("lstm"), images)):
+        both, second = run(model, x), run(model, x[1:])
+        for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(second), strict=True):
+            np.testing.assert_allclose(a[1:], b, rtol=1e-5, atol=1e-5)
+
+
+def test_shapes_for_colour():
+    drawing = run(generator(), normal(0, 2, 4, 5))
+    assert drawing.canvases.shape == (2, 4, *SHAPE)
+    assert drawing.images.shape == (2, *SHAPE)
+    logits, attentions = run(discriminator(), drawing.images)
+    assert logits.shape == (2,)
+    assert {a.shape for a in (*drawing.attention, *attentions)} == {(2, 4)}
+    assert {a.dtype for a in jax.tree.leaves((drawing, logits))} == {jnp.dtype(jnp.float32)}
+
+
+def test_the_defaults_are_the_papers():
+    g = nnx.eval_shape(lambda: draw.Generator(rngs=nnx.Rngs(0)))
+    d = nnx.eval_shape(lambda: draw.Discriminator(rngs=nnx.Rngs(0)))
+    assert (g.latent_shape, g.c_0.shape, g.patch.kernel.shape) == ((6, 100), (28, 28, 1), (256, 25))
+    assert (d.steps, d.rnn.cell.dense_i.kernel.shape) == (6, (25 + 256, 256))
+    assert g.rnn.cell.activation_fn is d.rnn.cell.activation_fn is jax.nn.sigmoid
+
+
+@pytest.mark.parametrize(("cell", "scale"), [("sigmoid", 4), ("tanh", 1)])
+def test_initial_weights_have_the_scale_of_their_cell(cell, scale):
+    rnn = draw.Recurrent(100, 64, cell=cell, rngs=nnx.Rngs(0))
+    for layer, n in ((rnn.cell.dense_i, 100), (rnn.cell.dense_h, 64)):
+        np.testing.assert_allclose(array(layer.kernel).std(), scale / n**0.5, rtol=0.05)
+    assert 0.05 < array(rnn.h_0).std() < 0.2
+
+
+def test_everything_is_learned():
+    """h_0 and c_0 too: no parameter is without gradient."""
+    z = normal(0, 2, 4, 5)
+    for cell in CELLS:
+        states = [nnx.split(model(cell), nnx.Param, ...) for model in (generator, discriminator)]
+
+        def loss(params, states=states):
+            g, d = (
+                nnx.merge(graphdef, p, rest)
+                for (graphdef, _, rest), p in zip(states, params, strict=True)
+            )
+            return d(g(z).images)[0].sum()
+
+        gradients = jax.jit(jax.grad(loss))([params for _, params, _ in states])
+        for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+            # The logits' own bias aside, which moves them all alike.
+            assert jnp.isfinite(gradient).all(), path
+            assert jnp.abs(gradient).max() > 0, f"{cell}: {jax.tree_util.keystr(path)}"
+
+
+def test_wild_latent_vectors_stay_finite():
+    z = normal(0, 2, 4, 5).at[:, -1].mul(1e4)
+    for cell in CELLS:
+        drawing = run(generator(cell), z)
+        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(drawing))
+
+
+# --- the first canvas ---
+
+
+def test_the_first_canvas_is_the_mean_image():
+    mean = np.random.default_rng(5).uniform(size=SHAPE)
+    within = mean.clip(0.5 / 255, 1 - 0.5 / 255)
+    np.testing.assert_allclose(array(generator().c_0), scipy.special.logit(within), atol=1e-5)
+    grey = draw.Generator(SHAPE, latent=5, rngs=nnx.Rngs(0), **OPTIONS)
+    np.testing.assert_array_equal(grey.c_0[...], np.zeros(SHAPE))
+
+
+def test_pixels_that_never_vary_stay_finite():
+    ends = draw.mean_logits(jnp.array([0.0, 1.0]), (2,))
+    np.testing.assert_allclose(jax.nn.sigmoid(ends), [0.5 / 255, 1 - 0.5 / 255], rtol=1e-5)
+    assert np.isfinite(draw.mean_logits(jnp.array([0.0, 1.0]), (2,), clip=1e-7)).all()
+
+
+@pytest.mark.parametrize(
+    ("mean", "message"),
+    [
+        (np.zeros((9, 7)), r"shape \(9, 7, 2\), got \(9, 7\); take the mean over the first axis"),
+        (np.full(SHAPE, 33.0), r"in \[0, 1\], got 33 to 33; divide 8-bit images by 255"),
+        (np.full(SHAPE, np.nan), r"in \[0, 1\], got nan to nan"),
+    ],
+)
+def test_refuses_another_mean_image(mean, message):
+    with pytest.raises(ValueError, match=f"mean_logits: mean_image must .*{message}"):
+        draw.Generator(SHAPE, mean_image=mean, rngs=nnx.Rngs(0))
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell": "relu"}, "unknown cell 'relu'; use one of sigmoid, tanh, gru, lstm"),
+        ({"points": 8}, "points must lie between 1 and the image's shorter side, 7, got 8; paper"),
+        ({"points": 0}, "points must lie between 1 .* got 0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"units": 0}, "units must be at least 1, got 0"),
+        ({"image_shape": (28, 28)}, r"image_shape must be \(H, W, C\), got \(28, 28\); MNIST's is"),
+        ({"image_shape": (28, 0, 1)}, r"image_shape must be \(H, W, C\), got \(28, 0, 1\)"),
+    ],
+)
+def test_refuses_options(options, message):
+    for network in (draw.Generator, draw.Discriminator):
+        with pytest.raises(ValueError, match=f"draw.{network.__name__}: {message}"):
+            network(**{"image_shape": SHAPE, **options}, rngs=nnx.Rngs(0))
+
+
+def test_refuses_a_latent_vector_of_no_length():
+    with pytest.raises(ValueError, match=r"draw.Generator: latent must be at least 1, got 0"):
+        draw.Generator(latent=0, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (1, 3, 5), (1, 4, 6)])
+def test_names_the_expected_shape_of_latent_vectors(shape):
+    with pytest.raises(ValueError, match=r"draw.Generator: z must be \[B, 4, 5\].*z\[None\]"):
+        generator()(jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(9, 7, 2), (1, 9, 7, 1), (1, 7, 9, 2)])
+def test_names_the_expected_shape_of_images(shape):
+    expected = r"draw.Discriminator: images must be \[B, 9, 7, 2\], got \(.*images\[None\]"
+    with pytest.raises(ValueError, match=expected):
+        discriminator()(jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: draw.filter_bank(1, 1, 1, points=0, size=4), "points and size .* 0 and 4; DRAW"),
+        (lambda a: draw.filter_bank(1, 1, 1, points=3, size=0), "points and size .* 3 and 0"),
+        (
+            lambda a: draw.filter_bank(jnp.zeros(3), 1, 1, points=3, size=4),
+            r"center must be one number, got shape \(3,\); jax.vmap",
+        ),
+        (lambda a: draw.attend(jnp.zeros(4), points=3, height=9, width=7), r"five .* \(4,\); lift"),
+        (lambda a: draw.read(jnp.zeros((2, 9, 7, 1)), a, points=3), r"read: .*\[H, W\].*lift"),
+        (lambda a: draw.write(jnp.zeros(9), a, height=9, width=7), r"write: .*\[N, N\].*\(9,\)"),
+        (lambda a: draw.write(jnp.zeros((3, 4)), a, height=9, width=7), r"square, got \(3, 4\)"),
+    ],
+)
+def test_pure_functions_refuse(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(attention(1, 1, 1, 1, 1))
