@@ -118,7 +118,7 @@ def test_one_update_is_equation_a6():
     def network(x):
         return reference.perceptron_logits(WEIGHTS, x[None])[0]
 
-    before = solver.init(image)
+    before = solver.init(image, target)
     after, logits = solver.update(network, before, target)
     np.testing.assert_allclose(logits, network(solver.image(before)), rtol=1e-5)
     x = (np.tanh(np.float64(before.weights)) + 1) / 2
@@ -138,7 +138,7 @@ def test_update_under_jit_and_vmap_equals_the_loop(name):
         return reference.perceptron_logits(WEIGHTS, x[None])[0]
 
     def two_updates(image, row):
-        state, _ = solver.update(network, solver.init(image), row)
+        state, _ = solver.update(network, solver.init(image, row), row)
         state, logits = solver.update(network, state, row)
         return solver.image(state), logits
 
@@ -159,7 +159,7 @@ def test_updates_are_differentiable():
 
     def loss(shift):
         target = jnp.full(5, 0.2).at[0].add(shift).at[1].add(-shift)
-        state, _ = solver.update(network, solver.init(image), target)
+        state, _ = solver.update(network, solver.init(image, target), target)
         return losses.cross_entropy(network(solver.image(state)), target)
 
     slope = (loss(0.02) - loss(-0.02)) / 0.04
@@ -170,7 +170,7 @@ def test_updates_are_differentiable():
 def test_the_network_sees_the_filtered_image_that_comes_out(rolloff):
     solver = og.gradient_descent(optax.sgd(0.1), lowpass_radius=4, lowpass_rolloff=rolloff)
     image = sources(1, *SHAPE)[0] / np.float32(255)
-    state = solver.init(image)
+    state = solver.init(image, np.full(5, 0.2, np.float32))
     # A network whose logits are pixels: five from the black and white rows, where the filter overshoots.
     _, logits = solver.update(lambda x: x[:5, 0, 0], state, np.full(5, 0.2, np.float32))
     half_level = 0.499 / 255

@@ -155,7 +155,7 @@ def test_converged_without_a_tolerance_means_within_one_percent():
 _NEAR_BY_KL, _NEAR_BY_DISTANCE = [0.549, 0.45, 0.001], [0.495, 0.495, 0.01]
 _TO_THE_SECOND = [
     Solver(
-        init=lambda image: image,
+        init=lambda image, target: image,
         update=lambda network, image, target: (
             jnp.array(_NEAR_BY_DISTANCE).reshape(image.shape),
             network(image),

@@ -47,7 +47,8 @@ def image_grid_figure(
     """
     captions = captions or {}
     rows = _count_rows(columns, row_labels, captions)
-    label, gap = (1.0 if len(row_labels) else 0.0), 0.07  # inches, as all below
+    gap = 0.07  # inches, as all below
+    label = 1.0 if len(row_labels) else gap
     below = 0.22 if captions else gap
     side = min(1.25, (WIDTH - label) / len(columns) - gap)
     tall = max(side * images.shape[1] / images.shape[2] for images in columns.values())
@@ -57,7 +58,7 @@ def image_grid_figure(
     ]
     head = 0.1 + 0.17 * max(title.count("\n") + 1 for title in titles)
     total = head + rows * (tall + below)
-    figure = blank_figure(label + len(columns) * (side + gap) - gap, total)
+    figure = blank_figure(label + len(columns) * (side + gap), total)
     for column, (name, images) in enumerate(columns.items()):
         left = label + column * (side + gap)
         for row, image in enumerate(images):

@@ -15,7 +15,7 @@ import numpy as np
 
 from outgen_jax import losses
 from outgen_jax.metrics import classification
-from outgen_jax.synthesis import predict
+from outgen_jax.synthesis import partial, predict
 from outgen_jax.synthesis.predict import ApplyFn
 from outgen_jax.synthesis.solver import Network, Solver
 
@@ -78,7 +78,7 @@ def _start(solver: Solver, images: jax.Array, targets: jax.Array) -> Progress:
 def start(solver: Solver, image: jax.Array, target: jax.Array) -> Progress:
     """One image [H, W, C] in [0, 1] with its target [K], before the first update."""
     return Progress(
-        state=solver.init(image),
+        state=solver.init(image, target),
         best_image=image,
         best_logits=jnp.full_like(target, jnp.nan),
         best_kl=jnp.float32(jnp.inf),
@@ -152,6 +152,7 @@ def _record(
     threshold: jax.Array,
 ) -> tuple[Progress, jax.Array]:
     """Keeps `image` if it is the best so far; stops at the tolerance, or if `logits` are not finite."""
+    target = partial.complete(target, logits)
     kl = losses.kl_divergence(target, logits)
     finite = jnp.isfinite(logits).all()
     reached = classification.total_variation(jax.nn.softmax(logits), target) <= threshold

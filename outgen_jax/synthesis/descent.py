@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from outgen_jax import losses
+from outgen_jax.synthesis import partial
 from outgen_jax.synthesis import pixels as pixel_maps
 from outgen_jax.synthesis.solver import Network, Solver
 
@@ -67,7 +68,8 @@ def gradient_descent(
         # The filter overshoots at edges; clipped here, the network sees exactly what is returned.
         return jnp.clip(pixel_maps.lowpass(image, lowpass_radius, rolloff=lowpass_rolloff), 0, 1)
 
-    def init(image: jax.Array) -> DescentState:
+    def init(image: jax.Array, target: jax.Array) -> DescentState:
+        del target
         weights = pixels.to_weights(image)
         return DescentState(weights, decayed.init(weights))
 
@@ -76,7 +78,8 @@ def gradient_descent(
     ) -> tuple[DescentState, jax.Array]:
         def loss(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
             logits = network(to_image(weights))
-            return losses.cross_entropy(logits, target), logits
+            wanted = partial.complete(target, jax.lax.stop_gradient(logits))
+            return losses.cross_entropy(logits, wanted), logits
 
         (_, logits), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
         updates, opt_state = decayed.update(gradient, state.opt_state, state.weights)

@@ -16,8 +16,17 @@ CLASSES = 32  # by themselves, where nothing else is asked for
 
 
 def leading_classes(target: jax.Array, count: int) -> jax.Array:
-    """The `count` classes of largest target, or all there are, largest first: [K] -> [N] int."""
-    return jax.lax.top_k(target, min(count, len(target)))[1]
+    """The `count` classes of largest target, or all there are, largest first: [K] -> [N] int.
+
+    Free classes, whose targets are NaN, come last.
+    """
+    named_first = jnp.where(jnp.isnan(target), -1, target)
+    return jax.lax.top_k(named_first, min(count, len(target)))[1]
+
+
+def num_ratios(num_classes: int, count: int) -> int:
+    """M, of `count` leading classes among all."""
+    return num_classes - 1 if count >= num_classes else count
 
 
 def group(probs: jax.Array, classes: jax.Array) -> jax.Array:

@@ -4,17 +4,17 @@ The loss is a convex function of the logits, and only the logits are a hard func
 So the network is linearised and the loss is not (the prox-linear method; Burke, "Descent methods
 for composite nondifferentiable optimization problems", 1985):
 
-.. math:: \min_Δ KL(q \| softmax(d + J Δ)) + \frac{μ}{2} \|Δ\|^2,  0 ≤ x + Δ ≤ 1
+.. math:: \min_Δ ℓ(r + J Δ) + \frac{μ}{2} \|Δ\|^2,  0 ≤ x + Δ ≤ 1
 
-with d the log-ratios of the classes to the most wanted one, J their Jacobian and q the target. The
-solution is a combination of the rows, Δ = Jᵀλ, so that a few numbers are searched for, not the
-pixels; a class wanted with probability 0 is pushed down only as far as it still counts.
-
-The first step with each Jacobian also goes part of the way back to the source, p = b (x₀ - x), and
-Jᵀλ makes up for what that does to the output: so the whole change stays near the smallest.
+with r the log-ratios of the classes to the most wanted one, J their Jacobian, and ℓ the KL
+divergence to the target with a part that counts in nats (`ratio_loss`). The solution is a
+combination of the rows, Δ = Jᵀλ, so that a few numbers are searched for, not the pixels.
 
 A Jacobian costs a backward pass a row, a trial step one forward pass: so every Jacobian serves
-several trials, corrected after each by what it failed to predict (Broyden, 1965).
+several trials, corrected after each by what it failed to predict (Broyden, 1965). It also changes
+quickly from image to image, so that half of it is what the one before had become. And while classes
+wanted with 0 are still far above, the first trial moves on as the last step did, p = β (x - x'),
+with Jᵀλ making up for what that does to the output.
 
 An image is a vector [D] in [0, 1] here; M is the number of log-ratios; changes are measured in L2,
 or in a norm that makes fine detail dear.
@@ -29,22 +29,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from outgen_jax.synthesis import linearized, pixels
+from outgen_jax.synthesis import linearized, partial, pixels, ratio_loss
 from outgen_jax.synthesis.solver import Network, Solver
 
-STEPS = 30
-TRIALS = 6
+STEPS = 40
+TRIALS = 4
 CLASSES = linearized.CLASSES
 
-# Newton steps on λ, each of which moves no log-ratio by more than the second constant.
-_MULTIPLIER_STEPS = 12
-_MAX_CHANGE = 2.0
 # Rounds in which pixels that would leave the box are held at its sides.
 _ACTIVE_SET_ROUNDS = 3
 # L2 norm of a first step on an image of D pixels, over √D: 0.2 for 32×32×3.
 _FIRST_RADIUS = 0.0036
-# How far a step goes back to the source at most: b, and over the radius.
-_MAX_RETURN = 0.5
+# Share of the last Jacobian in the next, and β while a class of target 0 is this many nats too high.
+_MEMORY = 0.5
+_MOMENTUM = 0.8
+_FAR = 1.0
 _MIN_RADIUS = 1e-4
 
 
@@ -53,6 +52,8 @@ class NewtonState(NamedTuple):
 
     image: jax.Array  # [H, W, C]
     source: jax.Array  # [H, W, C]
+    step: jax.Array  # [H, W, C], the last
+    rows: jax.Array  # [M, D], the last Jacobian, corrected; zeros at first
     radius: jax.Array  # [], L2 norm of a step
 
 
@@ -84,14 +85,15 @@ def gauss_newton(
 ) -> Solver:
     """Moves an image onto its target by Gauss–Newton steps; see the module for the equations.
 
-    Every step that is taken lowers the KL divergence; how far the linear model is trusted is each
-    image's own. With a `tolerance`, `synthesize` stops most images long before `steps`.
+    Every step that is taken lowers the loss; how far the linear model is trusted is each image's
+    own. With a `tolerance`, `synthesize` stops most images long before `steps`.
 
     Args:
       steps: Jacobians at most.
       trials: steps tried with each, a forward pass of the network apiece.
       classes: of a network with more, those of largest target are steered each by itself and the
-        others as one; a Jacobian costs a backward pass a class.
+        others as one; a Jacobian costs a backward pass a class. For partial targets: the number
+        that is named.
       mask: [H, W] or [H, W, C], the same for all images: only pixels that are not 0 here change.
         Keep the solver: one with a mask, built anew, compiles anew.
       max_change: no pixel moves further than this from its source (L∞).
@@ -141,8 +143,15 @@ def _build(
     lowpass_radius: float | None,
     mask: np.ndarray | None,
 ) -> Solver:
-    def init(image: jax.Array) -> NewtonState:
-        return NewtonState(image, image, jnp.float32(_FIRST_RADIUS * image.size**0.5))
+    def init(image: jax.Array, target: jax.Array) -> NewtonState:
+        rows = linearized.num_ratios(len(target), num_classes)
+        return NewtonState(
+            image=image,
+            source=image,
+            step=jnp.zeros_like(image),
+            rows=jnp.zeros((rows, image.size)),
+            radius=jnp.float32(_FIRST_RADIUS * image.size**0.5),
+        )
 
     def limits(source: jax.Array) -> _Limits:
         reach = 1.0 if max_change is None else max_change
@@ -161,50 +170,31 @@ def _build(
         network: Network, state: NewtonState, target: jax.Array
     ) -> tuple[NewtonState, jax.Array]:
         classes = linearized.leading_classes(target, num_classes)
-        wanted, shape = linearized.group(target, classes), state.image.shape
+        shape = state.image.shape
 
         def flat(image: jax.Array) -> jax.Array:
             return network(image.reshape(shape))
 
         logits, ratios, rows = linearized.jacobian(flat, state.image.ravel(), classes)
+        wanted = linearized.group(partial.complete(target, logits), classes)
+        memory = jnp.where((state.rows == 0).all(), 0, _MEMORY)
+        onward = jnp.where(_is_far(wanted, ratios), _MOMENTUM, 0) * state.step.ravel()
+
+        def once(trial: _Trial, index: jax.Array) -> tuple[_Trial, None]:
+            given = jnp.where(index == 0, onward, 0)
+            return _try(ratios_of, trial, wanted, limits(state.source), given), None
 
         def ratios_of(image: jax.Array) -> jax.Array:
             return linearized.log_ratios(flat(image), classes)
 
-        def once(trial: _Trial, index: jax.Array) -> tuple[_Trial, None]:
-            back = jnp.where(index == 0, _way_back(trial, state.source.ravel()), 0)
-            return _try(ratios_of, trial, wanted, limits(state.source), back), None
-
-        start = _Trial(state.image.ravel(), ratios, rows, state.radius)
+        averaged = memory * state.rows + (1 - memory) * rows
+        start = _Trial(state.image.ravel(), ratios, averaged, state.radius)
         end, _ = jax.lax.scan(once, start, jnp.arange(trials))
-        return NewtonState(end.image.reshape(shape), state.source, end.radius), logits
+        image = end.image.reshape(shape)
+        step = image - state.image
+        return NewtonState(image, state.source, step, end.rows, end.radius), logits
 
     return Solver(init, update, lambda state: state.image, steps)
-
-
-def multipliers(
-    offset: jax.Array, gram: jax.Array, target: jax.Array, damping: jax.Array
-) -> jax.Array:
-    r"""The λ [M] of the step Δ = Jᵀλ, by Newton's method.
-
-    .. math:: μ λ + softmax(d + J Jᵀ λ) - q = 0
-
-    Args:
-      offset: d [M], the log-ratios where λ = 0.
-      gram: J Jᵀ [M, M].
-      target: q [M], without the first class.
-      damping: μ > 0.
-    """
-
-    def newton(_: int, multiplier: jax.Array) -> jax.Array:
-        probs = linearized.probabilities(offset + gram @ multiplier)[1:]
-        residual = damping * multiplier + probs - target
-        curvature = probs[:, None] * gram - jnp.outer(probs, probs @ gram)
-        step = jnp.linalg.solve(curvature + damping * jnp.eye(len(offset)), -residual)
-        change = jnp.abs(gram @ step).max()
-        return multiplier + step * jnp.minimum(1, _MAX_CHANGE / jnp.maximum(change, 1e-30))
-
-    return jax.lax.fori_loop(0, _MULTIPLIER_STEPS, newton, jnp.zeros_like(offset))
 
 
 def bounded_step(
@@ -214,21 +204,21 @@ def bounded_step(
     target: jax.Array,
     damping: jax.Array,
     limits: _Limits,
-    back: jax.Array,
+    given: jax.Array,
 ) -> jax.Array:
     """The change Δ = p + Jᵀλ [D] of an image [D], with image + Δ within the limits.
 
-    `back` is p [D]. Pixels that would leave are held at the side they meet, and the others asked
-    again.
+    `given` is p [D], `offset` the log-ratios of the image [M], `target` q [M + 1]. Pixels that would
+    leave are held at the side they meet, and the others asked again.
     """
     low, high = limits.low - image, limits.high - image
     held, step = high <= low, jnp.zeros_like(image)
     for _ in range(_ACTIVE_SET_ROUNDS):
-        given = jnp.where(held, step, back)
+        fixed = jnp.where(held, step, given)
         free = jnp.where(held, 0, rows)
         ways = jnp.where(held, 0, jax.vmap(limits.smooth)(free))
-        multiplier = multipliers(offset + rows @ given, free @ ways.T, target, damping)
-        step = given + multiplier @ ways
+        multiplier = ratio_loss.multipliers(offset + rows @ fixed, free @ ways.T, target, damping)
+        step = fixed + multiplier @ ways
         held |= (step < low) | (step > high)
         step = jnp.clip(step, low, high)
     return step
@@ -247,24 +237,22 @@ def _try(
     trial: _Trial,
     wanted: jax.Array,
     limits: _Limits,
-    back: jax.Array,
+    given: jax.Array,
 ) -> _Trial:
     """One step of one image, taken if it lowers the loss; rows and radius learn either way."""
     image, ratios, rows, radius = trial
-    slope = (linearized.probabilities(ratios) - wanted)[1:] @ rows
+    slope = ratio_loss.slope(wanted, ratios) @ rows
     # With this damping Jᵀλ is no longer than the radius, and not held back near the target.
     steepness = jnp.sqrt(jnp.maximum(slope @ limits.smooth(slope), 0))
     damping = jnp.maximum(steepness / radius, 1e-10)
-    step = bounded_step(image, ratios, rows, wanted[1:], damping, limits, back)
+    step = bounded_step(image, ratios, rows, wanted, damping, limits, given)
     moved = jnp.clip(image + step, limits.low, limits.high)
     step = moved - image
     foretold, found = ratios + rows @ step, ratios_of(moved)
 
-    loss = linearized.divergence(wanted, ratios)
-    gain, foretold_gain = (
-        loss - linearized.divergence(wanted, found),
-        loss - linearized.divergence(wanted, foretold),
-    )
+    loss = ratio_loss.loss(wanted, ratios)
+    gain = loss - ratio_loss.loss(wanted, found)
+    foretold_gain = loss - ratio_loss.loss(wanted, foretold)
     better = gain > 0
     return _Trial(
         jnp.where(better, moved, image),
@@ -274,8 +262,7 @@ def _try(
     )
 
 
-def _way_back(trial: _Trial, source: jax.Array) -> jax.Array:
-    """Towards the source, by at most half of what is left and of the radius: [D]."""
-    whole = source - trial.image
-    length = jnp.maximum(jnp.linalg.norm(whole), 1e-30)
-    return whole * jnp.minimum(_MAX_RETURN, _MAX_RETURN * trial.radius / length)
+def _is_far(wanted: jax.Array, ratios: jax.Array) -> jax.Array:
+    """Whether a class wanted with 0 has much more: [] bool."""
+    errors = ratio_loss.log_errors(wanted, ratios)
+    return jnp.where(wanted[1:] < ratio_loss.FLOOR, errors, 0).max(initial=0) > _FAR

@@ -21,7 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from outgen_jax.metrics import classification
-from outgen_jax.synthesis import linearized, pixels, predict
+from outgen_jax.synthesis import linearized, partial, pixels, predict
 from outgen_jax.synthesis import targets as target_rows
 from outgen_jax.synthesis.predict import ApplyFn
 from outgen_jax.synthesis.solver import Network
@@ -58,7 +58,7 @@ def quantize(
       apply_fn: (variables, images [B, H, W, C] float32 in [0, 1]) -> logits [B, K], as in `synthesize`.
       variables: any pytree.
       images: [B, H, W, C] on their targets, float32 in [0, 1] or uint8; the closer, the better.
-      targets: [B, K], or [K] for all images: probabilities.
+      targets: [B, K], or [K] for all images: probabilities, as in `synthesize`.
       rounds: Jacobians at most.
       tolerance: total variation at which an image is done.
       classes: so many of largest target are minded each by itself and the others as one, as in
@@ -110,8 +110,9 @@ def quantize(
 
 def _num_wanted(targets: np.ndarray) -> int:
     """Classes to mind in every image of targets [B, K]."""
-    few = targets.shape[-1] <= linearized.CLASSES
-    return targets.shape[-1] if few else min(linearized.CLASSES, int((targets > 0).sum(-1).max()))
+    num_classes = targets.shape[-1]
+    named = partial.num_named(targets)
+    return num_classes if num_classes <= linearized.CLASSES else min(linearized.CLASSES, named)
 
 
 def greedy_picks(
@@ -167,12 +168,12 @@ def _round(
     def one(state: _Levels, target: jax.Array) -> _Levels:
         shape = state.levels.shape
         classes = linearized.leading_classes(target, count)
-        _, ratios, rows = linearized.jacobian(
+        logits, ratios, rows = linearized.jacobian(
             lambda levels: network(levels.reshape(shape) / 255), state.levels.ravel(), classes
         )
         probs = linearized.probabilities(ratios)
         effects = linearized.probability_rows(probs, rows)
-        error = linearized.group(target, classes) - probs
+        error = linearized.group(partial.complete(target, logits), classes) - probs
         levels = greedy_picks(state.levels.ravel(), effects, error, state.picks).reshape(shape)
         distance = _distance(network, levels, target)
         better = (distance < state.distance) & (state.distance > tolerance)
@@ -186,4 +187,6 @@ def _round(
 
 
 def _distance(network: Network, levels: jax.Array, target: jax.Array) -> jax.Array:
-    return classification.total_variation(jax.nn.softmax(network(levels / 255)), target)
+    logits = network(levels / 255)
+    wanted = partial.complete(target, logits)
+    return classification.total_variation(jax.nn.softmax(logits), wanted)

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from outgen_jax.data import records, rows
 from outgen_jax.metrics import classification
-from outgen_jax.synthesis import pixels, quantize, slots
+from outgen_jax.synthesis import partial, pixels, quantize, slots
 from outgen_jax.synthesis import targets as target_rows
 from outgen_jax.synthesis.predict import ApplyFn
 from outgen_jax.synthesis.solver import Solver
@@ -131,7 +131,9 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[int], object]) -> 
         rounded = _rounded(job, ended.images[chosen], inputs.targets[chosen])
         images[chosen] = rounded
         probs[chosen] = slots.probabilities(job.apply_fn, job.mesh, job.variables, rounded)
-    distance = classification.total_variation(probs, inputs.targets)
+    with np.errstate(divide="ignore"):
+        targets = partial.complete(inputs.targets, np.log(probs))
+    distance = classification.total_variation(probs, targets)
     return Outputs(
         images, probs, np.asarray(distance), ended.steps[:count], ended.converged[:count]
     )

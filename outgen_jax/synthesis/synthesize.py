@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from outgen_jax.metrics import classification
-from outgen_jax.synthesis import batch, predict, presets
+from outgen_jax.synthesis import batch, partial, predict, presets
 from outgen_jax.synthesis import targets as target_rows
 from outgen_jax.synthesis.predict import ApplyFn
 from outgen_jax.synthesis.solver import Solver
@@ -61,7 +61,8 @@ def synthesize(
         mode, mappable with `jax.vmap`.
       variables: any pytree; passed through, never closed over.
       images: [B, H, W, C], float32 in [0, 1] or uint8.
-      targets: [B, K], or [K] for all images: probabilities.
+      targets: [B, K], or [K] for all images: probabilities. Masked entries (`numpy.ma`; `rest` in target texts) are
+        free: those classes share what the others leave, in whatever proportion.
       solver: how to move an image; None: paper A's SGD, `gradient_descent(optax.sgd(0.05), weight_decay=5e-4,
         steps=100)`. Keep the solver between calls: one built anew compiles anew.
       tolerance: an image stops once its total variation to the target is at most this; None: only
@@ -164,7 +165,8 @@ def _store(
     result.images[rows] = done.best_image[:count]
     result.probs[rows] = jax.nn.softmax(done.best_logits[:count])
     result.kl[rows] = done.best_kl[:count]
-    distance = classification.total_variation(result.probs[rows], targets[rows])
+    wanted = partial.complete(targets[rows], done.best_logits[:count])
+    distance = classification.total_variation(result.probs[rows], wanted)
     result.total_variation[rows] = distance
     result.steps[rows] = done.steps[:count]
     result.finite[rows] = done.finite[:count]

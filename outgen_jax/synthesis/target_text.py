@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 
 from outgen_jax.synthesis.target_draws import ImageIds, distinct_classes, id_texts
 
-WORDS = ("true", "top", "runnerup", "random", "uniform")
+WORDS = ("true", "top", "runnerup", "random", "uniform", "rest")
+DRAWN_OR_SHARED = ("random", "uniform", "rest")
 SUM_TOLERANCE = 1.001e-3  # a hair over 1e-3, so that three times 0.333 passes
 LISTED = 10  # names that a message quotes before it cuts the list short
 
@@ -134,9 +135,9 @@ def _checked_probs(probs: np.ndarray, classes: int, where: str) -> np.ndarray:
 
 
 def target_rows(text: str, context: Context) -> np.ndarray:
-    """The targets that the text asks for, float32 [n, K]."""
+    """The targets that the text asks for, float32 [n, K]; masked where it has `rest`."""
     terms = _terms(text, context.where)
-    fixed = [(name, weight) for name, weight in terms if name not in ("random", "uniform")]
+    fixed = [(name, weight) for name, weight in terms if name not in DRAWN_OR_SHARED]
     drawn = [weight for name, weight in terms if name == "random"]
     spread = sum(weight for name, weight in terms if name == "uniform")
     # `top` changes what `runnerup` means: together they are the first two choices, never one class.
@@ -156,7 +157,16 @@ def target_rows(text: str, context: Context) -> np.ndarray:
     rows = np.full(shape, spread / context.num_classes, np.float32)
     for indices, weight in zip(classes, [*(w for _, w in fixed), *drawn], strict=True):
         rows[images, indices] += np.float32(weight)
-    return rows
+    if "rest" not in dict(terms):
+        return rows
+    if spread:
+        raise ValueError(
+            f"{context.where}: 'uniform' names every class and leaves none for 'rest'. Write one of them"
+        )
+    free = np.ones(shape, bool)
+    for indices in classes:
+        free[images, indices] = False
+    return np.ma.masked_array(rows, free)
 
 
 def _terms(text: str, where: str) -> list[tuple[str, float]]:

@@ -15,6 +15,8 @@ out: `uniform`. A name is one of these words, otherwise a class:
               or the text also names `top`
     random    a class drawn per image: never the true one, one named in the text or another `random`
     uniform   every class alike
+    rest      all classes not named, in whatever proportion: they are free, and masked in what comes
+              back (`numpy.ma`)
 
 A class is matched by its exact name, then as an index, then without regard to case. One that shares
 its name with a word above or with another class, or whose name holds a comma or '=', is reached by
@@ -43,13 +45,14 @@ from outgen_jax.synthesis.target_text import (
 def validate(
     targets: ArrayLike, *, num_images: int, num_classes: int, caller: str = "targets.validate"
 ) -> np.ndarray:
-    """Check wanted distributions and return them as a fresh float32 [B, K] array.
+    """Check wanted distributions and return them as a fresh float32 [B, K] array, NaN where masked.
 
     Rows that sum to 1 within 1e-3 pass and are divided by their sum, so that targets typed with a
     few decimals or kept in a short float format end up exact to float32.
 
     Args:
-        targets: probabilities [B, K], or [K] for every image alike.
+        targets: probabilities [B, K], or [K] for every image alike. Masked entries (`numpy.ma`)
+            are free: those classes share what the others of the row leave.
         num_images: B.
         num_classes: K.
         caller: the function that the error messages name.
@@ -59,7 +62,7 @@ def validate(
             that does not sum to 1.
     """
     try:
-        rows = np.asarray(targets, dtype=np.float64)
+        rows = np.ma.asarray(targets, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{caller}: targets must be an array of numbers ({error}). "
@@ -71,7 +74,9 @@ def validate(
             f"for {num_images} images and {num_classes} classes; they have {list(rows.shape)}. "
             "Give one row per image, in the classifier's order of classes"
         )
-    normalised = _normalised(np.atleast_2d(rows), caller)
+    free = np.atleast_2d(np.ma.getmaskarray(rows))
+    normalised = _normalised(np.atleast_2d(rows.filled(0)), caller, free=free)
+    normalised[free] = np.nan
     return np.tile(normalised, (num_images, 1)) if rows.ndim == 1 else normalised
 
 
@@ -99,7 +104,7 @@ def parse(
         source_probs: [B, K] the classifier's output on the source images, for `top` and `runnerup`.
 
     Returns:
-        float32 [B, K], rows summing to 1.
+        float32 [B, K], rows summing to 1; a masked array where the text has `rest`.
 
     Raises:
         ValueError: text outside the grammar, an unknown class, arguments that are missing or
@@ -137,7 +142,7 @@ def from_csv(
     column, and empty cells, are 0. Blank rows are skipped. The other arguments are `parse`'s.
 
     Returns:
-        float32 [B, K] in the order of the images, rows summing to 1.
+        float32 [B, K] in the order of the images, rows summing to 1; masked where a text has `rest`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -212,8 +217,16 @@ def dirichlet(
     return targets
 
 
-def _normalised(rows: np.ndarray, caller: str, numbers: Sequence[int] | None = None) -> np.ndarray:
-    """The float64 rows [n, K] over their sums, as float32; messages call the rows by `numbers`."""
+def _normalised(
+    rows: np.ndarray,
+    caller: str,
+    numbers: Sequence[int] | None = None,
+    free: np.ndarray | None = None,
+) -> np.ndarray:
+    """The float64 rows [n, K] over their sums, as float32; messages call the rows by `numbers`.
+
+    Rows with `free` entries [n, K] bool, which are 0, may sum to less than 1 and stay as they are.
+    """
     names = range(len(rows)) if numbers is None else numbers
     for wrong, expected in ((~np.isfinite(rows), "be finite"), (rows < 0, "not be negative")):
         if wrong.any():
@@ -223,13 +236,21 @@ def _normalised(rows: np.ndarray, caller: str, numbers: Sequence[int] | None = N
                 f"for class {column}. Give probabilities, not logits"
             )
     sums = rows.sum(axis=1)
-    off = np.flatnonzero(np.abs(sums - 1) > SUM_TOLERANCE)
+    partial_rows = np.zeros(len(rows), bool) if free is None else free.any(axis=1)
+    over = np.flatnonzero(partial_rows & (sums > 1 + SUM_TOLERANCE))
+    if over.size:
+        raise ValueError(
+            f"{caller}: targets with free classes must not sum to more than 1; row "
+            f"{names[over[0]]} sums to {sums[over[0]]:.6g}. Leave something for them"
+        )
+    off = np.flatnonzero(~partial_rows & (np.abs(sums - 1) > SUM_TOLERANCE))
     if off.size:
         raise ValueError(
             f"{caller}: targets must sum to 1 per row; row {names[off[0]]} sums to "
             f"{sums[off[0]]:.6g}. Normalise them or use og.targets.parse"
         )
-    normalised: np.ndarray = (rows / sums[:, None]).astype(np.float32)
+    divisors = np.where(partial_rows, np.maximum(sums, 1), sums)
+    normalised: np.ndarray = (rows / divisors[:, None]).astype(np.float32)
     return normalised
 
 
@@ -238,11 +259,11 @@ def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
     images_of: defaultdict[str, list[int]] = defaultdict(list)
     for image, record in enumerate(records):
         images_of[record.cells[0]].append(image)
-    targets = np.empty((len(records), context.num_classes), np.float32)
+    targets = np.ma.empty((len(records), context.num_classes), np.float32)
     for text, images in images_of.items():
         row = min(records[image].number for image in images)
         targets[images] = target_rows(text, context.take(images, f"{context.where}: row {row}"))
-    return targets
+    return targets if np.ma.is_masked(targets) else targets.data
 
 
 def _class_columns(

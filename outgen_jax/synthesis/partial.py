@@ -1,0 +1,33 @@
+"""Partial targets: some classes are named, the others share what these leave as they like.
+
+The entries of free classes are NaN, in targets [..., K] that `targets.validate` has passed.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def complete(target: ArrayLike, logits: ArrayLike) -> jax.Array:
+    """The full target nearest to an output: free classes share the remainder in its proportions.
+
+    For the divergences used here (KL, total variation) and their gradients in the logits, an output
+    is then as far from the completed target as, with all free classes taken as one, from the named.
+
+    Args:
+      target: [..., K], NaN where a class is free.
+      logits: [..., K].
+    """
+    target, logits = jnp.asarray(target), jnp.asarray(logits, jnp.float32)
+    free = jnp.isnan(target)
+    remainder = jnp.maximum(1 - jnp.nansum(target, axis=-1, keepdims=True), 0)
+    shares = jax.nn.softmax(jnp.where(free, logits, jnp.finfo(logits.dtype).min), axis=-1)
+    return jnp.where(free, remainder * shares, target)
+
+
+def num_named(targets: np.ndarray) -> int:
+    """How many classes the targets [B, K] steer, at most: those named, or wanted at all in full ones."""
+    free = np.isnan(targets)
+    counted = np.where(free.any(-1, keepdims=True), ~free, targets > 0)
+    return max(1, int(counted.sum(-1).max()))
