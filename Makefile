@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/python experiments/synthesize.py --out=demo --overwrite
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist=loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -1,17 +1,17 @@
-"""What becomes of the sides' measurements: whether to believe them, and the table."""
+"""The sides of a benchmark against each other: whose numbers to believe, their turns, and the table."""
 
+import contextlib
 import statistics
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from alternation import Worker
+from alternation import Worker, alternate
 from problem import Problem, flops_per_update
 
 REFERENCE = "outgen_jax"
 _COLUMNS = (
-    "image-updates/s",
     "× PyTorch's best",
     "ms/update",
     "GFLOP/s",
@@ -20,6 +20,55 @@ _COLUMNS = (
     "MiB: RSS growth, own",
     "agrees to",
 )
+
+
+class Turn(NamedTuple):
+    """Updates of the two calls whose difference is timed."""
+
+    long: int
+    short: int
+    compared: int | None = None  # before the results are compared; None: as many as `short`
+
+
+def measure(
+    problem: Problem,
+    chosen: Mapping[str, tuple[str, dict[str, Any]]],
+    turn: Turn,
+    *,
+    rounds: int,
+    start: np.ndarray,
+) -> dict[str, dict[str, Any]]:
+    """All sides of one problem in turns -> by name: what was measured, or why it failed.
+
+    Args:
+      problem: what they solve.
+      chosen: by name: the function that makes the side, and its options; `REFERENCE` first.
+      turn: what is timed.
+      rounds: turns of each side.
+      start: what `images(0)` would be, to judge the sides by how far they came.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    compared = turn.short if turn.compared is None else turn.compared
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        reference = None
+        for name, (factory, options) in chosen.items():
+            print(f"  starting {name}", flush=True)
+            workers[name] = worker = Worker(factory, problem, **options)
+            stack.callback(worker.close)
+            compile_seconds = worker.call("prepare", turn.long, turn.short)
+            images = worker.call("images", compared)
+            reference = images if name == REFERENCE else reference
+            found[name] = {
+                "device": worker.call("device"),
+                "compile_seconds": compile_seconds,
+                "difference": judge(worker, images, reference, start, tolerance(options)),
+            }
+        seconds = alternate(workers, rounds, "seconds", turn.long, turn.short)
+        for name, worker in workers.items():
+            found[name] |= {"seconds_per_update": seconds[name], "memory": worker.call("memory")}
+            found[name]["failure"] = worker.failure
+    return found
 
 
 def tolerance(options: Mapping[str, Any]) -> float:
@@ -51,9 +100,17 @@ def judge(
 
 
 def rows(
-    found: Mapping[str, Mapping[str, Any]], problem: Problem, peak_tflops: float | None
+    found: Mapping[str, Mapping[str, Any]],
+    problem: Problem,
+    peak_tflops: float | None,
+    *,
+    rate: str = "image-updates/s",
+    flops: Callable[[float], int] = flops_per_update,
 ) -> list[dict[str, str]]:
-    """What the table shows of each side; rates from the median of the rounds."""
+    """What the table shows of each side; rates from the median of the rounds.
+
+    `rate` is what images by the second are called, `flops` those of one image at a width.
+    """
     seconds = {
         name: statistics.median(side["seconds_per_update"])
         for name, side in found.items()
@@ -63,19 +120,23 @@ def rows(
     shown = []
     for name, side in found.items():
         if name not in seconds:
-            values = [*[""] * (len(_COLUMNS) - 1), side["failure"] or "failed: no turns"]
+            values = [*[""] * len(_COLUMNS), side["failure"] or "failed: no turns"]
         else:
-            speed = _speed(seconds[name], best, problem, peak_tflops)
+            speed = _speed(seconds[name], best, problem, peak_tflops, flops)
             values = [*speed, *_cost(side)]
-        shown.append({"side": name, **dict(zip(_COLUMNS, values, strict=True))})
+        shown.append({"side": name, **dict(zip((rate, *_COLUMNS), values, strict=True))})
     return shown
 
 
 def _speed(
-    seconds: float, best: float | None, problem: Problem, peak_tflops: float | None
+    seconds: float,
+    best: float | None,
+    problem: Problem,
+    peak_tflops: float | None,
+    flops_of: Callable[[float], int],
 ) -> list[str]:
     rate = problem.batch_size / seconds
-    flops = rate * flops_per_update(problem.width)
+    flops = rate * flops_of(problem.width)
     return [
         f"{rate:,.1f}",
         f"{best / seconds:.2f}" if best else "",

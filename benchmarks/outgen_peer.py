@@ -42,12 +42,17 @@ def outgen(problem: Problem, *, dtype: str = "float32", cache: bool = False) -> 
 
 def network(problem: Problem, dtype: str) -> tuple[ApplyFn, Any]:
     """`apply_fn, variables` of VGG16 with the problem's weights; the computation is in `dtype`."""
+    return og.models.from_nnx(build(problem, dtype))
+
+
+def build(problem: Problem, dtype: str) -> og.models.VGG16:
+    """VGG16 with the problem's weights."""
     model = nnx.eval_shape(
         lambda: og.models.VGG16(CLASSES, problem.width, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
     )
     model.dropout = nnx.Dropout(model.dropout.rate, rngs=nnx.Rngs(0))
     _set_weights(model, problem.weights())
-    return og.models.from_nnx(model)
+    return model
 
 
 def _set_weights(model: og.models.VGG16, weights: Weights) -> None:

@@ -19,13 +19,13 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 from absl import flags
-from alternation import Worker, alternate, table, threads
-from comparison import REFERENCE, judge, rows, tolerance
+from alternation import Worker, table, threads
+from comparison import REFERENCE, Turn, measure, rows
 from problem import Problem
 
 from outgen_jax import files, runs
@@ -40,13 +40,6 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10 for that; random ima
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and targets.", 0)
 _OUT = flags.DEFINE_string("out", "benchmarks/results/synthesis", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
-
-
-class Turn(NamedTuple):
-    """Updates of the two calls whose difference is timed."""
-
-    long: int
-    short: int  # also before the images are compared
 
 
 def sides(on_cpu: bool) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -73,31 +66,6 @@ def turn(on_cpu: bool) -> Turn:
     # Off the CPU `og.synthesize` compiles 25 updates as one call.
     short, timed = (1, 3) if on_cpu else (25, 200)
     return Turn(short + (_UPDATES.value or timed), short)
-
-
-def measure(problem: Problem, chosen: Mapping[str, Any], turn: Turn) -> dict[str, dict[str, Any]]:
-    """All sides at one batch size -> by name: what was measured, or why it failed."""
-    found: dict[str, dict[str, Any]] = {}
-    with contextlib.ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        start, reference = problem.images(), None
-        for name, (factory, options) in chosen.items():
-            print(f"  starting {name}", flush=True)
-            workers[name] = worker = Worker(factory, problem, **options)
-            stack.callback(worker.close)
-            compile_seconds = worker.call("prepare", *turn)
-            images = worker.call("images", turn.short)
-            reference = images if name == REFERENCE else reference
-            found[name] = {
-                "device": worker.call("device"),
-                "compile_seconds": compile_seconds,
-                "difference": judge(worker, images, reference, start, tolerance(options)),
-            }
-        seconds = alternate(workers, _ROUNDS.value, "seconds", *turn)
-        for name, worker in workers.items():
-            found[name] |= {"seconds_per_update": seconds[name], "memory": worker.call("memory")}
-            found[name]["failure"] = worker.failure
-    return found
 
 
 def vmap_ratio(problem: Problem) -> dict[str, Any]:
@@ -157,7 +125,10 @@ def main(argv: list[str]) -> None:
     tables: list[str] = []
     for size in batch_sizes:
         problem = Problem(_WIDTH.value, size, _SEED.value)
-        results["batches"][size] = found = measure(problem, sides(on_cpu), turn(on_cpu))
+        found = measure(
+            problem, sides(on_cpu), turn(on_cpu), rounds=_ROUNDS.value, start=problem.images()
+        )
+        results["batches"][size] = found
         tables.append(f"Batch of {size}:\n\n{table(rows(found, problem, _PEAK.value))}\n")
         print(tables[-1], flush=True)
         run.write_results(results)

@@ -37,7 +37,12 @@ class Normalize(nn.Module):
 
 
 def network(problem: Problem, device: torch.device, layout: torch.memory_format) -> nn.Module:
-    """VGG16 with the problem's weights: images [B, 3, H, W] in [0, 1] -> logits."""
+    """VGG16 with the problem's weights, frozen: images [B, 3, H, W] in [0, 1] -> logits."""
+    return trainable(problem, device, layout).eval().requires_grad_(False)
+
+
+def trainable(problem: Problem, device: torch.device, layout: torch.memory_format) -> nn.Module:
+    """The same network in training mode."""
     weights = problem.weights()
     modules: list[nn.Module] = [Normalize()]
     for block in weights.blocks:
@@ -53,7 +58,7 @@ def network(problem: Problem, device: torch.device, layout: torch.memory_format)
     head = nn.Linear(*weights.kernel.shape)
     _set(head, weight=weights.kernel.T, bias=weights.bias)
     modules += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), head]
-    model = nn.Sequential(*modules).eval().requires_grad_(False).to(device)
+    model = nn.Sequential(*modules).to(device)
     return model.to(memory_format=layout)  # type: ignore[call-overload]  # PyTorch's stubs lack it
 
 

@@ -208,6 +208,29 @@ def test_convolutions_agree(torch_peers):
             np.testing.assert_allclose(pytorch.output(name), reference, atol=1e-4, err_msg=name)
 
 
+def test_pytorch_trains_as_the_package_does(torch_peers, five_layers):
+    sides, problem = (importlib.import_module(n) for n in ("training_sides", "problem"))
+    small = problem.Problem(width=1 / 16, batch_size=6)
+    start = sides.kernels(small)
+    ours = sides.outgen(small)
+    trained = ours.images(2)
+    for options in ({}, {"channels_last": True}):
+        theirs = sides.pytorch(small, **options).images(2)
+        moved = np.linalg.norm(trained - start)
+        assert np.linalg.norm(theirs - trained) < 1e-3 * moved
+    # Momentum and decay of the kernels are in it: without them the second update would go another way.
+    assert moved > 0.1
+    assert ours.seconds(2, 1) != 0
+    np.testing.assert_array_equal(ours.images(2), trained)  # from the start, every time
+
+
+def test_flops_of_training_are_three_passes():
+    sides = importlib.import_module("training_sides")
+    assert sides.flops_per_image(1.0) == pytest.approx(
+        6 * 313.2e6 - 2 * 9 * 3 * 64 * 32**2, rel=1e-4
+    )
+
+
 @pytest.mark.slow
 def test_pieces_of_synthesis_run(small):
     outgen_peer = importlib.import_module("outgen_peer")
@@ -219,11 +242,12 @@ def test_pieces_of_synthesis_run(small):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["synthesis", "convolution"])
+@pytest.mark.parametrize("script", ["synthesis", "convolution", "training"])
 def test_scripts_print_a_table_and_write_their_numbers(script, torch_peers, tmp_path):
     options = {
         "synthesis": ["--width=0.0625", "--batch_sizes=2", "--updates=1", "--rounds=1"],
         "convolution": ["--width=0.0625", "--batch_size=16", "--rounds=1"],
+        "training": ["--width=0.0625", "--batch_sizes=4", "--updates=1", "--rounds=1"],
     }
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), f"--out={tmp_path}"]

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from outgen_jax.data import augment
-from outgen_jax.training import classifier
+from outgen_jax.training import classifier, objectives
 from outgen_jax.training.checkpoints import Checkpoints
 
 RECIPE = classifier.Recipe(epochs=3, batch_size=8, learning_rate=0.05, weight_decay=0.01)
@@ -202,6 +202,52 @@ def test_every_step_and_key_augments_anew(monkeypatch):
             with pytest.raises(StopIteration):
                 update(state._replace(step=jnp.asarray(step)), images, labels, jnp.arange(2))
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == len(keys) == 8
+
+
+def test_an_objective_sees_its_rows_and_says_what_is_learnt(monkeypatch):
+    """The augmented batch, its own key and its rows' supervision go in; its images and loss are trained on."""
+    monkeypatch.setattr(augment, "random_crop", lambda key, images, *, padding: images)
+    monkeypatch.setattr(augment, "random_flip_left_right", lambda key, images: images)
+    seen = {}
+
+    def prepare(key, state, images, given):
+        seen.update(key=key, step=state.step, images=images, given=given)
+        return 1 - images, 2 * given.labels
+
+    objective = objectives.Objective(prepare, lambda logits, wanted: logits.mean() + wanted.sum())
+    optimizer = classifier.make_optimizer(RECIPE, 100)
+    graphdef, state = classifier.create(Linear(), optimizer)
+    update = classifier.make_update(graphdef, optimizer, objective=objective)
+    images = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 3), np.uint8)
+    rows, key = np.array([4, 1]), jax.random.key(7)
+    given = objectives.Supervision(jnp.arange(6) % 3, frozen="frozen", key=key)
+    before = np.float64(state.params["kernel"][...]), np.float64(state.params["bias"][...])
+    _, metrics = update(state, jnp.asarray(images), given, jnp.asarray(rows))
+    x = images[rows] / 255
+    np.testing.assert_allclose(seen["images"], x, rtol=1e-6)
+    np.testing.assert_array_equal(seen["given"].labels, [1, 1])
+    assert seen["given"].frozen == "frozen"
+    logits = (1 - x).reshape(2, -1) @ before[0] + before[1]
+    np.testing.assert_allclose(metrics.loss, logits.mean() + 4, rtol=1e-5)
+    np.testing.assert_allclose(metrics.accuracy, (logits.argmax(1) == 1).mean())
+    # Neither the key of the step nor those of crop and flip.
+    step_key = jax.random.fold_in(key, 0)
+    others = [step_key, *jax.random.split(step_key)]
+    drawn = [tuple(jax.random.key_data(k).tolist()) for k in (seen["key"], *others)]
+    assert len(set(drawn)) == 4
+
+
+def test_update_says_what_is_missing_or_too_much():
+    optimizer = classifier.make_optimizer(RECIPE, 8)
+    graphdef, state = classifier.create(Linear(), optimizer)
+    with pytest.raises(ValueError, match="label_smoothing is the default objective's"):
+        classifier.make_update(
+            graphdef, optimizer, label_smoothing=0.1, objective=objectives.plain()
+        )
+    update = classifier.make_update(graphdef, optimizer)
+    images, labels = jnp.zeros((2, 2, 2, 3), jnp.uint8), jnp.zeros(2, jnp.int32)
+    with pytest.raises(ValueError, match="no key; give one to make_update or to the Supervision"):
+        update(state, images, labels, jnp.arange(2))
 
 
 def test_training_learns_and_inference_uses_running_statistics(training):

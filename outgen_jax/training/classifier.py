@@ -2,45 +2,29 @@
 
 The data set stays on the device as uint8 [N, H, W, C]; an update gathers its rows, crops and flips
 them and takes one step. Everything random is a function of (key, step), so that a resumed run is
-the uninterrupted one, bit for bit. What the fast CIFAR-10 trainers teach (airbench and its Muon
-variant, Jordan 2024; hlb-CIFAR10, Balsam 2023) is here: Muon or Nesterov momentum, a short warm-up,
-no weight decay on biases and normalisation. Their label smoothing is off by default: it bends the
-very output distributions that this package is about.
+the uninterrupted one, bit for bit. What the network learns from its batch is an objective's to say
+(`objectives`), how it steps the optimiser's (`classifier_recipe`).
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from optax import contrib
 
 from outgen_jax.data import augment
-
-SCHEDULES = ("cosine", "step")
-OPTIMIZERS = ("sgd", "muon")
-
-# Adam's learning rate as a share of Muon's, for what Muon does not take.
-_ADAM_SHARE = 0.1
-
-
-class Recipe(NamedTuple):
-    """How a classifier is trained, on the mean loss; the defaults of rate and decay suit "sgd".
-
-    For "muon" use 0.08 and 0.05 at a batch of 512, or 0.04 and 0.05 at 256.
-    """
-
-    epochs: int
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    schedule: str = "cosine"
+from outgen_jax.training import objectives
+from outgen_jax.training.classifier_recipe import OPTIMIZERS as OPTIMIZERS
+from outgen_jax.training.classifier_recipe import SCHEDULES as SCHEDULES
+from outgen_jax.training.classifier_recipe import Recipe as Recipe
+from outgen_jax.training.classifier_recipe import learning_rate_schedule as learning_rate_schedule
+from outgen_jax.training.classifier_recipe import make_optimizer as make_optimizer
+from outgen_jax.training.classifier_recipe import muon as muon
+from outgen_jax.training.classifier_recipe import sgd as sgd
+from outgen_jax.training.objectives import Labels, Objective, Supervision
 
 
 class TrainState(NamedTuple):
@@ -59,94 +43,8 @@ class Metrics(NamedTuple):
     accuracy: jax.Array
 
 
-Update = Callable[[TrainState, jax.Array, jax.Array, jax.Array], tuple[TrainState, Metrics]]
+Update = Callable[[TrainState, jax.Array, Labels, jax.Array], tuple[TrainState, Metrics]]
 Apply = Callable[[TrainState, jax.Array], jax.Array]
-
-
-def learning_rate_schedule(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
-    """Learning rate by update: "cosine" after a warm-up of a tenth of all updates, or "step".
-
-    "step" goes to a tenth at 50 % of all updates and again at 75 %.
-
-    Raises:
-      ValueError: an unknown schedule, or no updates at all.
-    """
-    total = recipe.epochs * steps_per_epoch
-    if total < 1:
-        raise ValueError(
-            f"learning_rate_schedule: {recipe.epochs} epochs of {steps_per_epoch} updates leave "
-            "nothing to train; use more epochs, or a batch no larger than the data set"
-        )
-    match recipe.schedule:
-        case "cosine":
-            warmup = min(max(1, total // 10), total - 1)
-            return optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, warmup, total)
-        case "step":
-            boundaries = {total // 2: 0.1, total * 3 // 4: 0.1}
-            return optax.piecewise_constant_schedule(recipe.learning_rate, boundaries)
-    raise ValueError(
-        f"learning_rate_schedule: unknown schedule {recipe.schedule!r}; use one of "
-        f"{', '.join(SCHEDULES)}"
-    )
-
-
-def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The recipe's optimiser over its learning rate schedule; see `sgd` and `muon`.
-
-    Raises:
-      ValueError: an unknown optimiser or schedule, or no updates at all.
-    """
-    schedule = learning_rate_schedule(recipe, steps_per_epoch)
-    match recipe.optimizer:
-        case "sgd":
-            return sgd(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-        case "muon":
-            return muon(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    raise ValueError(
-        f"make_optimizer: unknown optimizer {recipe.optimizer!r}; use one of "
-        f"{', '.join(OPTIMIZERS)}"
-    )
-
-
-def sgd(
-    schedule: optax.Schedule, *, momentum: float, weight_decay: float
-) -> optax.GradientTransformation:
-    """Nesterov SGD whose weight decay spares biases and normalisation (arrays of one axis)."""
-    return optax.chain(
-        optax.add_decayed_weights(
-            weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
-        ),
-        optax.sgd(schedule, momentum, nesterov=True),
-    )
-
-
-def muon(
-    schedule: optax.Schedule, *, momentum: float, weight_decay: float
-) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024) for convolutions and hidden layers, Adam for the rest.
-
-    Each kernel's momentum, as a matrix [inputs, outputs], is orthogonalised, so that all its
-    directions learn alike. The weight decay is decoupled.
-    """
-    return contrib.muon(
-        schedule,
-        beta=momentum,
-        weight_decay=weight_decay,
-        adam_learning_rate=lambda step: _ADAM_SHARE * schedule(step),
-        muon_weight_dimension_numbers=_matrix_axes,
-    )
-
-
-def _matrix_axes(params: nnx.State) -> nnx.State:
-    """Which axes of a parameter are its matrix's rows and columns; None: not for Muon."""
-
-    def axes(path: tuple[jax.tree_util.KeyEntry, ...], p: jax.Array) -> object:
-        if p.ndim < 2 or jax.tree_util.keystr(path[:1], simple=True) == "head":
-            return None
-        *inputs, output = range(p.ndim)
-        return contrib.MuonDimensionNumbers(tuple(inputs), output)
-
-    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def create(
@@ -164,39 +62,66 @@ def make_update(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     *,
-    key: jax.Array,
+    key: jax.Array | None = None,
     label_smoothing: float = 0.0,
+    objective: Objective | None = None,
 ) -> Update:
     """Makes `update(state, images, labels, rows) -> (state, metrics)`, pure, to jit or scan.
 
-    `images` [N, H, W, C] uint8 and `labels` [N] int32 are the whole data set, `rows` [B] the
-    batch's indices into it.
+    `images` [N, H, W, C] uint8 and `labels` are the whole data set, `rows` [B] the batch's indices
+    into it. `labels` are int32 [N], or a `Supervision` where the objective wants more.
+
+    Args:
+      graphdef: from `create`.
+      optimizer: from `make_optimizer`.
+      key: of all that is random; None: the `Supervision` has it, so that runs of many seeds share
+        one compiled update.
+      label_smoothing: of the default objective.
+      objective: what is learnt from a batch; None: `objectives.plain(label_smoothing)`.
+
+    Raises:
+      ValueError: an objective and a label smoothing; from the update, no key at all.
     """
+    if objective is not None and label_smoothing:
+        raise ValueError(
+            "make_update: label_smoothing is the default objective's; with another, leave it 0"
+        )
+    learnt = objectives.plain(label_smoothing) if objective is None else objective
 
     def loss_fn(
-        params: nnx.State, variables: nnx.State, images: jax.Array, labels: jax.Array
+        params: nnx.State, variables: nnx.State, images: jax.Array, wanted: Any
     ) -> tuple[jax.Array, tuple[nnx.State, jax.Array]]:
         model = nnx.merge(graphdef, params, variables, copy=True)
         logits = model(images)
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
-        return loss, (nnx.state(model, nnx.Not(nnx.Param)), logits)
+        return learnt.loss(logits, wanted), (nnx.state(model, nnx.Not(nnx.Param)), logits)
 
     def update(
-        state: TrainState, images: jax.Array, labels: jax.Array, rows: jax.Array
+        state: TrainState, images: jax.Array, labels: Labels, rows: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        crop_key, flip_key = jax.random.split(jax.random.fold_in(key, state.step))
+        supervision = labels if isinstance(labels, Supervision) else Supervision(labels)
+        step_key = jax.random.fold_in(_the_key(key, supervision), state.step)
+        crop_key, flip_key = jax.random.split(step_key)
         batch = augment.random_crop(crop_key, images[rows], padding=4)
         batch = augment.random_flip_left_right(flip_key, batch).astype(jnp.float32) / 255
+        chosen = supervision.take(rows)
+        # `split` has taken 0 and 1 of this key.
+        batch, wanted = learnt.prepare(jax.random.fold_in(step_key, 2), state, batch, chosen)
         (loss, (variables, logits)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state.variables, batch, labels[rows]
+            state.params, state.variables, batch, wanted
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        accuracy = (logits.argmax(-1) == labels[rows]).mean()
+        accuracy = (logits.argmax(-1) == chosen.labels).mean()
         return TrainState(params, variables, opt_state, state.step + 1), Metrics(loss, accuracy)
 
     return update
+
+
+def _the_key(key: jax.Array | None, supervision: Supervision) -> jax.Array:
+    found = supervision.key if key is None else key
+    if found is None:
+        raise ValueError("make_update: no key; give one to make_update or to the Supervision")
+    return found
 
 
 def epoch_rows(key: jax.Array, epoch: int, num_images: int, batch_size: int) -> np.ndarray:
@@ -216,7 +141,7 @@ def epoch_rows(key: jax.Array, epoch: int, num_images: int, batch_size: int) -> 
 
 
 def run_epoch(
-    update: Update, state: TrainState, images: jax.Array, labels: jax.Array, rows: np.ndarray
+    update: Update, state: TrainState, images: jax.Array, labels: Labels, rows: np.ndarray
 ) -> Iterator[tuple[TrainState, Metrics]]:
     """Runs `update` (see `compile_update`) over `rows` [steps, B]; yields as it goes.
 
@@ -234,7 +159,7 @@ def compile_update(update: Update) -> Update:
     """Jits `update` over a chunk of batches, `rows` [steps, B], donating the state."""
 
     def chunk(
-        state: TrainState, images: jax.Array, labels: jax.Array, rows: jax.Array
+        state: TrainState, images: jax.Array, labels: Labels, rows: jax.Array
     ) -> tuple[TrainState, Metrics]:
         if len(rows) == 1:
             state, metrics = update(state, images, labels, rows[0])

@@ -1,0 +1,56 @@
+"""What the presets of train_on_replaced.py stand for, flag by flag."""
+
+from typing import Any
+
+from outgen_jax.models import pretrained
+
+_FRACTIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
+_CONTROLS = ["smoothing", "mixup", "cutmix", "distillation"]
+PRESETS: dict[str, dict[str, Any]] = {
+    # Table A1, for a GPU.
+    "paper": {
+        "dataset": "cifar10",
+        "train_images": 0,
+        "test_images": 10_000,
+        "classifier": pretrained.SHIPPED[0],
+        "arms": ["plain", *(f"sgd:{f}" for f in _FRACTIONS)],
+        "seeds": 5,
+        "epochs": 300,
+        "batch_size": 128,
+        "width": 1.0,
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+    },
+    # About 20 minutes on 2 cores.
+    "cpu": {
+        "dataset": "cifar10",
+        "train_images": 10_000,
+        "test_images": 2_000,
+        "classifier": pretrained.SHIPPED[0],
+        "arms": [
+            *("plain", "exact:0.1", "exact:0.2", "during:0.1", "own:0.3"),
+            *_CONTROLS,
+            "plain@2",
+        ],
+        "seeds": 3,
+        "epochs": 3,
+        "batch_size": 128,
+        "width": 0.125,
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+    },
+    # Does it run? Says nothing.
+    "smoke": {
+        "dataset": "digits",
+        "train_images": 64,
+        "test_images": 32,
+        "classifier": "train",
+        "arms": ["plain", "sgd:0.5", "during:0.5"],
+        "seeds": 2,
+        "epochs": 1,
+        "batch_size": 16,
+        "width": 1 / 16,
+        "optimizer": "sgd",
+        "learning_rate": 0.05,
+    },
+}

@@ -1,0 +1,183 @@
+"""Table and figure of train_on_replaced.py, from the numbers of its finished jobs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from outgen_jax import report
+from outgen_jax.metrics import statistics
+from outgen_jax.report import canvas
+
+# Key of a job's measures: heading, factor to what is shown, digits shown.
+MEASURES = {
+    "accuracy": ("accuracy, %", 100, 2),
+    "nll": ("NLL, nats", 1, 3),
+    "ece": ("ECE, %", 100, 2),
+    "noise": ("on noise, %", 100, 1),
+    "blur": ("on blur, %", 100, 1),
+    "robust": ("under attack, %", 100, 1),
+    "agreement": ("agreement, %", 100, 1),
+    "boundary_agreement": ("at the boundary, %", 100, 1),
+}
+_FIGURE = ("accuracy", "nll", "ece", "noise", "blur", "robust")
+_BASELINE = "plain"
+
+Jobs = Sequence[Mapping[str, Any]]
+
+
+def summarise(jobs: Jobs, set_cost: Mapping[str, float]) -> dict[str, Any]:
+    """Of every arm: mean and 95 % interval of all measures over seeds, cost, tests against the plain arms.
+
+    Args:
+      jobs: what the jobs wrote.
+      set_cost: by method, seconds to generate one image before training.
+    """
+    arms: dict[str, list[Mapping[str, Any]]] = {}
+    for job in jobs:
+        arms.setdefault(job["arm"], []).append(job)
+    plain = arms.get(_BASELINE)
+    unit = _training_seconds(plain) if plain else None
+    baselines = [name for name in arms if name.split("@")[0] == _BASELINE]
+    return {
+        name: {
+            "seeds": [job["seed"] for job in found],
+            "epochs": found[0]["epochs"],
+            "measures": {key: _interval(_values(found, key)) for key in MEASURES},
+            "cost": _cost(found, set_cost, unit),
+            "against": {
+                baseline: tests
+                for baseline in baselines
+                if baseline != name and (tests := _tests(found, arms[baseline]))
+            },
+        }
+        for name, found in arms.items()
+    }
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Markdown: a row per arm, mean ± half of the 95 % interval; then the paired differences in accuracy."""
+    headings = ["arm", "seeds", "epochs", "cost", *(heading for heading, _, _ in MEASURES.values())]
+    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    for name, arm in summary.items():
+        cost = "" if arm["cost"] is None else f"{arm['cost']:.2f}"
+        cells = [name, str(len(arm["seeds"])), str(arm["epochs"]), cost]
+        cells += [_cell(arm["measures"][key], key) for key in MEASURES]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *_difference_lines(summary)]).rstrip() + "\n"
+
+
+def _difference_lines(summary: Mapping[str, Any]) -> list[str]:
+    """A row per arm and plain arm: differences of paired seeds in all measures, with their p-values."""
+    rows = [
+        (name, baseline, tests)
+        for name, arm in summary.items()
+        for baseline, tests in arm["against"].items()
+    ]
+    if not rows:
+        return []
+    headings = ["arm", "minus", *(heading for heading, _, _ in MEASURES.values())]
+    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    for name, baseline, tests in rows:
+        cells = [name, baseline]
+        for key, (_, factor, digits) in MEASURES.items():
+            test = tests[key]
+            cells.append(f"{factor * test['difference']:+.{digits}f} (p {test['p_value']:.2g})")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def figure(summary: Mapping[str, Any], jobs: Jobs) -> Figure:
+    """A panel per measure: every seed as a dot, mean and 95 % interval of every arm, a line at `plain`."""
+    names, columns = list(summary), 3
+    left, tall, wide = 1.45, 0.24 * len(names) + 0.2, 2.3
+    rows = -(-len(_FIGURE) // columns)
+    height = rows * (tall + 0.62) + 0.1
+    shown = canvas.blank_figure(left + columns * (wide + 0.2), height)
+    for index, key in enumerate(_FIGURE):
+        row, column = divmod(index, columns)
+        bottom = height - (row + 1) * (tall + 0.62) + 0.3
+        axes = canvas.place_axes(shown, left + column * (wide + 0.2), bottom, wide, tall)
+        _draw_panel(axes, key, summary, jobs)
+        if column == 0:
+            axes.set_yticks(range(len(names)), names, fontsize=8)
+    return shown
+
+
+def save(path: Any, summary: Mapping[str, Any], jobs: Jobs) -> None:
+    report.save_figure(figure(summary, jobs), path)
+
+
+def _draw_panel(axes: Axes, key: str, summary: Mapping[str, Any], jobs: Jobs) -> None:
+    heading, factor, _ = MEASURES[key]
+    for place, (name, arm) in enumerate(summary.items()):
+        found = arm["measures"][key]
+        color = canvas.INK if name.startswith(_BASELINE) else canvas.BLUE
+        seeds = [factor * job["measures"][key] for job in jobs if job["arm"] == name]
+        axes.plot(seeds, [place + 0.3] * len(seeds), ".", color=canvas.SKY, markersize=3)
+        if found["low"] is not None:
+            axes.plot([factor * found["low"], factor * found["high"]], [place] * 2, color=color)
+        axes.plot([factor * found["mean"]], [place], "o", color=color, markersize=4)
+    if _BASELINE in summary:
+        mean = factor * summary[_BASELINE]["measures"][key]["mean"]
+        axes.axvline(mean, color=canvas.GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_ylim(len(summary) - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.tick_params(labelsize=8, color=canvas.GREY, labelcolor=canvas.INK)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=canvas.FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(canvas.GREY)
+    canvas.write_text(axes, heading, (0, 1), offset=(0, 4), align=("left", "baseline"), size=9)
+
+
+def _values(jobs: Jobs, key: str) -> list[float]:
+    return [job["measures"][key] for job in jobs]
+
+
+def _interval(values: Sequence[float]) -> dict[str, float | None]:
+    """One seed has a mean and no interval."""
+    if len(values) < 2:
+        return {"mean": float(values[0]), "low": None, "high": None}
+    found = statistics.mean_interval(values)
+    return {"mean": float(found.estimate), "low": float(found.low), "high": float(found.high)}
+
+
+def _tests(jobs: Jobs, baseline: Jobs) -> dict[str, dict[str, float]]:
+    """Paired t-tests over the seeds that both have; none for fewer than two."""
+    by_seed = {job["seed"]: job for job in baseline}
+    pairs = [(job, by_seed[job["seed"]]) for job in jobs if job["seed"] in by_seed]
+    if len(pairs) < 2:
+        return {}
+    ours, theirs = zip(*pairs, strict=True)
+    found = {
+        key: statistics.paired_t_test(_values(ours, key), _values(theirs, key)) for key in MEASURES
+    }
+    # The statistic is infinite where all differences are alike, which JSON cannot say.
+    wanted = ("difference", "low", "high", "p_value")
+    return {key: {name: getattr(test, name) for name in wanted} for key, test in found.items()}
+
+
+def _cost(jobs: Jobs, set_cost: Mapping[str, float], unit: float | None) -> float | None:
+    """Seconds of training, compilation left out, and of generating the replaced images, over plain training's."""
+    if unit is None:
+        return None
+    generated = set_cost.get(jobs[0]["method"], 0.0) * jobs[0]["replaced_images"]
+    return (_training_seconds(jobs) + generated) / unit
+
+
+def _training_seconds(jobs: Jobs) -> float:
+    """Of the fastest seed: the first one may have compiled."""
+    return min(job["seconds_per_epoch"] * job["epochs"] for job in jobs)
+
+
+def _cell(found: Mapping[str, float | None], key: str) -> str:
+    _, factor, digits = MEASURES[key]
+    mean, high = found["mean"], found["high"]
+    assert mean is not None
+    text = f"{factor * mean:.{digits}f}"
+    return text if high is None else f"{text} ± {factor * (high - mean):.{digits}f}"
