@@ -1,12 +1,16 @@
 """Losses of the papers, in nats.
 
 Most are for one example: logits and distributions [K] -> []; lift them with `jax.vmap`. `replaced_data` and
-`intermediate_constraint` are the terms of a training loss: they take a batch and return its mean.
+`intermediate_constraint` with its kin are the terms of a training loss: they take a batch and return its mean.
 """
+
+import math
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
@@ -91,7 +95,7 @@ def replaced_data(
 
 
 def intermediate_constraint(
-    distorted: jax.Array, undistorted: jax.Array, *, gain: float = 100.0
+    distorted: jax.Array, undistorted: jax.Array, *, gain: ArrayLike = 100.0
 ) -> jax.Array:
     r"""Paper D's loss (the proposed row of Table D1): neurons stay on or off as they were on the clean image.
 
@@ -102,7 +106,7 @@ def intermediate_constraint(
     Args:
       distorted: pre-activations of any shape [...], of the network in training on the distorted images.
       undistorted: [...], the same neurons of the original network on the clean images.
-      gain: α, how steeply the sigmoid stands in for the step function.
+      gain: α, how steeply the sigmoid stands in for the step function; may be traced, and be learned.
 
     Returns:
       [] float32, the mean over all N neurons and images.
@@ -110,16 +114,85 @@ def intermediate_constraint(
     Raises:
       ValueError: the two shapes differ.
     """
-    if distorted.shape != undistorted.shape:
-        raise ValueError(
-            "intermediate_constraint: distorted and undistorted must have one shape; they have "
-            f"{list(distorted.shape)} and {list(undistorted.shape)}. Take the same layer of both networks"
-        )
+    _check_same_neurons("intermediate_constraint", distorted, undistorted)
     u = undistorted > 0
     logit = gain * distorted.astype(jnp.float32)
     # From the logits: in float32 the sigmoid itself rounds to 1 from 17.4 on, and log(1 − d) to −inf.
     log_d, log_not_d = jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)
     return jnp.mean(-jnp.where(u, log_d, log_not_d))
+
+
+def intermediate_mse(distorted: jax.Array, undistorted: jax.Array) -> jax.Array:
+    """Paper D's baseline (the MSE row of Table D1): the mean squared change of the same pre-activations.
+
+    Args:
+      distorted: [...], of the network in training on the distorted images.
+      undistorted: [...], of the original network on the clean images.
+
+    Returns:
+      [] float32, the mean over all neurons and images.
+
+    Raises:
+      ValueError: the two shapes differ.
+    """
+    _check_same_neurons("intermediate_mse", distorted, undistorted)
+    return jnp.mean((distorted.astype(jnp.float32) - undistorted.astype(jnp.float32)) ** 2)
+
+
+def mean_over_layers(
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    distorted: Mapping[str, jax.Array],
+    undistorted: Mapping[str, jax.Array],
+    *,
+    weights: Mapping[str, float] | None = None,
+) -> jax.Array:
+    r"""A loss of single layers over several, the weighted mean Σ w_l L_l / Σ w_l.
+
+    Args:
+      loss: of one layer's pre-activations, distorted and undistorted: `intermediate_constraint` or `intermediate_mse`.
+      distorted: layer name -> pre-activations [B, ...].
+      undistorted: of the same layers.
+      weights: layer name -> w_l; None: the layer's number of neurons, so that every neuron counts the same, which is
+        the 1/N Σ of paper D.
+
+    Raises:
+      ValueError: no layers, layers that differ between the mappings, or weights that are negative or all 0.
+    """
+    if weights is None:
+        weights = {name: math.prod(h.shape[1:]) for name, h in distorted.items()}
+    if not distorted or not distorted.keys() == undistorted.keys() == weights.keys():
+        raise ValueError(
+            "mean_over_layers: distorted, undistorted and weights must name the same layers, one at least; they name "
+            f"{', '.join(map(str, (list(distorted), list(undistorted), list(weights))))}"
+        )
+    total = sum(weights.values())
+    if min(weights.values()) < 0 or not total > 0:
+        raise ValueError(
+            f"mean_over_layers: weights must not be negative, nor all 0; they are {dict(weights)}. "
+            "Leave out layers that do not count"
+        )
+    layers = (weights[name] * loss(distorted[name], undistorted[name]) for name in distorted)
+    return jnp.sum(jnp.stack(list(layers))) / total
+
+
+def jensen_shannon(logits: jax.Array) -> jax.Array:
+    r"""Jensen-Shannon divergence of several views of one image: the consistency of AugMix (Hendrycks et al. 2020).
+
+    .. math:: \frac{1}{V} \sum_v D_{KL}(p_v \| m), \quad m = \frac{1}{V} \sum_v p_v
+
+    with p_v = softmax(logits_v); [V, K] -> [], from 0 to log V.
+    """
+    log_p = jax.nn.log_softmax(logits)
+    log_m = jax.nn.logsumexp(log_p, axis=0) - jnp.log(len(logits))
+    return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_m), axis=-1))
+
+
+def _check_same_neurons(caller: str, distorted: jax.Array, undistorted: jax.Array) -> None:
+    if distorted.shape != undistorted.shape:
+        raise ValueError(
+            f"{caller}: distorted and undistorted must have one shape; they have "
+            f"{list(distorted.shape)} and {list(undistorted.shape)}. Take the same layer of both networks"
+        )
 
 
 def _check_replaced_data(

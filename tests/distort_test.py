@@ -18,6 +18,7 @@ SCIPY_MODES = {
 blur = jax.jit(distort.gaussian_blur, static_argnames=("truncate", "border"))
 IMAGES = np.random.default_rng(0).uniform(0, 1, (5, 12, 10, 3)).astype(np.float32)
 SAME = IMAGES[[0] * 5]  # one image five times, for five levels at once
+KEY = jax.random.key(0)
 SCALES = {name: getattr(distort, name) for name in ("PAPER", "PAPER_32", "IMAGENET_C", "CIFAR10_C")}
 
 
@@ -188,6 +189,52 @@ def test_noise_depends_on_key_and_place_alone():
     others = images.at[1:].set(0)
     np.testing.assert_array_equal(distort.gaussian_noise(key, others, 20.0)[0], noisy[0])
     assert not np.array_equal(distort.gaussian_noise(jax.random.key(4), images, 20.0), noisy)
+
+
+# --- random levels ---
+
+
+@pytest.mark.parametrize("kinds", [("noise",), ("blur",), ("noise", "blur")])
+def test_levels_are_drawn_uniformly_clean_included(kinds):
+    scale, count = distort.PAPER_32, 4400
+    noise, blurs = (np.asarray(s) for s in distort.random_levels(KEY, count, scale, kinds=kinds))
+    assert not ((noise > 0) & (blurs > 0)).any()  # one distortion an image
+    wanted = [(s, 0) for s in scale.noise if "noise" in kinds]
+    wanted += [(0, s) for s in scale.blur if "blur" in kinds]
+    wanted.append((0, 0))
+    shares = [(np.isclose(noise, n) & np.isclose(blurs, b)).mean() for n, b in wanted]
+    np.testing.assert_allclose(sum(shares), 1)
+    p = 1 / len(wanted)
+    np.testing.assert_allclose(shares, p, atol=4 * np.sqrt(p * (1 - p) / count))
+
+
+def test_random_distortion_applies_the_levels_drawn():
+    images = jnp.asarray(np.tile(IMAGES, (4, 1, 1, 1)))
+    run = jax.jit(lambda key: distort.random_distortion(key, images, distort.PAPER_32))
+    level_key, noise_key = jax.random.split(KEY)
+    noise, blurs = distort.random_levels(level_key, len(images), distort.PAPER_32)
+    assert 0 < (noise > 0).sum() < len(images)
+    assert 0 < (blurs > 0).sum() < len(images)
+    expected = distort.gaussian_noise(noise_key, blur(images, blurs), noise)
+    np.testing.assert_allclose(run(KEY), expected, atol=1e-6)
+    clean = (noise == 0) & (blurs == 0)
+    np.testing.assert_array_equal(run(KEY)[clean], images[clean])
+    assert not np.array_equal(run(KEY), run(jax.random.key(1)))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "noise", "message"),
+    [
+        ((), (20,), r"kinds must be some of noise, blur; got \[\]"),
+        (("fog",), (20,), r"got \['fog'\]"),
+        (("noise",), (20, -1), "finite and not negative, got -1"),
+        (("noise",), (np.inf,), "finite and not negative, got inf"),
+    ],
+)
+def test_random_levels_reject(kinds, noise, message):
+    levels = distort.PAPER._replace(noise=noise)
+    with pytest.raises(ValueError, match=f"random_levels: .*{message}"):
+        distort.random_levels(KEY, 3, levels, kinds=kinds)
 
 
 # --- levels and the door ---

@@ -273,9 +273,102 @@ def test_the_intermediate_constraint_holds_at_a_million(dtype):
     np.testing.assert_array_equal(gradient, jnp.array([0, 0, 25, -25], dtype))
 
 
-def test_the_intermediate_constraint_rejects_other_neurons():
-    with pytest.raises(ValueError, match=r"one shape; they have \[4, 3\] and \[3\]\. Take"):
-        losses.intermediate_constraint(jnp.zeros((4, 3)), jnp.zeros(3))
+def test_gain_may_be_traced_and_learned():
+    rng = np.random.default_rng(3)
+    undistorted, distorted = rng.normal(size=(2, 3, 4))
+
+    def of_gain(gain):
+        return losses.intermediate_constraint(distorted.astype(np.float32), undistorted, gain=gain)
+
+    value, slope = jax.jit(jax.value_and_grad(of_gain))(2.0)
+    expected = constraint_float64(distorted, undistorted, 2.0)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    above, below = (constraint_float64(distorted, undistorted, 2 + s) for s in (1e-5, -1e-5))
+    np.testing.assert_allclose(slope, (above - below) / 2e-5, rtol=1e-4)
+
+
+@few
+@hypothesis.given(
+    hypothesis.extra.numpy.arrays(np.float32, (2, 3), elements=st.floats(-100, 100, width=32)),
+    hypothesis.extra.numpy.arrays(np.float32, (2, 3), elements=st.floats(-100, 100, width=32)),
+)
+def test_intermediate_mse_equals_float64(distorted, undistorted):
+    difference = np.float64(distorted) - np.float64(undistorted)
+    value, gradient = jax.value_and_grad(losses.intermediate_mse)(distorted, undistorted)
+    np.testing.assert_allclose(value, (difference**2).mean(), rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(gradient, difference / 3, rtol=1e-5, atol=1e-6)  # 2/N with N = 6
+
+
+def test_intermediate_mse_computes_in_float32():
+    value = losses.intermediate_mse(
+        jnp.array([300.0], jnp.float16), jnp.array([-300.0], jnp.float16)
+    )
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, 360_000)  # beyond float16
+
+
+LAYERS = {"fc1": np.float32([[0.1, -0.2, 0.3]]), "fc2": np.float32([[-0.4]])}
+ORIGINALS = {"fc2": np.float32([[1.0]]), "fc1": np.float32([[1.0, 1.0, -1.0]])}
+
+
+@pytest.mark.parametrize("loss", [losses.intermediate_constraint, losses.intermediate_mse])
+def test_every_neuron_counts_the_same_over_layers(loss):
+    together = [np.concatenate([h["fc1"], h["fc2"]], axis=1) for h in (LAYERS, ORIGINALS)]
+    value = losses.mean_over_layers(loss, LAYERS, ORIGINALS)
+    np.testing.assert_allclose(value, loss(*together), rtol=1e-6)
+
+
+def test_layers_count_by_their_weights():
+    each = [losses.intermediate_mse(LAYERS[name], ORIGINALS[name]) for name in ("fc1", "fc2")]
+    for weights in ({"fc1": 1, "fc2": 3}, {"fc1": 0.25, "fc2": 0.75}):
+        value = losses.mean_over_layers(losses.intermediate_mse, LAYERS, ORIGINALS, weights=weights)
+        np.testing.assert_allclose(value, (each[0] + 3 * each[1]) / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ours", "weights", "message"),
+    [
+        ({}, {}, "the same layers, one at least"),
+        ({"fc1": LAYERS["fc1"]}, None, r"the same layers.*\['fc1'\], \['fc2', 'fc1'\]"),
+        (LAYERS, {"fc1": 1.0}, "the same layers"),
+        (LAYERS, {"fc1": 1.0, "fc2": -1.0}, "must not be negative, nor all 0"),
+        (LAYERS, {"fc1": 0.0, "fc2": 0.0}, "must not be negative, nor all 0"),
+    ],
+)
+def test_mean_over_layers_rejects(ours, weights, message):
+    with pytest.raises(ValueError, match=f"mean_over_layers: .*{message}"):
+        losses.mean_over_layers(losses.intermediate_mse, ours, ORIGINALS, weights=weights)
+
+
+@pytest.mark.parametrize("loss", [losses.intermediate_mse, losses.intermediate_constraint])
+def test_constraints_reject_other_neurons(loss):
+    with pytest.raises(ValueError, match=rf"{loss.__name__}: .*one shape; they have \[4, 3\]"):
+        loss(jnp.zeros((4, 3)), jnp.zeros(3))
+
+
+# --- the consistency of views ---
+
+
+@few
+@hypothesis.given(
+    hypothesis.extra.numpy.arrays(np.float32, (3, 4), elements=st.floats(-30, 30, width=32))
+)
+def test_jensen_shannon_equals_float64(logits):
+    p = scipy.special.softmax(np.float64(logits), axis=1)
+    expected = scipy.stats.entropy(p.mean(0)) - scipy.stats.entropy(p, axis=1).mean()
+    value = losses.jensen_shannon(logits)
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=2e-6)
+    assert -1e-6 < value < np.log(3) + 1e-5
+
+
+def test_jensen_shannon_at_its_limits():
+    certain = 1e4 * jnp.eye(3)
+    np.testing.assert_allclose(losses.jensen_shannon(certain), np.log(3), rtol=1e-6)
+    assert np.isfinite(jax.grad(losses.jensen_shannon)(certain)).all()
+    equal = jnp.array([[1.0, 2, 3]] * 3)
+    np.testing.assert_allclose(losses.jensen_shannon(equal), 0, atol=1e-6)
+    np.testing.assert_allclose(jax.grad(losses.jensen_shannon)(equal), 0, atol=1e-6)
+    np.testing.assert_allclose(losses.jensen_shannon(equal + 5), 0, atol=1e-6)
 
 
 def test_divergence_is_resolved_below_float32_noise():

@@ -4,6 +4,8 @@ Images [B, H, W, C], float32 in [0, 1]; what comes back is clipped to that range
 number for all images or [B], one per image; level 0 leaves an image untouched. Levels may be traced.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -12,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 Border = Literal["reflect", "symmetric", "edge", "wrap", "constant"]  # named as in `numpy.pad`
+KINDS = ("noise", "blur")
 
 
 class Levels(NamedTuple):
@@ -43,6 +46,49 @@ CIFAR10_C = Levels(
     truncate=4.0,
     border="edge",
 )
+
+
+def random_levels(
+    key: jax.Array, count: int, levels: Levels, *, kinds: Sequence[str] = KINDS
+) -> tuple[jax.Array, jax.Array]:
+    """One level for each of `count` images: (noise sigmas [count], blur sigmas [count]).
+
+    Uniform over the untouched image and all levels of the kinds asked for, so that an image is
+    noisy, or blurred, or clean; its other sigma is 0. (Paper D names the levels, not their mixture.)
+
+    Raises:
+      ValueError: no kinds, unknown ones, or levels that are negative or not finite.
+    """
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise ValueError(
+            f"random_levels: kinds must be some of {', '.join(KINDS)}; got {list(kinds)}"
+        )
+    noise = levels.noise if "noise" in kinds else ()
+    blur = levels.blur if "blur" in kinds else ()
+    for sigma in (*noise, *blur):  # within a trace, nobody else can see them
+        if not 0 <= sigma < math.inf:
+            raise ValueError(
+                f"random_levels: levels must be finite and not negative, got {sigma}; 0 changes nothing"
+            )
+    chosen = jax.random.randint(key, (count,), 0, 1 + len(noise) + len(blur))
+    noise_sigmas = jnp.array([0, *noise, *(0 for _ in blur)], jnp.float32)
+    blur_sigmas = jnp.array([0, *(0 for _ in noise), *blur], jnp.float32)
+    return noise_sigmas[chosen], blur_sigmas[chosen]
+
+
+def random_distortion(
+    key: jax.Array, images: jax.Array, levels: Levels, *, kinds: Sequence[str] = KINDS
+) -> jax.Array:
+    """Each image [B, H, W, C] at a level of its own, drawn by `random_levels`, with its own noise.
+
+    Raises:
+      ValueError: as `random_levels` and `gaussian_noise`.
+    """
+    level_key, noise_key = jax.random.split(key)
+    noise, blur = random_levels(level_key, len(images), levels, kinds=kinds)
+    if "blur" in kinds:
+        images = gaussian_blur(images, blur, truncate=levels.truncate, border=levels.border)
+    return gaussian_noise(noise_key, images, noise) if "noise" in kinds else images
 
 
 def gaussian_noise(key: jax.Array, images: jax.Array, sigma: ArrayLike) -> jax.Array:
@@ -77,7 +123,8 @@ def gaussian_blur(
 ) -> jax.Array:
     """Blurs rows and columns by a Gaussian kernel that is cut off and sums to 1 (paper D).
 
-    The kernel's radius is at most twice the image's side: a larger one is cut there.
+    The kernel may be larger than the image: reflecting borders go on back and forth (as scipy's do,
+    where OpenCV refuses), up to a radius of twice the image's side; a larger one is cut there.
 
     Args:
       images: [B, H, W, C] float in [0, 1].

@@ -1,0 +1,375 @@
+"""The study of paper D end to end at its smallest, its readers, its tests and its verdict."""
+
+import importlib
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT
+from flax import nnx
+from PIL import Image
+
+from outgen_jax.data import distort
+from outgen_jax.models import efficientnet_lite, pretrained
+from outgen_jax.training import finetuning
+
+SCRIPT = "intermediate_constraint.py"
+
+
+class Tiny(nnx.Module):
+    """Two hidden layers on digits: quick to compile."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.fc1 = nnx.Linear(784, 8, rngs=rngs)
+        self.fc2 = nnx.Linear(8, 6, rngs=rngs)
+        self.head = nnx.Linear(6, 10, rngs=rngs)
+
+    def activations(self, images):
+        first = self.fc1(images.reshape(len(images), -1))
+        second = self.fc2(jax.nn.relu(first))
+        return self.head(jax.nn.relu(second)), {"fc1": first, "fc2": second}
+
+    def __call__(self, images):
+        return self.activations(images)[0]
+
+
+@pytest.fixture(autouse=True)
+def _on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+
+
+def module(name: str):
+    return importlib.import_module(f"constraint_{name}")
+
+
+@pytest.fixture
+def study(run_script, monkeypatch, tmp_path):
+    """The smoke preset with a tiny network; later flags win."""
+
+    def load(name, **options):
+        classes = tuple("0123456789")
+        return pretrained.Pretrained(Tiny(rngs=nnx.Rngs(0)), classes, 28, {})
+
+    monkeypatch.setattr(pretrained, "load", load)
+
+    def call(*arguments: str):
+        flags = ("--preset=smoke", "--network=tiny", f"--out={tmp_path / 'run'}")
+        return run_script(SCRIPT, *flags, *arguments)
+
+    return call
+
+
+def test_smoke_preset_runs_resumes_and_reports(study, tmp_path, monkeypatch):
+    # Ctrl-C in the fourth of the six jobs, then the same command.
+    original, calls = finetuning.finetune, []
+
+    def interrupted(*arguments, **options):
+        calls.append(options["key"])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "finetune", interrupted)
+        stopped = study()
+        assert stopped.returncode == 130
+        finished = study()
+    assert finished.returncode == 0, finished.stderr
+    assert len(calls) == 7  # three jobs were kept
+
+    out = tmp_path / "run"
+    results = json.loads((out / "results.json").read_text())
+    jobs = results["jobs"]
+    assert [(j["variant"], j["seed"]) for j in jobs] == [
+        (name, seed) for seed in (1, 2) for name in ("plain", "MSE", "proposed")
+    ]
+    assert len(results["conditions"]) == 11
+    assert all(len(j["accuracy"]) == len(j["agreement"]) == 11 for j in jobs)
+    assert results["before"]["agreement"][0] == 1  # of the untouched network on clean images
+    assert results["images"] == {"train": 128, "validation": 64, "test": 64}
+    assert {(c["a"], c["b"]) for c in results["comparisons"]} == {
+        ("MSE", "plain"), ("proposed", "plain"), ("proposed", "MSE"),
+    }  # fmt: skip
+    text = (out / "table.md").read_text()
+    assert text in finished.stdout
+    assert "| both | proposed | 0.1 | 2 |" in text
+    assert "The paper's order" in text
+    for name in ("levels.png", "neurons.png"):
+        with Image.open(out / name) as image:
+            assert min(image.size) > 500
+    assert not list((out / "checkpoints").iterdir())
+
+    refused = study("--epochs=2")
+    assert refused.returncode == 2
+    assert "holds a run with other flags (epochs=None)" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--layers=fc9", "no layer 'fc9'; Tiny has 'fc1', 'fc2'"),
+        ("--weights=-0.1", "λ must not be negative, got -0.1"),
+        ("--kinds=fog", r"--kinds: unknown \['fog'\]"),
+        ("--variants=beta", "unknown variant 'beta'; there are AugMix-style"),
+        ("--dataset=nothing.npz", "no file 'nothing.npz'"),
+        ("--preset=tiny", "preset"),
+    ],
+)
+def test_user_errors_are_one_line(study, flag, message):
+    finished = study(flag)
+    assert finished.returncode == 2
+    last = finished.stderr.strip().splitlines()[-1]  # progress bars before it
+    assert last.startswith(f"{SCRIPT}: ")
+    assert re.search(message, last)
+
+
+# --- data and networks ---
+
+
+@pytest.fixture
+def class_folders(tmp_path):
+    """train/ and val/ with three of ImageNet's classes, as the network names them."""
+    names = efficientnet_lite.imagenet_classes()[:3]
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 2), ("val", 1)):
+        for name in names:
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (80, 100, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "images"
+
+
+def test_class_folders_train_an_efficientnet(class_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(efficientnet_lite, "_STAGES", ((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)))
+    names = efficientnet_lite.imagenet_classes()
+    train, test, classes = module("data").load_splits(str(class_folders), None, names, 32, tmp_path)
+    assert classes == names
+    assert (len(train.images), len(test.images)) == (6, 3)
+    assert sorted(train.labels) == [0, 0, 1, 1, 2, 2]
+    network = efficientnet_lite.EfficientNetLite0(rngs=nnx.Rngs(0))
+    penalty = finetuning.Penalty("constraint", 0.1, layers=("block2_depthwise", "head"))
+    recipe = finetuning.Recipe(2, 3)
+    result = finetuning.finetune(
+        network,
+        train.images,
+        train.labels,
+        recipe,
+        penalty,
+        distort=lambda key, images: distort.gaussian_blur(images, 1.0),
+        key=jax.random.key(0, impl="unsafe_rbg"),
+    )
+    assert result.history[0]["penalty"] > 0
+    assert np.isfinite(result.history[-1]["loss"])
+    with pytest.raises(
+        ValueError, match="no layer 'fc1'; EfficientNetLite0 has 'stem', 'block1_dep"
+    ):
+        finetuning.finetune(
+            network,
+            train.images,
+            train.labels,
+            recipe,
+            penalty._replace(layers=("fc1",)),
+            distort=lambda key, images: images,
+            key=jax.random.key(0),
+        )
+
+
+@pytest.mark.slow
+def test_the_published_efficientnet_on_class_folders_at_full_size(class_folders, tmp_path):
+    network = pretrained.load("efficientnet_lite0")
+    train, *_ = module("data").load_splits(
+        str(class_folders), None, network.class_names, network.image_size, tmp_path
+    )
+    assert train.images[np.array([0, 5])].shape == (2, 224, 224, 3)
+    result = finetuning.finetune(
+        network.model,
+        train.images,
+        train.labels,
+        finetuning.Recipe(1, 2),
+        finetuning.Penalty("constraint", 0.1, layers=("block16_depthwise", "head")),
+        distort=lambda key, images: distort.random_distortion(key, images, distort.PAPER),
+        key=jax.random.key(0),
+    )
+    assert np.isfinite(result.history[0]["loss"])
+
+
+def test_images_are_cut_as_torchvision_cuts_them():
+    pixels = np.zeros((256, 400, 3), np.uint8)
+    pixels[16:240, 88:312] = 200  # the centre 224 of a picture whose shorter side is 256
+    crop = module("data").centre_crop(Image.fromarray(pixels), 224)
+    assert crop.shape == (224, 224, 3)
+    assert (crop == 200).all()
+
+
+def test_classes_are_matched_by_name_or_by_all_wordnet_ids():
+    match = module("data").matching_classes
+    np.testing.assert_array_equal(match(["dog", "cat"], ["ant", "cat", "dog"]), [2, 1])
+    ids = [f"n{i:08d}" for i in range(1000)]
+    names = [f"class {i}" for i in range(1000)]
+    np.testing.assert_array_equal(match(ids[::-1], names), np.arange(1000)[::-1])
+    for found in (ids[:999], ["fog", "dog"]):
+        with pytest.raises(
+            ValueError, match=r"are not the network's, e\.g\. .*all 1,000 of ImageNet"
+        ):
+            match(found, names)
+
+
+def test_damaged_and_missing_images_are_named(class_folders):
+    data = module("data")
+    victim = next((class_folders / "val").rglob("*.png"))
+    victim.write_bytes(b"no image")
+    split, _ = data.folder_split(class_folders / "val", 32)
+    with pytest.raises(ValueError, match=f"{victim.name} cannot be read"):
+        split.images[np.arange(3)]
+    with pytest.raises(FileNotFoundError, match="expected train/ and val/"):
+        data.folder_split(class_folders / "test", 32)
+
+
+def test_parts_of_readers_and_arrays_agree(class_folders):
+    data = module("data")
+    split, _ = data.folder_split(class_folders / "train", 32)
+    whole = data.Split(split.images[np.arange(6)], split.labels)
+    for a, b in ((split.part(2, 6).part(1, 3), whole.part(2, 6).part(1, 3)),):
+        np.testing.assert_array_equal(a.labels, b.labels)
+        assert len(a.images) == len(b.images) == 2
+        np.testing.assert_array_equal(a.images[np.array([1, 0])], b.images[np.array([1, 0])])
+
+
+# --- evaluation, tests and verdict ---
+
+
+def job(variant: str, seed: int, *, kind: str = "both", stage: str = "final", weight: float = 0.1):
+    return module("study").Job(stage, variant, weight, kind, seed)
+
+
+def results(shares: dict[str, tuple[float, float, float]], seeds: int = 4, count: int = 600):
+    """Made-up jobs: variant -> accuracy on clean, noise and blur, equal draws for every variant."""
+    found, table = {}, made_up_conditions()
+    for name, accuracy in shares.items():
+        for seed in range(1, seeds + 1):
+            rng = np.random.default_rng(seed)
+            draws = rng.random((5, count))
+            limits = [accuracy[("clean", "noise", "blur").index(c.group)] for c in table]
+            limits = np.array(limits) + rng.normal(0, 1e-3)
+            found[job(name, seed)] = {
+                "correct": draws < limits[:, None],
+                "agreement": np.full((5, 3), 0.9),
+            }
+    return found
+
+
+def made_up_conditions():
+    make, scale = module("study").Condition, distort.PAPER
+    return [
+        make("clean", 0.0, 0.0, scale),
+        *(make("noise", s, 0.0, scale) for s in (1.0, 2.0)),
+        *(make("blur", 0.0, s, scale) for s in (1.0, 2.0)),
+    ]
+
+
+def test_the_verdict_confirms_refutes_and_leaves_open():
+    tables, table = module("tables"), made_up_conditions()
+    names = ("plain", "MSE", "proposed")
+    order = results({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.5), "proposed": (0.6, 0.6, 0.6)})
+    text = tables.verdict(tables.comparisons(order, table), names)
+    assert "proposed > MSE: clean open, noise confirmed, blur confirmed" in text
+    assert "without losing clean accuracy: MSE, proposed." in text
+    reverse = results(
+        {"plain": (0.7, 0.6, 0.6), "MSE": (0.6, 0.5, 0.5), "proposed": (0.5, 0.6, 0.6)}
+    )
+    text = tables.verdict(tables.comparisons(reverse, table), names)
+    assert "MSE > plain: clean refuted, noise refuted, blur refuted" in text
+    assert "none of those tried" in text
+
+
+def test_comparisons_are_paired_and_need_equal_seeds():
+    tables, table = module("tables"), made_up_conditions()
+    found = results({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.4)})
+    (noise,) = (c for c in tables.comparisons(found, table) if c.group == "noise")
+    by_seed = [
+        found[job("MSE", s)]["correct"][1:3].mean() - found[job("plain", s)]["correct"][1:3].mean()
+        for s in range(1, 5)
+    ]
+    np.testing.assert_allclose(noise.difference, np.mean(by_seed))
+    assert min(by_seed) <= noise.low <= noise.difference <= noise.high <= max(by_seed)
+    assert max(noise.p_seeds, noise.p_images) < 0.01
+    (blur,) = (c for c in tables.comparisons(found, table) if c.group == "blur")
+    assert blur.p_images == 1
+    found.pop(job("plain", 4))
+    assert tables.comparisons(found, table) == []
+    one = results({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.4)}, seeds=1)
+    (noise,) = (c for c in tables.comparisons(one, table) if c.group == "noise")
+    assert noise.p_seeds is None
+    assert noise.low == noise.high == noise.difference
+    assert noise.p_images < 0.01
+
+
+def test_without_a_grid_the_paper_s_weights_are_taken():
+    grid = module("presets").grid
+    assert (grid("MSE", ()), grid("proposed", ()), grid("plain", ())) == ((0.05,), (0.1,), (0.0,))
+    assert grid("proposed", (0.2, 0.3)) == (0.2, 0.3)
+    assert grid("AugMix-style", (0.2, 0.3)) == (12.0,)
+
+
+def test_the_weight_of_the_best_validation_accuracy_is_chosen():
+    tables, table = module("tables"), made_up_conditions()
+    found = {
+        job("MSE", 0, stage="grid", weight=w): {
+            "correct": np.arange(100) < 100 * np.full((5, 1), a)
+        }
+        for w, a in ((0.1, 0.5), (0.05, 0.7), (0.025, 0.6))
+    }
+    weight, score = tables.chosen_weights(found, table)["MSE"]
+    assert weight == 0.05
+    np.testing.assert_allclose(score, 0.7)
+    assert "| MSE | 0.05 | 70.00% |" in tables.table_grid(found, table)
+
+
+def test_agreement_counts_neurons_on_and_off_as_before(monkeypatch):
+    """A network whose neurons are all turned over agrees nowhere."""
+    data, study = module("data"), module("study")
+    model = Tiny(rngs=nnx.Rngs(0))
+    turned = nnx.clone(model)
+    for layer in (turned.fc1,):
+        layer.kernel.set_value(-layer.kernel[...])
+        layer.bias.set_value(-layer.bias[...])
+    images = np.random.default_rng(0).integers(0, 256, (10, 28, 28, 1), np.uint8)
+    split = data.Split(images, np.zeros(10, np.int32))
+    settings = study.Settings(
+        distort.PAPER_32, None, finetuning.Recipe(1), ("fc1",), {}, (), (), 1, 0, 0, batch_size=4
+    )  # fmt: skip
+    made = study.Study(model, split, split, split, settings, None)
+    same, other = (study.evaluate(m, made, "final") for m in (model, turned))
+    np.testing.assert_array_equal(same["agreement"][0], 1)
+    np.testing.assert_allclose(other["agreement"][0], 0, atol=1e-6)
+    assert set(np.unique(same["bits"][0])) <= {0, 3}
+    assert set(np.unique(other["bits"][0])) <= {1, 2}
+    logits = model(jnp.asarray(images, jnp.float32) / 255)
+    np.testing.assert_array_equal(same["correct"][0], np.asarray(logits).argmax(-1) == 0)
+    assert same["correct"].shape == (11, 10)
+    assert (same["agreement"][5] < 1).any()  # strong noise
+
+
+def test_augmix_gets_the_updates_that_its_passes_leave():
+    study = module("study")
+    settings = study.Settings(
+        distort.PAPER_32, None, finetuning.Recipe(90), ("fc1",),
+        study.variants(("fc1",), ("AugMix-style",)), (), (), 1, 0, 0, batch_size=4,
+    )  # fmt: skip
+    assert study.recipe_of(job("AugMix-style", 1), settings).updates == 40
+    assert study.recipe_of(job("proposed", 1), settings).updates == 90
+
+
+def test_targeted_images_are_distortions_half_of_the_time():
+    pairs = np.concatenate([np.zeros((400, 2, 2, 3)), np.ones((400, 2, 2, 3))], -1)
+    run = module("study").distortion("targeted", distort.PAPER_32)
+    changed = np.asarray(run(jax.random.key(0), jnp.asarray(pairs)))
+    assert changed.shape == (400, 2, 2, 3)
+    means = changed.mean((1, 2, 3))
+    assert set(means) == {0.0, 1.0}
+    assert abs(means.mean() - 0.5) < 0.1
