@@ -156,11 +156,12 @@ def describe(job: Job, result: og.Result) -> report.SynthesisRun:
             job.apply_fn, job.variables, result.images, job.targets, batch_size=_BATCH.value
         )
     reached = og.predict(job.apply_fn, job.variables, generated)
-    distance = np.asarray(og.metrics.total_variation(reached, job.targets))
+    wanted = og.targets.completed(job.targets, reached)
+    distance = np.asarray(og.metrics.total_variation(reached, wanted))
     return report.SynthesisRun(
         source=job.source.images,
         generated=generated,
-        wanted=job.targets,
+        wanted=wanted,
         before=job.before,
         reached=reached,
         class_names=job.classifier.class_names,

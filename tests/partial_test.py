@@ -62,6 +62,15 @@ def test_named_classes_are_met_and_the_others_left_alone(solver, tolerance):
     np.testing.assert_allclose(probs[:, [0, 2]], np.tile([0.5, 0.2], (6, 1)), atol=0.02)
 
 
+def test_completed_targets_tell_the_distance():
+    rows = og.targets.parse("0=0.5,2=0.2,rest=0.3", num_classes=5, num_images=1)
+    probs = np.float32([[0.4, 0.1, 0.3, 0.2, 0.0]])
+    wanted = og.targets.completed(rows, probs)
+    np.testing.assert_allclose(wanted, [[0.5, 0.1, 0.2, 0.2, 0.0]], atol=1e-6)
+    full = np.float32([[0.2, 0.2, 0.2, 0.2, 0.2]])
+    np.testing.assert_array_equal(og.targets.completed(full, probs), full)
+
+
 def test_number_of_classes_to_steer():
     assert partial.num_named(np.float32([[0.5, 0.5, 0, 0], [1, 0, 0, 0]])) == 2
     assert (

@@ -88,7 +88,7 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> jax.Array:
     Raises:
       ValueError: shapes that do not match, fewer than 2 rows in a set, or features that are not finite.
     """
-    x, y = _features(x, y, caller="frechet_distance", names=("x", "y"))
+    x, y = validated_features(x, y, caller="frechet_distance", names=("x", "y"))
     return _frechet_distance(x, y)
 
 
@@ -113,7 +113,7 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> jax.Array:
     Raises:
       ValueError: as `frechet_distance`.
     """
-    x, y = _features(x, y, caller="kernel_distance", names=("x", "y"))
+    x, y = validated_features(x, y, caller="kernel_distance", names=("x", "y"))
     return _kernel_distance(x, y)
 
 
@@ -131,7 +131,7 @@ def prdc(real: ArrayLike, fake: ArrayLike, *, k: int = 5) -> PRDC:
     Raises:
       ValueError: shapes that do not match, features that are not finite, or k that is not in 1..min(n, m) − 1.
     """
-    real, fake = _features(real, fake, caller="prdc", names=("real", "fake"))
+    real, fake = validated_features(real, fake, caller="prdc", names=("real", "fake"))
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(
             f"prdc: k must be at least 1 and below the number of rows, {len(real)} real and {len(fake)} fake; "
@@ -197,8 +197,8 @@ def _kernel_distance(x: jax.Array, y: jax.Array) -> jax.Array:
         return (kernel(row, others).sum() - itself) / (len(others) - 1)
 
     # The differences are taken row by row, before the sum over rows can lose them.
-    of_x = _by_rows(lambda row: own_mean(row, x) - kernel(row, y).mean(), x, width=n + m)
-    of_y = _by_rows(lambda row: own_mean(row, y) - kernel(row, x).mean(), y, width=n + m)
+    of_x = by_rows(lambda row: own_mean(row, x) - kernel(row, y).mean(), x, width=n + m)
+    of_y = by_rows(lambda row: own_mean(row, y) - kernel(row, x).mean(), y, width=n + m)
     return of_x.mean() + of_y.mean()
 
 
@@ -207,18 +207,18 @@ def _prdc(real: jax.Array, fake: jax.Array, k: int) -> PRDC:
     n, m = len(real), len(fake)
     center = real.mean(0)  # distances stay, squares far from 0 would cost digits
     real, fake = real - center, fake - center
-    real_radii = _radii(real, k)  # [n]
-    fake_radii = _radii(fake, k)  # [m]
+    real_radii = neighbour_radii(real, k)  # [n]
+    fake_radii = neighbour_radii(fake, k)  # [m]
 
     def of_fake(row: jax.Array) -> jax.Array:
-        return jnp.sum(_squared_distances(row, real) < real_radii)  # []
+        return jnp.sum(squared_distances(row, real) < real_radii)  # []
 
     def of_real(row: jax.Array, radius: jax.Array) -> tuple[jax.Array, jax.Array]:
-        distances = _squared_distances(row, fake)  # [m]
+        distances = squared_distances(row, fake)  # [m]
         return jnp.any(distances < fake_radii), jnp.min(distances) < radius
 
-    around_fake = _by_rows(of_fake, fake, width=n)  # [m] neighbourhoods of reals
-    recalled, covered = _by_rows(lambda pair: of_real(*pair), (real, real_radii), width=m)  # [n]
+    around_fake = by_rows(of_fake, fake, width=n)  # [m] neighbourhoods of reals
+    recalled, covered = by_rows(lambda pair: of_real(*pair), (real, real_radii), width=m)  # [n]
     return PRDC(
         precision=jnp.mean(around_fake > 0),
         recall=jnp.mean(recalled),
@@ -227,31 +227,36 @@ def _prdc(real: jax.Array, fake: jax.Array, k: int) -> PRDC:
     )
 
 
-def _radii(rows: jax.Array, k: int) -> jax.Array:
-    """Squared distance of every row to its k-th nearest other: [n, d] -> [n]."""
+def neighbour_radii(rows: jax.Array, k: int) -> jax.Array:
+    """Squared distance of every row to its k-th nearest other: [n, d], centred -> [n]."""
 
     def radius(i: jax.Array) -> jax.Array:
-        distances = _squared_distances(rows[i], rows).at[i].set(jnp.inf)  # not to itself
+        distances = squared_distances(rows[i], rows).at[i].set(jnp.inf)  # not to itself
         # The minimum, not the last: XLA sorts the whole row on CPU where `top_k` is sliced (300 times slower).
         return -jax.lax.top_k(-distances, k)[0].min()
 
-    return _by_rows(radius, jnp.arange(len(rows)), width=len(rows))
+    return by_rows(radius, jnp.arange(len(rows)), width=len(rows))
 
 
-def _squared_distances(row: jax.Array, others: jax.Array) -> jax.Array:
-    """[d], [n, d] -> [n]."""
+def squared_distances(row: jax.Array, others: jax.Array) -> jax.Array:
+    """Of a row to others, [d], [n, d] -> [n]; to float32 rounding of the squares: centre both first."""
     squares = jnp.sum(row**2) + jnp.sum(others**2, axis=-1)
     return jnp.maximum(squares - 2 * _matmul(others, row), 0)
 
 
-def _by_rows(function: Callable[[Any], Any], rows: Any, *, width: int) -> Any:
+def by_rows(function: Callable[[Any], Any], rows: Any, *, width: int) -> Any:
     """`function` of every row, in blocks of so many that [block, width] stays small."""
     return jax.lax.map(function, rows, batch_size=max(1, _BLOCK_ENTRIES // width))
 
 
-def _features(
+def validated_features(
     x: ArrayLike, y: ArrayLike, *, caller: str, names: tuple[str, str]
 ) -> tuple[jax.Array, jax.Array]:
+    """Two sets of features [n, d] and [m, d] as float arrays; errors name `caller` and `names`.
+
+    Raises:
+      ValueError: shapes that do not match, fewer than 2 rows in a set, or features that are not finite.
+    """
     pair = classification.as_float(x), classification.as_float(y)
     if any(f.ndim != 2 or 0 in f.shape for f in pair) or pair[0].shape[1] != pair[1].shape[1]:
         raise ValueError(

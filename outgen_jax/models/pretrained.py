@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -25,17 +25,20 @@ from outgen_jax.models.efficientnet_lite import (
     imagenet_classes,
     load_imagenet,
 )
+from outgen_jax.models.lenet import LeNet
 from outgen_jax.models.vgg import VGG16
 
-SHIPPED = ("cifar10_vgg16_half",)
+SHIPPED = ("cifar10_vgg16_half", "mnist_lenet")
 IMAGENET = "efficientnet_lite0"
 NAMES = (*SHIPPED, IMAGENET)
+
+M = TypeVar("M", bound=nnx.Module)
 
 
 class Pretrained(NamedTuple):
     """A network in inference mode and what its card says of it."""
 
-    model: VGG16 | EfficientNetLite0
+    model: VGG16 | LeNet | EfficientNetLite0
     class_names: tuple[str, ...]
     image_size: int  # side of the images it was trained on
     card: dict[str, Any]
@@ -72,14 +75,14 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
             f"pretrained.load: {path} has SHA-256 {found}, its card says {card['sha256']}: the "
             "file is altered or incomplete. Reinstall the package, or export the weights again"
         )
-    model = _empty_vgg(card, dtype)
+    model, image_size = _empty(card, dtype)
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         _fill(model, arrays, path)
     model.eval()
-    return Pretrained(model, tuple(card["class_names"]), 32, card)
+    return Pretrained(model, tuple(card["class_names"]), image_size, card)
 
 
-def save(path: Path, model: VGG16, card: Mapping[str, Any]) -> None:
+def save(path: Path, model: nnx.Module, card: Mapping[str, Any]) -> None:
     """Writes `model`'s weights to `path` (.npz), and `card` with their hash to the .json beside."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: _encode(value) for name, value in _arrays(model).items()}
@@ -88,6 +91,14 @@ def save(path: Path, model: VGG16, card: Mapping[str, Any]) -> None:
     files.write_atomic(path, data)
     full_card = {**card, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     files.write_atomic(path.with_suffix(".json"), json.dumps(full_card, indent=1) + "\n")
+
+
+def _empty(card: Mapping[str, Any], dtype: Any) -> tuple[VGG16 | LeNet, int]:
+    """The card's network without values, and the side of its images."""
+    if card.get("network") == "LeNet":
+        classes, channels = len(card["class_names"]), tuple(card["channels"])
+        return nnx.eval_shape(lambda: LeNet(classes, channels, rngs=nnx.Rngs(0))), 28
+    return _empty_vgg(card, dtype), 32
 
 
 def _empty_vgg(card: Mapping[str, Any], dtype: Any) -> VGG16:
@@ -105,7 +116,7 @@ def _empty_vgg(card: Mapping[str, Any], dtype: Any) -> VGG16:
     return model
 
 
-def rounded(model: VGG16) -> VGG16:
+def rounded(model: M) -> M:
     """A copy in inference mode with exactly the values that `save` would write."""
     copy = nnx.clone(model)
     _set(copy, {name: _decode(_encode(value)) for name, value in _arrays(model).items()})
@@ -113,7 +124,7 @@ def rounded(model: VGG16) -> VGG16:
     return copy
 
 
-def _stored(model: VGG16) -> nnx.State:
+def _stored(model: nnx.Module) -> nnx.State:
     return nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
 
 
@@ -121,18 +132,18 @@ def _named(state: nnx.State) -> dict[str, nnx.Variable]:
     return {".".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
 
 
-def _arrays(model: VGG16) -> dict[str, np.ndarray]:
+def _arrays(model: nnx.Module) -> dict[str, np.ndarray]:
     return {name: np.asarray(variable[...]) for name, variable in _named(_stored(model)).items()}
 
 
-def _set(model: VGG16, values: Mapping[str, np.ndarray]) -> None:
+def _set(model: nnx.Module, values: Mapping[str, np.ndarray]) -> None:
     state = _stored(model)
     for name, variable in _named(state).items():
         variable.set_value(jnp.asarray(values[name], variable.dtype))
     nnx.update(model, state)
 
 
-def _fill(model: VGG16, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+def _fill(model: nnx.Module, arrays: Mapping[str, np.ndarray], path: Path) -> None:
     wanted = {name: variable.shape for name, variable in _named(_stored(model)).items()}
     found = {name: arrays[name].shape for name in arrays}
     if wanted != found:

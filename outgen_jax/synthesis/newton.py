@@ -40,6 +40,10 @@ CLASSES = linearized.CLASSES
 _ACTIVE_SET_ROUNDS = 3
 # L2 norm of a first step on an image of D pixels, over √D: 0.2 for 32×32×3.
 _FIRST_RADIUS = 0.0036
+# The part of the loss that counts in nats: at first, and from one Jacobian to the next. An image that
+# cannot have all it is asked for ends where the probabilities are nearest.
+_FIRST_WEIGHT = 0.1
+_WEIGHT_DECAY = 0.93
 # Share of the last Jacobian in the next, and β while a class of target 0 is this many nats too high.
 _MEMORY = 0.5
 _MOMENTUM = 0.8
@@ -55,6 +59,7 @@ class NewtonState(NamedTuple):
     step: jax.Array  # [H, W, C], the last
     rows: jax.Array  # [M, D], the last Jacobian, corrected; zeros at first
     radius: jax.Array  # [], L2 norm of a step
+    weight: jax.Array  # [], w of `ratio_loss`
 
 
 class _Limits(NamedTuple):
@@ -63,6 +68,14 @@ class _Limits(NamedTuple):
     low: jax.Array  # [D] pixels at least
     high: jax.Array  # [D] pixels at most
     smooth: Callable[[jax.Array], jax.Array]  # [D] -> [D], the inverse of the norm's matrix
+
+
+class _Task(NamedTuple):
+    """What a step of one image is to do."""
+
+    target: jax.Array  # q [M + 1]
+    weight: jax.Array  # [], w of `ratio_loss`
+    limits: _Limits
 
 
 class _Trial(NamedTuple):
@@ -151,6 +164,7 @@ def _build(
             step=jnp.zeros_like(image),
             rows=jnp.zeros((rows, image.size)),
             radius=jnp.float32(_FIRST_RADIUS * image.size**0.5),
+            weight=jnp.float32(_FIRST_WEIGHT),
         )
 
     def limits(source: jax.Array) -> _Limits:
@@ -182,7 +196,8 @@ def _build(
 
         def once(trial: _Trial, index: jax.Array) -> tuple[_Trial, None]:
             given = jnp.where(index == 0, onward, 0)
-            return _try(ratios_of, trial, wanted, limits(state.source), given), None
+            task = _Task(wanted, state.weight, limits(state.source))
+            return _try(ratios_of, trial, task, given), None
 
         def ratios_of(image: jax.Array) -> jax.Array:
             return linearized.log_ratios(flat(image), classes)
@@ -192,32 +207,34 @@ def _build(
         end, _ = jax.lax.scan(once, start, jnp.arange(trials))
         image = end.image.reshape(shape)
         step = image - state.image
-        return NewtonState(image, state.source, step, end.rows, end.radius), logits
+        weight = _WEIGHT_DECAY * state.weight
+        return NewtonState(image, state.source, step, end.rows, end.radius, weight), logits
 
     return Solver(init, update, lambda state: state.image, steps)
 
 
 def bounded_step(
+    task: _Task,
     image: jax.Array,
     offset: jax.Array,
     rows: jax.Array,
-    target: jax.Array,
     damping: jax.Array,
-    limits: _Limits,
     given: jax.Array,
 ) -> jax.Array:
     """The change Δ = p + Jᵀλ [D] of an image [D], with image + Δ within the limits.
 
-    `given` is p [D], `offset` the log-ratios of the image [M], `target` q [M + 1]. Pixels that would
-    leave are held at the side they meet, and the others asked again.
+    `given` is p [D], `offset` the log-ratios of the image [M]. Pixels that would leave are held at
+    the side they meet, and the others asked again.
     """
-    low, high = limits.low - image, limits.high - image
+    low, high = task.limits.low - image, task.limits.high - image
     held, step = high <= low, jnp.zeros_like(image)
     for _ in range(_ACTIVE_SET_ROUNDS):
         fixed = jnp.where(held, step, given)
         free = jnp.where(held, 0, rows)
-        ways = jnp.where(held, 0, jax.vmap(limits.smooth)(free))
-        multiplier = ratio_loss.multipliers(offset + rows @ fixed, free @ ways.T, target, damping)
+        ways = jnp.where(held, 0, jax.vmap(task.limits.smooth)(free))
+        multiplier = ratio_loss.multipliers(
+            offset + rows @ fixed, free @ ways.T, task.target, damping, task.weight
+        )
         step = fixed + multiplier @ ways
         held |= (step < low) | (step > high)
         step = jnp.clip(step, low, high)
@@ -233,26 +250,23 @@ def next_radius(radius: jax.Array, length: jax.Array, agreement: jax.Array) -> j
 
 
 def _try(
-    ratios_of: Callable[[jax.Array], jax.Array],
-    trial: _Trial,
-    wanted: jax.Array,
-    limits: _Limits,
-    given: jax.Array,
+    ratios_of: Callable[[jax.Array], jax.Array], trial: _Trial, task: _Task, given: jax.Array
 ) -> _Trial:
     """One step of one image, taken if it lowers the loss; rows and radius learn either way."""
     image, ratios, rows, radius = trial
-    slope = ratio_loss.slope(wanted, ratios) @ rows
+    slope = ratio_loss.slope(task.target, ratios, task.weight) @ rows
     # With this damping Jᵀλ is no longer than the radius, and not held back near the target.
-    steepness = jnp.sqrt(jnp.maximum(slope @ limits.smooth(slope), 0))
+    steepness = jnp.sqrt(jnp.maximum(slope @ task.limits.smooth(slope), 0))
     damping = jnp.maximum(steepness / radius, 1e-10)
-    step = bounded_step(image, ratios, rows, wanted, damping, limits, given)
-    moved = jnp.clip(image + step, limits.low, limits.high)
+    step = bounded_step(task, image, ratios, rows, damping, given)
+    moved = jnp.clip(image + step, task.limits.low, task.limits.high)
     step = moved - image
     foretold, found = ratios + rows @ step, ratios_of(moved)
 
-    loss = ratio_loss.loss(wanted, ratios)
-    gain = loss - ratio_loss.loss(wanted, found)
-    foretold_gain = loss - ratio_loss.loss(wanted, foretold)
+    loss, foretold_loss, found_loss = (
+        ratio_loss.loss(task.target, r, task.weight) for r in (ratios, foretold, found)
+    )
+    gain, foretold_gain = loss - found_loss, loss - foretold_loss
     better = gain > 0
     return _Trial(
         jnp.where(better, moved, image),

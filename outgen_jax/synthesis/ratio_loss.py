@@ -14,11 +14,11 @@ Log-ratios r [M] and targets q [M + 1] are as in `linearized`, the first class l
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from outgen_jax.synthesis import linearized
 
 FLOOR = 1e-6
-_WEIGHT = 0.1  # w
 # Newton steps on λ: of each the best part, after no log-ratio moves by more than `_MAX_CHANGE`.
 _MULTIPLIER_STEPS = 12
 _MAX_CHANGE = 4.0
@@ -32,29 +32,29 @@ def log_errors(target: jax.Array, ratios: jax.Array) -> jax.Array:
     return jnp.where(target[1:] < FLOOR, jnp.maximum(errors, 0), errors)
 
 
-def loss(target: jax.Array, ratios: jax.Array) -> jax.Array:
-    """ℓ []."""
+def loss(target: jax.Array, ratios: jax.Array, weight: ArrayLike) -> jax.Array:
+    """ℓ [], `weight` w."""
     squares = log_errors(target, ratios) ** 2
     in_nats = squares / (jnp.sqrt(1 + squares) + 1)  # √(1 + x²) - 1 without cancellation
-    return linearized.divergence(target, ratios) + _WEIGHT * in_nats.sum()
+    return linearized.divergence(target, ratios) + weight * in_nats.sum()
 
 
-def slope(target: jax.Array, ratios: jax.Array) -> jax.Array:
+def slope(target: jax.Array, ratios: jax.Array, weight: ArrayLike) -> jax.Array:
     """∇ℓ [M]."""
     errors = log_errors(target, ratios)
     bounded = errors / jnp.sqrt(1 + errors**2)
-    return (linearized.probabilities(ratios) - target)[1:] + _WEIGHT * bounded
+    return (linearized.probabilities(ratios) - target)[1:] + weight * bounded
 
 
-def curvature(target: jax.Array, ratios: jax.Array) -> jax.Array:
+def curvature(target: jax.Array, ratios: jax.Array, weight: ArrayLike) -> jax.Array:
     """∇²ℓ [M, M]."""
     probs, errors = linearized.probabilities(ratios)[1:], log_errors(target, ratios)
     bends = jnp.where(errors != 0, (1 + errors**2) ** -1.5, 0)
-    return jnp.diag(probs + _WEIGHT * bends) - jnp.outer(probs, probs)
+    return jnp.diag(probs + weight * bends) - jnp.outer(probs, probs)
 
 
 def multipliers(
-    offset: jax.Array, gram: jax.Array, target: jax.Array, damping: jax.Array
+    offset: jax.Array, gram: jax.Array, target: jax.Array, damping: jax.Array, weight: ArrayLike
 ) -> jax.Array:
     r"""The λ [M] of the step Δ = Jᵀλ that minimises ℓ(d + JΔ) + μ/2 ‖Δ‖², by Newton's method.
 
@@ -65,16 +65,17 @@ def multipliers(
       gram: J Jᵀ [M, M].
       target: q [M + 1].
       damping: μ > 0.
+      weight: w.
     """
 
     def objective(multiplier: jax.Array) -> jax.Array:
         change = gram @ multiplier
-        return loss(target, offset + change) + damping / 2 * multiplier @ change
+        return loss(target, offset + change, weight) + damping / 2 * multiplier @ change
 
     def newton(_: int, multiplier: jax.Array) -> jax.Array:
         ratios = offset + gram @ multiplier
-        residual = damping * multiplier + slope(target, ratios)
-        matrix = curvature(target, ratios) @ gram + damping * jnp.eye(len(offset))
+        residual = damping * multiplier + slope(target, ratios, weight)
+        matrix = curvature(target, ratios, weight) @ gram + damping * jnp.eye(len(offset))
         step = jnp.linalg.solve(matrix, -residual)
         change = jnp.abs(gram @ step).max()
         step = step * jnp.minimum(1, _MAX_CHANGE / jnp.maximum(change, 1e-30))

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from outgen_jax.synthesis import partial
 from outgen_jax.synthesis.target_draws import ImageIds, id_digests, id_texts
 from outgen_jax.synthesis.target_table import Record, in_order_of, numbers_in, read_table
 from outgen_jax.synthesis.target_text import (
@@ -215,6 +216,29 @@ def dirichlet(
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
         row[:] = generator.dirichlet(concentration)
     return targets
+
+
+def completed(targets: ArrayLike, probs: ArrayLike) -> np.ndarray:
+    """The full targets nearest to an output: free classes share the remainder in its proportions.
+
+    The total variation between these and `probs` is how far an output is from partial targets.
+
+    Args:
+        targets: [B, K] or [K], free entries masked; without any they come back as they are.
+        probs: [B, K] what the classifier says.
+
+    Returns:
+        float32 [B, K].
+
+    Raises:
+        ValueError: as `validate`.
+    """
+    output = np.atleast_2d(np.asarray(probs, np.float32))
+    rows = validate(
+        targets, num_images=len(output), num_classes=output.shape[1], caller="targets.completed"
+    )
+    with np.errstate(divide="ignore"):
+        return np.asarray(partial.complete(rows, np.log(output)))
 
 
 def _normalised(

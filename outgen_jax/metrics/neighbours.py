@@ -1,0 +1,101 @@
+"""How single generated images lie among real ones: realism of each, and its nearest neighbour.
+
+Rows are features or pixels, [n, d]. Everything may be jitted, with `k` static; pairs of rows are compared block by
+block, in bounded memory.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from outgen_jax.metrics.generative import (
+    by_rows,
+    neighbour_radii,
+    squared_distances,
+    validated_features,
+)
+
+
+class Nearest(NamedTuple):
+    """The nearest reference of every query."""
+
+    distance: jax.Array  # [m] Euclidean
+    row: jax.Array  # [m] int32, which one it is
+
+
+def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> jax.Array:
+    r"""Realism of each generated image (Kynkäänniemi et al. 2019, Section 5).
+
+    .. math:: R(f) = \max_r \frac{|r - NN_k(r)|}{|r - f|}
+
+    over the real r whose neighbourhoods are no wider than the median one's, as wide ones say little. At least 1
+    where the image lies in such a neighbourhood of the real ones, less the farther it is from all; huge for a copy.
+
+    Args:
+      real: features [n, d].
+      fake: features [m, d].
+      k: NN_k is the k-th nearest other real.
+
+    Returns:
+      [m], > 0.
+
+    Raises:
+      ValueError: shapes that do not match, fewer than 2 rows of either, features that are not finite, or k not in
+        1..n − 1.
+    """
+    real, fake = validated_features(real, fake, caller="realism_score", names=("real", "fake"))
+    if not 1 <= k < len(real):
+        raise ValueError(
+            f"realism_score: k must be at least 1 and below the number of real rows, {len(real)}; got {k}. "
+            f"Give at least {max(k, 1) + 1} real rows, or another k"
+        )
+    return _realism_score(real, fake, k)
+
+
+def nearest_neighbours(queries: ArrayLike, references: ArrayLike) -> Nearest:
+    """The nearest of the references for every query: of training images, it shows what was memorised.
+
+    Compare the distances with those of unseen real images to the same references. Pixels or features; distances are
+    Euclidean.
+
+    Args:
+      queries: [m, d].
+      references: [n, d].
+
+    Raises:
+      ValueError: shapes that do not match, fewer than 2 rows of either, or values that are not finite.
+    """
+    x, y = validated_features(
+        queries, references, caller="nearest_neighbours", names=("queries", "references")
+    )
+    return _nearest_neighbours(x, y)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _realism_score(real: jax.Array, fake: jax.Array, k: int) -> jax.Array:
+    center = real.mean(0)  # distances stay, squares far from 0 would cost digits
+    real, fake = real - center, fake - center
+    radii = neighbour_radii(real, k)  # [n], squared
+    radii = jnp.where(radii <= jnp.median(radii), radii, 0)
+    tiny = jnp.finfo(real.dtype).tiny
+
+    def score(row: jax.Array) -> jax.Array:
+        return jnp.max(radii / jnp.maximum(squared_distances(row, real), tiny))
+
+    return jnp.sqrt(by_rows(score, fake, width=len(real)))
+
+
+@jax.jit
+def _nearest_neighbours(queries: jax.Array, references: jax.Array) -> Nearest:
+    center = references.mean(0)
+    references = references - center
+
+    def nearest(row: jax.Array) -> Nearest:
+        index = jnp.argmin(squared_distances(row, references))
+        # Once more from the difference: the squares have lost the digits of a small one.
+        return Nearest(jnp.linalg.norm(row - references[index]), index)
+
+    return by_rows(nearest, queries - center, width=len(references))

@@ -1,0 +1,78 @@
+"""What generated images show by themselves: how sharp they are, how grey, how evenly spread over the classes.
+
+Images [B, H, W, C] float in [0, 1]; a value each, [B], to compare with the real images' own.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from outgen_jax.metrics import classification
+
+
+def laplacian_variance(images: ArrayLike) -> jax.Array:
+    """Variance of the discrete Laplacian over an image's inner pixels, all channels: high where edges are sharp.
+
+    (Pech-Pacheco et al. 2000, "variance of Laplacian"; kernel 0 1 0, 1 −4 1, 0 1 0.) Noise raises it too, so that more
+    than the real images' is no better: read it beside `greyness`.
+
+    Returns:
+      [B], 0 for a plain image.
+
+    Raises:
+      ValueError: not images [B, H, W, C] of at least 3×3 pixels.
+    """
+    x = _images(images, "laplacian_variance", smallest=3)
+    inner = x[:, 1:-1, 1:-1]
+    around = x[:, :-2, 1:-1] + x[:, 2:, 1:-1] + x[:, 1:-1, :-2] + x[:, 1:-1, 2:]
+    return jnp.var(around - 4 * inner, axis=(1, 2, 3))
+
+
+def greyness(images: ArrayLike) -> jax.Array:
+    """Mean of 4 x (1 − x) over an image's values: 0 for pure black and white, 1 for a middle grey.
+
+    Strokes of ink have grey rims only; blur and doubt between two strokes make more.
+
+    Returns:
+      [B] in [0, 1].
+
+    Raises:
+      ValueError: not images [B, H, W, C].
+    """
+    x = _images(images, "greyness", smallest=1)
+    return jnp.mean(4 * x * (1 - x), axis=(1, 2, 3))
+
+
+def kl_to_uniform(labels: ArrayLike, num_classes: int) -> float:
+    """Divergence of the labels' histogram p from evenness, KL(p ‖ uniform) = Σ p log(K p), in nats.
+
+    0 if all classes come equally often, log K if only one does. Biased upwards by about (K − 1)/(2 n).
+
+    Args:
+      labels: int [n], in 0..K − 1.
+      num_classes: K.
+
+    Raises:
+      ValueError: no labels, not integers of rank 1, or outside of 0..K − 1.
+    """
+    values = np.asarray(labels)
+    integers = values.ndim == 1 and np.issubdtype(values.dtype, np.integer)
+    if not integers or not len(values) or values.min() < 0 or values.max() >= num_classes:
+        raise ValueError(
+            f"kl_to_uniform: labels must be integers [n] in 0..{num_classes - 1}, at least one, got {values.dtype} "
+            f"{list(values.shape)}; take probs.argmax(-1)"
+        )
+    p = np.bincount(values, minlength=num_classes) / len(values)
+    present = p[p > 0]
+    return float(np.sum(present * np.log(num_classes * present)))
+
+
+def _images(images: ArrayLike, caller: str, *, smallest: int) -> jax.Array:
+    x = classification.as_float(images)
+    if x.ndim != 4 or 0 in x.shape or min(x.shape[1:3]) < smallest:
+        raise ValueError(
+            f"{caller}: images must be [B, H, W, C], H and W at least {smallest}, got {list(x.shape)}; add the batch "
+            "axis with images[None]"
+        )
+    return x

@@ -1,0 +1,202 @@
+"""Adversarial training: one alternating update of a generator and a discriminator.
+
+The data set stays on the device as uint8 [N, H, W, C]; networks see images [B, H, W, C] float32 in [0, 1]. Everything
+random is a function of (key, step), so that a resumed run is the uninterrupted one, bit for bit.
+
+Source: the game of Goodfellow et al., "Generative Adversarial Nets", 2014, as papers B and C play it: one step of the
+discriminator on a batch of real and one of generated images, then one of the generator on another.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+# (params, variables, x [B, ...], key) -> output, variables; `variables` are what changes without a gradient, as the
+# statistics of batch normalisation, and `key` is for dropout and the like.
+Apply = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
+
+class Player(NamedTuple):
+    """A network and how it learns; nothing in it changes."""
+
+    apply: Apply  # generator: latent vectors -> images; discriminator: images -> logits [B]
+    optimizer: optax.GradientTransformation
+
+
+class PlayerState(NamedTuple):
+    """What changes of a player, a pytree of arrays."""
+
+    params: Any
+    variables: Any
+    opt_state: optax.OptState
+
+
+class GameState(NamedTuple):
+    """All that changes in training, a pytree of arrays."""
+
+    generator: PlayerState
+    discriminator: PlayerState
+    average: Any  # moving average of the generator's parameters
+    step: jax.Array  # [] int32, updates done
+
+
+class Metrics(NamedTuple):
+    """Of one update, means over its batches; in a history over an epoch."""
+
+    discriminator_loss: jax.Array  # nats; 2 log 2 = 1.39 where it cannot tell
+    generator_loss: jax.Array  # nats
+    real: jax.Array  # D(x), [0, 1]
+    fake: jax.Array  # D(G(z)) before the discriminator's step, [0, 1]
+
+
+Update = Callable[[GameState, jax.Array, jax.Array], tuple[GameState, Metrics]]
+
+
+def discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """Paper C, Eq. 9, with its sign turned: −mean log D(x) − mean log(1 − D(G(z))); logits [B], [B] -> []."""
+    return -jnp.mean(jax.nn.log_sigmoid(real)) - jnp.mean(jax.nn.log_sigmoid(-fake))
+
+
+def generator_loss(fake: jax.Array) -> jax.Array:
+    """Paper C, Eq. 10, with its sign turned: −mean log D(G(z)), the non-saturating loss; logits [B] -> []."""
+    return -jnp.mean(jax.nn.log_sigmoid(fake))
+
+
+def gradient_penalty(logits_of: Callable[[jax.Array], jax.Array], real: jax.Array) -> jax.Array:
+    """R₁: the mean over real images of |∂ logit / ∂ image|² (Mescheder et al. 2018, there times γ/2).
+
+    `logits_of`: images [B, H, W, C] -> [B], each from its own image alone.
+    """
+    slope = jax.grad(lambda x: logits_of(x).sum())(real)
+    return jnp.mean(jnp.sum(slope**2, axis=tuple(range(1, slope.ndim))))
+
+
+def from_nnx(
+    model: nnx.Module,
+    call: Callable[[Any, jax.Array, jax.Array], jax.Array],
+    optimizer: optax.GradientTransformation,
+) -> tuple[Player, PlayerState]:
+    """A player and its first state from a Flax NNX module, in the mode that it is in.
+
+    Args:
+      model: the network.
+      call: `call(model, x, key) -> output`, how it is called in training.
+      optimizer: of its parameters.
+    """
+    graphdef, *states = nnx.split(model, nnx.Param, ...)
+    params, variables = states
+
+    def apply(params: Any, variables: Any, x: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+        network = nnx.merge(graphdef, params, variables, copy=True)
+        output = call(network, x, key)
+        return output, nnx.state(network, nnx.Not(nnx.Param))
+
+    return Player(apply, optimizer), PlayerState(params, variables, optimizer.init(params))
+
+
+def create(generator: PlayerState, discriminator: PlayerState) -> GameState:
+    """The state before the first update."""
+    # A copy: one array in two places could not be donated.
+    average = jax.tree.map(jnp.copy, generator.params)
+    return GameState(generator, discriminator, average, jnp.zeros((), jnp.int32))
+
+
+def make_update(
+    generator: Player,
+    discriminator: Player,
+    *,
+    latent_shape: tuple[int, ...],
+    key: jax.Array,
+    average_decay: float = 0.0,
+    penalty: float = 0.0,
+) -> Update:
+    """Makes `update(state, images, rows) -> (state, metrics)`, pure, to jit or scan.
+
+    `images` [N, H, W, C] uint8 is the whole data set, `rows` [B] the batch's indices into it.
+
+    Args:
+      generator: maps latent vectors z ~ N(0, 1) [B, *latent_shape] to images [B, H, W, C] in [0, 1].
+      discriminator: maps images to logits [B].
+      latent_shape: of one image's z.
+      key: of latent vectors and the networks' own randomness.
+      average_decay: of the generator's moving average, in [0, 1); at first less, min(decay, (1 + step)/(10 + step)).
+        0: the average is the generator itself.
+      penalty: γ of R₁, of which the discriminator's loss gets γ/2 times.
+
+    Raises:
+      ValueError: a decay outside [0, 1) or a negative penalty.
+    """
+    if not 0 <= average_decay < 1 or penalty < 0:
+        raise ValueError(
+            f"make_update: average_decay must lie in [0, 1) and penalty be at least 0, got {average_decay} and "
+            f"{penalty}; 0.999 is usual, and 0 leaves both out"
+        )
+
+    def step_discriminator(
+        state: GameState, real: jax.Array, keys: jax.Array
+    ) -> tuple[GameState, Metrics]:
+        z = jax.random.normal(keys[0], (len(real), *latent_shape))
+        images, variables = generator.apply(*state.generator[:2], z, keys[1])
+        state = state._replace(generator=state.generator._replace(variables=variables))
+
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array]]:
+            variables = state.discriminator.variables
+            on_real, after_real = discriminator.apply(params, variables, real, keys[2])
+            on_fake, after_fake = discriminator.apply(params, after_real, images, keys[3])
+            loss = discriminator_loss(on_real, on_fake)
+            if penalty:
+                loss += (
+                    penalty
+                    / 2
+                    * gradient_penalty(
+                        lambda x: discriminator.apply(params, variables, x, keys[2])[0], real
+                    )
+                )
+            return loss, (after_fake, on_real, on_fake)
+
+        (loss, (variables, on_real, on_fake)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.discriminator.params
+        )
+        after = _step(discriminator, state.discriminator, gradient, variables)
+        means = jax.nn.sigmoid(on_real).mean(), jax.nn.sigmoid(on_fake).mean()
+        return state._replace(discriminator=after), Metrics(loss, jnp.zeros(()), *means)
+
+    def step_generator(
+        state: GameState, keys: jax.Array, batch: int
+    ) -> tuple[GameState, jax.Array]:
+        z = jax.random.normal(keys[0], (batch, *latent_shape))
+
+        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+            images, variables = generator.apply(params, state.generator.variables, z, keys[1])
+            # What the discriminator's statistics would learn of this batch is dropped.
+            return generator_loss(
+                discriminator.apply(*state.discriminator[:2], images, keys[2])[0]
+            ), variables
+
+        (loss, variables), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.generator.params
+        )
+        after = _step(generator, state.generator, gradient, variables)
+        decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(
+            lambda old, new: decay * old + (1 - decay) * new, state.average, after.params
+        )
+        return state._replace(generator=after, average=average), loss
+
+    def update(state: GameState, images: jax.Array, rows: jax.Array) -> tuple[GameState, Metrics]:
+        keys = jax.random.split(jax.random.fold_in(key, state.step), 7)
+        real = images[rows].astype(jnp.float32) / 255
+        state, metrics = step_discriminator(state, real, keys[:4])
+        state, loss = step_generator(state, keys[4:], len(rows))
+        return state._replace(step=state.step + 1), metrics._replace(generator_loss=loss)
+
+    return update
+
+
+def _step(player: Player, state: PlayerState, gradient: Any, variables: Any) -> PlayerState:
+    updates, opt_state = player.optimizer.update(gradient, state.opt_state, state.params)
+    return PlayerState(optax.apply_updates(state.params, updates), variables, opt_state)

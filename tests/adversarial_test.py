@@ -1,0 +1,297 @@
+"""The alternating update against optax by hand, exact resume, and what stops a training."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from outgen_jax.training import adversarial, adversarial_fit
+from outgen_jax.training.checkpoints import Checkpoints
+
+LATENT, SHAPE = (3,), (2, 2, 1)
+KEY = jax.random.key(5)
+
+
+def images(number: int = 12) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (number, *SHAPE)).astype(np.uint8)
+
+
+def generate(params: Any, variables: Any, z: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+    """A linear map and a sigmoid; `variables` count the calls."""
+    return jax.nn.sigmoid(z @ params["w"]).reshape(-1, *SHAPE), variables + 1
+
+
+def discriminate(
+    params: Any, variables: Any, x: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Any]:
+    flat = x.reshape(len(x), -1)
+    return jnp.tanh(flat @ params["w"]) @ params["v"] + params["b"], variables + 1
+
+
+@functools.cache
+def players() -> tuple[adversarial.Player, adversarial.Player]:
+    return (
+        adversarial.Player(generate, optax.sgd(0.3)),
+        adversarial.Player(discriminate, optax.adam(0.1)),
+    )
+
+
+def start() -> adversarial.GameState:
+    rng = np.random.default_rng(1)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    g, d = {"w": normal(3, 4)}, {"w": normal(4, 5), "v": normal(5), "b": normal()}
+    states = (
+        adversarial.PlayerState(params, jnp.zeros(()), player.optimizer.init(params))
+        for player, params in zip(players(), (g, d), strict=True)
+    )
+    return adversarial.create(*states)
+
+
+def make(**options: Any) -> adversarial.Update:
+    return adversarial.make_update(*players(), latent_shape=LATENT, key=KEY, **options)
+
+
+@functools.cache
+def compiled(average_decay: float = 0.0, penalty: float = 0.0) -> adversarial.Update:
+    return jax.jit(make(average_decay=average_decay, penalty=penalty))
+
+
+# --- the update ---
+
+
+def test_losses_are_the_papers():
+    real, fake = np.array([2.0, -1.0]), np.array([0.5, -3.0])
+    sigmoid = 1 / (1 + np.exp(-np.stack([real, fake])))
+    expected = -np.log(sigmoid[0]).mean() - np.log(1 - sigmoid[1]).mean()
+    np.testing.assert_allclose(
+        adversarial.discriminator_loss(jnp.asarray(real), jnp.asarray(fake)), expected, rtol=1e-6
+    )
+    got = adversarial.generator_loss(jnp.asarray(fake))
+    np.testing.assert_allclose(got, -np.log(sigmoid[1]).mean(), rtol=1e-6)
+    undecided = adversarial.discriminator_loss(jnp.zeros(3), jnp.zeros(2))
+    np.testing.assert_allclose(undecided, 2 * np.log(2), rtol=1e-6)
+    sure = jnp.array([1e4])
+    assert adversarial.discriminator_loss(-sure, sure) == 2e4  # finite, with its slope
+
+
+def test_the_penalty_is_the_squared_slope():
+    w, x = np.array([3.0, -4.0]), jnp.asarray(np.random.default_rng(0).random((5, 2)))
+    np.testing.assert_allclose(adversarial.gradient_penalty(lambda x: x @ w, x), 25, rtol=1e-6)
+    squares = adversarial.gradient_penalty(lambda x: (x**2).sum(-1) / 2, x)
+    np.testing.assert_allclose(squares, (np.asarray(x) ** 2).sum(1).mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.7])
+def test_an_update_is_both_players_steps_one_after_the_other(penalty):
+    before, data, rows = start(), images(), np.array([3, 1, 7])
+    after, metrics = compiled(penalty=penalty)(before, jnp.asarray(data), rows)
+    real = jnp.asarray(data[rows] / 255, jnp.float32)
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 7)
+    z_d, z_g = (jax.random.normal(keys[i], (3, *LATENT)) for i in (0, 4))
+
+    def d_loss(params: Any) -> jax.Array:
+        def logits(x: jax.Array) -> jax.Array:
+            return discriminate(params, 0, x, KEY)[0]
+
+        fake = generate(before.generator.params, 0, z_d, KEY)[0]
+        loss = -jnp.log(jax.nn.sigmoid(logits(real))).mean()
+        loss -= jnp.log(1 - jax.nn.sigmoid(logits(fake))).mean()
+        slopes = jax.vmap(jax.grad(lambda x: logits(x[None])[0]))(real)
+        return loss + penalty / 2 * (slopes**2).sum((1, 2, 3)).mean()
+
+    loss, gradient = jax.value_and_grad(d_loss)(before.discriminator.params)
+    adam = optax.adam(0.1)
+    updates, _ = adam.update(gradient, adam.init(gradient))
+    d_params = optax.apply_updates(before.discriminator.params, updates)
+
+    def g_loss(params: Any) -> jax.Array:
+        fake = generate(params, 0, z_g, KEY)[0]
+        return -jnp.log(jax.nn.sigmoid(discriminate(d_params, 0, fake, KEY)[0])).mean()
+
+    other_loss, gradient = jax.value_and_grad(g_loss)(before.generator.params)
+    g_params = jax.tree.map(lambda p, slope: p - 0.3 * slope, before.generator.params, gradient)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(metrics.discriminator_loss, loss)
+    close(metrics.generator_loss, other_loss)
+    jax.tree.map(close, after.discriminator.params, d_params)
+    jax.tree.map(close, after.generator.params, g_params)
+    assert np.abs(g_params["w"] - before.generator.params["w"]).max() > 1e-3
+    real_logits = discriminate(before.discriminator.params, 0, real, KEY)[0]
+    close(metrics.real, jax.nn.sigmoid(real_logits).mean())
+    # Both networks' statistics follow their own batches: two of the generator, a real and a fake one of the other.
+    assert (after.generator.variables, after.discriminator.variables, after.step) == (2, 2, 1)
+
+
+def test_the_average_follows_the_generator():
+    state, data, rows = start(), jnp.asarray(images()), np.arange(3)
+    expected = np.asarray(state.generator.params["w"])
+    for step in range(4):
+        state, _ = compiled(average_decay=0.25)(state, data, rows)
+        decay = min(0.25, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * np.asarray(state.generator.params["w"])
+        np.testing.assert_allclose(state.average["w"], expected, rtol=1e-5)
+    state, _ = compiled()(start(), data, rows)
+    np.testing.assert_array_equal(state.average["w"], state.generator.params["w"])
+
+
+def test_a_module_becomes_a_player():
+    """With batch statistics that move, and dropout from the key."""
+
+    class Net(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.linear = nnx.Linear(2, 2, rngs=rngs)
+            self.norm = nnx.BatchNorm(2, rngs=rngs)
+
+        def __call__(self, x: jax.Array, key: jax.Array) -> jax.Array:
+            return nnx.Dropout(0.5)(self.norm(self.linear(x)), rngs=key)
+
+    model = Net(nnx.Rngs(0))
+    player, state = adversarial.from_nnx(model, lambda m, x, key: m(x, key), optax.adam(1e-3))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)), jnp.float32)
+    outputs = [player.apply(state.params, state.variables, x, jax.random.key(i)) for i in (0, 0, 1)]
+    np.testing.assert_array_equal(outputs[0][0], outputs[1][0])
+    assert (outputs[0][0] != outputs[2][0]).any()
+    moved = jax.tree.leaves(outputs[0][1])
+    assert any((a != b).any() for a, b in zip(moved, jax.tree.leaves(state.variables), strict=True))
+    np.testing.assert_array_equal(model.norm.mean[...], 0)  # the module itself is left alone
+    assert jax.tree.structure(state.params) == jax.tree.structure(state.opt_state[0].mu)
+
+
+@pytest.mark.parametrize(
+    "options", [{"average_decay": 1.0}, {"average_decay": -0.1}, {"penalty": -1.0}]
+)
+def test_refuses_options(options):
+    with pytest.raises(ValueError, match=r"average_decay must lie in \[0, 1\) and penalty be at"):
+        make(**options)
+
+
+# --- training ---
+
+
+def run(
+    epochs: int, directory=None, update: Any = None, data: np.ndarray | None = None, **options: Any
+):
+    checkpoints = None if directory is None else Checkpoints(directory)
+    return list(
+        adversarial_fit.train(
+            make(average_decay=0.5) if update is None else update,
+            start(),
+            images() if data is None else data,
+            key=jax.random.key(2),
+            epochs=epochs,
+            batch_size=5,
+            checkpoints=checkpoints,
+            **options,
+        )
+    )
+
+
+def assert_same(a: Any, b: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_resuming_changes_no_bit(tmp_path):
+    straight = run(4)[-1]
+    run(2, tmp_path / "run")
+    resumed = run(4, tmp_path / "run")
+    assert [len(epoch.history) for epoch in resumed] == [3, 4]
+    assert_same(resumed[-1].state, straight.state)
+    assert resumed[-1].state.step == 4 * 2  # 12 images in batches of 5
+    for ours, theirs in zip(resumed[-1].history, straight.history, strict=True):
+        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+    # Nothing is left to do: the same once more.
+    (done,) = run(4, tmp_path / "run")
+    assert_same(done.state, straight.state)
+    assert len(done.history) == 4
+
+
+def test_updates_may_come_one_a_call(tmp_path):
+    whole, single = run(2)[-1].state, run(2, steps_per_call=1)[-1].state
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), whole, single)
+
+
+def test_checkpoints_at_intervals_and_at_the_end(tmp_path):
+    saved = []
+
+    class Kept(Checkpoints):
+        def save(self, step: int, state: Any, notes: Any) -> None:
+            saved.append(step)
+
+    list(
+        adversarial_fit.train(
+            make(),
+            start(),
+            images(),
+            key=KEY,
+            epochs=5,
+            batch_size=6,
+            checkpoints=Kept(tmp_path / "run"),
+            save_every=2,
+        )
+    )
+    assert saved == [2, 4, 5]
+
+
+def test_every_image_is_drawn_once_an_epoch():
+    seen = []
+
+    def update(state: Any, data: jax.Array, rows: jax.Array) -> Any:
+        jax.debug.callback(lambda r: seen.extend(r.tolist()), rows)
+        zeros = jnp.zeros(())
+        return state._replace(step=state.step + 1), adversarial.Metrics(zeros, zeros, zeros, zeros)
+
+    epochs = run(2, update=update, data=images(10))
+    jax.effects_barrier()
+    assert epochs[-1].state.step == 4
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+
+
+def test_a_divergence_is_dated_and_keeps_the_checkpoint(tmp_path):
+    def update(state: Any, data: jax.Array, rows: jax.Array) -> Any:
+        loss = jnp.where(state.step == 3, jnp.nan, 1.0)
+        state = state._replace(step=state.step + 1)
+        return state, adversarial.Metrics(jnp.ones(()), loss, loss, loss)
+
+    message = (
+        r"not finite from update 2 of epoch 2 on; the checkpoint of epoch 1 is kept. Use a lower"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        run(3, tmp_path / "run", update=update)
+    assert Checkpoints(tmp_path / "run").latest == 1
+    with pytest.raises(FloatingPointError, match="no checkpoint was saved before"):
+        run(3, update=update)
+
+
+def test_refuses_data_that_does_not_fit(tmp_path):
+    with pytest.raises(ValueError, match="batch_size 5 exceeds the 4 images"):
+        run(1, data=images(4))
+    with pytest.raises(
+        ValueError, match=r"images must be uint8 \[N, H, W, C\], got float64 \[12, 2"
+    ):
+        run(1, data=images() / 255)
+    run(1, tmp_path / "run")
+    rest = {"w": jnp.zeros((3, 9))}
+    other = start()._replace(average=rest)
+    with pytest.raises(
+        ValueError, match=r"not one of these networks for images \[2, 2, 1\].*other"
+    ):
+        next(
+            adversarial_fit.train(
+                make(),
+                other,
+                images(),
+                key=KEY,
+                epochs=2,
+                batch_size=5,
+                checkpoints=Checkpoints(tmp_path / "run"),
+            )
+        )
