@@ -69,7 +69,7 @@ GALLERY = {
 
 # Total variation at which a saved image is said to have reached its target: rounding to 8 bits alone
 # moves it by 0.01 to 0.04.
-_REACHED = 0.05
+_REACHED = 0.02
 
 
 class Job(NamedTuple):
