@@ -1,7 +1,8 @@
 """Losses of the papers, in nats.
 
-Most are for one example: logits and distributions [K] -> []; lift them with `jax.vmap`. `replaced_data` and
-`intermediate_constraint` with its kin are the terms of a training loss: they take a batch and return its mean.
+Most are for one example: logits and distributions [K] -> []; lift them with `jax.vmap`. `replaced_data`,
+`discriminator`, `generator` and `intermediate_constraint` with its kin are the terms of a training loss: they take a
+batch and return its mean.
 """
 
 import math
@@ -92,6 +93,16 @@ def replaced_data(
 
     teacher_logits = jax.lax.stop_gradient(teacher_logits)
     return jnp.mean(jax.vmap(loss)(logits, labels, teacher_logits, generated))
+
+
+def discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """Eq. C9, with its sign turned: −mean log D(x) − mean log(1 − D(G(z))); logits [B], [B] -> []."""
+    return -jnp.mean(jax.nn.log_sigmoid(real)) - jnp.mean(jax.nn.log_sigmoid(-fake))
+
+
+def generator(fake: jax.Array) -> jax.Array:
+    """Eq. C10, with its sign turned: −mean log D(G(z)), the non-saturating loss; logits [B] -> []."""
+    return -jnp.mean(jax.nn.log_sigmoid(fake))
 
 
 def intermediate_constraint(

@@ -11,6 +11,11 @@ from outgen_jax.metrics.generative import frechet_distance as frechet_distance
 from outgen_jax.metrics.generative import inception_score as inception_score
 from outgen_jax.metrics.generative import kernel_distance as kernel_distance
 from outgen_jax.metrics.generative import prdc as prdc
+from outgen_jax.metrics.neighbours import nearest_neighbours as nearest_neighbours
+from outgen_jax.metrics.neighbours import realism_score as realism_score
+from outgen_jax.metrics.samples import greyness as greyness
+from outgen_jax.metrics.samples import kl_to_uniform as kl_to_uniform
+from outgen_jax.metrics.samples import laplacian_variance as laplacian_variance
 from outgen_jax.metrics.statistics import Interval as Interval
 from outgen_jax.metrics.statistics import McNemar as McNemar
 from outgen_jax.metrics.statistics import PairedTTest as PairedTTest

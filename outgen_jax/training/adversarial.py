@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from outgen_jax import losses
+
 # (params, variables, x [B, ...], key) -> output, variables; `variables` are what changes without a gradient, as the
 # statistics of batch normalisation, and `key` is for dropout and the like.
 Apply = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
@@ -54,16 +56,6 @@ class Metrics(NamedTuple):
 
 
 Update = Callable[[GameState, jax.Array, jax.Array], tuple[GameState, Metrics]]
-
-
-def discriminator_loss(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """Paper C, Eq. 9, with its sign turned: −mean log D(x) − mean log(1 − D(G(z))); logits [B], [B] -> []."""
-    return -jnp.mean(jax.nn.log_sigmoid(real)) - jnp.mean(jax.nn.log_sigmoid(-fake))
-
-
-def generator_loss(fake: jax.Array) -> jax.Array:
-    """Paper C, Eq. 10, with its sign turned: −mean log D(G(z)), the non-saturating loss; logits [B] -> []."""
-    return -jnp.mean(jax.nn.log_sigmoid(fake))
 
 
 def gradient_penalty(logits_of: Callable[[jax.Array], jax.Array], real: jax.Array) -> jax.Array:
@@ -147,7 +139,7 @@ def make_update(
             variables = state.discriminator.variables
             on_real, after_real = discriminator.apply(params, variables, real, keys[2])
             on_fake, after_fake = discriminator.apply(params, after_real, images, keys[3])
-            loss = discriminator_loss(on_real, on_fake)
+            loss = losses.discriminator(on_real, on_fake)
             if penalty:
                 loss += (
                     penalty
@@ -173,7 +165,7 @@ def make_update(
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             images, variables = generator.apply(params, state.generator.variables, z, keys[1])
             # What the discriminator's statistics would learn of this batch is dropped.
-            return generator_loss(
+            return losses.generator(
                 discriminator.apply(*state.discriminator[:2], images, keys[2])[0]
             ), variables
 
