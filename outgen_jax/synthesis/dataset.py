@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 
 from outgen_jax.data import rows, shards
 from outgen_jax.data.image_source import PathLike
-from outgen_jax.synthesis import predict, presets, provenance, shard, slots, synthesize
+from outgen_jax.synthesis import predict, presets, provenance, shard, slots
 from outgen_jax.synthesis.predict import ApplyFn
 from outgen_jax.synthesis.solver import Solver
 
@@ -104,8 +104,8 @@ def generate_dataset(
     # Everything that can be wrong is found before a file is written.
     kind = rows.kind(source, caller=shard.CALLER)
     few = rows.read(source, kind, 0, min(8, kind.num_rows), caller=shard.CALLER).images
-    num_classes = synthesize._num_classes(apply_fn, variables, few)
-    synthesize._check_logits(apply_fn, variables, few)
+    num_classes = predict.num_classes(apply_fn, variables, few, caller=shard.CALLER)
+    predict.check_logits(apply_fn, variables, few, caller=shard.CALLER)
     at_most = min(shard_size, kind.num_rows)
     mesh = slots.local_mesh()
     job = shard.Job(

@@ -53,6 +53,40 @@ def logits_of(apply_fn: ApplyFn, variables: Any, images: jax.Array) -> jax.Array
     return jax.vmap(one_image(apply_fn, variables))(images)
 
 
+def num_classes(apply_fn: ApplyFn, variables: Any, images: np.ndarray, *, caller: str) -> int:
+    """K of a network's logits, without running it.
+
+    Raises:
+      ValueError: it fails on images [B, H, W, C] like these, or does not return [B, K].
+    """
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    try:
+        out = jax.eval_shape(apply_fn, variables, one)
+    except Exception as error:
+        raise ValueError(
+            f"{caller}: apply_fn(variables, images) fails on images of shape {list(images.shape)}: {error}. "
+            "Check the image size and the number of channels that the network takes"
+        ) from error
+    shape = getattr(out, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
+        found = type(out).__name__ if shape is None else list(shape)
+        raise ValueError(
+            f"{caller}: apply_fn must return logits [B, K]; for one image it returns {found}. Wrap it so that it does"
+        )
+    return int(shape[1])
+
+
+def check_logits(apply_fn: ApplyFn, variables: Any, images: np.ndarray, *, caller: str) -> None:
+    """Refuses a network that ends in a softmax, whose outputs would never reach a target as logits."""
+    logits = np.asarray(logits_of(apply_fn, variables, as_float(images)))
+    rows = logits[np.isfinite(logits).all(-1)]
+    if len(rows) and rows.min() >= 0 and np.allclose(rows.sum(-1), 1, atol=1e-4):
+        raise ValueError(
+            f"{caller}: apply_fn must return logits, but its rows are non-negative and sum to 1, as probabilities "
+            "do; leave the softmax out, or return jnp.log(probabilities)"
+        )
+
+
 def validated_images(images: ArrayLike, *, caller: str) -> np.ndarray:
     """The images as a host array; see `predict` for what is refused."""
     array = np.asarray(images)

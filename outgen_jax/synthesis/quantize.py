@@ -79,8 +79,7 @@ def quantize(
             "quantize: rounds must not be negative, tolerance, classes and batch_size positive, "
             f"got {rounds}, {tolerance}, {classes} and {batch_size}"
         )
-    one = jax.ShapeDtypeStruct((1, *array.shape[1:]), jnp.float32)
-    num_classes = jax.eval_shape(apply_fn, variables, one).shape[-1]
+    num_classes = predict.num_classes(apply_fn, variables, array, caller="quantize")
     rows = target_rows.validate(
         targets, num_images=len(array), num_classes=num_classes, caller="quantize"
     )

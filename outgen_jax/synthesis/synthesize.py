@@ -87,12 +87,12 @@ def synthesize(
         raise ValueError(
             f"synthesize: batch_size must be at least 1, got {batch_size}; use None for a default"
         )
-    num_classes = _num_classes(apply_fn, variables, images)
+    num_classes = predict.num_classes(apply_fn, variables, images, caller="synthesize")
     rows = target_rows.validate(
         targets, num_images=len(images), num_classes=num_classes, caller="synthesize"
     )
     size = min(batch_size or predict.default_batch_size(images), len(images))
-    _check_logits(apply_fn, variables, images[:size])
+    predict.check_logits(apply_fn, variables, images[:size], caller="synthesize")
 
     result = _empty_result(images, num_classes, solver.steps if history else None)
     with _progress_bar(len(images) * solver.steps, progress) as advance:
@@ -113,35 +113,6 @@ def synthesize(
             if result.history is not None:
                 result.history[start : start + count] = curve[:, :count].T
     return result
-
-
-def _num_classes(apply_fn: ApplyFn, variables: Any, images: np.ndarray) -> int:
-    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    try:
-        out = jax.eval_shape(apply_fn, variables, one)
-    except Exception as error:
-        raise ValueError(
-            f"synthesize: apply_fn(variables, images) fails on images of shape {list(images.shape)}: {error}. "
-            "Check the image size and the number of channels that the network takes"
-        ) from error
-    shape = getattr(out, "shape", None)
-    if shape is None or len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
-        found = type(out).__name__ if shape is None else list(shape)
-        raise ValueError(
-            f"synthesize: apply_fn must return logits [B, K]; for one image it returns {found}. Wrap it so that it does"
-        )
-    return int(shape[1])
-
-
-def _check_logits(apply_fn: ApplyFn, variables: Any, images: np.ndarray) -> None:
-    """Refuses a network that ends in a softmax, whose outputs would be taken for logits and never reach a target."""
-    logits = np.asarray(predict.logits_of(apply_fn, variables, predict.as_float(images)))
-    rows = logits[np.isfinite(logits).all(-1)]
-    if len(rows) and rows.min() >= 0 and np.allclose(rows.sum(-1), 1, atol=1e-4):
-        raise ValueError(
-            "synthesize: apply_fn must return logits, but its rows are non-negative and sum to 1, as probabilities "
-            "do; leave the softmax out, or return jnp.log(probabilities)"
-        )
 
 
 def _empty_result(images: np.ndarray, num_classes: int, history_steps: int | None) -> Result:
