@@ -1,10 +1,10 @@
-"""What "the smallest change" may mean: Gauss-Newton under a mask, a cap and a norm that likes smooth changes.
+"""Changes of other kinds: Gauss-Newton under a mask, a cap and a norm that likes smooth changes.
 
 Purpose   Beyond paper A, whose low-pass filter is the one way to keep changes from looking like noise: the same targets
           reached in four ways, side by side, each image above its change.
 Command   python experiments/norm_choices.py --data_dir=... --out=experiments/results/norm_choices
 Expected  All reach the target; the masked change stays in the middle, the capped one is even, the smooth one has little
-          fine detail and the largest L2. About 2 minutes on 2 cores.
+          fine detail and a larger L2. 2.5 minutes on 2 cores.
 Output    --out gets results.json (per image), table.md and norm_choices.png.
 """
 
@@ -48,7 +48,7 @@ def middle(height: int, width: int) -> np.ndarray:
 def solvers(shape: tuple[int, ...]) -> dict[str, Solver]:
     """The ways compared, by the heading of their column."""
     return {
-        "smallest L2": og.gauss_newton(),
+        "as it comes": og.gauss_newton(),
         "middle only": og.gauss_newton(mask=middle(*shape[:2])),
         f"L∞ ≤ {_CAP.value:g}": og.gauss_newton(max_change=_CAP.value),
         "smooth": og.gauss_newton(lowpass_radius=_RADIUS.value),

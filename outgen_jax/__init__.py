@@ -17,7 +17,8 @@ D: intermediate constraint, Suzuki, Tanida, Kimata and Shouno):
     Eq. C2-C5    discriminator               models.draw.Discriminator
     Eq. C6-C8    generator                   models.draw.Generator
     Eq. C8       write                       models.draw.write
-    Eq. C9, C10  the game's losses           losses.discriminator, losses.generator
+    Eq. C9       discriminator's loss        losses.discriminator
+    Eq. C10      generator's loss            losses.generator
     Table D1     intermediate constraint     losses.intermediate_constraint
     Table D1     noise, blur                 data.distort.gaussian_noise, data.distort.gaussian_blur
 
