@@ -111,7 +111,7 @@ def gauss_newton(
         Keep the solver: one with a mask, built anew, compiles anew.
       max_change: no pixel moves further than this from its source (L∞).
       lowpass_radius: changes are made of frequencies within about this many cycles per image side;
-        None: of all alike, which is the smallest change in L2.
+        None: of all alike, every step the smallest in L2.
 
     Raises:
       ValueError: a negative number of steps; no trials or classes; a `max_change` or radius that
