@@ -20,7 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "learning_rate": 0.1,
     },
-    # About 20 minutes on 2 cores.
+    # Took 40 minutes, half of them on one core only.
     "cpu": {
         "dataset": "cifar10",
         "train_images": 10_000,
