@@ -3,7 +3,7 @@
 Purpose   Beyond paper A, on ImageNet's 1,000 classes: partial targets. The K named classes get probabilities that
           halve from one to the next, or for large K fall more gently, 0.9 in all; the others share 0.1 as they like.
 Command   python experiments/ordered_top_k.py --source=IMAGES --out=experiments/results/ordered_top_k
-Expected  All K in order for nearly all images. Measured: experiments/README.md.
+Expected  All K in order. Tried on two photographs with 15 Jacobians only: K = 1 reached, K = 5 on neither.
 Output    --out gets results.json (per image) and table.md. The same command resumes: every finished K is kept.
 
 Without --source it takes the photographs that scikit-image carries.
