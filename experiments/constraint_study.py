@@ -1,7 +1,6 @@
 """The parts of the study of paper D: what is tried, one fine-tuning job, and its evaluation."""
 
 import functools
-import io
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from constraint_data import Split
 from flax import nnx
 
 import outgen_jax as og
-from outgen_jax import files
+from outgen_jax import files, runs
 from outgen_jax.data import distort
 from outgen_jax.training import finetuning
 from outgen_jax.training.checkpoints import Checkpoints
@@ -140,7 +139,7 @@ def run_job(job: Job, study: Study, on_updates: Callable[[int], None]) -> dict[s
     cache = study.directory / "cache" / f"{job.name}.npz"
     if cache.exists():
         on_updates(recipe_of(job, study.settings).updates)
-        return read(cache)
+        return files.load_arrays(cache)
     start = time.perf_counter()
     split = targeted_split(study) if job.kind == "targeted" else study.train
     kept = study.directory / "checkpoints" / job.name
@@ -161,20 +160,20 @@ def run_job(job: Job, study: Study, on_updates: Callable[[int], None]) -> dict[s
     if job.stage == "final" and job.kind in ("both", "targeted") and study.settings.targeted_images:
         found |= hardness(tuned.model, study)
     found["seconds"] = np.array([middle - start, time.perf_counter() - middle])
-    write(cache, found)
+    cache.parent.mkdir(exist_ok=True)
+    files.save_arrays(cache, found)
     shutil.rmtree(kept)
     return found
 
 
 def before(study: Study) -> dict[str, Any]:
     """The same of the network before any fine-tuning."""
-    cache = study.directory / "cache" / "before.npz"
-    if not cache.exists():
+
+    def measured() -> dict[str, np.ndarray]:
         found = evaluate(study.model, study, "final")
-        if study.settings.targeted_images:
-            found |= hardness(study.model, study)
-        write(cache, found)
-    return read(cache)
+        return found | hardness(study.model, study) if study.settings.targeted_images else found
+
+    return runs.kept(study.directory / "cache" / "before.npz", measured)
 
 
 def evaluate(model: nnx.Module, study: Study, stage: str) -> dict[str, np.ndarray]:
@@ -251,12 +250,15 @@ def _observer(graphdef: nnx.GraphDef, layers: tuple[str, ...]) -> Any:
 
 def targeted_split(study: Study) -> Split:
     """Training images with, as further channels, what the first network says random=0.9, true=0.1 of."""
-    count, cache = study.settings.targeted_images, study.directory / "cache" / "targeted.npz"
+    count = study.settings.targeted_images
     clean, labels = study.train.images[np.arange(count)], study.train.labels[:count]
-    if not cache.exists():
+
+    def moved() -> dict[str, np.ndarray]:
         found = _bring_to_targets(study.model, clean, labels, steps=6)
-        write(cache, {"images": np.round(255 * found.images).astype(np.uint8)})
-    return Split(np.concatenate([clean, read(cache)["images"]], axis=-1), labels)
+        return {"images": og.pixels.to_uint8(found.images)}
+
+    targeted = runs.kept(study.directory / "cache" / "targeted.npz", moved)["images"]
+    return Split(np.concatenate([clean, targeted], axis=-1), labels)
 
 
 def hardness(model: nnx.Module, study: Study) -> dict[str, np.ndarray]:
@@ -287,15 +289,3 @@ def _bring_to_targets(
         solver=og.gauss_newton(steps=steps),
         tolerance=1e-3,
     )
-
-
-def write(path: Path, arrays: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    path.parent.mkdir(exist_ok=True)
-    files.write_atomic(path, buffer.getvalue())
-
-
-def read(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as saved:
-        return dict(saved)

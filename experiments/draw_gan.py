@@ -149,7 +149,7 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
     key_z, key_latent = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     z = jax.random.normal(key_z, (_SAMPLES.value, *trained.game.latent_shape))
     generated = pixels.to_uint8(trained.images(z))
-    np.savez_compressed(directory / "samples.npz", images=generated[:1000])
+    files.save_arrays(directory / "samples.npz", {"images": generated[:1000]})
     found = {"history": trained.history}
     recurrent = trained.preset.network == "attention"
     if recurrent:

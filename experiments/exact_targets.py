@@ -10,9 +10,9 @@ Output    --out gets results.json (per image) and table.md.
 The same command resumes: every finished kind of target is kept.
 """
 
+import functools
 import io
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,11 +104,8 @@ def move(job: Job, targets: np.ndarray) -> slots.Ended:
         )
 
 
-def run_kind(kind: str, job: Job, cache: Path) -> dict[str, np.ndarray]:
-    """The numbers of one kind of target, per image; kept in `cache` for the next start."""
-    if cache.exists():
-        with np.load(cache, allow_pickle=False) as saved:
-            return dict(saved)
+def run_kind(kind: str, job: Job) -> dict[str, np.ndarray]:
+    """The numbers of one kind of target, per image."""
     network, targets = (job.apply_fn, job.variables), wanted(kind, job)
     start = time.perf_counter()
     ended = move(job, targets)
@@ -117,17 +114,13 @@ def run_kind(kind: str, job: Job, cache: Path) -> dict[str, np.ndarray]:
     end = time.perf_counter()
     reached, saved = (og.predict(*network, x) for x in (ended.images, through_png(rounded)))
     change = ended.images - job.source.images.astype(np.float32) / 255
-    outcome = {
+    return {
         "total_variation": np.asarray(og.metrics.total_variation(reached, targets)),
         "l2": np.sqrt((change**2).sum((1, 2, 3))),
         "total_variation_png": np.asarray(og.metrics.total_variation(saved, targets)),
         "steps": ended.steps,
         "seconds": np.array([middle - start, end - middle]),
     }
-    buffer = io.BytesIO()
-    np.savez(buffer, **outcome)
-    files.write_atomic(cache, buffer.getvalue())
-    return outcome
 
 
 def table(results: dict[str, Any]) -> str:
@@ -177,12 +170,12 @@ def main(argv: list[str]) -> None:
     runs.enable_compilation_cache()
     job = prepare()
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    cache = out.directory / "cache"
-    cache.mkdir(exist_ok=True)
     results: dict[str, Any] = {"per_image": {}, "seconds": {}}
     for index, kind in enumerate(KINDS):
         print(kind)
-        outcome = run_kind(kind, job, cache / f"{index}.npz")
+        outcome = runs.kept(
+            out.directory / "cache" / f"{index}.npz", functools.partial(run_kind, kind, job)
+        )
         results["per_image"][kind] = {
             key: [float(f"{x:.4g}") for x in outcome[key]] for key in MEASURES
         }

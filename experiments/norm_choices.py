@@ -3,8 +3,8 @@
 Purpose   Beyond paper A, whose low-pass filter is the one way to keep changes from looking like noise: the same targets
           reached in four ways, side by side, each image above its change.
 Command   python experiments/norm_choices.py --data_dir=... --out=experiments/results/norm_choices
-Expected  Most images reach the target, fewest under the mask; the masked change stays in the middle, the capped one is even, the smooth one has little
-          fine detail and a larger L2. 2.5 minutes on 2 cores.
+Expected  Most images reach the target, fewest under the mask; the masked change stays in the middle, the capped one is
+          even, the smooth one has little fine detail and a larger L2. 2.5 minutes on 2 cores.
 Output    --out gets results.json (per image), table.md and norm_choices.png.
 """
 

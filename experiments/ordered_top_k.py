@@ -9,9 +9,8 @@ Output    --out gets results.json (per image) and table.md. The same command res
 Without --source it takes the photographs that scikit-image carries.
 """
 
-import io
+import functools
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,12 +54,9 @@ def targets(classes: np.ndarray, num_classes: int) -> np.ma.MaskedArray:
 
 
 def run_size(
-    count: int, network: tuple[Any, Any], source: sources.ImageSource, num_classes: int, cache: Path
+    count: int, network: tuple[Any, Any], source: sources.ImageSource, num_classes: int
 ) -> dict[str, np.ndarray]:
-    """The numbers of one K, per image; kept in `cache` for the next start."""
-    if cache.exists():
-        with np.load(cache, allow_pickle=False) as saved:
-            return dict(saved)
+    """The numbers of one K, per image."""
     drawn = target_draws.distinct_classes(
         count, num_classes, [], seed=_SEED.value, ids=source.ids, where="--k"
     )
@@ -81,7 +77,7 @@ def run_size(
     probs = og.predict(*network, saved, batch_size=_BATCH.value)
     change = result.images - source.images.astype(np.float32) / 255
     distance = og.metrics.total_variation(probs, og.targets.completed(rows, probs))
-    outcome = {
+    return {
         "in_order": np.asarray(og.metrics.ordered_top_k(result.probs, classes)),
         "total_variation": result.total_variation,
         "in_order_8bit": np.asarray(og.metrics.ordered_top_k(probs, classes)),
@@ -90,10 +86,6 @@ def run_size(
         "steps": result.steps,
         "seconds": np.array(seconds),
     }
-    buffer = io.BytesIO()
-    np.savez(buffer, **outcome)
-    files.write_atomic(cache, buffer.getvalue())
-    return outcome
 
 
 def table(results: dict[str, Any]) -> str:
@@ -137,13 +129,14 @@ def main(argv: list[str]) -> None:
         limit=_NUMBER.value,
     )
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    cache = run.directory / "cache"
-    cache.mkdir(exist_ok=True)
     network = og.models.from_nnx(classifier.model)
     results: dict[str, Any] = {}
     for size in sizes:
         print(f"K = {size}")
-        found = run_size(size, network, source, num_classes, cache / f"{size}.npz")
+        found = runs.kept(
+            run.directory / "cache" / f"{size}.npz",
+            functools.partial(run_size, size, network, source, num_classes),
+        )
         results[str(size)] = {key: found[key].tolist() for key in (*MEASURES, "seconds")}
         run.write_results({"k": results})
         files.write_atomic(run.directory / "table.md", table(results))

@@ -11,7 +11,6 @@ The same command resumes: every finished solver is kept.
 """
 
 import functools
-import io
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,11 +87,8 @@ def measure(
     }
 
 
-def run_solver(name: str, job: Job, cache: Path) -> dict[str, np.ndarray]:
-    """Images and numbers of one solver; kept in `cache` for the next start."""
-    if cache.exists():
-        with np.load(cache, allow_pickle=False) as saved:
-            return dict(saved)
+def run_solver(name: str, job: Job) -> dict[str, np.ndarray]:
+    """Images and numbers of one solver."""
     options = {"solver": og.preset(name, steps=_STEPS.value), "batch_size": _BATCH.value or 128}
     network = (job.apply_fn, job.variables)
     start = time.perf_counter()
@@ -100,16 +96,12 @@ def run_solver(name: str, job: Job, cache: Path) -> dict[str, np.ndarray]:
     seconds = time.perf_counter() - start
     generated = og.pixels.to_uint8(result.images)
     reached = og.predict(*network, generated)
-    outcome = {
+    return {
         **measure(job.images, result, job.targets, reached),
         "generated": generated,
         "reached": reached,
         "seconds": np.float64(seconds),
     }
-    buffer = io.BytesIO()
-    np.savez(buffer, **outcome)
-    files.write_atomic(cache, buffer.getvalue())
-    return outcome
 
 
 def table(results: dict[str, Any]) -> str:
@@ -184,12 +176,12 @@ def main(argv: list[str]) -> None:
     runs.enable_compilation_cache()
     job = prepare()
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    cache = out.directory / "cache"
-    cache.mkdir(exist_ok=True)
     outcomes = {}
     for name, title in SOLVERS.items():
         print(title)
-        outcomes[name] = run_solver(name, job, cache / f"{name}.npz")
+        outcomes[name] = runs.kept(
+            out.directory / "cache" / f"{name}.npz", functools.partial(run_solver, name, job)
+        )
     figures(out.directory, job, outcomes)
     results = {
         "seconds": {name: float(outcome["seconds"]) for name, outcome in outcomes.items()},

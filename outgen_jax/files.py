@@ -1,8 +1,13 @@
 """Writing files so that a reader never sees half of one."""
 
+import io
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -34,3 +39,16 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike]) -> None:
+    """Writes named arrays as a compressed .npz, whole or not at all; raises as `write_atomic`."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+    write_atomic(path, buffer.getvalue())
+
+
+def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote; nothing is unpickled."""
+    with np.load(path, allow_pickle=False) as saved:
+        return dict(saved)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import app, flags, logging
 
 from outgen_jax import files
@@ -66,6 +67,16 @@ def open_run(directory: str | Path, *, overwrite: bool = False) -> Run:
     directory.mkdir(parents=True, exist_ok=True)
     files.write_atomic(record, json.dumps(current, indent=1) + "\n")
     return Run(directory, current)
+
+
+def kept(path: Path, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The named arrays that `compute` returns; it runs once, and `path` keeps them for the next start."""
+    if path.exists():
+        return files.load_arrays(path)
+    arrays = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.save_arrays(path, arrays)
+    return arrays
 
 
 def start(main: Callable[[list[str]], None]) -> None:

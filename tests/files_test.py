@@ -1,10 +1,12 @@
-"""write_atomic: whole files or none, and nothing left beside them."""
+"""Whole files or none, and nothing left beside them; arrays that come back."""
 
 import os
 import stat
 
+import numpy as np
 import pytest
 
+from outgen_jax import files
 from outgen_jax.files import write_atomic
 
 
@@ -66,3 +68,15 @@ def test_a_link_stays_a_link(tmp_path):
 def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"write_atomic: no directory .*missing.*create it"):
         write_atomic(tmp_path / "missing" / "out", b"")
+
+
+def test_arrays_come_back_as_they_were_and_nothing_is_unpickled(tmp_path):
+    arrays = {"images": np.arange(6, dtype=np.uint8).reshape(2, 3), "seconds": np.float64(1.5)}
+    files.save_arrays(tmp_path / "a.npz", arrays)
+    found = files.load_arrays(tmp_path / "a.npz")
+    assert found.keys() == arrays.keys()
+    np.testing.assert_array_equal(found["images"], arrays["images"])
+    assert found["images"].dtype == np.uint8
+    np.savez(tmp_path / "b.npz", images=np.array([{}], object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        files.load_arrays(tmp_path / "b.npz")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from absl import flags, logging
 
@@ -168,3 +169,16 @@ def test_the_compilation_cache_lies_where_the_user_wants_it(monkeypatch, tmp_pat
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/which/jax/reads/itself")
     runs.enable_compilation_cache()
     assert "jax_compilation_cache_dir" not in set_to
+
+
+def test_what_was_computed_once_is_kept(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"seconds": np.arange(3)}
+
+    for _ in range(2):
+        found = runs.kept(tmp_path / "cache" / "a.npz", compute)
+        np.testing.assert_array_equal(found["seconds"], np.arange(3))
+    assert len(calls) == 1
