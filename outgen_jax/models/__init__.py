@@ -1,14 +1,17 @@
 """Networks: images [B, H, W, C] float32 in [0, 1] -> logits [B, K]; `activations` names their pre-activations.
 
-`draw` and `mlp_gan` hold a generator and a discriminator each.
+`draw`, `mlp_gan` and `dcgan` hold a generator and a discriminator each, `feature_networks` what scores rest on.
 """
 
 from outgen_jax.models import conv as conv
+from outgen_jax.models import dcgan as dcgan
 from outgen_jax.models import draw as draw
+from outgen_jax.models import feature_networks as feature_networks
 from outgen_jax.models import mlp_gan as mlp_gan
 from outgen_jax.models import pretrained as pretrained
 from outgen_jax.models.adapters import from_linen as from_linen
 from outgen_jax.models.adapters import from_nnx as from_nnx
 from outgen_jax.models.efficientnet_lite import EfficientNetLite0 as EfficientNetLite0
+from outgen_jax.models.inception import InceptionV3 as InceptionV3
 from outgen_jax.models.lenet import LeNet as LeNet
 from outgen_jax.models.vgg import VGG16 as VGG16

@@ -133,6 +133,11 @@ class EfficientNetLite0(nnx.Module):
         """Images [B, H, W, 3] in [0, 1] -> logits [B, K]."""
         return self.activations(images)[0]
 
+    def features(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits [B, K], and the penultimate features [B, 1280]: the mean of `head` after its ReLU6."""
+        logits, pre = self.activations(images)
+        return logits, _pooled(pre["head"])
+
     def activations(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits [B, K], and every layer's values before its ReLU6, [B, h, w, channels] each.
 
@@ -150,8 +155,8 @@ class EfficientNetLite0(nnx.Module):
             x, inner = block(x)
             pre += inner
         pre.append(self.head(x))
-        x = jax.nn.relu6(pre[-1]).mean((1, 2))  # [B, 1280]
-        return self.logits(self.dropout(x)), dict(zip(self.layer_names, pre, strict=True))
+        logits = self.logits(self.dropout(_pooled(pre[-1])))
+        return logits, dict(zip(self.layer_names, pre, strict=True))
 
 
 def load_imagenet(path: str | os.PathLike[str] | None = None) -> EfficientNetLite0:
@@ -214,6 +219,10 @@ def imagenet_classes() -> tuple[str, ...]:
     """The 1,000 class names in the order of the logits, all different, whatever the case."""
     names = importlib.resources.files("outgen_jax.models").joinpath("imagenet_classes.txt")
     return tuple(names.read_text(encoding="utf-8").splitlines())
+
+
+def _pooled(head: jax.Array) -> jax.Array:
+    return jax.nn.relu6(head).mean((1, 2))  # [B, 1280]
 
 
 def _installed_weights() -> Path:
