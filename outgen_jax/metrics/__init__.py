@@ -1,11 +1,19 @@
 """Measures of distributions and images, and of what a study's numbers allow to be claimed."""
 
+from outgen_jax.metrics.class_probabilities import TopClasses as TopClasses
+from outgen_jax.metrics.class_probabilities import entropy as entropy
+from outgen_jax.metrics.class_probabilities import least_certain as least_certain
+from outgen_jax.metrics.class_probabilities import least_expected as least_expected
+from outgen_jax.metrics.class_probabilities import surprise as surprise
+from outgen_jax.metrics.class_probabilities import top_classes as top_classes
 from outgen_jax.metrics.classification import (
     expected_calibration_error as expected_calibration_error,
 )
 from outgen_jax.metrics.classification import negative_log_likelihood as negative_log_likelihood
 from outgen_jax.metrics.classification import ordered_top_k as ordered_top_k
 from outgen_jax.metrics.classification import total_variation as total_variation
+from outgen_jax.metrics.extrapolation import Extrapolation as Extrapolation
+from outgen_jax.metrics.extrapolation import infinite_sample_score as infinite_sample_score
 from outgen_jax.metrics.generative import PRDC as PRDC
 from outgen_jax.metrics.generative import frechet_distance as frechet_distance
 from outgen_jax.metrics.generative import inception_score as inception_score
