@@ -177,13 +177,19 @@ def test_refuses_options(options):
 # --- training ---
 
 
+@functools.cache
+def averaged() -> adversarial.Update:
+    """One object, so that it is compiled once for each number of updates a call."""
+    return make(average_decay=0.5)
+
+
 def run(
     epochs: int, directory=None, update: Any = None, data: np.ndarray | None = None, **options: Any
 ):
     checkpoints = None if directory is None else Checkpoints(directory)
     return list(
         adversarial_fit.train(
-            make(average_decay=0.5) if update is None else update,
+            averaged() if update is None else update,
             start(),
             images() if data is None else data,
             key=jax.random.key(2),
@@ -296,3 +302,179 @@ def test_refuses_data_that_does_not_fit(tmp_path):
                 checkpoints=Checkpoints(tmp_path / "run"),
             )
         )
+
+
+# --- augmentation, sets as other pytrees, keys in the state ---
+
+
+def brighter(key: jax.Array, x: jax.Array, probability: jax.Array) -> jax.Array:
+    return x + probability * jax.random.uniform(key, (len(x), 1, 1, 1))
+
+
+def test_what_is_off_changes_no_bit():
+    """Nothing, an augmentation that does nothing, and the key in the state instead of the update."""
+    data, rows = jnp.asarray(images()), np.array([3, 1, 7])
+    plain, metrics = compiled(penalty=0.7)(start(), data, rows)
+    idle = adversarial.Augmentation(lambda key, x, probability: x)
+    other = adversarial.make_update(
+        *players(), latent_shape=LATENT, key=None, penalty=0.7, augmentation=idle
+    )
+    before = start()._replace(probability=jnp.zeros(()), key=KEY)
+    after, other_metrics = jax.jit(other)(before, data, rows)
+    assert_same(after[:4], plain[:4])
+    assert_same(other_metrics, metrics)
+    assert after.probability == 0
+    assert after.key == KEY
+    assert (
+        len(jax.tree.leaves(plain))
+        == len(jax.tree.leaves(start()))
+        == len(jax.tree.leaves(before)) - 2
+    )
+
+
+def test_real_and_generated_images_are_augmented_in_both_steps():
+    before = start()._replace(probability=jnp.array(0.5))
+    data, rows = images(), np.array([3, 1, 7])
+    update = jax.jit(make(augmentation=adversarial.Augmentation(brighter), penalty=0.4))
+    after, metrics = update(before, jnp.asarray(data), rows)
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 7)
+    real = jnp.asarray(data[rows] / 255, jnp.float32)
+    z_d, z_g = (jax.random.normal(keys[i], (3, *LATENT)) for i in (0, 4))
+
+    def seen(x: jax.Array, key: jax.Array) -> jax.Array:
+        return brighter(jax.random.fold_in(key, 1), x, 0.5)
+
+    def d_loss(params: Any) -> jax.Array:
+        def on_real(x: jax.Array) -> jax.Array:
+            return discriminate(params, 0, seen(x, keys[2]), KEY)[0]
+
+        fake = generate(before.generator.params, 0, z_d, KEY)[0]
+        on_fake = discriminate(params, 0, seen(fake, keys[3]), KEY)[0]
+        slope = adversarial.gradient_penalty(on_real, real)
+        return losses.discriminator(on_real(real), on_fake) + 0.2 * slope
+
+    loss, gradient = jax.jit(jax.value_and_grad(d_loss))(before.discriminator.params)
+    adam = optax.adam(0.1)
+    updates, _ = adam.update(gradient, adam.init(gradient))
+    d_params = optax.apply_updates(before.discriminator.params, updates)
+
+    def g_loss(params: Any) -> jax.Array:
+        fake = generate(params, 0, z_g, KEY)[0]
+        return losses.generator(discriminate(d_params, 0, seen(fake, keys[6]), KEY)[0])
+
+    other_loss, gradient = jax.jit(jax.value_and_grad(g_loss))(before.generator.params)
+    g_params = jax.tree.map(lambda p, slope: p - 0.3 * slope, before.generator.params, gradient)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(metrics.discriminator_loss, loss)
+    close(metrics.generator_loss, other_loss)
+    jax.tree.map(close, after.generator.params, g_params)
+    assert after.probability == 0.5  # nothing adapts it
+
+
+def test_the_probability_is_told_the_logits_of_the_real_images():
+    def adapt(probability: jax.Array, logits: jax.Array) -> jax.Array:
+        return probability + logits.sum()
+
+    augmentation = adversarial.Augmentation(lambda key, x, probability: x, adapt)
+    update = jax.jit(make(augmentation=augmentation))
+    before = start()._replace(probability=jnp.array(0.25))
+    data, rows = images(), np.array([3, 1, 7])
+    after, _ = update(before, jnp.asarray(data), rows)
+    real = jnp.asarray(data[rows] / 255, jnp.float32)
+    logits = discriminate(before.discriminator.params, 0, real, KEY)[0]
+    np.testing.assert_allclose(after.probability, 0.25 + logits.sum(), rtol=1e-5)
+
+
+def test_a_state_is_created_with_what_the_update_lacks():
+    generator, discriminator = start()[:2]
+    state = adversarial.create(generator, discriminator, probability=0.5, key=KEY)
+    assert (state.probability, state.key, state.step) == (0.5, KEY, 0)
+    assert state.probability.dtype == jnp.float32
+    bare = adversarial.create(generator, discriminator)
+    assert bare.probability is None
+    assert bare.key is None
+    data, rows = jnp.asarray(images()), np.arange(3)
+    idle = adversarial.Augmentation(lambda key, x, probability: x)
+    for options, wrong in (
+        ({}, state),
+        ({"augmentation": idle}, bare),
+        ({"augmentation": idle, "key": None}, bare._replace(probability=jnp.zeros(()))),
+    ):
+        update = adversarial.make_update(
+            *players(), **({"latent_shape": LATENT, "key": KEY} | options)
+        )
+        with pytest.raises(ValueError, match="make_update: the key must be make_update's or the"):
+            update(wrong, data, rows)
+
+
+def test_batches_may_be_taken_from_anything():
+    data = {"bank": images(), "order": np.arange(12)[::-1].copy()}
+
+    def take(data: Any, rows: jax.Array) -> jax.Array:
+        return data["bank"][data["order"][rows]]
+
+    kwargs = {"key": jax.random.key(2), "epochs": 2, "batch_size": 5}
+    plain = run(2, data=data["bank"][::-1].copy())[-1]
+    *_, other = adversarial_fit.train(
+        make(average_decay=0.5, take=take), start(), data, num_images=12, **kwargs
+    )
+    assert_same(other.state, plain.state)
+    with pytest.raises(ValueError, match="what else `take` reads needs num_images"):
+        next(adversarial_fit.train(make(take=take), start(), data, **kwargs))
+
+
+def test_epochs_of_so_many_updates_are_parts_of_endless_passes():
+    straight = [
+        adversarial_fit.consecutive_rows(KEY, 2 * number, 2, 12, 5) for number in range(3)
+    ]  # passes of two batches
+    parts = adversarial_fit.consecutive_rows(KEY, 0, 6, 12, 5)
+    np.testing.assert_array_equal(np.concatenate(straight), parts)
+    np.testing.assert_array_equal(adversarial_fit.consecutive_rows(KEY, 3, 2, 12, 5), parts[3:5])
+    assert len({*parts[:2].ravel()}) == 10  # every image once a pass at most
+    assert (parts[:2] != parts[2:4]).any()
+
+
+def test_the_length_of_an_epoch_is_free(tmp_path):
+    """Three epochs of four updates are six passes of two; a resumed run is the same."""
+    passes = run(6, steps_per_call=1)[-1]
+    long = run(3, steps_per_epoch=4, steps_per_call=1)
+    assert [len(epoch.history) for epoch in long] == [1, 2, 3]
+    assert_same(long[-1].state, passes.state)
+    run(1, tmp_path / "run", steps_per_epoch=4, steps_per_call=1)
+    resumed = run(3, tmp_path / "run", steps_per_epoch=4, steps_per_call=1)
+    assert_same(resumed[-1].state, passes.state)
+
+
+def test_probability_and_key_survive_a_checkpoint(tmp_path):
+    augmentation = adversarial.Augmentation(brighter, lambda p, logits: p + 0.125)
+    update = adversarial.make_update(
+        *players(), latent_shape=LATENT, key=None, augmentation=augmentation
+    )
+
+    def epochs(number: int, directory: Any) -> list[adversarial_fit.Epoch]:
+        state = start()._replace(probability=jnp.zeros(()), key=jax.random.key(11))
+        return list(
+            adversarial_fit.train(
+                update,
+                state,
+                images(),
+                key=KEY,
+                epochs=number,
+                batch_size=6,
+                checkpoints=Checkpoints(directory),
+                steps_per_call=1,
+            )
+        )
+
+    straight = epochs(2, tmp_path / "straight")[-1].state
+    epochs(1, tmp_path / "run")
+    resumed = epochs(2, tmp_path / "run")[-1].state
+    assert resumed.probability == straight.probability == 0.5
+    assert resumed.key == jax.random.key(11)
+    assert_same(resumed[:4], straight[:4])
+
+
+def test_one_update_is_compiled_once():
+    update = make()
+    assert adversarial_fit.compile_update(update) is adversarial_fit.compile_update(update)
+    assert adversarial_fit.compile_update(make()) is not adversarial_fit.compile_update(update)

@@ -1,4 +1,6 @@
 """Images in and out: sources, records, augmentation, distortion."""
 
 from outgen_jax.data import augment as augment
+from outgen_jax.data import augmented_set as augmented_set
+from outgen_jax.data import differentiable_augment as differentiable_augment
 from outgen_jax.data import distort as distort

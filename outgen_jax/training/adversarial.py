@@ -44,6 +44,8 @@ class GameState(NamedTuple):
     discriminator: PlayerState
     average: Any  # moving average of the generator's parameters
     step: jax.Array  # [] int32, updates done
+    probability: Any = None  # [] float32 of the augmentation's changes; None: there is none
+    key: jax.Array | None = None  # of everything random, where `make_update` has none
 
 
 class Metrics(NamedTuple):
@@ -55,7 +57,20 @@ class Metrics(NamedTuple):
     fake: jax.Array  # D(G(z)) before the discriminator's step, [0, 1]
 
 
-Update = Callable[[GameState, jax.Array, jax.Array], tuple[GameState, Metrics]]
+Update = Callable[[GameState, Any, jax.Array], tuple[GameState, Metrics]]
+
+
+class Augmentation(NamedTuple):
+    """What happens to images, real and generated alike, before the discriminator sees them (Zhao et al. 2020)."""
+
+    apply: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # key, images, probability
+    # Next probability from this one and the logits of the real images (Karras et al. 2020); None: it stays.
+    adapt: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+
+
+def take_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
+    """The batch images[rows]: [N, H, W, C], [B] -> [B, H, W, C]."""
+    return images[rows]
 
 
 def gradient_penalty(logits_of: Callable[[jax.Array], jax.Array], real: jax.Array) -> jax.Array:
@@ -90,11 +105,25 @@ def from_nnx(
     return Player(apply, optimizer), PlayerState(params, variables, optimizer.init(params))
 
 
-def create(generator: PlayerState, discriminator: PlayerState) -> GameState:
-    """The state before the first update."""
+def create(
+    generator: PlayerState,
+    discriminator: PlayerState,
+    *,
+    probability: float | None = None,
+    key: jax.Array | None = None,
+) -> GameState:
+    """The state before the first update.
+
+    Args:
+      generator: its first state.
+      discriminator: its first state.
+      probability: of the augmentation's changes, at first; None: there is no augmentation.
+      key: of everything random in the updates; None: `make_update` has it.
+    """
     # A copy: one array in two places could not be donated.
     average = jax.tree.map(jnp.copy, generator.params)
-    return GameState(generator, discriminator, average, jnp.zeros((), jnp.int32))
+    first = None if probability is None else jnp.asarray(probability, jnp.float32)
+    return GameState(generator, discriminator, average, jnp.zeros((), jnp.int32), first, key)
 
 
 def make_update(
@@ -102,9 +131,11 @@ def make_update(
     discriminator: Player,
     *,
     latent_shape: tuple[int, ...],
-    key: jax.Array,
+    key: jax.Array | None,
     average_decay: float = 0.0,
     penalty: float = 0.0,
+    augmentation: Augmentation | None = None,
+    take: Callable[[Any, jax.Array], jax.Array] = take_rows,
 ) -> Update:
     """Makes `update(state, images, rows) -> (state, metrics)`, pure, to jit or scan.
 
@@ -114,10 +145,13 @@ def make_update(
       generator: maps latent vectors z ~ N(0, 1) [B, *latent_shape] to images [B, H, W, C] in [0, 1].
       discriminator: maps images to logits [B].
       latent_shape: of one image's z.
-      key: of latent vectors and the networks' own randomness.
+      key: of latent vectors, augmentation and the networks' own randomness; None: the state's, so that one compiled
+        update serves every seed.
       average_decay: of the generator's moving average, in [0, 1); at first less, min(decay, (1 + step)/(10 + step)).
         0: the average is the generator itself.
       penalty: γ of R₁, of which the discriminator's loss gets γ/2 times.
+      augmentation: of all that the discriminator sees, in both steps; the slope of R₁ goes through it.
+      take: `take(images, rows)` is the batch of real images, uint8 [B, H, W, C], where `images` is another pytree.
 
     Raises:
       ValueError: a decay outside [0, 1) or a negative penalty.
@@ -128,6 +162,23 @@ def make_update(
             f"{penalty}; 0.999 is usual, and 0 leaves both out"
         )
 
+    def key_of(state: GameState) -> jax.Array:
+        keys = [k for k in (key, state.key) if k is not None]
+        if len(keys) != 1 or (state.probability is None) != (augmentation is None):
+            raise ValueError(
+                "make_update: the key must be make_update's or the state's, and the state have a probability where "
+                f"there is an augmentation; got key={key}, augmentation={augmentation}, and a state with "
+                f"key={state.key}, probability={state.probability}. Give `create` what is missing"
+            )
+        return keys[0]
+
+    def judge(
+        state: GameState, params: Any, variables: Any, images: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        if augmentation is not None:
+            images = augmentation.apply(jax.random.fold_in(key, 1), images, state.probability)
+        return discriminator.apply(params, variables, images, key)
+
     def step_discriminator(
         state: GameState, real: jax.Array, keys: jax.Array
     ) -> tuple[GameState, Metrics]:
@@ -137,17 +188,14 @@ def make_update(
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array]]:
             variables = state.discriminator.variables
-            on_real, after_real = discriminator.apply(params, variables, real, keys[2])
-            on_fake, after_fake = discriminator.apply(params, after_real, images, keys[3])
+            on_real, after_real = judge(state, params, variables, real, keys[2])
+            on_fake, after_fake = judge(state, params, after_real, images, keys[3])
             loss = losses.discriminator(on_real, on_fake)
             if penalty:
-                loss += (
-                    penalty
-                    / 2
-                    * gradient_penalty(
-                        lambda x: discriminator.apply(params, variables, x, keys[2])[0], real
-                    )
+                slope = gradient_penalty(
+                    lambda x: judge(state, params, variables, x, keys[2])[0], real
                 )
+                loss += penalty / 2 * slope
             return loss, (after_fake, on_real, on_fake)
 
         (loss, (variables, on_real, on_fake)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -155,6 +203,8 @@ def make_update(
         )
         after = _step(discriminator, state.discriminator, gradient, variables)
         means = jax.nn.sigmoid(on_real).mean(), jax.nn.sigmoid(on_fake).mean()
+        if augmentation is not None and augmentation.adapt is not None:
+            state = state._replace(probability=augmentation.adapt(state.probability, on_real))
         return state._replace(discriminator=after), Metrics(loss, jnp.zeros(()), *means)
 
     def step_generator(
@@ -165,9 +215,8 @@ def make_update(
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             images, variables = generator.apply(params, state.generator.variables, z, keys[1])
             # What the discriminator's statistics would learn of this batch is dropped.
-            return losses.generator(
-                discriminator.apply(*state.discriminator[:2], images, keys[2])[0]
-            ), variables
+            logits = judge(state, *state.discriminator[:2], images, keys[2])[0]
+            return losses.generator(logits), variables
 
         (loss, variables), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
             state.generator.params
@@ -179,9 +228,9 @@ def make_update(
         )
         return state._replace(generator=after, average=average), loss
 
-    def update(state: GameState, images: jax.Array, rows: jax.Array) -> tuple[GameState, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(key, state.step), 7)
-        real = images[rows].astype(jnp.float32) / 255
+    def update(state: GameState, images: Any, rows: jax.Array) -> tuple[GameState, Metrics]:
+        keys = jax.random.split(jax.random.fold_in(key_of(state), state.step), 7)
+        real = take(images, rows).astype(jnp.float32) / 255
         state, metrics = step_discriminator(state, real, keys[:4])
         state, loss = step_generator(state, keys[4:], len(rows))
         return state._replace(step=state.step + 1), metrics._replace(generator_loss=loss)

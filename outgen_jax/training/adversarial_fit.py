@@ -1,8 +1,9 @@
 """Epochs of adversarial training: order of the images, checkpoints and resume, and what stops it."""
 
+import functools
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ class Epoch(NamedTuple):
 def train(
     update: Update,
     state: GameState,
-    images: np.ndarray,
+    images: Any,
     *,
     key: jax.Array,
     epochs: int,
@@ -31,16 +32,18 @@ def train(
     checkpoints: Checkpoints | None = None,
     save_every: int = 1,
     steps_per_call: int | None = None,
+    num_images: int | None = None,
+    steps_per_epoch: int | None = None,
 ) -> Iterator[Epoch]:
     """Trains for `epochs` passes over the images, or on from the latest checkpoint; yields after each.
 
-    The incomplete last batch of an epoch is left out. A state that was yielded is gone (donated) with the next. If
+    The incomplete last batch of a pass is left out. A state that was yielded is gone (donated) with the next. If
     there is nothing left to train, what the checkpoint holds is yielded once.
 
     Args:
       update: what `make_update` makes.
       state: before the first update; also says what a checkpoint must look like.
-      images: uint8 [N, H, W, C].
+      images: uint8 [N, H, W, C], or what else the update's `take` reads.
       key: of the order of the images.
       epochs: in all, those of the checkpoint included.
       batch_size: images an update.
@@ -48,25 +51,33 @@ def train(
       save_every: epochs between checkpoints; the last epoch is always saved.
       steps_per_call: updates compiled into one call; None: an epoch's. On CPU give 1 to networks whose convolutions
         are XLA's own, as their gradients are slow inside loops there.
+      num_images: number of rows to draw from, where `images` is not the array itself.
+      steps_per_epoch: updates between what is yielded, whatever the number of images: for data sets of different sizes
+        at equal cost. None: those of a pass.
 
     Raises:
       ValueError: images of another type, fewer images than a batch, or a checkpoint of other networks or images.
       FloatingPointError: losses that are not finite; says since which update, and which checkpoint is kept.
     """
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise ValueError(
-            f"adversarial_fit.train: images must be uint8 [N, H, W, C], got {images.dtype} {list(images.shape)}"
-        )
-    epoch_rows(key, 0, len(images), batch_size)  # refuses a batch that is too large
+    if num_images is None:
+        if getattr(images, "dtype", None) != np.uint8 or images.ndim != 4:
+            layout = jax.tree.map(lambda leaf: f"{leaf.dtype} {list(leaf.shape)}", images)
+            raise ValueError(
+                f"adversarial_fit.train: images must be uint8 [N, H, W, C], got {layout}; what else `take` reads "
+                "needs num_images"
+            )
+        num_images = len(images)
+    epoch_rows(key, 0, num_images, batch_size)  # refuses a batch that is too large
+    steps = steps_per_epoch or num_images // batch_size
     history: list[dict[str, float]] = []
     if checkpoints is not None and checkpoints.latest is not None:
-        state, history = _restore(checkpoints, state, images)
+        state, history = restore(checkpoints, state, images)
     if len(history) >= epochs:
         yield Epoch(state, history)
-    call, on_device = compile_update(update), jnp.asarray(images)
+    call, on_device = compile_update(update), jax.tree.map(jnp.asarray, images)
     for epoch in range(len(history), epochs):
         start = time.perf_counter()
-        rows = epoch_rows(key, epoch, len(images), batch_size)
+        rows = consecutive_rows(key, epoch * steps, steps, num_images, batch_size)
         chunk, found = steps_per_call or len(rows), []
         for first in range(0, len(rows), chunk):
             state, metrics = call(state, on_device, jnp.asarray(rows[first : first + chunk]))
@@ -83,10 +94,24 @@ def train(
         yield Epoch(state, history)
 
 
-def compile_update(update: Update) -> Update:
-    """`update` over a chunk of batches, `rows` [steps, B]; metrics [steps] each, the state donated."""
+def consecutive_rows(
+    key: jax.Array, first: int, steps: int, num_images: int, batch_size: int
+) -> np.ndarray:
+    """Batches number `first` to `first + steps` of endless passes over the images, [steps, batch_size] int32."""
+    a_pass = num_images // batch_size
+    passes = range(first // a_pass, (first + steps - 1) // a_pass + 1)
+    rows = np.concatenate([epoch_rows(key, number, num_images, batch_size) for number in passes])
+    return rows[first % a_pass :][:steps]
 
-    def chunk(state: GameState, images: jax.Array, rows: jax.Array) -> tuple[GameState, Metrics]:
+
+@functools.lru_cache(maxsize=4)
+def compile_update(update: Update) -> Update:
+    """`update` over a chunk of batches, `rows` [steps, B]; metrics [steps] each, the state donated.
+
+    One update is compiled once, however many trainings share it.
+    """
+
+    def chunk(state: GameState, images: Any, rows: jax.Array) -> tuple[GameState, Metrics]:
         if len(rows) == 1:
             state, metrics = update(state, images, rows[0])
             return state, jax.tree.map(lambda m: m[None], metrics)
@@ -95,14 +120,20 @@ def compile_update(update: Update) -> Update:
     return jax.jit(chunk, donate_argnums=0)
 
 
-def _restore(
-    checkpoints: Checkpoints, state: GameState, images: np.ndarray
+def restore(
+    checkpoints: Checkpoints, state: GameState, images: Any
 ) -> tuple[GameState, list[dict[str, float]]]:
+    """State and history of the latest checkpoint; `state` and `images` as in `train`.
+
+    Raises:
+      ValueError: a checkpoint of other networks or images.
+    """
     try:
         state, notes = checkpoints.restore(state)
     except ValueError as error:
+        shape = list(jax.tree.leaves(images)[0].shape[1:])
         raise ValueError(
-            f"adversarial_fit.train: the checkpoint is not one of these networks for images {list(images.shape[1:])}: "
+            f"adversarial_fit.train: the checkpoint is not one of these networks for images {shape}: "
             f"{error}. Train on the data set of the checkpoint, or elsewhere"
         ) from error
     return state, notes["history"]
