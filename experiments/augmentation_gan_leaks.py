@@ -1,0 +1,82 @@
+"""Augmentations that leak: generated images that a small classifier takes for inverted or upside down."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import outgen_jax as og
+
+LEAKS = ("invert", "flip_up_down")  # what a generated image may be taken for
+_HELD_OUT = 5  # every fifth original, in all its versions, examines the detector
+_PENALTY = 1e-3  # on the detector's squared weights
+_UPDATES = 300
+
+
+class Detector(NamedTuple):
+    """A linear classifier of what is seen of images: as they were, inverted, upside down."""
+
+    mean: np.ndarray  # [d]
+    scale: np.ndarray  # [d]
+    weights: np.ndarray  # [d + 1, 3]
+    accuracy: float  # on originals, and their versions, that it was not trained on
+    images: int  # so many of them
+
+    def shares(self, features: np.ndarray) -> np.ndarray:
+        """One-hot verdicts [n, 3]: as it was, then LEAKS."""
+        inputs = _inputs((features - self.mean) / self.scale)
+        return np.eye(1 + len(LEAKS))[np.argmax(inputs @ self.weights, -1)]
+
+
+def fit_detector(features: Mapping[str, np.ndarray]) -> Detector:
+    """Trains on four fifths of the originals and their versions, [n, d] each, examines itself on the rest."""
+    versions = [features[name] for name in ("original", *LEAKS)]
+    held_out = held_out_rows(len(versions[0]))
+    known = np.concatenate([version[~held_out] for version in versions])
+    mean, scale = known.mean(0), known.std(0) + 1e-6
+    onehot = np.repeat(np.eye(len(versions)), np.sum(~held_out), axis=0)
+    weights = np.asarray(_fit(_inputs((known - mean) / scale), onehot))
+    untested = Detector(mean, scale, weights, 0.0, 0)
+    right = [untested.shares(version[held_out])[:, i] for i, version in enumerate(versions)]
+    return untested._replace(
+        accuracy=float(np.concatenate(right).mean()), images=int(held_out.sum())
+    )
+
+
+@jax.jit
+def _fit(inputs: jax.Array, onehot: jax.Array) -> jax.Array:
+    """Logistic regression, [n, d], [n, K] -> weights [d, K]."""
+    optimizer = optax.adam(0.01)
+
+    def loss(weights: jax.Array) -> jax.Array:
+        log_probs = jax.nn.log_softmax(inputs @ weights)
+        return -jnp.mean(jnp.sum(onehot * log_probs, -1)) + _PENALTY * jnp.sum(weights**2)
+
+    def step(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], None]:
+        weights, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(weights), state)
+        return (optax.apply_updates(weights, updates), state), None
+
+    first = jnp.zeros((inputs.shape[1], onehot.shape[1]))
+    return jax.lax.scan(step, (first, optimizer.init(first)), length=_UPDATES)[0][0]
+
+
+def held_out_rows(number: int) -> np.ndarray:
+    """Originals that the detector is not trained on, bool [number]."""
+    return np.arange(number) % _HELD_OUT == _HELD_OUT - 1
+
+
+def leaks(detector: Detector, features: np.ndarray, *, resamples: int) -> dict[str, Any]:
+    """Shares of images that the detector takes for inverted or upside down."""
+    shares = detector.shares(features)
+    bootstrap = functools.partial(og.metrics.bootstrap_interval, np.mean, resamples=resamples)
+    found = {name: bootstrap(shares[:, 1 + i])._asdict() for i, name in enumerate(LEAKS)}
+    return {name: {k: float(v) for k, v in values.items()} for name, values in found.items()}
+
+
+def _inputs(features: np.ndarray) -> np.ndarray:
+    return np.concatenate([features, np.ones((len(features), 1), features.dtype)], -1)
