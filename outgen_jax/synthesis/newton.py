@@ -12,9 +12,9 @@ combination of the rows, Δ = Jᵀλ, so that a few numbers are searched for, no
 
 A Jacobian costs a backward pass a row, a trial step one forward pass: so every Jacobian serves
 several trials, corrected after each by what it failed to predict (Broyden, 1965). It also changes
-quickly from image to image, so that half of it is what the one before had become. And while classes
-wanted with 0 are still far above, the first trial moves on as the last step did, p = β (x - x'),
-with Jᵀλ making up for what that does to the output.
+quickly from image to image, so that half of it is what the one before had become. And where an image
+is near but for classes wanted with 0 that are still far above, the first trial moves on as the last
+step did, p = β (x - x'), with Jᵀλ making up for what that does to the output.
 
 An image is a vector [D] in [0, 1] here; M is the number of log-ratios; changes are measured in L2,
 or in a norm that makes fine detail dear.
@@ -40,8 +40,10 @@ CLASSES = linearized.CLASSES
 _ACTIVE_SET_ROUNDS = 3
 # L2 norm of a first step on an image of D pixels, over √D: 0.2 for 32×32×3.
 _FIRST_RADIUS = 0.0036
-# The part of the loss that counts in nats: at first, and from one Jacobian to the next. An image that
-# cannot have all it is asked for ends where the probabilities are nearest.
+# The part of the loss that counts in nats: none while the KL divergence is above `_NEAR`, then so much, and from one
+# Jacobian to the next so much less. Earlier it would press down classes that hardly count, at twice the change; and
+# an image that cannot have all it is asked for ends where the probabilities are nearest.
+_NEAR = 2e-3
 _FIRST_WEIGHT = 0.1
 _WEIGHT_DECAY = 0.93
 # Share of the last Jacobian in the next, and β while a class of target 0 is this many nats too high.
@@ -163,8 +165,8 @@ def _build(
             source=image,
             step=jnp.zeros_like(image),
             rows=jnp.zeros((rows, image.size)),
-            radius=jnp.float32(_FIRST_RADIUS * image.size**0.5),
-            weight=jnp.float32(_FIRST_WEIGHT),
+            radius=first_radius(image),
+            weight=jnp.float32(0),
         )
 
     def limits(source: jax.Array) -> _Limits:
@@ -192,7 +194,8 @@ def _build(
         logits, ratios, rows = linearized.jacobian(flat, state.image.ravel(), classes)
         wanted = linearized.group(partial.complete(target, logits), classes)
         memory = jnp.where((state.rows == 0).all(), 0, _MEMORY)
-        onward = jnp.where(_is_far(wanted, ratios), _MOMENTUM, 0) * state.step.ravel()
+        moves_on = (state.weight > 0) & _is_far(wanted, ratios)
+        onward = jnp.where(moves_on, _MOMENTUM, 0) * state.step.ravel()
 
         def once(trial: _Trial, index: jax.Array) -> tuple[_Trial, None]:
             given = jnp.where(index == 0, onward, 0)
@@ -207,7 +210,9 @@ def _build(
         end, _ = jax.lax.scan(once, start, jnp.arange(trials))
         image = end.image.reshape(shape)
         step = image - state.image
-        weight = _WEIGHT_DECAY * state.weight
+        is_near = linearized.divergence(wanted, end.ratios) < _NEAR
+        first = jnp.where(is_near, _FIRST_WEIGHT, 0)
+        weight = jnp.where(state.weight > 0, _WEIGHT_DECAY * state.weight, first)
         return NewtonState(image, state.source, step, end.rows, end.radius, weight), logits
 
     return Solver(init, update, lambda state: state.image, steps)
@@ -239,6 +244,11 @@ def bounded_step(
         held |= (step < low) | (step > high)
         step = jnp.clip(step, low, high)
     return step
+
+
+def first_radius(image: jax.Array) -> jax.Array:
+    """How far the first step of an image may go: [], L2 norm."""
+    return jnp.float32(_FIRST_RADIUS * image.size**0.5)
 
 
 def next_radius(radius: jax.Array, length: jax.Array, agreement: jax.Array) -> jax.Array:

@@ -1,0 +1,176 @@
+r"""Gauss–Newton without a Jacobian: full targets over so many classes that a row for each would be too dear.
+
+The KL divergence of the linearised network is expanded to second order,
+
+.. math:: m(Δ) = g^⊤ J Δ + \frac{1}{2} Δ^⊤ J^⊤ H J Δ,  g = p - q,  H = diag(p) - p p^⊤
+
+with p the output and q the target, and minimised within a radius by conjugate gradients, which ask
+only for products: JΔ, and Jᵀu by a backward pass (Schraudolph, "Fast curvature matrix-vector
+products for second-order gradient descent", 2002). An iteration costs about three backward passes,
+whatever the number of classes. Far from the target few of them will do, and near it they are worth
+their price: they end where the gradient has fallen to a share η = min(1/2, √KL) of what it was
+(Dembo, Eisenstat and Steihaug, "Inexact Newton methods", 1982).
+
+An image is a vector [D] in [0, 1] here, K is the number of classes.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from outgen_jax import losses
+from outgen_jax.synthesis import newton, partial
+from outgen_jax.synthesis.solver import Network, Solver
+
+STEPS = 60
+ITERATIONS = 30
+
+# Parts of a step that are tried, all at once; the best is taken.
+_PARTS = (1.0, 0.5, 0.2, 0.05)
+
+
+class CGState(NamedTuple):
+    """Where an image is, and how far the model is trusted."""
+
+    image: jax.Array  # [H, W, C]
+    radius: jax.Array  # [], L2 norm of a step
+
+
+class _Search(NamedTuple):
+    """Conjugate gradients on their way, vectors [D]."""
+
+    step: jax.Array
+    residual: jax.Array  # the model's gradient there
+    direction: jax.Array
+    done: jax.Array  # [] bool
+    iterations: jax.Array  # [] int32, so far
+
+
+@functools.cache
+def gauss_newton_cg(*, steps: int = STEPS, iterations: int = ITERATIONS) -> Solver:
+    """Moves an image onto a target over any number of classes; see the module for the equations.
+
+    For up to a few dozen classes, and for partial targets, `gauss_newton` needs less work and comes nearer.
+
+    Args:
+      steps: expansions of the network at most.
+      iterations: of conjugate gradients in each, at most.
+
+    Raises:
+      ValueError: a negative number of steps, or no iterations.
+    """
+    if steps < 0 or iterations < 1:
+        raise ValueError(
+            "gauss_newton_cg: steps must not be negative and iterations be at least 1, got "
+            f"{steps} and {iterations}"
+        )
+
+    def init(image: jax.Array, target: jax.Array) -> CGState:
+        del target
+        return CGState(image, newton.first_radius(image))
+
+    def update(network: Network, state: CGState, target: jax.Array) -> tuple[CGState, jax.Array]:
+        def flat(image: jax.Array) -> jax.Array:
+            return network(image.reshape(state.image.shape))
+
+        image = state.image.ravel()
+        logits, to_image = jax.vjp(flat, image)
+        wanted = partial.complete(target, logits)
+        before = losses.kl_divergence(wanted, logits)
+        share = jnp.minimum(0.5, jnp.sqrt(before))
+        search = functools.partial(
+            truncated_cg, radius=state.radius, share=share, iterations=iterations
+        )
+        step, change = _step(image, logits, to_image, wanted, search)
+
+        parts = jnp.array(_PARTS)[:, None]
+        tried = jnp.clip(image + parts * step, 0, 1)
+        found = jax.vmap(lambda image: losses.kl_divergence(wanted, flat(image)))(tried)
+        foretold = before - losses.kl_divergence(wanted, logits + change)
+        best = jnp.where(jnp.isnan(found), jnp.inf, found).argmin()
+        agreement = (before - found[0]) / jnp.maximum(foretold, 1e-30)
+        radius = newton.next_radius(state.radius, jnp.linalg.norm(step), agreement)
+        moved = jnp.where(found[best] < before, tried[best], image)
+        return CGState(moved.reshape(state.image.shape), radius), logits
+
+    return Solver(init, update, lambda state: state.image, steps)
+
+
+def truncated_cg(
+    product: Callable[[jax.Array], jax.Array],
+    gradient: jax.Array,
+    radius: ArrayLike,
+    share: ArrayLike,
+    iterations: int,
+) -> jax.Array:
+    """The step that minimises gᵀΔ + ΔᵀBΔ/2 with ‖Δ‖ ≤ radius, by conjugate gradients from 0.
+
+    They end at the radius, where little of the gradient is left, or after `iterations` (Steihaug,
+    "The conjugate gradient method and trust regions in large scale optimization", 1983).
+
+    Args:
+      product: Δ [D] -> BΔ [D], B positive semidefinite.
+      gradient: g [D].
+      radius: [], positive.
+      share: [], of the gradient's norm that may be left.
+      iterations: at most.
+    """
+    enough = share * jnp.linalg.norm(gradient)
+
+    def iterate(search: _Search) -> _Search:
+        step, residual, direction, _, done_so_far = search
+        bent = product(direction)
+        curvature = direction @ bent
+        squared = residual @ residual
+        length = squared / jnp.maximum(curvature, 1e-30)
+        reach = _to_boundary(step, direction, jnp.asarray(radius))
+        leaves = (curvature <= 0) | (length >= reach)
+        new_step = step + jnp.where(leaves, reach, length) * direction
+        new_residual = residual + length * bent
+        kept = (new_residual @ new_residual) / jnp.maximum(squared, 1e-30)
+        ends = leaves | (jnp.linalg.norm(new_residual) <= enough)
+        return _Search(
+            new_step, new_residual, kept * direction - new_residual, ends, done_so_far + 1
+        )
+
+    def goes_on(search: _Search) -> jax.Array:
+        return ~search.done & (search.iterations < iterations)
+
+    start = _Search(jnp.zeros_like(gradient), gradient, -gradient, ~gradient.any(), jnp.int32(0))
+    return jax.lax.while_loop(goes_on, iterate, start).step
+
+
+def _to_boundary(step: jax.Array, direction: jax.Array, radius: jax.Array) -> jax.Array:
+    """The length a ≥ 0 with ‖Δ + a d‖ = radius, for ‖Δ‖ ≤ radius."""
+    a, b = direction @ direction, step @ direction
+    gap = jnp.maximum(radius**2 - step @ step, 0)
+    return gap / jnp.maximum(b + jnp.sqrt(b**2 + a * gap), 1e-30)
+
+
+def _step(
+    image: jax.Array,
+    logits: jax.Array,
+    to_image: Callable[[jax.Array], tuple[jax.Array]],
+    wanted: jax.Array,
+    search: Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    """The change Δ [D] of an image in the box, and JΔ [K]; `search` as `truncated_cg`."""
+    probs = jax.nn.softmax(logits)
+    # Linear in u, so that its own transpose is J: no forward mode, which a network may lack.
+    to_logits = jax.vjp(lambda u: to_image(u)[0], jnp.zeros_like(logits))[1]
+    gradient = to_image(probs - wanted)[0]
+    # Pixels that the gradient would push out of the box stay where they are.
+    free = jnp.where(gradient > 0, image > 0, image < 1)
+
+    def product(step: jax.Array) -> jax.Array:
+        change = to_logits(step)[0]
+        curved = probs * (change - probs @ change)
+        return jnp.where(free, to_image(curved)[0], 0)
+
+    step = search(product, jnp.where(free, gradient, 0))
+    step = jnp.clip(image + step, 0, 1) - image
+    return step, to_logits(step)[0]
