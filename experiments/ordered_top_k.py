@@ -47,7 +47,7 @@ def falling(count: int, total: float) -> np.ndarray:
 
 def targets(classes: np.ndarray, num_classes: int) -> np.ma.MaskedArray:
     """Partial targets [N, num_classes]: `classes` [N, K] get `falling` probabilities, the rest is free."""
-    rows = np.ma.masked_all((len(classes), num_classes), np.float32)
+    rows = np.ma.array(np.zeros((len(classes), num_classes), np.float32), mask=True)
     np.put_along_axis(rows.data, classes, falling(classes.shape[1], _NAMED.value), 1)
     np.put_along_axis(rows.mask, classes, False, 1)
     return rows

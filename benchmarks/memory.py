@@ -1,0 +1,64 @@
+"""Does memory follow the batch, or the number of images? Peak of a process for 1,000 and for 10,000 images.
+
+Subject   `og.synthesize`, one SGD update of 32×32 images with VGG16 of full width, random weights, batch 128.
+Method    Each number of images in a process of its own: its peak resident memory, less the arrays that are given
+          and returned, which must grow.
+Command   python benchmarks/memory.py
+Duration  about 2 minutes on 2 CPU cores
+Output    the table, and --out gets results.json.
+"""
+
+import multiprocessing
+import resource
+
+from absl import flags
+
+from outgen_jax import runs
+
+_IMAGES = flags.DEFINE_list("images", ["1000", "10000"], "Numbers of images.")
+_BATCH = flags.DEFINE_integer("batch_size", 128, "Images at a time.", 1)
+_WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
+_OUT = flags.DEFINE_string("out", "benchmarks/results/memory", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+MIB = 2**20
+
+
+def peak(images: int, batch_size: int, width: float) -> dict[str, float]:
+    """MiB of this process at most, and of them the arrays given and returned."""
+    import jax
+    import numpy as np
+    from flax import nnx
+
+    import outgen_jax as og
+
+    rng = np.random.default_rng(0)
+    source = rng.integers(0, 256, (images, 32, 32, 3), np.uint8)
+    targets = rng.dirichlet(np.ones(10), images).astype(np.float32)
+    model = og.models.VGG16(width_multiplier=width, rngs=nnx.Rngs(0))
+    model.eval()
+    network = og.models.from_nnx(model)
+    result = og.synthesize(
+        *network, source, targets, solver=og.preset("sgd", steps=1), batch_size=batch_size
+    )
+    arrays = sum(x.nbytes for x in jax.tree.leaves((source, targets, result)))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"peak": most / MIB, "arrays": arrays / MIB}
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    found = {}
+    for images in map(int, _IMAGES.value):
+        with multiprocessing.get_context("spawn").Pool(1) as fresh:
+            found[images] = fresh.apply(peak, (images, _BATCH.value, _WIDTH.value))
+        of = found[images]
+        print(
+            f"{images} images: {of['peak']:.0f} MiB, {of['peak'] - of['arrays']:.0f} beside the arrays"
+        )
+    run.write_results({"mib": {str(images): of for images, of in found.items()}})
+
+
+if __name__ == "__main__":
+    runs.start(main)
