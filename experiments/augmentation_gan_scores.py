@@ -3,7 +3,7 @@
 Images are uint8 [n, H, W, C]. No score means anything without the network's name and n, which stand beside all of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -148,7 +148,7 @@ def score(found: Look, real: Look, *, resamples: int) -> dict[str, Any]:
         kid = og.metrics.kernel_distance(real.features, features)
         return np.array([fid, kid, *og.metrics.prdc(real.features, features, k=K)], np.float64)
 
-    intervals = jackknife_interval(distances, found.features)
+    intervals = og.metrics.jackknife_interval(distances, found.features, groups=GROUPS)
     names = ("fid", "kid", *og.metrics.PRDC._fields)
     for i, name in enumerate(names):
         scores[name] = plain(Interval(*(value[i] for value in intervals)))
@@ -169,24 +169,6 @@ def point(found: Look, real: Look) -> dict[str, float]:
         "inception_score": float(og.metrics.inception_score(found.probs)),
         "fid": float(og.metrics.frechet_distance(real.features, found.features)),
     }
-
-
-def jackknife_interval(
-    statistic: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, *, groups: int = GROUPS
-) -> Interval:
-    r"""95 % interval from leaving out one of so many groups of rows at a time (Quenouille 1956, Tukey 1958).
-
-    .. math:: \hat\theta \pm t_{g-1} \sqrt{\frac{g - 1}{g} \sum_j (\theta_{(j)} - \bar\theta)^2}
-    """
-    size = len(rows) // groups
-    order = np.random.default_rng(0).permutation(len(rows))
-    left = [np.delete(order, slice(j * size, (j + 1) * size)) for j in range(groups)]
-    partial = np.stack([statistic(rows[kept]) for kept in left])
-    # Student's interval of g values has the factor 1/√(g (g − 1)); the jackknife's is √((g − 1)/g).
-    _, low, high = og.metrics.mean_interval(partial)
-    estimate = statistic(rows)
-    half = (high - low) / 2 * (groups - 1)
-    return Interval(estimate, estimate - half, estimate + half)
 
 
 def by_image(found: Look, real: Look) -> dict[str, np.ndarray]:

@@ -13,10 +13,10 @@ D: intermediate constraint, Suzuki, Tanida, Kimata and Shouno):
     Eq. A11      soft-target cross-entropy   losses.cross_entropy
     Eq. B1       Inception Score             metrics.inception_score
     Eq. C1       recurrent cells             models.draw.Recurrent
-    Eq. C2       read                        models.draw.read
+    Eq. C2       read                        models.attention.read
     Eq. C2-C5    discriminator               models.draw.Discriminator
     Eq. C6-C8    generator                   models.draw.Generator
-    Eq. C8       write                       models.draw.write
+    Eq. C8       write                       models.attention.write
     Eq. C9       discriminator's loss        losses.discriminator
     Eq. C10      generator's loss            losses.generator
     Table D1     intermediate constraint     losses.intermediate_constraint
@@ -35,6 +35,7 @@ from outgen_jax.synthesis.dataset import DatasetReport as DatasetReport
 from outgen_jax.synthesis.dataset import generate_dataset as generate_dataset
 from outgen_jax.synthesis.descent import gradient_descent as gradient_descent
 from outgen_jax.synthesis.newton import gauss_newton as gauss_newton
+from outgen_jax.synthesis.newton_cg import gauss_newton_cg as gauss_newton_cg
 from outgen_jax.synthesis.predict import predict as predict
 from outgen_jax.synthesis.presets import PRESETS as PRESETS
 from outgen_jax.synthesis.presets import preset as preset

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import scipy.stats
 from flax import nnx
 from PIL import Image
 
@@ -263,21 +262,6 @@ def test_there_are_scores_at_the_end_whatever_the_rounds():
 
 
 # --- scores ---
-
-
-def test_the_jackknife_of_a_mean_is_its_interval():
-    import augmentation_gan_scores as scores
-
-    rows = np.random.default_rng(0).normal(size=(40, 2))
-    found = scores.jackknife_interval(lambda x: x.mean(0), rows, groups=40)
-    for i in range(2):
-        low, high = scipy.stats.t.interval(
-            0.95, 39, loc=rows[:, i].mean(), scale=scipy.stats.sem(rows[:, i])
-        )
-        np.testing.assert_allclose((found.low[i], found.high[i]), (low, high), rtol=1e-6)
-    coarse = scores.jackknife_interval(lambda x: x.mean(0), rows)
-    np.testing.assert_allclose(coarse.estimate, rows.mean(0))
-    assert (coarse.high - coarse.low < 2 * (found.high - found.low)).all()
 
 
 def test_the_detector_knows_what_it_was_shown():

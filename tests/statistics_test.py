@@ -190,6 +190,59 @@ def test_copied_rows_push_the_percentile_interval_of_a_distance_off_its_estimate
     assert both["basic"].high < both["basic"].estimate  # nearer to the distance of the Gaussians, 0
 
 
+# --- jackknife ---
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_the_jackknife_of_a_mean_is_its_own_interval(confidence):
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    for groups in (40, 8):
+        found = metrics.jackknife_interval(
+            lambda v: v.mean(0), rows, groups=groups, confidence=confidence, seed=3
+        )
+        # Without group j the mean is (n x̄ − (n/g) x̄_j) / (n − n/g): the interval of the group means x̄_j.
+        order = np.random.default_rng(3).permutation(40).reshape(groups, -1)
+        means = rows[order].mean(1)
+        expected = metrics.mean_interval(means, confidence=confidence)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_jackknife_of_a_square():
+    """Of x̄² without row j, the closed form: ((n x̄ − x_j)/(n − 1))²."""
+    x = np.random.default_rng(1).gamma(2, size=12)
+    found = metrics.jackknife_interval(lambda v: v.mean() ** 2, x, groups=12)
+    without = ((x.sum() - x) / 11) ** 2
+    half = scipy.stats.t.ppf(0.975, 11) * (11 / 12 * ((without - without.mean()) ** 2).sum()) ** 0.5
+    square = x.mean() ** 2
+    np.testing.assert_allclose(found, (square, square - half, square + half), rtol=1e-9)
+
+
+def test_the_jackknife_covers_as_often_as_it_says():
+    studies = np.random.default_rng(0).normal(1, 1, (40, 3000))
+    _, low, high = metrics.jackknife_interval(
+        lambda v: np.exp(v.mean(0)), studies, groups=40, confidence=0.9
+    )
+    assert abs(np.mean((low <= np.e) & (high >= np.e)) - 0.9) < 0.02
+
+
+def test_rows_beyond_the_groups_are_always_there():
+    seen = []
+    metrics.jackknife_interval(lambda v: seen.append(set(v)) or v.mean(), np.arange(11.0), groups=3)
+    everything = set(range(11))
+    out = [everything - s for s in seen]
+    assert sorted(map(len, out)) == [0, 3, 3, 3]
+    assert len(set.union(*out)) == 9
+
+
+def test_the_jackknife_of_named_numbers():
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(40, 3)), rng.normal(size=(30, 3))
+    statistic = functools.partial(metrics.prdc, real, k=3)
+    found = metrics.jackknife_interval(statistic, fake, groups=5)
+    np.testing.assert_allclose(found.estimate, statistic(fake))
+    assert (found.low < found.estimate).all()
+
+
 # --- what they refuse ---
 
 VALUES = np.arange(4.0)
@@ -230,6 +283,16 @@ VALUES = np.arange(4.0)
         (
             lambda: metrics.bootstrap_interval(np.mean, VALUES, method="bca"),
             r"unknown method 'bca'; use one of percentile, basic",
+        ),
+        (
+            lambda: metrics.jackknife_interval(np.mean, VALUES, groups=1),
+            r"groups must be from 2 to the number of rows, got 1 and rows of shape \[4\]; 10 are",
+        ),
+        (lambda: metrics.jackknife_interval(np.mean, VALUES), r"got 10 and rows of shape \[4\]"),
+        (lambda: metrics.jackknife_interval(np.mean, 3, groups=2), r"rows of shape \[\]"),
+        (
+            lambda: metrics.jackknife_interval(np.mean, VALUES, groups=2, confidence=95),
+            r"jackknife_interval: confidence must lie between 0 and 1, got 95",
         ),
     ],
 )

@@ -159,28 +159,35 @@ def _frechet_distance(x: jax.Array, y: jax.Array) -> jax.Array:
     a = (x - x.mean(0)) / (len(x) - 1) ** 0.5  # aᵀa = Σx
     b = (y - y.mean(0)) / (len(y) - 1) ** 0.5
     p, q = _nearest_rotations(*jax.lax.stop_gradient((a, b)))
-    return means + jnp.sum((_matmul(p.T, a) - _matmul(q.T, b)) ** 2)
+    a_turned, b_turned = _matmul(p.T, a), _matmul(q.T, b)  # [r, d]
+    left_out = _left_out(a, p, a_turned) + _left_out(b, q, b_turned)
+    return means + jnp.sum((a_turned - b_turned) ** 2) + left_out
+
+
+def _left_out(a: jax.Array, p: jax.Array, turned: jax.Array) -> ArrayLike:
+    """‖a − PPᵀa‖², of what is at right angles to every row of the other set; `turned` is Pᵀa."""
+    if p.shape[1] == min(a.shape):  # P spans all of a: only the larger set leaves anything out
+        return 0.0
+    return jnp.sum((a - _matmul(p, turned)) ** 2)
 
 
 def _nearest_rotations(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """P [n, r], Q [m, r] that turn the rows of a [n, d], b [m, d] to ‖Pᵀa − Qᵀb‖² = ‖a‖² + ‖b‖² − 2 ‖a bᵀ‖_*.
+    """P [n, r], Q [m, r] that turn the rows of a [n, d] and b [m, d] nearest to each other; r = min(n, m, d).
 
-    By abᵀ = P S Qᵀ, singular vectors and values. As the smallest distance over all rotations its slope in P and Q is
-    0, and its gradient in a and b that of constant P and Q.
+    By abᵀ = P S Qᵀ, singular vectors and values, so that ‖Pᵀa − Qᵀb‖² + ‖a − PPᵀa‖² + ‖b − QQᵀb‖² is
+    ‖a‖² + ‖b‖² − 2 ‖abᵀ‖_*. As the smallest distance over all rotations its slope in P and Q is 0, and its gradient in
+    a and b that of constant P and Q.
     """
-    rank = max(min(a.shape), min(b.shape))
-    basis_a, reduced_a = _reduced(a, rank)  # [n, r], [r, d]
-    basis_b, reduced_b = _reduced(b, rank)
-    u, _, vt = jnp.linalg.svd(_matmul(reduced_a, reduced_b.T))
+    basis_a, reduced_a = _reduced(a)
+    basis_b, reduced_b = _reduced(b)
+    u, _, vt = jnp.linalg.svd(_matmul(reduced_a, reduced_b.T), full_matrices=False)
     return _matmul(basis_a, u), _matmul(basis_b, vt.T)
 
 
-def _reduced(a: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]:
-    """Factors of a [n, d] = basis [n, r] @ reduced [r, d]; what lies beyond min(n, d) is 0."""
+def _reduced(a: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Factors of a [n, d] = basis [n, min(n, d)] @ reduced [min(n, d), d]."""
     n, d = a.shape
-    basis, reduced = jnp.linalg.qr(a) if n > d else (jnp.eye(n, dtype=a.dtype), a)
-    missing = (0, rank - min(n, d))
-    return jnp.pad(basis, ((0, 0), missing)), jnp.pad(reduced, (missing, (0, 0)))
+    return jnp.linalg.qr(a) if n > d else (jnp.eye(n, dtype=a.dtype), a)
 
 
 @jax.jit

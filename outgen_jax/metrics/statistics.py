@@ -1,8 +1,9 @@
 """What the numbers of a study allow to be claimed: intervals and paired tests, in float64 on the host.
 
 Across seeds: `mean_interval` of one arm, `paired_t_test` of two that share their seeds. Across images: `mcnemar` for
-two classifiers. `bootstrap_interval` for whatever is computed from a set of rows. P-values are two-sided and each for
-one comparison: of many arms tested, some will come out small by chance.
+two classifiers. `bootstrap_interval` for whatever is computed from a set of rows, `jackknife_interval` where no row may
+be drawn twice. P-values are two-sided and each for one comparison: of many arms tested, some will come out small by
+chance.
 """
 
 from collections.abc import Callable
@@ -149,6 +150,47 @@ def bootstrap_interval(
     if method == "basic":
         low, high = 2 * estimate - high, 2 * estimate - low
     return Interval(estimate[()], low, high)
+
+
+def jackknife_interval(
+    statistic: Callable[[np.ndarray], Any],
+    rows: ArrayLike,
+    *,
+    groups: int = 10,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    r"""Interval of any statistic from leaving out a random group of rows at a time (Quenouille 1956, Tukey 1958).
+
+    .. math:: \hat\theta \pm t_{g-1} \sqrt{\frac{g - 1}{g} \sum_j (\theta_{(j)} - \bar\theta)^2}
+
+    No row is drawn twice, as distances between sets of features need it, where a row's copy is its nearest neighbour.
+    The statistic must be smooth in the rows: a median is not.
+
+    Args:
+      statistic: of the rows; returns a number, or an array or NamedTuple of numbers.
+      rows: [n, ...].
+      groups: g, of ⌊n/g⌋ rows each; the rest of the rows is never left out.
+      confidence: of the interval, in (0, 1).
+      seed: of who is in which group.
+
+    Raises:
+      ValueError: fewer than 2 groups, fewer rows than groups, or a confidence outside (0, 1).
+    """
+    rows = np.asarray(rows)
+    if not 2 <= groups <= (len(rows) if rows.ndim else 0):
+        raise ValueError(
+            f"jackknife_interval: groups must be from 2 to the number of rows, got {groups} and rows of shape "
+            f"{list(rows.shape)}; 10 are usual"
+        )
+    order, size = np.random.default_rng(seed).permutation(len(rows)), len(rows) // groups
+    kept = [np.delete(order, slice(j * size, (j + 1) * size)) for j in range(groups)]
+    without = np.stack([np.asarray(statistic(rows[k]), np.float64) for k in kept])  # [g, ...]
+    # The standard error of g values has 1/√(g (g − 1)) where the jackknife's has √((g − 1)/g).
+    error = (groups - 1) * _standard_error(without)
+    half = _t_quantile(groups - 1, confidence, "jackknife_interval") * error
+    estimate = np.asarray(statistic(rows), np.float64)[()]
+    return Interval(estimate, estimate - half, estimate + half)
 
 
 def _check_bootstrap(

@@ -3,6 +3,7 @@
 `draw`, `mlp_gan` and `dcgan` hold a generator and a discriminator each, `feature_networks` what scores rest on.
 """
 
+from outgen_jax.models import attention as attention
 from outgen_jax.models import conv as conv
 from outgen_jax.models import dcgan as dcgan
 from outgen_jax.models import draw as draw

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from outgen_jax.models import conv, torch_file
+from outgen_jax.models import conv, torch_file, torch_weights
 
 # Per stage: blocks, kernel size, stride of the first block, expansion, output channels.
 _STAGES = (
@@ -192,25 +191,13 @@ def from_torch(state: Mapping[str, np.ndarray], rngs: nnx.Rngs) -> EfficientNetL
     # Shapes only: drawing initial values to throw them away would take most of the time.
     model = nnx.eval_shape(lambda: EfficientNetLite0(num_classes, rngs=nnx.Rngs(0)))
     model.dropout = nnx.Dropout(model.dropout.rate, rngs=rngs)
-    variables = dict(_torch_names(model))
-    # PyTorch counts the batches of its statistics; nothing here depends on the count.
-    given = {name for name in state if not name.endswith(".num_batches_tracked")}
-    if given != variables.keys():
-        raise ValueError(
-            "efficientnet_lite.from_torch: not the weights of EfficientNet-Lite0; "
-            f"missing: {_listed(variables.keys() - given)}; "
-            f"unexpected: {_listed(given - variables.keys())}"
-        )
-    for name, variable in variables.items():
-        array = state[name]
-        # PyTorch's kernels are OIHW (linear: OI), those here HWIO (IO).
-        array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-        if array.shape != variable.shape:
-            raise ValueError(
-                f"efficientnet_lite.from_torch: {name!r} has shape {state[name].shape}, which "
-                f"becomes {array.shape}; expected {variable.shape}. Are these another network's?"
-            )
-        variable.set_value(jnp.asarray(array, variable.dtype))
+    torch_weights.assign(
+        dict(_torch_names(model)),
+        state,
+        caller="efficientnet_lite.from_torch",
+        source="the dictionary",
+        network="EfficientNet-Lite0",
+    )
     return model
 
 
@@ -252,8 +239,3 @@ def _torch_names(model: EfficientNetLite0) -> Iterator[tuple[str, Any]]:
         yield f"{norm}.running_var", layer.norm.var
     yield "_fc.weight", model.logits.kernel
     yield "_fc.bias", model.logits.bias
-
-
-def _listed(names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "none"

@@ -3,7 +3,14 @@
 Images [B, H, W, 3] float32 in [0, 1], H and W multiples of 32; logits [B, num_classes] float32. The
 network normalises its input itself (CIFAR-10's channel means and deviations), so that every
 classifier of the package takes the same images.
+
+What every network of this configuration needs are functions below: `convolution_blocks`, `layer_names`,
+`through_blocks` and `through_hidden`.
 """
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,14 +76,8 @@ class VGG16(nnx.Module):
                 f"VGG16: width_multiplier {width_multiplier} leaves no channels; use 1/64 or more"
             )
         widths = [[int(c * width_multiplier) for c in block] for block in BLOCKS]
-        inputs, blocks = 3, []
-        for block in widths:
-            layers = []
-            for outputs in block:
-                layers.append(Convolution(inputs, outputs, dtype=dtype, rngs=rngs))
-                inputs = outputs
-            blocks.append(nnx.List(layers))
-        self.blocks = nnx.List(blocks)
+        layer = functools.partial(Convolution, dtype=dtype, rngs=rngs)
+        self.blocks, inputs = convolution_blocks(widths, layer)
         hidden_layers: list[nnx.Linear] = []
         if hidden is not None:
             features = inputs * (image_size // 32) ** 2
@@ -92,10 +93,7 @@ class VGG16(nnx.Module):
     @property
     def layer_names(self) -> tuple[str, ...]:
         """Names of the pre-activations in `activations`, input side first."""
-        names = [
-            f"conv{b}_{i}" for b, block in enumerate(BLOCKS, 1) for i in range(1, len(block) + 1)
-        ]
-        return (*names, *(f"fc{i}" for i in range(1, len(self.hidden) + 1)))
+        return layer_names(self.blocks, self.hidden)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Images [B, H, W, 3] in [0, 1] -> logits [B, K] float32."""
@@ -116,18 +114,55 @@ class VGG16(nnx.Module):
                 "VGG16: images must be [B, H, W, 3], H and W multiples of 32, got "
                 f"{images.shape}; add the batch axis with images[None], or resize"
             )
-        pre: list[jax.Array] = []
         x = ((images - jnp.array(_MEAN)) / jnp.array(_STD)).astype(self.dtype)
-        for block in self.blocks:
-            for i, layer in enumerate(block):
-                pre.append(layer(x))
-                last = i == len(block) - 1
-                # Pooling before the ReLU gives the same values from a quarter of the elements.
-                x = jax.nn.relu(conv.max_pool(pre[-1]) if last else pre[-1])
+        x, convolved = through_blocks(self.blocks, x)
         # fc1 sees the whole map where there is one, the plain head its mean.
         x = x.reshape(x.shape[0], -1) if self.hidden else x.mean((1, 2))
-        for linear in self.hidden:
-            pre.append(linear(x))
-            x = self.dropout(jax.nn.relu(pre[-1]))
+        x, hidden = through_hidden(self.hidden, self.dropout, x)
         logits = self.head(x).astype(jnp.float32)
-        return logits, dict(zip(self.layer_names, pre, strict=True))
+        return logits, dict(zip(self.layer_names, convolved + hidden, strict=True))
+
+
+def convolution_blocks(
+    widths: Sequence[Sequence[int]], layer: Callable[[int, int], nnx.Module]
+) -> tuple[nnx.List, int]:
+    """Blocks of `layer(inputs, outputs)` of the given widths, the first on an image's 3 channels; the last width."""
+    inputs, blocks = 3, []
+    for block in widths:
+        layers = []
+        for outputs in block:
+            layers.append(layer(inputs, outputs))
+            inputs = outputs
+        blocks.append(nnx.List(layers))
+    return nnx.List(blocks), inputs
+
+
+def layer_names(blocks: nnx.List, hidden: nnx.List) -> tuple[str, ...]:
+    """`conv1_1`, `conv1_2`, `conv2_1`, ..., `fc1`, ...: the block and the place in it, then the hidden layers."""
+    convolutions = [
+        f"conv{b}_{i}" for b, block in enumerate(blocks, 1) for i, _ in enumerate(block, 1)
+    ]
+    return (*convolutions, *(f"fc{i}" for i, _ in enumerate(hidden, 1)))
+
+
+def through_blocks(blocks: nnx.List, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+    """Blocks of convolutions, each ending in 2×2 max-pooling: [B, H, W, 3] -> the last map, all pre-activations."""
+    pre: list[jax.Array] = []
+    for block in blocks:
+        for i, layer in enumerate(block):
+            pre.append(layer(x))
+            last = i == len(block) - 1
+            # Pooling before the ReLU gives the same values from a quarter of the elements.
+            x = jax.nn.relu(conv.max_pool(pre[-1]) if last else pre[-1])
+    return x, pre
+
+
+def through_hidden(
+    hidden: nnx.List, dropout: Callable[[jax.Array], Any], x: jax.Array
+) -> tuple[jax.Array, list[jax.Array]]:
+    """Linear layers with dropout: [B, features] -> what the last gives after its dropout, all pre-activations."""
+    pre: list[jax.Array] = []
+    for linear in hidden:
+        pre.append(linear(x))
+        x = dropout(jax.nn.relu(pre[-1]))
+    return x, pre

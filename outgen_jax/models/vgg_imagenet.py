@@ -8,6 +8,7 @@ Sources: Simonyan and Zisserman, 2015, configuration D, the network of paper D; 
 of torchvision's `VGG16_Weights.IMAGENET1K_V1`, file `vgg16-397923af.pth`. Nothing here downloads it.
 """
 
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from outgen_jax.models import conv, torch_file
+from outgen_jax.models import conv, torch_file, torch_weights, vgg
 from outgen_jax.models.vgg import BLOCKS
 
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet, per channel
@@ -76,15 +77,10 @@ class ImageNetVGG16(nnx.Module):
                 "ImageNetVGG16: image_size must be a multiple of 32, width_multiplier at least "
                 f"1/64 and hidden at least 1; got {image_size}, {width_multiplier} and {hidden}"
             )
-        inputs, blocks = 3, []
-        for block in BLOCKS:
-            layers = []
-            for outputs in (int(c * width_multiplier) for c in block):
-                layers.append(Convolution(inputs, outputs, dtype=dtype, rngs=rngs))
-                inputs = outputs
-            blocks.append(nnx.List(layers))
-        self.blocks = nnx.List(blocks)
-        features = inputs * (image_size // 32) ** 2
+        widths = [[int(c * width_multiplier) for c in block] for block in BLOCKS]
+        layer = functools.partial(Convolution, dtype=dtype, rngs=rngs)
+        self.blocks, channels = vgg.convolution_blocks(widths, layer)
+        features = channels * (image_size // 32) ** 2
         self.hidden = nnx.List(
             [nnx.Linear(n, hidden, dtype=dtype, rngs=rngs) for n in (features, hidden)]
         )
@@ -96,10 +92,7 @@ class ImageNetVGG16(nnx.Module):
     @property
     def layer_names(self) -> tuple[str, ...]:
         """Names of the pre-activations in `activations`, input side first."""
-        names = [
-            f"conv{b}_{i}" for b, block in enumerate(self.blocks, 1) for i, _ in enumerate(block, 1)
-        ]
-        return (*names, "fc1", "fc2")
+        return vgg.layer_names(self.blocks, self.hidden)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Images [B, H, W, 3] in [0, 1] -> logits [B, K] float32."""
@@ -120,20 +113,12 @@ class ImageNetVGG16(nnx.Module):
                 f"ImageNetVGG16: images must be [B, {size}, {size}, 3], got {images.shape}; add the "
                 "batch axis with images[None], or resize"
             )
-        pre: list[jax.Array] = []
         x = ((images - jnp.array(_MEAN)) / jnp.array(_STD)).astype(self.dtype)
-        for block in self.blocks:
-            for i, layer in enumerate(block):
-                pre.append(layer(x))
-                last = i == len(block) - 1
-                # Pooling before the ReLU gives the same values from a quarter of the elements.
-                x = jax.nn.relu(conv.max_pool(pre[-1]) if last else pre[-1])
+        x, convolved = vgg.through_blocks(self.blocks, x)
         x = x.reshape(x.shape[0], -1)  # [B, (H/32)·(W/32)·512]
-        for linear in self.hidden:
-            pre.append(linear(x))
-            x = self.dropout(jax.nn.relu(pre[-1]))
+        x, hidden = vgg.through_hidden(self.hidden, self.dropout, x)
         logits = self.head(x).astype(jnp.float32)
-        return logits, dict(zip(self.layer_names, pre, strict=True))
+        return logits, dict(zip(self.layer_names, convolved + hidden, strict=True))
 
 
 def load_torchvision(
@@ -178,21 +163,14 @@ def from_torch(
       ValueError: missing or unexpected names, or shapes that do not fit together.
     """
     model = _empty(state, dtype, source)
-    variables = dict(_torch_names(model))
-    if state.keys() != variables.keys():
-        raise ValueError(
-            f"vgg_imagenet.from_torch: {source} is not of VGG16 without batch normalisation; "
-            f"missing: {_listed(variables.keys() - state.keys())}; "
-            f"unexpected: {_listed(state.keys() - variables.keys())}"
-        )
-    for name, variable in variables.items():
-        array = _to_jax_layout(name, state[name], model.image_size // 32)
-        if array.shape != variable.shape:
-            raise ValueError(
-                f"vgg_imagenet.from_torch: {name!r} of {source} has shape {state[name].shape}; "
-                f"expected one that becomes {variable.shape}. Are these another network's?"
-            )
-        variable.set_value(jnp.asarray(array, variable.dtype))
+    torch_weights.assign(
+        dict(_torch_names(model)),
+        state,
+        caller="vgg_imagenet.from_torch",
+        source=source,
+        network="VGG16 without batch normalisation",
+        to_jax_layout=functools.partial(_to_jax_layout, side=model.image_size // 32),
+    )
     return model
 
 
@@ -225,15 +203,12 @@ def _empty(state: Mapping[str, np.ndarray], dtype: DTypeLike, source: str) -> Im
     return model
 
 
-def _to_jax_layout(name: str, array: np.ndarray, side: int) -> np.ndarray:
-    """PyTorch's kernels are OIHW and OI, those here HWIO and IO."""
-    if array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)
+def _to_jax_layout(name: str, array: np.ndarray, *, side: int) -> np.ndarray:
+    """As `torch_weights.to_jax_layout`; and the inputs of fc1, a map flattened as C, H, W, become H, W, C."""
     if name == "classifier.0.weight" and array.shape[1] % side**2 == 0:
-        # Its inputs are a map flattened as C, H, W; here it is H, W, C.
         maps = array.reshape(len(array), -1, side, side)
         return maps.transpose(2, 3, 1, 0).reshape(-1, len(array))
-    return array.T
+    return torch_weights.to_jax_layout(name, array)
 
 
 def _torch_names(model: ImageNetVGG16) -> Iterator[tuple[str, Any]]:
@@ -248,8 +223,3 @@ def _torch_names(model: ImageNetVGG16) -> Iterator[tuple[str, Any]]:
     for place, linear in zip((0, 3, 6), (*model.hidden, model.head), strict=True):
         yield f"classifier.{place}.weight", linear.kernel
         yield f"classifier.{place}.bias", linear.bias
-
-
-def _listed(names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "none"

@@ -90,21 +90,30 @@ def quantize(
     for start in range(0, len(array), size):
         # The last batch is filled up with copies of the last image, so that one shape is compiled.
         chosen = np.minimum(np.arange(start, start + size), len(array) - 1)
-        state = _start(apply_fn, variables, jnp.asarray(nearest[chosen]), jnp.asarray(rows[chosen]))
-        for _ in range(rounds):
-            if bool((state.distance <= tolerance).all()):
-                break
-            state = _round(
-                apply_fn,
-                steered,
-                variables,
-                jnp.asarray(rows[chosen]),
-                jnp.float32(tolerance),
-                state,
-            )
-        levels = np.asarray(state.levels).astype(np.uint8)
+        levels = _corrected(
+            apply_fn, variables, nearest[chosen], rows[chosen], steered, rounds, tolerance
+        )
         result[start : start + size] = levels[: len(array) - start]
     return result
+
+
+def _corrected(
+    apply_fn: ApplyFn,
+    variables: Any,
+    nearest: np.ndarray,
+    targets: np.ndarray,
+    classes: int,
+    rounds: int,
+    tolerance: float,
+) -> np.ndarray:
+    """The best of a batch of 8-bit images, and of what up to so many rounds of picks make of it."""
+    wanted = jnp.asarray(targets)
+    state = _start(apply_fn, variables, jnp.asarray(nearest), wanted)
+    for _ in range(rounds):
+        if bool((state.distance <= tolerance).all()):
+            break
+        state = _round(apply_fn, classes, variables, wanted, jnp.float32(tolerance), state)
+    return np.asarray(state.levels).astype(np.uint8)
 
 
 def _num_wanted(targets: np.ndarray) -> int:

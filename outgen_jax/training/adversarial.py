@@ -161,83 +161,104 @@ def make_update(
             f"make_update: average_decay must lie in [0, 1) and penalty be at least 0, got {average_decay} and "
             f"{penalty}; 0.999 is usual, and 0 leaves both out"
         )
-
-    def key_of(state: GameState) -> jax.Array:
-        keys = [k for k in (key, state.key) if k is not None]
-        if len(keys) != 1 or (state.probability is None) != (augmentation is None):
-            raise ValueError(
-                "make_update: the key must be make_update's or the state's, and the state have a probability where "
-                f"there is an augmentation; got key={key}, augmentation={augmentation}, and a state with "
-                f"key={state.key}, probability={state.probability}. Give `create` what is missing"
-            )
-        return keys[0]
-
-    def judge(
-        state: GameState, params: Any, variables: Any, images: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Any]:
-        if augmentation is not None:
-            images = augmentation.apply(jax.random.fold_in(key, 1), images, state.probability)
-        return discriminator.apply(params, variables, images, key)
-
-    def step_discriminator(
-        state: GameState, real: jax.Array, keys: jax.Array
-    ) -> tuple[GameState, Metrics]:
-        z = jax.random.normal(keys[0], (len(real), *latent_shape))
-        images, variables = generator.apply(*state.generator[:2], z, keys[1])
-        state = state._replace(generator=state.generator._replace(variables=variables))
-
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array]]:
-            variables = state.discriminator.variables
-            on_real, after_real = judge(state, params, variables, real, keys[2])
-            on_fake, after_fake = judge(state, params, after_real, images, keys[3])
-            loss = losses.discriminator(on_real, on_fake)
-            if penalty:
-                slope = gradient_penalty(
-                    lambda x: judge(state, params, variables, x, keys[2])[0], real
-                )
-                loss += penalty / 2 * slope
-            return loss, (after_fake, on_real, on_fake)
-
-        (loss, (variables, on_real, on_fake)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.discriminator.params
-        )
-        after = _step(discriminator, state.discriminator, gradient, variables)
-        means = jax.nn.sigmoid(on_real).mean(), jax.nn.sigmoid(on_fake).mean()
-        if augmentation is not None and augmentation.adapt is not None:
-            state = state._replace(probability=augmentation.adapt(state.probability, on_real))
-        return state._replace(discriminator=after), Metrics(loss, jnp.zeros(()), *means)
-
-    def step_generator(
-        state: GameState, keys: jax.Array, batch: int
-    ) -> tuple[GameState, jax.Array]:
-        z = jax.random.normal(keys[0], (batch, *latent_shape))
-
-        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-            images, variables = generator.apply(params, state.generator.variables, z, keys[1])
-            # What the discriminator's statistics would learn of this batch is dropped.
-            logits = judge(state, *state.discriminator[:2], images, keys[2])[0]
-            return losses.generator(logits), variables
-
-        (loss, variables), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.generator.params
-        )
-        after = _step(generator, state.generator, gradient, variables)
-        decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
-        average = jax.tree.map(
-            lambda old, new: decay * old + (1 - decay) * new, state.average, after.params
-        )
-        return state._replace(generator=after, average=average), loss
+    game = _Game(generator, discriminator, latent_shape, average_decay, penalty, augmentation)
 
     def update(state: GameState, images: Any, rows: jax.Array) -> tuple[GameState, Metrics]:
-        keys = jax.random.split(jax.random.fold_in(key_of(state), state.step), 7)
+        used_key = _the_key(key, state, augmentation)
+        keys = jax.random.split(jax.random.fold_in(used_key, state.step), 7)
         real = take(images, rows).astype(jnp.float32) / 255
-        state, metrics = step_discriminator(state, real, keys[:4])
-        state, loss = step_generator(state, keys[4:], len(rows))
+        state, metrics = _step_discriminator(game, state, real, keys[:4])
+        state, loss = _step_generator(game, state, keys[4:], len(rows))
         return state._replace(step=state.step + 1), metrics._replace(generator_loss=loss)
 
     return update
 
 
+class _Game(NamedTuple):
+    """What `make_update` is told of the game; nothing in it changes."""
+
+    generator: Player
+    discriminator: Player
+    latent_shape: tuple[int, ...]
+    average_decay: float
+    penalty: float
+    augmentation: Augmentation | None
+
+
+def _step_discriminator(
+    game: _Game, state: GameState, real: jax.Array, keys: jax.Array
+) -> tuple[GameState, Metrics]:
+    """On a batch of real images and as many generated ones; `keys` [4]."""
+    z = jax.random.normal(keys[0], (len(real), *game.latent_shape))
+    images, variables = game.generator.apply(*state.generator[:2], z, keys[1])
+    state = state._replace(generator=state.generator._replace(variables=variables))
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array]]:
+        variables = state.discriminator.variables
+        on_real, after_real = _judge(game, state, params, variables, real, keys[2])
+        on_fake, after_fake = _judge(game, state, params, after_real, images, keys[3])
+        loss = losses.discriminator(on_real, on_fake)
+        if game.penalty:
+            slope = gradient_penalty(
+                lambda x: _judge(game, state, params, variables, x, keys[2])[0], real
+            )
+            loss += game.penalty / 2 * slope
+        return loss, (after_fake, on_real, on_fake)
+
+    (loss, (variables, on_real, on_fake)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.discriminator.params
+    )
+    after = _step(game.discriminator, state.discriminator, gradient, variables)
+    means = jax.nn.sigmoid(on_real).mean(), jax.nn.sigmoid(on_fake).mean()
+    if game.augmentation is not None and game.augmentation.adapt is not None:
+        state = state._replace(probability=game.augmentation.adapt(state.probability, on_real))
+    return state._replace(discriminator=after), Metrics(loss, jnp.zeros(()), *means)
+
+
+def _step_generator(
+    game: _Game, state: GameState, keys: jax.Array, batch: int
+) -> tuple[GameState, jax.Array]:
+    """On so many generated images; and the generator's loss. `keys` [3]."""
+    z = jax.random.normal(keys[0], (batch, *game.latent_shape))
+
+    def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+        images, variables = game.generator.apply(params, state.generator.variables, z, keys[1])
+        # What the discriminator's statistics would learn of this batch is dropped.
+        logits = _judge(game, state, *state.discriminator[:2], images, keys[2])[0]
+        return losses.generator(logits), variables
+
+    (loss, variables), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.generator.params)
+    after = _step(game.generator, state.generator, gradient, variables)
+    decay = jnp.minimum(game.average_decay, (1 + state.step) / (10 + state.step))
+    average = jax.tree.map(
+        lambda old, new: decay * old + (1 - decay) * new, state.average, after.params
+    )
+    return state._replace(generator=after, average=average), loss
+
+
+def _judge(
+    game: _Game, state: GameState, params: Any, variables: Any, images: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Any]:
+    """The discriminator's logits on images as it sees them, and its variables afterwards."""
+    if game.augmentation is not None:
+        images = game.augmentation.apply(jax.random.fold_in(key, 1), images, state.probability)
+    return game.discriminator.apply(params, variables, images, key)
+
+
 def _step(player: Player, state: PlayerState, gradient: Any, variables: Any) -> PlayerState:
     updates, opt_state = player.optimizer.update(gradient, state.opt_state, state.params)
     return PlayerState(optax.apply_updates(state.params, updates), variables, opt_state)
+
+
+def _the_key(
+    key: jax.Array | None, state: GameState, augmentation: Augmentation | None
+) -> jax.Array:
+    """`make_update`'s or the state's, whichever there is."""
+    keys = [k for k in (key, state.key) if k is not None]
+    if len(keys) != 1 or (state.probability is None) != (augmentation is None):
+        raise ValueError(
+            "make_update: the key must be make_update's or the state's, and the state have a probability where "
+            f"there is an augmentation; got key={key}, augmentation={augmentation}, and a state with "
+            f"key={state.key}, probability={state.probability}. Give `create` what is missing"
+        )
+    return keys[0]

@@ -1,0 +1,183 @@
+"""Differentiable attention: a small grid of Gaussian filters that reads a patch of an image, or writes one into it.
+
+Images [H, W] or [H, W, C], patches [N, N] or [N, N, C]. Pixels are counted from 0, so that the centre of a side of
+`size` pixels is at (size - 1) / 2; x runs along the width, y along the height. All functions take one image.
+
+Source: Gregor et al., "DRAW: A Recurrent Neural Network For Image Generation", 2015, Section 3.2, as paper C
+(Kataoka, Matsubara and Uehara) uses it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import ArrayLike
+
+_NARROWEST = 1e-3  # pixels: any Gaussian as narrow as this falls on one pixel, or on two alike
+
+
+class Attention(NamedTuple):
+    """Where and how an N×N grid of Gaussian filters looks; [] each, or with the axes of a batch and of the steps."""
+
+    center_x: jax.Array  # of the grid, in pixels
+    center_y: jax.Array
+    stride: jax.Array  # between neighbouring filters, in pixels
+    sigma: jax.Array  # standard deviation of each filter, in pixels
+    intensity: jax.Array  # what is read or written is multiplied by this
+
+
+def filter_bank(
+    center: ArrayLike, stride: ArrayLike, sigma: ArrayLike, *, points: int, size: int
+) -> jax.Array:
+    r"""The Gaussian filters of one axis, a row each (Gregor et al. 2015).
+
+    .. math:: F_{ia} = \frac{1}{Z_i} \exp(-\frac{(a - \mu_i)^2}{2 \sigma^2}),
+              \quad \mu_i = center + (i - \frac{N - 1}{2}) stride
+
+    with i and a counted from 0, so that the μ_i average to the centre. Every row sums to 1. A Gaussian beyond the
+    image comes to lie on the nearest pixel of its edge, and one with σ = 0 on the pixel nearest to it.
+
+    Args:
+      center: of the grid, in pixels; [].
+      stride: between neighbouring filters, in pixels; [].
+      sigma: standard deviation in pixels; [].
+      points: number N of filters.
+      size: pixels of the axis.
+
+    Returns:
+      [points, size].
+
+    Raises:
+      ValueError: no points, no pixels, or an argument that is not a single number.
+    """
+    if points < 1 or size < 1:
+        raise ValueError(
+            f"filter_bank: points and size must be at least 1, got {points} and {size}; DRAW has 5 on 28"
+        )
+    for name, value in (("center", center), ("stride", stride), ("sigma", sigma)):
+        if jnp.shape(value):
+            raise ValueError(
+                f"filter_bank: {name} must be one number, got shape {jnp.shape(value)}; "
+                "jax.vmap(filter_bank) takes many"
+            )
+    mean = center + (jnp.arange(points) - (points - 1) / 2) * stride  # [points]
+    distance = (jnp.arange(size) - mean[:, None]) / jnp.maximum(sigma, _NARROWEST)
+    # The softmax is the quotient above, without the 0/0 far from the image or between two pixels.
+    return jax.nn.softmax(-(distance**2) / 2)
+
+
+def attend(parameters: jax.Array, *, points: int, height: int, width: int) -> Attention:
+    """The attention that the recurrent output's linear map asks for (Gregor et al. 2015).
+
+    (g̃_x, g̃_y, log σ², log δ̃, log γ) = W(h); there, with pixels counted from 1, g_x = (width + 1)/2 · (g̃_x + 1),
+    and δ = (max(height, width) − 1)/(N − 1) · δ̃. So zeros make a grid over the whole image, with σ = γ = 1.
+
+    Args:
+      parameters: W(h), [5].
+      points: N, filters along each axis; the stride of a single one is without effect.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
+
+    Raises:
+      ValueError: not five parameters.
+    """
+    if parameters.shape != (5,):
+        raise ValueError(
+            f"attend: expected five parameters, got shape {parameters.shape}; "
+            "lift it with jax.vmap for more than one attention"
+        )
+    x, y, log_variance, log_stride, log_intensity = parameters
+    return Attention(
+        center_x=(width + 1) / 2 * (x + 1) - 1,
+        center_y=(height + 1) / 2 * (y + 1) - 1,
+        stride=(max(height, width) - 1) / max(points - 1, 1) * jnp.exp(log_stride),
+        sigma=jnp.exp(log_variance / 2),
+        intensity=jnp.exp(log_intensity),
+    )
+
+
+def attention_layer(
+    units: int,
+    points: int,
+    image_shape: tuple[int, ...],
+    stride: float | None,
+    sigma: float,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    """W of `attend`, whose bias asks for the given stride and σ in the middle of the image.
+
+    Args:
+      units: length of h.
+      points: N, filters along each axis.
+      image_shape: (H, W, ...).
+      stride: between filters, in pixels, of a grid that h does not move yet; None: h moves and widens at random
+        a grid that spans the image.
+      sigma: of the filters, in pixels.
+      rngs: initial values.
+
+    Raises:
+      ValueError: a stride or sigma that is not above 0.
+    """
+    widest = (max(image_shape[:2]) - 1) / max(points - 1, 1)
+    layer = nnx.Linear(units, 5, rngs=rngs)
+    if stride is None:
+        stride = widest
+    else:
+        layer.kernel.set_value(jnp.zeros_like(layer.kernel[...]))
+    if min(stride, sigma) <= 0:
+        raise ValueError(
+            f"draw: the initial stride and sigma must be above 0 pixels, got {stride} and {sigma}; "
+            "strides of two or three sigma leave no gaps"
+        )
+    layer.bias = nnx.Param(jnp.array([0, 0, 2 * jnp.log(sigma), jnp.log(stride / widest), 0]))
+    return layer
+
+
+def read(image: jax.Array, attention: Attention, *, points: int) -> jax.Array:
+    """Eq. C2: γ F_Y x F_Xᵀ, an image [H, W] or [H, W, C] -> its patch [points, points] or [points, points, C].
+
+    Raises:
+      ValueError: an image of another rank.
+    """
+    _check_rank("read", "image [H, W]", image)
+    f_y, f_x = _filters(attention, points, *image.shape[:2])
+    patch = jnp.einsum("yh,hw...,xw->yx...", f_y, image, f_x, precision="highest")
+    return attention.intensity * patch
+
+
+def write(patch: jax.Array, attention: Attention, *, height: int, width: int) -> jax.Array:
+    """Eq. C8's write: γ F_Yᵀ w F_X, the transpose of `read`; [N, N] or [N, N, C] -> [height, width] or [..., C].
+
+    Gregor et al. 2015 divide by γ here: the same family, as log γ is linear in h and either sign can be learned.
+
+    Raises:
+      ValueError: a patch of another rank, or not square.
+    """
+    _check_rank("write", "patch [N, N]", patch)
+    if patch.shape[0] != patch.shape[1]:
+        raise ValueError(
+            f"write: the patch must be square, got {patch.shape}; N filters see each axis"
+        )
+    f_y, f_x = _filters(attention, patch.shape[0], height, width)
+    image = jnp.einsum("yh,yx...,xw->hw...", f_y, patch, f_x, precision="highest")
+    return attention.intensity * image
+
+
+def _filters(
+    attention: Attention, points: int, height: int, width: int
+) -> tuple[jax.Array, jax.Array]:
+    """F_Y [points, height] and F_X [points, width]."""
+    _, _, stride, sigma, _ = attention
+    return (
+        filter_bank(attention.center_y, stride, sigma, points=points, size=height),
+        filter_bank(attention.center_x, stride, sigma, points=points, size=width),
+    )
+
+
+def _check_rank(caller: str, expected: str, array: jax.Array) -> None:
+    if array.ndim not in (2, 3):
+        raise ValueError(
+            f"{caller}: expected one {expected}, with or without a last axis of channels, got "
+            f"{array.shape}; lift it with jax.vmap for a batch"
+        )
