@@ -297,7 +297,7 @@ def test_refuses_no_latents_and_other_shapes():
 def benchmark(monkeypatch):
     root = Path(__file__).resolve().parents[1]
     monkeypatch.syspath_prepend(root / "benchmarks")
-    return importlib.import_module("upsampling")
+    return importlib.import_module("upsampling_sides")
 
 
 def test_the_benchmark_times_the_networks_layers(benchmark):
