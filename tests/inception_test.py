@@ -361,11 +361,11 @@ def small_state() -> dict[str, np.ndarray]:
         (lambda s: s.update({"AuxLogits.fc.bias": np.zeros(8)}), "unexpected: AuxLogits.fc.bias"),
         (
             lambda s: s.clear(),
-            r"missing: .* and 467 more; unexpected: none\. Expected pytorch-fid's",
+            r"is not of pytorch-fid's .*missing: .* and 467 more; unexpected: none",
         ),
         (
             lambda s: s.update({"fc.weight": np.zeros((1000, 2048))}),
-            r"'fc.weight' of .* has shape \(1000, 2048\); .* becomes \(2048, 1008\)",
+            r"'fc.weight' of .* has shape \(1000, 2048\), .*; expected \(2048, 1008\)",
         ),
         (
             lambda s: s.update({"Mixed_6c.branch7x7_2.conv.weight": np.zeros((160, 160, 7, 1))}),

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from outgen_jax.models import inception_blocks as parts
-from outgen_jax.models import torch_file
+from outgen_jax.models import torch_file, torch_weights
 from outgen_jax.models.inception_blocks import Layer
 
 FID_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -143,25 +142,13 @@ def from_torch(state: Mapping[str, np.ndarray], *, source: str = "the dictionary
     """
     # Shapes only: drawing initial values to throw them away would take most of the time.
     model = nnx.eval_shape(lambda: InceptionV3(rngs=nnx.Rngs(0)))
-    variables = dict(_torch_names(model))
-    # PyTorch counts the batches of its statistics; nothing here depends on the count.
-    given = {name for name in state if not name.endswith(".num_batches_tracked")}
-    if given != variables.keys():
-        raise ValueError(
-            f"inception.from_torch: {source} is not of the FID's Inception v3; "
-            f"missing: {_listed(variables.keys() - given)}; unexpected: {_listed(given - variables.keys())}. "
-            "Expected pytorch-fid's file; torchvision's own weights are another network's"
-        )
-    for name, variable in variables.items():
-        array = state[name]
-        # PyTorch's kernels are OIHW (linear: OI), those here HWIO (IO).
-        array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-        if array.shape != variable.shape:
-            raise ValueError(
-                f"inception.from_torch: {name!r} of {source} has shape {state[name].shape}; "
-                f"expected one that becomes {variable.shape}. Are these another network's?"
-            )
-        variable.set_value(jnp.asarray(array, variable.dtype))
+    torch_weights.assign(
+        dict(_torch_names(model)),
+        state,
+        caller="inception.from_torch",
+        source=source,
+        network="pytorch-fid's Inception v3, which torchvision's own is not",
+    )
     return model
 
 
@@ -178,8 +165,3 @@ def _torch_names(model: InceptionV3) -> Iterator[tuple[str, Any]]:
         yield f"{name}.bn.running_var", layer.norm.var
     yield "fc.weight", model.fc.kernel
     yield "fc.bias", model.fc.bias
-
-
-def _listed(names: set[str]) -> str:
-    shown = ", ".join(sorted(names)[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "none"
