@@ -58,18 +58,6 @@ _OUT = flags.DEFINE_string("out", "runs/augmentation_gan", "Directory of the run
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 
-def apply_preset() -> list[str]:
-    """Gives the preset's value to every flag that the command line leaves out -> --only.
-
-    Which jobs run now is no part of what makes this run another one.
-    """
-    only = list(_ONLY.value)
-    for name, value in (PRESETS[_PRESET.value] | {"only": []}).items():
-        if name == "only" or not flags.FLAGS[name].present:
-            setattr(flags.FLAGS, name, value)
-    return only
-
-
 def settings_of_flags() -> Settings:
     rate, decay, rounds, score_every, curve_samples, adapt_images = SCHEDULES[_PRESET.value]
     if _UPDATES.value % rounds:
@@ -166,12 +154,12 @@ def _load_subject(text: str, number: int) -> Data:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    only = apply_preset()
+    runs.apply_preset(PRESETS[_PRESET.value])
     settings, arms = settings_of_flags(), arms_of_flags()
     network = gan_scores.network_of(_NETWORK.value, _WEIGHTS.value)
     every = load()
     numbers = [len(data.originals.ids) for data in every]
-    jobs = wanted_jobs([data.name for data in every], arms, only)
+    jobs = wanted_jobs([data.name for data in every], arms, _ONLY.value)
     gan_training.program(settings, every[0].originals.images.shape[-1], "off")  # refuses sizes
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     study = Study(

@@ -70,18 +70,6 @@ _OUT = flags.DEFINE_string("out", "runs/train_on_replaced", "Directory of the ru
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 
-def apply_preset() -> list[str]:
-    """Gives the preset's value to every flag that the command line leaves out -> --only.
-
-    Which jobs run now is no part of what makes this run another one.
-    """
-    only = list(_ONLY.value)
-    for name, value in (PRESETS[_PRESET.value] | {"only": []}).items():
-        if name == "only" or not flags.FLAGS[name].present:
-            setattr(flags.FLAGS, name, value)
-    return only
-
-
 def wanted_jobs(arms: tuple[Arm, ...], only: list[str]) -> list[tuple[Arm, int]]:
     """Arms and seeds to run now.
 
@@ -191,9 +179,9 @@ def write_report(run: runs.Run, arms: tuple[Arm, ...]) -> None:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    only = apply_preset()
+    runs.apply_preset(PRESETS[_PRESET.value])
     arms = tuple(replaced_arms.parse(name) for name in _ARMS.value)
-    jobs = wanted_jobs(arms, only)
+    jobs = wanted_jobs(arms, _ONLY.value)
     train, test = load_data()
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     out = run.directory

@@ -17,8 +17,9 @@ from absl import app, flags, logging
 
 from outgen_jax import files
 
-# May change between two calls of the same run: where it goes, and whether it may replace another.
-_FREE_FLAGS = frozenset({"out", "overwrite", "data_dir"})
+# May change between two calls of the same run: where it goes, whether it may replace another, and which of its jobs
+# are done now.
+_FREE_FLAGS = frozenset({"out", "overwrite", "data_dir", "only"})
 
 
 class Run(NamedTuple):
@@ -77,6 +78,13 @@ def kept(path: Path, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     files.save_arrays(path, arrays)
     return arrays
+
+
+def apply_preset(values: Mapping[str, Any]) -> None:
+    """Gives every flag named in `values` its value there, unless the command line has one."""
+    for name, value in values.items():
+        if not flags.FLAGS[name].present:
+            setattr(flags.FLAGS, name, value)
 
 
 def start(main: Callable[[list[str]], None]) -> None:

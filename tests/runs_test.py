@@ -182,3 +182,13 @@ def test_what_was_computed_once_is_kept(tmp_path):
         found = runs.kept(tmp_path / "cache" / "a.npz", compute)
         np.testing.assert_array_equal(found["seconds"], np.arange(3))
     assert len(calls) == 1
+
+
+def test_a_preset_gives_what_the_command_line_leaves_out(monkeypatch):
+    own = flags.FlagValues()
+    flags.DEFINE_integer("seeds", None, "", flag_values=own)
+    flags.DEFINE_integer("epochs", 1, "", flag_values=own)
+    own(["script", "--seeds=7"])
+    monkeypatch.setattr(flags, "FLAGS", own)
+    runs.apply_preset({"seeds": 3, "epochs": 30})
+    assert (own.seeds, own.epochs) == (7, 30)
