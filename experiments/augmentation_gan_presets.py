@@ -102,7 +102,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "size": 64,
         "width": 16,
         "batch_size": 16,
-        "updates": 768,
+        "updates": 1536,
         "samples": 500,
         "network": "EfficientNet-Lite0",
         "resamples": 50,
@@ -125,6 +125,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 # adaptive probability.
 SCHEDULES: dict[str, tuple[float, float, int, int, int, int]] = {
     "paper": (2e-4, 0.999, 60, 10, 1000, 200_000),
-    "cpu": (2e-4, 0.99, 12, 4, 125, 8_000),
+    "cpu": (2e-4, 0.99, 12, 3, 125, 16_000),
     "smoke": (2e-4, 0.5, 2, 1, 12, 100),
 }

@@ -190,11 +190,13 @@ def evaluate(model: nnx.Module, study: Study, stage: str) -> dict[str, np.ndarra
     seen: list[list[list[np.ndarray]]] = [[] for _ in table]  # per condition and batch
     for start in range(0, len(split.labels), study.settings.batch_size):
         rows = np.arange(start, start + study.settings.batch_size) % len(split.labels)
-        images, labels = jnp.asarray(split.images[rows]), jnp.asarray(split.labels[rows])
+        images, labels = jnp.asarray(split.images[rows]), split.labels[rows]
+        _, was_on = observe(original, images / jnp.float32(255))
         for index, condition in enumerate(table):
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), index), start)
-            found = observe(now, original, _changed(key, images, condition), images, labels)
-            seen[index].append([np.asarray(x)[: len(split.labels) - start] for x in found])
+            predicted, is_on = observe(now, _changed(key, images, condition))
+            found = [np.asarray(predicted) == labels, *_compared(was_on, is_on)]
+            seen[index].append([x[: len(split.labels) - start] for x in found])
     correct, agree, bits = (
         np.stack([np.concatenate([batch[i] for batch in batches]) for batches in seen])
         for i in range(3)
@@ -227,25 +229,23 @@ def _distorted(
 
 @functools.cache
 def _observer(graphdef: nnx.GraphDef, layers: tuple[str, ...]) -> Any:
-    """Jitted (variables, original's, distorted, clean uint8, labels) -> correct, agreement, bits."""
+    """Jitted (variables, images) -> predicted classes, and which neurons of each layer are on."""
 
-    def observe(now: Any, original: Any, distorted: Any, clean: Any, labels: Any) -> Any:
-        def activations(variables: Any, images: jax.Array) -> Any:
-            model = nnx.merge(graphdef, variables, copy=True)
-            model.eval()
-            logits, hidden = model.activations(images)
-            return logits, [hidden[name] > 0 for name in layers]
-
-        logits, on = activations(now, distorted)
-        _, was_on = activations(original, clean / jnp.float32(255))
-        over = [tuple(range(1, h.ndim - 1)) for h in on]
-        agree = [(a == b).mean(axes) for a, b, axes in zip(on, was_on, over, strict=True)]
-        code = [2 * b + 1 * a for a, b in zip(on, was_on, strict=True)]
-        flat = jnp.concatenate([c.reshape(len(c), -1) for c in code], axis=1).astype(jnp.uint8)
-        every = max(1, flat.shape[1] // 96)
-        return logits.argmax(-1) == labels, jnp.concatenate(agree, -1), flat[:, ::every][:, :96]
+    def observe(variables: Any, images: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        model = nnx.merge(graphdef, variables, copy=True)
+        model.eval()
+        logits, hidden = model.activations(images)
+        return logits.argmax(-1), [hidden[name] > 0 for name in layers]
 
     return jax.jit(observe)
+
+
+def _compared(was_on: list[jax.Array], is_on: list[jax.Array]) -> tuple[np.ndarray, np.ndarray]:
+    """Agreement [B, neurons or channels], and as 2·(was on) + (is on) at most 96 neurons [B, ≤ 96]."""
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(was_on, is_on, strict=True)]
+    agree = [(a == b).mean(tuple(range(1, a.ndim - 1))) for a, b in pairs]
+    code = np.concatenate([(2 * a + b).astype(np.uint8).reshape(len(a), -1) for a, b in pairs], 1)
+    return np.concatenate(agree, -1), code[:, :: max(1, code.shape[1] // 96)][:, :96]
 
 
 def targeted_split(study: Study) -> Split:
@@ -262,13 +262,13 @@ def targeted_split(study: Study) -> Split:
 
 
 def hardness(model: nnx.Module, study: Study) -> dict[str, np.ndarray]:
-    """What exact targets cost on a network: Gauss-Newton steps and L2 distance, image by image."""
+    """What exact targets ask of a network: total variation left after 30 Jacobians, and L2 distance."""
     rows = np.arange(min(study.settings.hardness_images, len(study.test.labels)))
     images = study.test.images[rows]
     found = _bring_to_targets(model, images, study.test.labels[rows], steps=30)
     change = found.images - images.astype(np.float32) / 255
     return {
-        "target_steps": found.steps,
+        "target_distance": found.total_variation,
         "target_l2": np.sqrt((change**2).sum((1, 2, 3))),
         "target_reached": found.converged,
     }
