@@ -22,7 +22,7 @@ from PIL import Image
 
 import outgen_jax as og
 from outgen_jax import files, runs
-from outgen_jax.data import sources
+from outgen_jax.data import records, sources
 from outgen_jax.models import pretrained
 from outgen_jax.synthesis import predict, slots
 
@@ -77,13 +77,9 @@ def wanted(kind: str, job: Job) -> np.ndarray:
 
 
 def through_png(images: np.ndarray) -> np.ndarray:
-    """What comes back from uint8 images [N, H, W, 3] saved as PNG."""
-    loaded = []
-    for image in images:
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "png")
-        loaded.append(np.asarray(Image.open(file)))
-    return np.stack(loaded)
+    """What comes back from uint8 images [N, H, W, C] saved as PNG."""
+    loaded = [np.asarray(Image.open(io.BytesIO(records.png_bytes(image)))) for image in images]
+    return np.stack(loaded).reshape(images.shape)
 
 
 def move(job: Job, targets: np.ndarray) -> slots.Ended:

@@ -5,11 +5,10 @@ Everything that is not written in this file passes through `escape`.
 
 import base64
 import html
-import io
 
 import numpy as np
-from PIL import Image
 
+from outgen_jax.data.fields import png_bytes
 from outgen_jax.report.run import (
     CRISP_BELOW,
     SMALLEST_SHOWN,
@@ -31,13 +30,6 @@ def escape(text: str) -> str:
 def png_uri(data: bytes) -> str:
     """A PNG file as an address that holds it."""
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-    """One image uint8 [H, W, 1 or 3] as a PNG file, lossless."""
-    buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def number(value: float) -> str:
