@@ -68,19 +68,38 @@ def test_equals_xla_with_both_gradients(n, h, w, c, k):
 
 def test_blocks_change_nothing(monkeypatch):
     x, kernel, cotangent = operands = arrays(5, 4, 6, 3, 3)  # 288 bytes an image
-    monkeypatch.setattr(winograd, "_BLOCK_BYTES", 1200)  # blocks of four, and of two for pairs
+    monkeypatch.setattr(winograd, "_BLOCK_BYTES", 1200)  # blocks of four, and of one for pairs
     assert scan_lengths(winograd.convolution, x, kernel) == [2]
     assert scan_lengths(winograd.input_gradient, cotangent, kernel) == [2]
-    assert scan_lengths(winograd.kernel_gradient, x, cotangent) == [3]
+    assert scan_lengths(winograd.kernel_gradient, x, cotangent) == [5]
     got = jax.jit(lambda *operands: by_winograd(*operands))(*operands)
     assert_equal(got, by_xla(*operands), 3e-6)
 
 
-@pytest.mark.parametrize(("block_bytes", "lengths"), [(1, [5]), (576, [5]), (5 * 576, [])])
+@pytest.mark.parametrize(
+    ("block_bytes", "lengths"), [(1, [5]), (2 * 576, [5]), (4 * 576, [3]), (10 * 576, [])]
+)
 def test_a_block_holds_at_least_one_image_and_at_most_all(monkeypatch, block_bytes, lengths):
     monkeypatch.setattr(winograd, "_BLOCK_BYTES", block_bytes)
     x, _, cotangent = arrays(5, 4, 6, 3, 3)
     assert scan_lengths(winograd.kernel_gradient, x, cotangent) == lengths
+
+
+@pytest.mark.parametrize(("channels", "lengths"), [(4, [5]), (5, [3]), (20, [])])
+def test_a_block_holds_half_as_many_tiles_as_channels(monkeypatch, channels, lengths):
+    monkeypatch.setattr(winograd, "_BLOCK_BYTES", 1)
+    x, _, cotangent = arrays(5, 2, 4, 3, channels)  # two tiles an image
+    assert scan_lengths(winograd.kernel_gradient, x, cotangent) == lengths
+
+
+@pytest.mark.parametrize(("n", "channels_first"), [(1, "image"), (2, "cotangent")])
+def test_the_smaller_side_is_turned(n, channels_first):
+    """Channels come first in the image's tiles, or in the cotangent if the kernel is small."""
+    x, _, cotangent = arrays(n, 4, 4, 4, 8)
+    text = str(jax.make_jaxpr(winograd.kernel_gradient)(x, cotangent))
+    assert ("optimization_barrier" in text) == (channels_first == "cotangent")
+    operands = arrays(n, 4, 4, 4, 8)
+    assert_equal(jax.jit(by_winograd)(*operands), by_xla(*operands), 3e-6)
 
 
 def test_sixteen_products_for_thirty_six():

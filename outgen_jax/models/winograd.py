@@ -66,22 +66,28 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
 
     The transpose of the formula above with respect to g, summed over tiles and images:
     Gᵀ [ (Bᵀ d B) ⊙ (A dY Aᵀ) ] G.
-    """
 
-    def block(x: jax.Array, cotangent: jax.Array) -> jax.Array:
+    One factor of these products has its channels first. Where the kernel is small that is the
+    cotangent, brought into this order before its tiles are made of it, and the result is turned.
+    """
+    n, h, w, c = x.shape
+    k = cotangent.shape[-1]
+    turned = c * k <= n * h * w
+
+    def block(x: jax.Array, cotangent: jax.Array) -> list[jax.Array]:
         tiles = _transform(_B_T, _tiles(x))  # 4×4 of [n, H/2, W/2, C]
-        gradients = _transform(_A_T.T, _deinterleave(cotangent))  # 4×4 of [n, H/2, W/2, K]
-        return jnp.stack(
-            [
-                jnp.tensordot(d, g, ((0, 1, 2), (0, 1, 2)))
-                for row in zip(tiles, gradients, strict=True)
-                for d, g in zip(*row, strict=True)
-            ]
-        )  # [16, C, K]
+        pixels = _deinterleave_channels_first(cotangent) if turned else _deinterleave(cotangent)
+        gradients = _transform(_A_T.T, pixels)  # 4×4 of [n, H/2, W/2, K] or [K, n, H/2, W/2]
+        return [
+            jnp.tensordot(g, d, 3) if turned else jnp.tensordot(d, g, ((0, 1, 2), (0, 1, 2)))
+            for row in zip(tiles, gradients, strict=True)
+            for d, g in zip(*row, strict=True)
+        ]  # 16 of [K, C] or [C, K]
 
     products = _sum_blocks(block, x, cotangent)
-    grid = [[products[4 * i + j] for j in range(4)] for i in range(4)]
-    return jnp.stack([jnp.stack(row) for row in _transform(_G.T, grid)])
+    gradient = _transform(_G.T, [products[i : i + 4] for i in range(0, 16, 4)])
+    kernel = jnp.stack([jnp.stack(row) for row in gradient])
+    return lax.optimization_barrier(kernel).swapaxes(2, 3) if turned else kernel
 
 
 def _transform(matrix: np.ndarray, grid: Grid) -> Grid:
@@ -118,10 +124,18 @@ def _deinterleave(x: jax.Array) -> Grid:
     return [[x[:, i::2, j::2] for j in range(2)] for i in range(2)]
 
 
-def _block_size(*arrays: jax.Array) -> int:
-    """Images of a block that takes `_BLOCK_BYTES` over all `arrays`."""
+def _deinterleave_channels_first(x: jax.Array) -> Grid:
+    """[N, 2h, 2w, K] -> 2×2 of [K, N, h, w], in one copy."""
+    n, h, w, k = x.shape
+    parts = x.reshape(n, h // 2, 2, w // 2, 2, k).transpose(2, 4, 5, 0, 1, 3)
+    parts = lax.optimization_barrier(parts)  # or each use of a part would fetch it from `x`
+    return [[parts[i, j] for j in range(2)] for i in range(2)]
+
+
+def _block_size(block_bytes: int, *arrays: jax.Array) -> int:
+    """Images of a block that takes `block_bytes` over all `arrays`."""
     image_bytes = sum(a.size // a.shape[0] * a.dtype.itemsize for a in arrays)
-    return max(1, min(arrays[0].shape[0], _BLOCK_BYTES // image_bytes))
+    return max(1, min(arrays[0].shape[0], block_bytes // image_bytes))
 
 
 def _blocks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -134,7 +148,7 @@ def _blocks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _map_blocks(block: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    size = _block_size(x)
+    size = _block_size(_BLOCK_BYTES, x)
     if size == x.shape[0]:
         return block(x)
     (blocks,) = _blocks(size, x)
@@ -143,15 +157,19 @@ def _map_blocks(block: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Ar
 
 
 def _sum_blocks(
-    block: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, cotangent: jax.Array
-) -> jax.Array:
-    size = _block_size(x, cotangent)
-    if size == x.shape[0]:
+    block: Callable[[jax.Array, jax.Array], list[jax.Array]], x: jax.Array, cotangent: jax.Array
+) -> list[jax.Array]:
+    n, h, w, c = x.shape
+    # Half as many tiles as channels, or adding up the products takes longer than making them.
+    enough = -(-2 * max(c, cotangent.shape[-1]) // (h * w))
+    size = min(n, max(enough, _block_size(_BLOCK_BYTES // 2, x, cotangent)))
+    if size == n:
         return block(x, cotangent)
     blocks = _blocks(size, x, cotangent)
+    shapes = jax.eval_shape(block, *(b[0] for b in blocks))
     total, _ = lax.scan(
-        lambda total, xs: (total + block(*xs), None),
-        jnp.zeros((16, x.shape[-1], cotangent.shape[-1]), x.dtype),
+        lambda total, xs: (jax.tree.map(jnp.add, total, block(*xs)), None),
+        [jnp.zeros_like(shape) for shape in shapes],
         blocks,
     )
     return total
