@@ -7,16 +7,15 @@ Expected  91.2 % of the CIFAR-10 test images with half the width, 4.4 minutes an
 Hardware  see `results.json` of the run (epochs, seconds, accuracy) and outgen_jax/models/weights/*.json
 Output    --out gets results.json, weights.npz (bf16) with its model card, checkpoints/ and TensorBoard logs/.
 
-The same command resumes an interrupted run, at the last whole epoch and to the same bits (on CPU).
+The same command resumes an interrupted run, at the last checkpoint (an epoch's end, half a minute or more after the
+one before) and to the same bits (on CPU).
 """
 
-import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from absl import flags
 from flax import nnx
 from tensorboardX import SummaryWriter
@@ -25,8 +24,9 @@ import outgen_jax as og
 from outgen_jax import runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.training import classifier
+from outgen_jax.training import classifier, classifier_fit
 from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.classifier_fit import Epoch
 
 _DATASET = flags.DEFINE_string(
     "dataset", "cifar10", "tfds name, .npz file, class folders, or 'digits'."
@@ -83,18 +83,6 @@ def exact_test_split() -> sources.ImageSource:
     )
 
 
-def accuracy(
-    apply: classifier.Apply, state: classifier.TrainState, source: sources.ImageSource
-) -> float:
-    assert source.labels is not None
-    correct = 0
-    for start in range(0, len(source.ids), 500):
-        rows = slice(start, start + 500)
-        logits = apply(state, jnp.asarray(source.images[rows], jnp.float32) / 255)
-        correct += int((np.asarray(logits).argmax(-1) == source.labels[rows]).sum())
-    return correct / len(source.ids)
-
-
 def recipe_from_flags() -> classifier.Recipe:
     return classifier.Recipe(
         epochs=_EPOCHS.value,
@@ -126,52 +114,44 @@ def train(run: runs.Run, recipe: classifier.Recipe) -> None:
     optimizer = classifier.make_optimizer(recipe, steps)
     graphdef, state = classifier.create(build_model(len(train_set.class_names)), optimizer)
     key = jax.random.key(_SEED.value)
-    update = classifier.compile_update(
-        classifier.make_update(graphdef, optimizer, key=key, label_smoothing=recipe.label_smoothing)
+    update = classifier.make_update(
+        graphdef, optimizer, key=key, label_smoothing=recipe.label_smoothing
     )
     apply = jax.jit(classifier.make_apply(graphdef))
-    images, labels = jnp.asarray(train_set.images), jnp.asarray(train_set.labels)
-
     checkpoints = Checkpoints(run.directory / "checkpoints")
-    history: list[dict[str, float]] = []
     if checkpoints.latest is not None:
-        state, notes = checkpoints.restore(state)
-        history = notes["history"]
-        print(f"resuming after epoch {len(history)}")
+        print(f"resuming after epoch {checkpoints.latest}")
 
     with SummaryWriter(str(run.directory / "logs")) as log:
-        for epoch in range(len(history), recipe.epochs):
-            start, losses = time.perf_counter(), []
-            rows = classifier.epoch_rows(key, epoch, len(train_set.ids), recipe.batch_size)
-            with tqdm.tqdm(
-                total=steps, desc=f"epoch {epoch + 1}/{recipe.epochs}", mininterval=1
-            ) as bar:
-                chunks = classifier.run_epoch(update, state, images, labels, rows)
-                for state, metrics in chunks:  # noqa: B007 (the last state is the epoch's)
-                    losses.append(metrics)
-                    bar.update(metrics.loss.size)
-            loss, train_accuracy = (
-                float(np.concatenate(m).mean()) for m in zip(*losses, strict=True)
-            )
-            if not np.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss diverged in epoch {epoch + 1}; the checkpoint of epoch {epoch} is kept. "
-                    "Use a lower --learning_rate"
-                )
-            row = {
-                "epoch": epoch + 1,
-                "loss": loss,
-                "train_accuracy": train_accuracy,
-                "test_accuracy": accuracy(apply, state, test_set),
-                "seconds": time.perf_counter() - start,
-            }
-            history.append(row)
-            for name in ("loss", "train_accuracy", "test_accuracy"):
-                log.add_scalar(name, row[name], epoch + 1)
-            print("  ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
-            checkpoints.save(epoch + 1, state, {"history": history})
 
+        def on_epoch(row: Epoch, state: classifier.TrainState) -> dict[str, float]:
+            found = {"test_accuracy": accuracy(apply, state, test_set)}
+            shown = {"loss": row.loss, "train_accuracy": row.train_accuracy, **found}
+            for name, value in shown.items():
+                log.add_scalar(name, value, row.epoch)
+            print("  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
+            return found
+
+        state, history = classifier_fit.fit(
+            classifier.compile_update(update),
+            state,
+            jnp.asarray(train_set.images),
+            jnp.asarray(train_set.labels),
+            key=key,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            checkpoints=checkpoints,
+            title="training",
+            on_epoch=on_epoch,
+        )
     finish(run, recipe, graphdef, state, history, test_set)
+
+
+def accuracy(
+    apply: classifier.Apply, state: classifier.TrainState, test_set: sources.ImageSource
+) -> float:
+    assert test_set.labels is not None
+    return classifier.accuracy(apply, state, test_set.images, test_set.labels)
 
 
 def finish(
@@ -179,13 +159,14 @@ def finish(
     recipe: classifier.Recipe,
     graphdef: nnx.GraphDef,
     state: classifier.TrainState,
-    history: list[dict[str, float]],
+    history: list[Epoch],
     test_set: sources.ImageSource,
 ) -> None:
     """Exports the weights, rounded to bf16, with the accuracy of exactly these weights, and writes the results."""
     assert test_set.class_names is not None
     model = pretrained.rounded(nnx.merge(graphdef, state.params, state.variables, copy=True))
-    _, params, variables = nnx.split(model, nnx.Param, ...)
+    _, *split = nnx.split(model, nnx.Param, ...)
+    params, variables = split
     exported = state._replace(params=params, variables=variables)
     card = {
         "network": "VGG16",
@@ -197,11 +178,11 @@ def finish(
         "test_accuracy": accuracy(jax.jit(classifier.make_apply(graphdef)), exported, test_set),
         "recipe": recipe._asdict(),
         "seed": _SEED.value,
-        "seconds": sum(row["seconds"] for row in history),
+        "seconds": sum(row.seconds for row in history),
         "device": jax.devices()[0].device_kind,
     }
     pretrained.save(run.directory / "weights.npz", model, card)
-    run.write_results({"history": history, "card": card})
+    run.write_results({"history": [row._asdict() for row in history], "card": card})
     print(
         f"{run.directory}/results.json and weights.npz: {card['test_accuracy']:.2%} of "
         f"{card['test_images']} test images"

@@ -111,6 +111,20 @@ def test_an_interrupted_training_that_generates_is_the_uninterrupted_one(tmp_pat
     assert again_history == resumed_history
 
 
+def test_what_is_measured_after_an_epoch_stays_in_the_history(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier_fit, "CHECKPOINT_SECONDS", 0)
+
+    def updates(row: classifier_fit.Epoch, state: classifier.TrainState) -> dict[str, float]:
+        return {"updates": float(state.step), "of_epoch": row.epoch}
+
+    _, first = fit(tmp_path, epochs=2, on_epoch=updates)
+    per_epoch = COUNT // BATCH
+    expected = [{"updates": n * per_epoch, "of_epoch": n} for n in (1, 2)]
+    assert [row.measured for row in first] == expected
+    _, resumed = fit(tmp_path, epochs=3)
+    assert [row.measured for row in resumed] == [*expected, None]
+
+
 def test_the_key_of_the_supervision_is_the_seed_and_compiles_nothing_anew():
     update, _ = program()
     (first, _), programs = fit(epochs=1), update._cache_size()

@@ -204,6 +204,49 @@ def test_every_step_and_key_augments_anew(monkeypatch):
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == len(keys) == 8
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_crop_and_flip_are_as_asked(flip):
+    """Without padding an image is seen as it is, or mirrored; with it, some show their border."""
+    image = np.broadcast_to(np.arange(1, 9)[:, None], (8, 8, 3)).astype(np.uint8)
+    images, seen = jnp.asarray(np.stack([image] * 16)), []
+
+    def prepare(key, state, batch, given):
+        seen.append(np.asarray(255 * batch).round())
+        raise StopIteration  # what follows is slow outside of jit
+
+    optimizer = classifier.make_optimizer(RECIPE, 8)
+    graphdef, state = classifier.create(Linear(), optimizer)
+    objective = objectives.Objective(prepare, objectives.plain().loss)
+    for padding in (0, 2):
+        update = classifier.make_update(
+            *(graphdef, optimizer),
+            key=jax.random.key(0),
+            objective=objective,
+            crop_padding=padding,
+            flip=flip,
+        )
+        with pytest.raises(StopIteration):
+            update(state, images, jnp.zeros(16, jnp.int32), jnp.arange(16))
+    whole, cropped = seen
+    mirrored = [(batch == image[:, ::-1]).all() for batch in whole]
+    assert all((batch == image).all() or m for batch, m in zip(whole, mirrored, strict=True))
+    assert any(mirrored) == flip
+    assert not all(mirrored)
+    assert (cropped == 0).any()
+
+
+def test_accuracy_counts_the_last_batch_too():
+    def apply(state, images):
+        return jax.nn.one_hot((255 * images[:, 0, 0, 0]).round().astype(int), 7)
+
+    labels = np.arange(7)
+    images = np.broadcast_to(labels[:, None, None, None], (7, 2, 2, 1)).astype(np.uint8)
+    assert classifier.accuracy(apply, None, images, labels, batch_size=3) == 1
+    assert classifier.accuracy(apply, None, images, np.roll(labels, 1)) == 0
+    labels[6] = 0
+    assert classifier.accuracy(apply, None, images, labels, batch_size=3) == pytest.approx(6 / 7)
+
+
 def test_an_objective_sees_its_rows_and_says_what_is_learnt(monkeypatch):
     """The augmented batch, its own key and its rows' supervision go in; its images and loss are trained on."""
     monkeypatch.setattr(augment, "random_crop", lambda key, images, *, padding: images)

@@ -1,4 +1,4 @@
-"""The script that trains classifiers: from images to weights, through interruptions and errors."""
+"""The scripts that train classifiers: from images to weights, through interruptions and errors."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from outgen_jax.models import pretrained, vgg
-from outgen_jax.training import classifier
+from outgen_jax.training import classifier, classifier_fit
 from outgen_jax.training.checkpoints import Checkpoints
 
 SCRIPT = "train_classifier.py"
@@ -31,6 +31,7 @@ def data_set(tmp_path) -> str:
 def train(run_script, monkeypatch, data_set, tmp_path):
     """The script on that data set with a network of two layers; later flags win."""
     monkeypatch.setattr(vgg, "BLOCKS", ((64,), (64,)))
+    monkeypatch.setattr(classifier_fit, "CHECKPOINT_SECONDS", 0)
 
     def call(*arguments: str):
         return run_script(
@@ -61,6 +62,7 @@ def test_trains_exports_and_resumes_to_the_same_bits(train, data_set, tmp_path, 
     assert results["flags"]["seed"] == 3
     assert [row["epoch"] for row in results["history"]] == [1, 2]
     assert results["history"][0]["loss"] < 3  # it is a cross-entropy of three classes
+    assert all(0 <= row["measured"]["test_accuracy"] <= 1 for row in results["history"])
     assert list((out / "logs").iterdir())
 
     loaded = pretrained.load(out / "weights.npz")
@@ -112,8 +114,9 @@ def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeyp
     )
     finished = train("--batch_size=24", "--train_images=24")
     assert finished.returncode == 2
-    assert "the loss diverged in epoch 2; the checkpoint of epoch 1 is kept" in finished.stderr
-    assert "lower --learning_rate" in finished.stderr
+    assert "the loss diverged at update 2, in epoch 2" in finished.stderr
+    assert "the checkpoint of epoch 1 is kept" in finished.stderr
+    assert "lower learning rate" in finished.stderr
     assert Checkpoints(tmp_path / "run" / "checkpoints").latest == 1
     assert not (tmp_path / "run" / "weights.npz").exists()
 
@@ -144,3 +147,24 @@ def test_images_without_labels_are_refused(run_script, tmp_path):
     finished = run_script(SCRIPT, f"--dataset={path}", f"--out={tmp_path / 'run'}")
     assert finished.returncode == 2
     assert "has no labels" in finished.stderr
+
+
+def test_the_lenet_is_trained_on_digits_and_exported(run_script, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    images = rng.integers(0, 60, (40, 28, 28, 1))
+    images[labels == 1, 8:20] += 150
+    path, out = tmp_path / "bars.npz", tmp_path / "run"
+    names = np.array(["none", "bar"])
+    np.savez(path, images=images.astype(np.uint8), labels=labels, class_names=names)
+    finished = run_script(
+        *("train_lenet.py", f"--dataset={path}", f"--out={out}", "--epochs=4", "--batch_size=10")
+    )
+    assert finished.returncode == 0, finished.stderr
+    loaded = pretrained.load(out / "weights.npz")
+    assert loaded.class_names == ("none", "bar")
+    logits = jax.jit(loaded.model)(images.astype(np.float32) / 255)
+    accuracy = (np.argmax(logits, 1) == labels).mean()
+    np.testing.assert_allclose(loaded.card["test_accuracy"], accuracy)
+    history = json.loads((out / "results.json").read_text())["history"]
+    assert history[-1]["loss"] < history[0]["loss"]

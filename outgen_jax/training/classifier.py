@@ -65,6 +65,8 @@ def make_update(
     key: jax.Array | None = None,
     label_smoothing: float = 0.0,
     objective: Objective | None = None,
+    crop_padding: int = 4,
+    flip: bool = True,
 ) -> Update:
     """Makes `update(state, images, labels, rows) -> (state, metrics)`, pure, to jit or scan.
 
@@ -78,6 +80,8 @@ def make_update(
         one compiled update.
       label_smoothing: of the default objective.
       objective: what is learnt from a batch; None: `objectives.plain(label_smoothing)`.
+      crop_padding: pixels of zeros around an image before it is cropped at random.
+      flip: whether every other image is mirrored.
 
     Raises:
       ValueError: an objective and a label smoothing; from the update, no key at all.
@@ -101,8 +105,10 @@ def make_update(
         supervision = labels if isinstance(labels, Supervision) else Supervision(labels)
         step_key = jax.random.fold_in(_the_key(key, supervision), state.step)
         crop_key, flip_key = jax.random.split(step_key)
-        batch = augment.random_crop(crop_key, images[rows], padding=4)
-        batch = augment.random_flip_left_right(flip_key, batch).astype(jnp.float32) / 255
+        batch = augment.random_crop(crop_key, images[rows], padding=crop_padding)
+        if flip:
+            batch = augment.random_flip_left_right(flip_key, batch)
+        batch = batch.astype(jnp.float32) / 255
         chosen = supervision.take(rows)
         # `split` has taken 0 and 1 of this key.
         batch, wanted = learnt.prepare(jax.random.fold_in(step_key, 2), state, batch, chosen)
@@ -178,3 +184,20 @@ def make_apply(graphdef: nnx.GraphDef) -> Apply:
         return model(images)
 
     return apply
+
+
+def accuracy(
+    apply: Apply,
+    state: TrainState,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int = 500,
+) -> float:
+    """Top-1 accuracy on `images` [N, H, W, C] uint8 with `labels` [N], `apply` from `make_apply`."""
+    correct = 0
+    for start in range(0, len(images), batch_size):
+        rows = slice(start, start + batch_size)
+        logits = apply(state, jnp.asarray(images[rows], jnp.float32) / 255)
+        correct += int((np.asarray(logits).argmax(-1) == labels[rows]).sum())
+    return correct / len(images)

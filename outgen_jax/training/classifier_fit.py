@@ -24,6 +24,7 @@ class Epoch(NamedTuple):
     loss: float  # mean over its updates, in nats
     train_accuracy: float  # top-1 on the augmented images
     seconds: float
+    measured: dict[str, float] | None = None  # by `on_epoch`
 
 
 def fit(
@@ -37,6 +38,7 @@ def fit(
     batch_size: int,
     checkpoints: Checkpoints | None = None,
     title: str | None = None,
+    on_epoch: Callable[[Epoch, TrainState], dict[str, float]] | None = None,
 ) -> tuple[TrainState, list[Epoch]]:
     """Trains for some epochs, going on from the newest checkpoint if there is one.
 
@@ -54,6 +56,7 @@ def fit(
       checkpoints: where to; one is written at the end of an epoch, `CHECKPOINT_SECONDS` after the one
         before, and after the last epoch.
       title: shows a progress bar of that name.
+      on_epoch: called after every epoch that is run here; what it returns is kept in the history.
 
     Raises:
       FloatingPointError: loss or weights are no longer finite. The last checkpoint is kept.
@@ -76,7 +79,8 @@ def fit(
         losses, accuracies = (np.concatenate(m) for m in zip(*found, strict=True))
         _check_finite(losses, state, epoch, checkpoints)
         seconds = time.perf_counter() - start
-        history.append(Epoch(epoch + 1, float(losses.mean()), float(accuracies.mean()), seconds))
+        row = Epoch(epoch + 1, float(losses.mean()), float(accuracies.mean()), seconds)
+        history.append(row if on_epoch is None else row._replace(measured=on_epoch(row, state)))
         last = epoch + 1 == epochs
         if checkpoints is not None and (last or time.perf_counter() - saved >= CHECKPOINT_SECONDS):
             checkpoints.save(epoch + 1, state, {"history": [row._asdict() for row in history]})
