@@ -21,7 +21,7 @@ import optax
 from absl import flags
 
 import outgen_jax as og
-from outgen_jax import files, runs
+from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.report import canvas
@@ -146,7 +146,7 @@ def table(results: dict[str, Any]) -> str:
         f"L2 at {_MARKS[0]:g}",
         *("total variation, median", "its 95th percentile", "rounded", "by quantize", "L2, median"),
     )
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    rows = []
     for target, solvers in results.items():
         for name, found in solvers.items():
             times = ("-" if s is None else f"{s:.1f}" for s in found["seconds_to"].values())
@@ -159,8 +159,8 @@ def table(results: dict[str, Any]) -> str:
             )
             cells = [target, name, str(found["updates"]), *times]
             cells += ["-" if size is None else f"{size:.2g}", *(f"{x:.2g}" for x in numbers)]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+            rows.append(cells)
+    return report.markdown_table(headings, rows)
 
 
 def figure(results: dict[str, Any]) -> bytes:

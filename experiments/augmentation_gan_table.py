@@ -1,11 +1,12 @@
 """Tables of paper B's study from `results`, as results.json has them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import augmentation_gan_claims as claims
 
 import outgen_jax as og
+from outgen_jax import report
 
 # Heading, key of a score, factor, digits after the point.
 COLUMNS = (
@@ -46,7 +47,7 @@ def _subject(results: Mapping[str, Any], name: str) -> str:
         own = summary([run["augmented"]["inception_score"] for run in seeds], 2)
         found = [*_leaks(seeds), *_classes(seeds)]
         rows.append([f"{arm} ({_seeds(len(seeds))})", *cells, own, *found])
-    return _markdown(headings, rows) + _note(results, subject)
+    return report.markdown_table(headings, rows) + _note(results, subject)
 
 
 def _note(results: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
@@ -88,7 +89,10 @@ def _claims(results: Mapping[str, Any]) -> str:
     cases = ", ".join(f"{k} of {n} where {reading}" for reading, (k, n) in counts.items() if n)
     if cases:
         note += f"\nTwice as many added images have the better mean in {cases}; in the paper in 5 of 6.\n"
-    return _markdown(["claim", "subject", "reading", "verdict", "difference"], found) + note
+    return (
+        report.markdown_table(["claim", "subject", "reading", "verdict", "difference"], found)
+        + note
+    )
 
 
 def _schemes(results: Mapping[str, Any]) -> str:
@@ -104,7 +108,7 @@ def _schemes(results: Mapping[str, Any]) -> str:
             rows.append([scheme, name, f"{mean:+.0%}", text, best, p])
     headings = ["in front of the discriminator", "subject", "change of FID against none"]
     headings += ["95 % interval", "at least 30 % lower, by the interval", "probability at the end"]
-    return _markdown(headings, rows) if rows else ""
+    return report.markdown_table(headings, rows) if rows else ""
 
 
 def summary(values: Sequence[float], digits: int) -> str:
@@ -135,10 +139,3 @@ def _one(score: Mapping[str, float], factor: float, digits: int) -> str:
 
 def _seeds(number: int) -> str:
     return "1 seed" if number == 1 else f"{number} seeds"
-
-
-def _markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    headings = list(headings)
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from constraint_study import MAIN, MSE, PLAIN, PROPOSED, Condition, Job
 
+from outgen_jax import report
 from outgen_jax.metrics import statistics
 
 PAPER = {
@@ -136,11 +137,6 @@ def _beats_plain(both: Mapping[tuple[str, str, str], Comparison], name: str) -> 
     return all(gains) and clean is not None and clean.high >= 0
 
 
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
 def table_d1(
     found: Found,
     before: Mapping[str, Any],
@@ -171,7 +167,7 @@ def table_d1(
                 rows.append(
                     [kind, name, shown, f"{len(seeds)}", *_cells(seeds, table, groups), paper]
                 )
-    return markdown(headings, rows)
+    return report.markdown_table(headings, rows)
 
 
 def _cells(
@@ -200,7 +196,7 @@ def table_tests(tests: Iterable[Comparison]) -> str:
         "t-test p",
         "McNemar p",
     )
-    return markdown(
+    return report.markdown_table(
         headings,
         [
             [
@@ -225,7 +221,7 @@ def table_grid(found: Found, table: Sequence[Condition]) -> str:
         for j, r in found.items()
         if j.stage == "grid"
     ]
-    return markdown(("variant", "λ", *GROUPS, "mean"), rows)
+    return report.markdown_table(("variant", "λ", *GROUPS, "mean"), rows)
 
 
 def table_hardness(found: Found, before: Mapping[str, Any]) -> str:
@@ -236,7 +232,7 @@ def table_hardness(found: Found, before: Mapping[str, Any]) -> str:
             seeds = [r for r in seeds_of(found, name, kind) if "target_distance" in r]
             if seeds:
                 rows.append([kind, name, *_hardness_cells(seeds)])
-    return markdown(
+    return report.markdown_table(
         ("trained on", "arm", "total variation, median", "L2, median", "within 0.001"), rows
     )
 

@@ -1,9 +1,9 @@
 """Tables of paper C's study from `results`, as results.json has them."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import outgen_jax as og
+from outgen_jax import report
 
 # Heading, key of a score, factor, digits after the point.
 COLUMNS = (
@@ -61,7 +61,7 @@ def _scores(results: dict[str, Any]) -> str:
         f"density and coverage in parts of {one['block_images']:,}. Mean over seeds ± half its 95 % interval "
         "(Student's t); real images: the estimate itself.\n"
     )
-    return _markdown(["", *(heading for heading, *_ in COLUMNS)], rows) + note
+    return report.markdown_table(["", *(heading for heading, *_ in COLUMNS)], rows) + note
 
 
 def _by_step(results: dict[str, Any], title: str, group: str, key: str) -> list[str]:
@@ -74,7 +74,7 @@ def _by_step(results: dict[str, Any], title: str, group: str, key: str) -> list[
             rows.append([name, *(summary(list(v), 3) for v in zip(*values, strict=True))])
     headings = [title, *(f"t = {t}" for t in range(1, steps + 1))]
     return (
-        [_markdown(headings, [row + [""] * (len(headings) - len(row)) for row in rows])]
+        [report.markdown_table(headings, [row + [""] * (len(headings) - len(row)) for row in rows])]
         if rows
         else []
     )
@@ -96,7 +96,7 @@ def _wild(results: dict[str, Any]) -> list[str]:
         "change if all z are redrawn",
         "digits that become others",
     ]
-    return [_markdown(headings, rows)] if rows else []
+    return [report.markdown_table(headings, rows)] if rows else []
 
 
 def summary(values: list[float], digits: int) -> str:
@@ -113,10 +113,3 @@ def _one(scores: dict[str, Any], key: str, factor: float, digits: int) -> str:
 
 def _estimate(score: Any) -> float:
     return float(score["estimate"] if isinstance(score, dict) else score)
-
-
-def _markdown(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    headings = list(headings)
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"

@@ -21,7 +21,7 @@ from absl import flags
 from PIL import Image
 
 import outgen_jax as og
-from outgen_jax import files, runs
+from outgen_jax import files, report, runs
 from outgen_jax.data import records, sources
 from outgen_jax.models import pretrained
 from outgen_jax.synthesis import predict, slots
@@ -133,18 +133,19 @@ def table(results: dict[str, Any]) -> str:
         "seconds",
         "to round",
     )
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    rows = []
     for kind, numbers in results["per_image"].items():
         distance, png = (np.array(numbers[key]) for key in MEASURES[:3:2])
         cells = [
+            kind,
             f"{(distance <= _TOLERANCE.value).mean():.1%}",
             *(f"{np.percentile(x, q):.2g}" for x in (distance, png) for q in (50, 99)),
             f"{np.median(numbers['l2']):.2g}",
             f"{np.median(numbers['steps']):.0f}",
             *(f"{x:.0f}" for x in results["seconds"][kind]),
         ]
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return report.markdown_table(headings, rows)
 
 
 def prepare() -> Job:

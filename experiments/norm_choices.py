@@ -79,12 +79,12 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
         "share of fine detail",
         "Jacobians",
     )
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    rows = []
     for name, numbers in found.items():
         reached = np.mean(np.array(numbers["total_variation"]) <= _TOLERANCE.value)
         medians = (f"{np.median(numbers[key]):.2g}" for key in MEASURES)
-        lines.append(f"| {name} | {reached:.0%} | " + " | ".join(medians) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([name, f"{reached:.0%}", *medians])
+    return report.markdown_table(headings, rows)
 
 
 def interleaved(images: np.ndarray, source: np.ndarray) -> np.ndarray:

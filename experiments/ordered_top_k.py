@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 import outgen_jax as og
-from outgen_jax import files, runs
+from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.synthesis import target_draws
@@ -95,7 +95,7 @@ def table(results: dict[str, Any]) -> str:
         *("in order as 8-bit", "total variation, median", "L2, median", "Jacobians, median"),
         "seconds an image",
     )
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    rows = []
     for count, found in results.items():
         distance, images = found["total_variation"], len(found["l2"])
         cells = [
@@ -109,8 +109,8 @@ def table(results: dict[str, Any]) -> str:
             f"{np.median(found['steps']):.0f}",
             f"{found['seconds'] / images:.1f}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return report.markdown_table(headings, rows)
 
 
 def main(argv: list[str]) -> None:

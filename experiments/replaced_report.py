@@ -60,33 +60,34 @@ def summarise(jobs: Jobs, set_cost: Mapping[str, float]) -> dict[str, Any]:
 def table(summary: Mapping[str, Any]) -> str:
     """Markdown: a row per arm, mean ± half of the 95 % interval; then the paired differences in accuracy."""
     headings = ["arm", "seeds", "epochs", "cost", *(heading for heading, _, _ in MEASURES.values())]
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    rows = []
     for name, arm in summary.items():
         cost = "" if arm["cost"] is None else f"{arm['cost']:.2f}"
         cells = [name, str(len(arm["seeds"])), str(arm["epochs"]), cost]
         cells += [_cell(arm["measures"][key], key) for key in MEASURES]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *_difference_lines(summary)]).rstrip() + "\n"
+        rows.append(cells)
+    differences = _differences(summary)
+    return report.markdown_table(headings, rows) + (differences and "\n" + differences)
 
 
-def _difference_lines(summary: Mapping[str, Any]) -> list[str]:
+def _differences(summary: Mapping[str, Any]) -> str:
     """A row per arm and plain arm: differences of paired seeds in all measures, with their p-values."""
-    rows = [
+    pairs = [
         (name, baseline, tests)
         for name, arm in summary.items()
         for baseline, tests in arm["against"].items()
     ]
-    if not rows:
-        return []
+    if not pairs:
+        return ""
     headings = ["arm", "minus", *(heading for heading, _, _ in MEASURES.values())]
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
-    for name, baseline, tests in rows:
+    rows = []
+    for name, baseline, tests in pairs:
         cells = [name, baseline]
         for key, (_, factor, digits) in MEASURES.items():
             test = tests[key]
             cells.append(f"{factor * test['difference']:+.{digits}f} (p {test['p_value']:.2g})")
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        rows.append(cells)
+    return report.markdown_table(headings, rows)
 
 
 def figure(summary: Mapping[str, Any], jobs: Jobs) -> Figure:

@@ -107,11 +107,11 @@ def run_solver(name: str, job: Job) -> dict[str, np.ndarray]:
 def table(results: dict[str, Any]) -> str:
     """Markdown table of `results`, as results.json has them: a row per solver."""
     headings = ["solver", *(heading for heading, _, _ in COLUMNS), "seconds"]
-    lines = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
+    rows = []
     for name, numbers in results["per_image"].items():
         cells = [f"{summarise(numbers[key]):.2g}" for _, key, summarise in COLUMNS]
-        lines.append(f"| {SOLVERS[name]} | {' | '.join(cells)} | {results['seconds'][name]:.0f} |")
-    return "\n".join(lines) + "\n"
+        rows.append([SOLVERS[name], *cells, f"{results['seconds'][name]:.0f}"])
+    return report.markdown_table(headings, rows)
 
 
 def one_of_each_class(labels: np.ndarray, classes: int) -> np.ndarray:
