@@ -7,7 +7,7 @@ import pytest
 import reference
 
 import outgen_jax as og
-from outgen_jax.synthesis import linearized, newton, ratio_loss
+from outgen_jax.synthesis import linearized, newton, newton_step, ratio_loss
 
 SHAPE = (8, 8, 3)
 WEIGHTS = reference.perceptron(SHAPE, steepness=2.8)
@@ -34,18 +34,20 @@ def targets(count: int) -> np.ndarray:
 def test_step_stays_in_the_box_and_no_longer_than_gradient_over_damping():
     rng = np.random.default_rng(2)
     image = jnp.asarray(rng.uniform(0, 1, 40).round(1), jnp.float32)
-    box = newton._Limits(jnp.zeros(40), jnp.ones(40), lambda row: row)
+    box = newton_step.Limits(jnp.zeros(40), jnp.ones(40), lambda row: row)
     rows, offset = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 40), 3))
     target = jnp.array([0.01, 0.97, 0.01, 0.01])
-    task = newton._Task(target, jnp.float32(0.1), box)
+    task = newton_step.Task(target, jnp.float32(0.1), box)
     gradient = ratio_loss.slope(target, offset, 0.1) @ rows
     for damping in (1e-3, 0.3, 10.0):
-        step = newton.bounded_step(task, image, offset, rows, jnp.float32(damping), jnp.zeros(40))
+        step = newton_step.bounded_step(
+            task, image, offset, rows, jnp.float32(damping), jnp.zeros(40)
+        )
         assert (image + step >= -1e-6).all()
         assert (image + step <= 1 + 1e-6).all()
         assert jnp.linalg.norm(step) <= jnp.linalg.norm(gradient) / damping * (1 + 1e-5)
     # The least damped one meets the sides and still reaches the target of the linear model.
-    step = newton.bounded_step(task, image, offset, rows, jnp.float32(1e-4), jnp.zeros(40))
+    step = newton_step.bounded_step(task, image, offset, rows, jnp.float32(1e-4), jnp.zeros(40))
     moved = image + step
     at_sides = [((x < 1e-6) | (x > 1 - 1e-6)).sum() for x in (image, moved)]
     assert at_sides[1] > at_sides[0]
@@ -59,12 +61,12 @@ def test_a_given_step_does_not_cost_the_target():
     image, given = (
         jnp.asarray(rng.uniform(*side, 40), jnp.float32) for side in ((0.4, 0.6), (-0.1, 0.1))
     )
-    box = newton._Limits(jnp.zeros(40), jnp.ones(40), lambda row: row)
+    box = newton_step.Limits(jnp.zeros(40), jnp.ones(40), lambda row: row)
     rows = jnp.asarray(rng.normal(size=(3, 40)), jnp.float32)
     target = jnp.array([0.4, 0.2, 0.3, 0.1])
     offset = jnp.log(target[1:] / 0.4)
-    task = newton._Task(target, jnp.float32(0.1), box)
-    step = newton.bounded_step(task, image, offset, rows, jnp.float32(1e-6), given)
+    task = newton_step.Task(target, jnp.float32(0.1), box)
+    step = newton_step.bounded_step(task, image, offset, rows, jnp.float32(1e-6), given)
     np.testing.assert_allclose(rows @ step, np.zeros(3), atol=1e-4)
     away = (
         rows.T @ np.linalg.lstsq(np.asarray(rows.T), np.asarray(given))[0]
@@ -76,8 +78,8 @@ def test_radius_follows_the_agreement():
     radius, length = jnp.float32(0.4), jnp.float32(0.2)
     answers = {0.9: 1.2, 0.5: 0.4, 0.1: 0.1, -0.1: 0.05, np.nan: 0.05}
     for agreement, expected in answers.items():
-        np.testing.assert_allclose(newton.next_radius(radius, length, agreement), expected)
-    lost = newton.next_radius(radius, jnp.float32(np.nan), jnp.float32(np.nan))
+        np.testing.assert_allclose(newton_step.next_radius(radius, length, agreement), expected)
+    lost = newton_step.next_radius(radius, jnp.float32(np.nan), jnp.float32(np.nan))
     np.testing.assert_allclose(lost, 0.1)
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from outgen_jax import losses
-from outgen_jax.synthesis import newton, partial
+from outgen_jax.synthesis import newton_step, partial
 from outgen_jax.synthesis.solver import Network, Solver
 
 STEPS = 60
@@ -71,7 +71,7 @@ def gauss_newton_cg(*, steps: int = STEPS, iterations: int = ITERATIONS) -> Solv
 
     def init(image: jax.Array, target: jax.Array) -> CGState:
         del target
-        return CGState(image, newton.first_radius(image))
+        return CGState(image, newton_step.first_radius(image))
 
     def update(network: Network, state: CGState, target: jax.Array) -> tuple[CGState, jax.Array]:
         def flat(image: jax.Array) -> jax.Array:
@@ -93,7 +93,7 @@ def gauss_newton_cg(*, steps: int = STEPS, iterations: int = ITERATIONS) -> Solv
         foretold = before - losses.kl_divergence(wanted, logits + change)
         best = jnp.where(jnp.isnan(found), jnp.inf, found).argmin()
         agreement = (before - found[0]) / jnp.maximum(foretold, 1e-30)
-        radius = newton.next_radius(state.radius, jnp.linalg.norm(step), agreement)
+        radius = newton_step.next_radius(state.radius, jnp.linalg.norm(step), agreement)
         moved = jnp.where(found[best] < before, tried[best], image)
         return CGState(moved.reshape(state.image.shape), radius), logits
 
