@@ -63,10 +63,10 @@ PRESETS = {
         evaluation_batch=64,
     ),
 }  # fmt: skip
-# λ of AugMix is its paper's; a smaller α pulls less, so its grid goes higher.
+# 12 is the λ of AugMix's paper, for training from scratch; a smaller α pulls less, so its grid goes higher.
 OWN_WEIGHTS = {
     PLAIN: (0.0,),
-    AUGMIX: (12.0,),
+    AUGMIX: (12.0, 3.0, 1.0),
     "alpha 10": (0.1, 0.5, 1.0),
     "alpha 1": (0.1, 1.0, 5.0),
 }

@@ -22,7 +22,7 @@ from PIL import Image
 
 import outgen_jax as og
 from outgen_jax import files, report, runs
-from outgen_jax.data import records, sources
+from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.synthesis import predict, slots
 
@@ -78,7 +78,7 @@ def wanted(kind: str, job: Job) -> np.ndarray:
 
 def through_png(images: np.ndarray) -> np.ndarray:
     """What comes back from uint8 images [N, H, W, C] saved as PNG."""
-    loaded = [np.asarray(Image.open(io.BytesIO(records.png_bytes(image)))) for image in images]
+    loaded = [np.asarray(Image.open(io.BytesIO(files.png_bytes(image)))) for image in images]
     return np.stack(loaded).reshape(images.shape)
 
 

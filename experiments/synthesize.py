@@ -18,7 +18,7 @@ from absl import flags
 
 import outgen_jax as og
 from outgen_jax import files, report, runs
-from outgen_jax.data import records, sources
+from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 
 _SOURCE = flags.DEFINE_string(
@@ -200,7 +200,7 @@ def write(
     for name, image in zip(run.ids, run.generated, strict=True):
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         files.write_atomic(
-            out.directory / "images" / f"{Path(safe).stem}.png", records.png_bytes(image)
+            out.directory / "images" / f"{Path(safe).stem}.png", files.png_bytes(image)
         )
     figure = report.synthesis_figure(run, rows=range(min(6, len(run.ids))))
     report.save_figure(figure, out.directory / "figure.png", dpi=120)

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and what is in them."""
 
 import io
 import os
@@ -52,3 +52,22 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """What `save_arrays` wrote; nothing is unpickled."""
     with np.load(path, allow_pickle=False) as saved:
         return dict(saved)
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """A uint8 image [H, W, C], C 1 or 3, as PNG: lossless, the same bytes for the same pixels.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    from PIL import Image
+
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise ValueError(
+            "png_bytes: expected uint8 [H, W, C] with C 1 or 3; got "
+            f"{image.dtype} {list(image.shape)}. Scale floats to 0..255 and round them first"
+        )
+    buffer = io.BytesIO()
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
+    return buffer.getvalue()

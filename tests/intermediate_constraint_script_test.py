@@ -313,7 +313,7 @@ def test_without_a_grid_the_paper_s_weights_are_taken():
     grid = module("presets").grid
     assert (grid("MSE", ()), grid("proposed", ()), grid("plain", ())) == ((0.05,), (0.1,), (0.0,))
     assert grid("proposed", (0.2, 0.3)) == (0.2, 0.3)
-    assert grid("AugMix-style", (0.2, 0.3)) == (12.0,)
+    assert grid("AugMix-style", (0.2, 0.3)) == (12.0, 3.0, 1.0)
 
 
 def test_the_weight_of_the_best_validation_accuracy_is_chosen():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from outgen_jax import files
 from outgen_jax.data import prepared, records
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), np.uint8)
@@ -121,7 +122,7 @@ def test_wrong_split_lists_the_splits(tmp_path, split):
 
 
 def test_damaged_record_is_named(tmp_path):
-    good = records.png_bytes(PIXELS[0])
+    good = files.png_bytes(PIXELS[0])
     fields = {"id": records.text(), "image": records.image((6, 4, 3))}
     rows = [{"id": "fine", "image": good}, {"id": "torn", "image": good[:60]}]
     directory = records.write_dataset(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from outgen_jax import files
 from outgen_jax.data import records
 
 FIELDS = {
@@ -96,7 +97,7 @@ def test_shards_written_one_by_one_equal_the_whole(tmp_path):
 def test_png_bytes_and_class_names_are_taken_too(tmp_path):
     import tensorflow_datasets as tfds
 
-    encoded = records.png_bytes(example(3)["image"])
+    encoded = files.png_bytes(example(3)["image"])
     rows = [example(3, image=encoded, label="dog", probs=[0.25, 0.75])]
     directory = write(tmp_path / "set", {"train": rows})
     (entries,) = tfds.builder_from_directory(directory).as_data_source(split="train")

@@ -3,11 +3,12 @@
 Images are uint8 in 0..255, [H, W, C] with 1 or 3 channels, stored as PNG.
 """
 
-import io
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+
+from outgen_jax import files
 
 Example = Mapping[str, Any]
 
@@ -41,25 +42,6 @@ def label(class_names: Iterable[str]) -> Field:
 def tensor(shape: tuple[int, ...], dtype: str) -> Field:
     """Numbers of one `shape`, () for a single one, and numpy `dtype`."""
     return Field("tensor", tuple(shape), dtype)
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-    """A uint8 image [H, W, C], C 1 or 3, as PNG: lossless, the same bytes for the same pixels.
-
-    Raises:
-        ValueError: another type or shape.
-    """
-    from PIL import Image
-
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
-        raise ValueError(
-            "png_bytes: expected uint8 [H, W, C] with C 1 or 3; got "
-            f"{image.dtype} {list(image.shape)}. Scale floats to 0..255 and round them first"
-        )
-    buffer = io.BytesIO()
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def tfds_features(fields: Mapping[str, Field]) -> Any:
@@ -116,5 +98,5 @@ def _entry(key: str, field: Field, value: Any) -> Any:
     if array.shape != field.shape:
         raise ValueError(f"{key!r} must have shape {list(field.shape)}; got {list(array.shape)}")
     if field.kind == "image":
-        return png_bytes(array)
+        return files.png_bytes(array)
     return array.astype(field.dtype, casting="same_kind")

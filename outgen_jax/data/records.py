@@ -19,7 +19,6 @@ from outgen_jax.data.fields import Example as Example
 from outgen_jax.data.fields import Field as Field
 from outgen_jax.data.fields import image as image
 from outgen_jax.data.fields import label as label
-from outgen_jax.data.fields import png_bytes as png_bytes
 from outgen_jax.data.fields import serialized, tfds_features
 from outgen_jax.data.fields import tensor as tensor
 from outgen_jax.data.fields import text as text

@@ -8,7 +8,7 @@ import html
 
 import numpy as np
 
-from outgen_jax.data.fields import png_bytes
+from outgen_jax import files
 from outgen_jax.report.run import (
     CRISP_BELOW,
     SMALLEST_SHOWN,
@@ -107,7 +107,9 @@ def _stage(run: SynthesisRun, row: int) -> str:
     crisp = " pixelated" if max(height, width) < CRISP_BELOW else ""
     name = escape(run.ids[row])
     before, after = (_largest(run, values[row], 1) for values in (run.before, run.reached))
-    source, generated = (png_uri(png_bytes(images[row])) for images in (run.source, run.generated))
+    source, generated = (
+        png_uri(files.png_bytes(images[row])) for images in (run.source, run.generated)
+    )
     return f"""<div class="stage{crisp}" style="aspect-ratio:{width}/{height}">
 <img class="source" src="{source}" alt="Source {name}; the classifier says {before}">
 <img class="generated" src="{generated}" alt="Generated from {name}; the classifier says {after}">

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from outgen_jax.data import fields
+from outgen_jax import files
 
 
 @hypothesis.settings(max_examples=20, deadline=None)
@@ -19,8 +19,8 @@ from outgen_jax.data import fields
     )
 )
 def test_png_is_lossless_and_repeatable(pixels):
-    encoded = fields.png_bytes(pixels)
-    assert encoded == fields.png_bytes(np.asfortranarray(pixels))
+    encoded = files.png_bytes(pixels)
+    assert encoded == files.png_bytes(np.asfortranarray(pixels))
     decoded = np.asarray(Image.open(io.BytesIO(encoded)))
     np.testing.assert_array_equal(decoded.reshape(pixels.shape), pixels)
 
@@ -30,4 +30,4 @@ def test_png_is_lossless_and_repeatable(pixels):
 )
 def test_png_refuses_other_arrays(pixels):
     with pytest.raises(ValueError, match=r"png_bytes: expected uint8 \[H, W, C\] with C 1 or 3"):
-        fields.png_bytes(pixels)
+        files.png_bytes(pixels)
