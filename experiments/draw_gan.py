@@ -115,10 +115,11 @@ class Trained(NamedTuple):
 def train(
     preset: draw_gan_training.Preset, seed: int, data: Data, directory: Path, title: str
 ) -> Trained:
-    order, updates = jax.random.split(jax.random.key(seed))
+    order, key = jax.random.split(jax.random.key(seed))
     mean = data.train.mean(0, dtype=np.float64) / 255
     shape = data.train.shape[1:]
-    game = draw_gan_training.game(preset, shape, mean, seed=seed, key=updates)
+    updates = preset.epochs * max(1, len(data.train) // preset.batch_size)
+    game = draw_gan_training.game(preset, shape, mean, updates=updates, seed=seed, key=key)
     epochs = adversarial_fit.train(
         game.update,
         game.state,

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -111,3 +113,20 @@ def test_user_errors_are_one_line(run_script, colours, tmp_path, arguments, mess
     assert finished.returncode == 2
     assert message in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr
+
+
+def test_attention_learns_more_slowly_and_all_stop_in_the_end():
+    import draw_gan_training
+
+    preset = draw_gan_training.PRESETS["attention_plus"]
+    optimizer = draw_gan_training.optimizer(preset, updates=4)
+    params = {"attention": {"kernel": jnp.ones(3)}, "patch": {"kernel": jnp.ones(3)}}
+    state, steps = optimizer.init(params), []
+    for _ in range(5):
+        step, state = optimizer.update(params, state, params)
+        steps.append(jax.tree.map(lambda x: float(x[0]), step))
+    rate = preset.learning_rate
+    np.testing.assert_allclose(steps[0]["patch"]["kernel"], -rate, rtol=1e-3)
+    np.testing.assert_allclose(steps[0]["attention"]["kernel"], -0.1 * rate, rtol=1e-3)
+    np.testing.assert_allclose(steps[2]["patch"]["kernel"], -rate / 2, rtol=1e-3)
+    np.testing.assert_allclose(steps[4]["patch"]["kernel"], 0, atol=1e-9)

@@ -195,16 +195,22 @@ def test_everything_is_learned(cell):
 
 def test_the_attention_begins_as_asked():
     """By its bias, whatever h is."""
+    first = draw.Glance(stride=2.5, sigma=1.5, intensity=30)
     for model in (
-        draw.Generator((9, 7, 1), points=3, units=2, stride=2.5, sigma=1.5, rngs=nnx.Rngs(0)),
-        draw.Discriminator((9, 7, 1), points=3, units=2, stride=2.5, sigma=1.5, rngs=nnx.Rngs(0)),
+        draw.Generator((9, 7, 1), points=3, units=2, first=first, rngs=nnx.Rngs(0)),
+        draw.Discriminator((9, 7, 1), points=3, units=2, first=first, rngs=nnx.Rngs(0)),
     ):
         got = draw.attend(model.attention(normal(0, 2)), points=3, height=9, width=7)
-        np.testing.assert_allclose(got, (3, 4, 2.5, 1.5, 1), rtol=1e-6)
+        np.testing.assert_allclose(got, (3, 4, 2.5, 1.5, 30), rtol=1e-6)
     as_in_draw = draw.Generator((9, 7, 1), points=3, units=2, rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(as_in_draw.attention.bias[...], np.zeros(5))
-    with pytest.raises(ValueError, match=r"initial stride and sigma must be above 0 .* 4.0 and 0"):
-        draw.Discriminator((9, 7, 1), points=3, sigma=0, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("name", ["stride", "sigma", "intensity"])
+def test_a_first_glance_must_be_above_zero(name):
+    first = draw.Glance(stride=4.0)._replace(**{name: 0})
+    with pytest.raises(ValueError, match=r"stride, sigma and intensity must be above 0, got "):
+        draw.Discriminator((9, 7, 1), points=3, first=first, rngs=nnx.Rngs(0))
 
 
 def test_wild_latent_vectors_stay_finite():

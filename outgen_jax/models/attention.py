@@ -27,6 +27,22 @@ class Attention(NamedTuple):
     intensity: jax.Array  # what is read or written is multiplied by this
 
 
+class Glance(NamedTuple):
+    """What attention asks for before it is trained, whatever h is: a grid in the middle of the image.
+
+    A filter's weights sum to 1, so that a write changes a pixel by about intensity / stride² times the patch's numbers:
+    at 1 it leaves all but nothing on a canvas of logits, and the first step alone learns to write. Without a stride the
+    grid spans the image, and h moves and widens it at random.
+    """
+
+    stride: float | None = None  # in pixels
+    sigma: float = 1.0  # in pixels
+    intensity: float = 1.0
+
+
+DRAW_GLANCE = Glance()  # as Gregor et al. begin
+
+
 def filter_bank(
     center: ArrayLike, stride: ArrayLike, sigma: ArrayLike, *, points: int, size: int
 ) -> jax.Array:
@@ -98,39 +114,35 @@ def attend(parameters: jax.Array, *, points: int, height: int, width: int) -> At
 
 
 def attention_layer(
-    units: int,
-    points: int,
-    image_shape: tuple[int, ...],
-    stride: float | None,
-    sigma: float,
-    rngs: nnx.Rngs,
+    units: int, points: int, image_shape: tuple[int, ...], first: Glance, rngs: nnx.Rngs
 ) -> nnx.Linear:
-    """W of `attend`, whose bias asks for the given stride and σ in the middle of the image.
+    """W of `attend`, whose bias asks for the first glance.
 
     Args:
       units: length of h.
       points: N, filters along each axis.
       image_shape: (H, W, ...).
-      stride: between filters, in pixels, of a grid that h does not move yet; None: h moves and widens at random
-        a grid that spans the image.
-      sigma: of the filters, in pixels.
+      first: what is asked for before training.
       rngs: initial values.
 
     Raises:
-      ValueError: a stride or sigma that is not above 0.
+      ValueError: a stride, sigma or intensity that is not above 0.
     """
     widest = (max(image_shape[:2]) - 1) / max(points - 1, 1)
     layer = nnx.Linear(units, 5, rngs=rngs)
+    stride, sigma, intensity = first
     if stride is None:
         stride = widest
     else:
         layer.kernel.set_value(jnp.zeros_like(layer.kernel[...]))
-    if min(stride, sigma) <= 0:
+    if min(stride, sigma, intensity) <= 0:
         raise ValueError(
-            f"draw: the initial stride and sigma must be above 0 pixels, got {stride} and {sigma}; "
-            "strides of two or three sigma leave no gaps"
+            f"draw: the first glance's stride, sigma and intensity must be above 0, got {stride}, {sigma} and "
+            f"{intensity}; strides of two or three sigma leave no gaps"
         )
-    layer.bias = nnx.Param(jnp.array([0, 0, 2 * jnp.log(sigma), jnp.log(stride / widest), 0]))
+    layer.bias = nnx.Param(
+        jnp.array([0, 0, 2 * jnp.log(sigma), jnp.log(stride / widest), jnp.log(intensity)])
+    )
     return layer
 
 

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
+from outgen_jax.models.attention import DRAW_GLANCE as DRAW_GLANCE
 from outgen_jax.models.attention import Attention as Attention
+from outgen_jax.models.attention import Glance as Glance
 from outgen_jax.models.attention import attend as attend
 from outgen_jax.models.attention import attention_layer
 from outgen_jax.models.attention import filter_bank as filter_bank
@@ -125,8 +127,7 @@ class Generator(nnx.Module):
         points: int = 5,
         steps: int = 6,
         latent: int = 100,
-        stride: float | None = None,
-        sigma: float = 1.0,
+        first: Glance = DRAW_GLANCE,
         rngs: nnx.Rngs,
     ) -> None:
         """Builds the network; the defaults are paper C's.
@@ -140,14 +141,12 @@ class Generator(nnx.Module):
           points: N; a patch is N×N.
           steps: T, number of writes.
           latent: length of z_t.
-          stride: between neighbouring filters before training, in pixels, from a grid in the middle of the image that h
-            does not move yet; None: h moves and widens at random a grid that spans the image (DRAW).
-          sigma: of the filters before training, in pixels, likewise.
+          first: where and how strongly it writes before training.
           rngs: initial values.
 
         Raises:
-          ValueError: an unknown cell, a size below 1, more points than pixels, a stride or sigma that is not above 0,
-            or a mean image that does not fit.
+          ValueError: an unknown cell, a size below 1, more points than pixels, a first glance that is not above 0, or a
+            mean image that does not fit.
         """
         _check_options("draw.Generator", image_shape, cell, points, units, steps, latent)
         self.image_shape, self.points = tuple(image_shape), points
@@ -156,7 +155,7 @@ class Generator(nnx.Module):
             jnp.zeros(image_shape) if mean_image is None else mean_logits(mean_image, image_shape)
         )
         self.rnn = Recurrent(latent, units, cell=cell, rngs=rngs)
-        self.attention = attention_layer(units, points, image_shape, stride, sigma, rngs)
+        self.attention = attention_layer(units, points, image_shape, first, rngs)
         self.patch = nnx.Linear(units, points * points * image_shape[2], rngs=rngs)
 
     def __call__(self, z: jax.Array) -> Drawing:
@@ -200,8 +199,7 @@ class Discriminator(nnx.Module):
         units: int = 256,
         points: int = 5,
         steps: int = 6,
-        stride: float | None = None,
-        sigma: float = 1.0,
+        first: Glance = DRAW_GLANCE,
         rngs: nnx.Rngs,
     ) -> None:
         """Builds the network; the options are those of `Generator`, `steps` the number of reads.
@@ -214,7 +212,7 @@ class Discriminator(nnx.Module):
         # As printed, h_{t−1} is both the cell's state and a part of its input.
         inputs = points * points * image_shape[2] + units
         self.rnn = Recurrent(inputs, units, cell=cell, rngs=rngs)
-        self.attention = attention_layer(units, points, image_shape, stride, sigma, rngs)
+        self.attention = attention_layer(units, points, image_shape, first, rngs)
         self.head = nnx.Linear(units, 1, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Attention]:

@@ -1,0 +1,75 @@
+"""The scripts that show what Gauss–Newton can do, each at its smallest, on the shipped digit classifier."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+NUMBER = 6
+CLASSIFIER = "--classifier=mnist_lenet"
+
+
+@pytest.fixture
+def digits(tmp_path) -> str:
+    """Scikit-learn's first digits, drawn out to MNIST's 28×28 pixels."""
+    found = load_digits()
+    small = (found.images[:NUMBER] * 255 / 16).astype(np.uint8)
+    large = [np.asarray(Image.fromarray(image).resize((28, 28), Image.BICUBIC)) for image in small]
+    path = tmp_path / "digits.npz"
+    names = np.array([str(k) for k in range(10)])
+    np.savez(
+        path,
+        images=np.stack(large)[..., None],
+        labels=found.target[:NUMBER].astype(np.int32),
+        class_names=names,
+    )
+    return str(path)
+
+
+def results_of(run_script, script: str, out, *options: str) -> dict:
+    finished = run_script(script, CLASSIFIER, f"--out={out}", *options)
+    assert finished.returncode == 0, finished.stderr
+    assert (out / "table.md").read_text() in finished.stdout
+    return json.loads((out / "results.json").read_text())
+
+
+def test_exact_targets_resumes_and_keeps_its_promise(run_script, digits, tmp_path):
+    options = (f"--dataset={digits}", f"--number={NUMBER}", "--steps=8", "--batch_size=3")
+    out = tmp_path / "run"
+    found = results_of(run_script, "exact_targets.py", out, *options)
+    assert len(found["per_image"]) == len(found["seconds"]) == 6
+    for numbers in found["per_image"].values():
+        assert all(len(values) == NUMBER for values in numbers.values())
+    assert np.median(found["per_image"]["0.9 / 0.1"]["total_variation"]) <= 1e-3
+    again = results_of(run_script, "exact_targets.py", out, *options)
+    assert again["per_image"] == found["per_image"]
+    assert again["seconds"] == found["seconds"]
+
+
+def test_exact_targets_needs_the_classifiers_classes(run_script, tmp_path):
+    np.savez(tmp_path / "unnamed.npz", images=np.zeros((4, 28, 28, 1), np.uint8))
+    data = f"--dataset={tmp_path / 'unnamed.npz'}"
+    finished = run_script("exact_targets.py", CLASSIFIER, data, f"--out={tmp_path / 'run'}")
+    assert finished.returncode != 0
+    assert "must have the classifier's classes: 0, 1, 2" in finished.stderr
+
+
+def test_ordered_top_k(run_script, digits, tmp_path):
+    options = (f"--source={digits}", f"--number={NUMBER}", "--k=2", "--steps=12")
+    found = results_of(run_script, "ordered_top_k.py", tmp_path / "run", *options)
+    assert np.mean(found["k"]["2"]["in_order"]) >= 0.8
+    finished = run_script("ordered_top_k.py", CLASSIFIER, "--k=10", f"--out={tmp_path / 'other'}")
+    assert finished.returncode != 0
+    assert "--k must lie in 1..9" in finished.stderr
+
+
+def test_norm_choices_hold_what_they_name(run_script, digits, tmp_path):
+    options = (f"--dataset={digits}", f"--number={NUMBER}", "--max_change=0.2", "--shown=2")
+    found = results_of(run_script, "norm_choices.py", tmp_path / "run", *options)["per_image"]
+    assert list(found) == ["as it comes", "middle only", "L∞ ≤ 0.2", "smooth"]
+    assert max(found["L∞ ≤ 0.2"]["linf"]) <= 0.2 + 1e-5
+    assert np.mean(found["smooth"]["fine_share"]) < np.mean(found["as it comes"]["fine_share"])
+    with Image.open(tmp_path / "run" / "norm_choices.png") as image:
+        assert image.width > 200
