@@ -154,7 +154,8 @@ def read(image: jax.Array, attention: Attention, *, points: int) -> jax.Array:
     """
     _check_rank("read", "image [H, W]", image)
     f_y, f_x = _filters(attention, points, *image.shape[:2])
-    patch = jnp.einsum("yh,hw...,xw->yx...", f_y, image, f_x, precision="highest")
+    rows = jnp.einsum("yh,hw...->yw...", f_y, image, precision="highest")
+    patch = jnp.einsum("yw...,xw->yx...", rows, f_x, precision="highest")
     return attention.intensity * patch
 
 

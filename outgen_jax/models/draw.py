@@ -185,7 +185,7 @@ class Generator(nnx.Module):
             return (state, canvas), Drawing(canvas, attention)
 
         start = self.rnn.start()[0], self.c_0[...]
-        return jax.lax.scan(step, start, z, unroll=_UNROLL)[1]
+        return _scan(step, start, z)[1]
 
 
 class Discriminator(nnx.Module):
@@ -232,16 +232,21 @@ class Discriminator(nnx.Module):
         """One image [H, W, C] -> its logit [] and attentions [T]."""
         height, width, _ = self.image_shape
 
-        def step(before: tuple[Any, jax.Array], _: None) -> tuple[Any, Attention]:
+        def step(before: tuple[Any, jax.Array], _: jax.Array) -> tuple[Any, Attention]:
             state, h = before
             attention = attend(self.attention(h), points=self.points, height=height, width=width)
             r = read(image, attention, points=self.points)  # Eq. C3
             return self.rnn.with_own_output(state, r.ravel(), h), attention  # Eq. C4
 
-        (_, h), attention = jax.lax.scan(
-            step, self.rnn.start(), None, length=self.steps, unroll=_UNROLL
-        )
+        (_, h), attention = _scan(step, self.rnn.start(), jnp.arange(self.steps))
         return self.head(h)[0], attention
+
+
+def _scan(step: Callable[[Any, Any], tuple[Any, Any]], start: Any, xs: jax.Array) -> Any:
+    """`jax.lax.scan`, the first step apart: what it starts from is alike for all images, and stays one under `vmap`."""
+    after, first = step(start, xs[0])
+    end, rest = jax.lax.scan(step, after, xs[1:], unroll=_UNROLL)
+    return end, jax.tree.map(lambda x, more: jnp.concatenate([x[None], more]), first, rest)
 
 
 def _check_options(
