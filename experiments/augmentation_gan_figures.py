@@ -12,6 +12,7 @@ import outgen_jax as og
 from outgen_jax.report import canvas, figures, sheets
 
 _WORST, _SHOWN = 4, 12  # images of a set
+_SIDE = 0.6  # inches of an image on a sheet, drawn pixel by pixel
 _MEASURES = (
     ("inception_score", "IS", 1),
     ("fid", "FID", 0),
@@ -80,7 +81,8 @@ def sample_sheets(
     """Figs B5, B7, B9 and B11: images of every GAN of the group, under originals."""
     panels = {f"{len(originals):,} originals": _grid(originals)}
     panels |= {label(arm): _grid(samples[arm]) for arm in arms}
-    canvas.save_figure(sheets.sheet_figure(panels, inches=0.6), path)
+    figure = sheets.sheet_figure(panels, inches=_SIDE)
+    canvas.save_figure(figure, path, dpi=round(originals.shape[1] / _SIDE))
 
 
 def bars(
