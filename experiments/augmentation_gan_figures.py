@@ -161,7 +161,7 @@ def worst(
         name = label(arm).replace("\n", " ")
         columns[name] = samples[arm][[entry["image"] for entry in listed]]
         captions[name] = [_caption(entry) for entry in listed]
-    rows = [f"{subject['originals']} originals", *[""] * (len(listed) - 1)]
+    rows = [f"{subject['originals']:,} originals", *[""] * (len(listed) - 1)]
     canvas.save_figure(figures.image_grid_figure(columns, row_labels=rows, captions=captions), path)
 
 
