@@ -13,6 +13,7 @@ from outgen_jax.report import canvas, figures, sheets
 
 _WORST, _SHOWN = 4, 12  # images of a set
 _SIDE = 0.6  # inches of an image on a sheet, drawn pixel by pixel
+_LEGIBLE = 100  # dots per inch that the names need
 _MEASURES = (
     ("inception_score", "IS", 1),
     ("fid", "FID", 0),
@@ -82,7 +83,7 @@ def sample_sheets(
     panels = {f"{len(originals):,} originals": _grid(originals)}
     panels |= {label(arm): _grid(samples[arm]) for arm in arms}
     figure = sheets.sheet_figure(panels, inches=_SIDE)
-    canvas.save_figure(figure, path, dpi=round(originals.shape[1] / _SIDE))
+    canvas.save_figure(figure, path, dpi=max(_LEGIBLE, round(originals.shape[1] / _SIDE)))
 
 
 def bars(
