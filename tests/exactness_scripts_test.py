@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
+
+from outgen_jax.data import sources
 
 NUMBER = 6
 CLASSIFIER = "--classifier=mnist_lenet"
@@ -14,17 +15,10 @@ CLASSIFIER = "--classifier=mnist_lenet"
 @pytest.fixture
 def digits(tmp_path) -> str:
     """Scikit-learn's first digits, drawn out to MNIST's 28×28 pixels."""
-    found = load_digits()
-    small = (found.images[:NUMBER] * 255 / 16).astype(np.uint8)
-    large = [np.asarray(Image.fromarray(image).resize((28, 28), Image.BICUBIC)) for image in small]
+    found = sources.digits(size=(28, 28), limit=NUMBER)
     path = tmp_path / "digits.npz"
-    names = np.array([str(k) for k in range(10)])
-    np.savez(
-        path,
-        images=np.stack(large)[..., None],
-        labels=found.target[:NUMBER].astype(np.int32),
-        class_names=names,
-    )
+    names = np.array(found.class_names)
+    np.savez(path, images=found.images, labels=found.labels, class_names=names)
     return str(path)
 
 
