@@ -101,9 +101,6 @@ def optimizer(preset: Preset, updates: int) -> optax.GradientTransformation:
     if preset.cosine:
         rate = optax.cosine_decay_schedule(preset.learning_rate, updates)
     adam = optax.adam(rate, b1=preset.beta1, b2=0.999)
-    if preset.attention_rate == 1:
-        return adam
-
     return optax.chain(adam, optax.masked(optax.scale(preset.attention_rate), _of_attention))
 
 
