@@ -205,7 +205,7 @@ class Discriminator(nnx.Module):
         """Builds the network; the options are those of `Generator`, `steps` the number of reads.
 
         Raises:
-          ValueError: an unknown cell, a size below 1, or more points than pixels.
+          ValueError: an unknown cell, a size below 1, more points than pixels, or a first glance that is not above 0.
         """
         _check_options("draw.Discriminator", image_shape, cell, points, units, steps)
         self.image_shape, self.points, self.steps = tuple(image_shape), points, steps
