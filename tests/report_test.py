@@ -215,6 +215,17 @@ def test_image_grid_places_columns_rows_and_captions():
     assert boxes[5].y1 < boxes[4].y0
 
 
+def test_a_long_row_label_is_broken_and_stays_inside():
+    images = make_run(1).source
+    figure = report.image_grid_figure({"x": images}, row_labels=["1,000 originals of a photographer"])
+    lines = figure.axes[0].texts[1:]
+    assert [line.get_text() for line in lines] == ["1,000", "originals of", "a", "photographer"]
+    figure.canvas.draw()
+    boxes = [line.get_window_extent() for line in lines]
+    assert all(box.x0 >= 0 for box in boxes)
+    assert all(above.y0 >= below.y1 - 1 for above, below in zip(boxes, boxes[1:], strict=False))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

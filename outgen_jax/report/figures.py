@@ -74,8 +74,10 @@ def image_grid_figure(
             if name in captions:
                 write_below(axes, captions[name][row])
             if column == 0 and len(row_labels):
-                text, align = printable(row_labels[row], limit=14), ("right", "center")
-                write_text(axes, text, (0, 0.5), offset=(-6, 0), align=align, size=9)
+                lines = textwrap.wrap(printable(row_labels[row], limit=36), 12)
+                for index, line in enumerate(lines):
+                    up, align = 12 * ((len(lines) - 1) / 2 - index), ("right", "center")
+                    write_text(axes, line, (0, 0.5), offset=(-6, up), align=align, size=9)
     return figure
 
 
