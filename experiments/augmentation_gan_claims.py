@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.stats
 from augmentation_gan_presets import CONTROL, DOUBLED, MIXED, SCHEMES, SINGLE
 
 import outgen_jax as og
@@ -111,15 +112,13 @@ def similarity(subjects: Mapping[str, Any], score: str) -> tuple[str, str] | Non
     seeds = sorted(set.intersection(*(set(v) for group in by_name for v in group)) if names else ())
     if len(names) < 3 or len(seeds) < 2:
         return None
-    found = [_spearman(*([v[seed] for v in group] for group in by_name)) for seed in seeds]
+    scores = [[[v[seed] for v in group] for group in by_name] for seed in seeds]
+    if any(len(set(group)) == 1 for pair in scores for group in pair):
+        return None  # no ranks where all are alike
+    found = [float(scipy.stats.spearmanr(*pair).statistic) for pair in scores]
     mean, low, high = og.metrics.mean_interval(found)
     text = f"rank correlation of {len(names)} sets {mean:+.2f} ({low:+.2f} to {high:+.2f})"
     return verdict([(mean, low, high)]), text
-
-
-def _spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def findings(results: Mapping[str, Any]) -> Iterator[Finding]:

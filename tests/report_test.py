@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import re
 import shutil
 import subprocess
@@ -223,7 +224,7 @@ def test_a_long_row_label_is_broken_and_stays_inside():
     figure.canvas.draw()
     boxes = [line.get_window_extent() for line in lines]
     assert all(box.x0 >= 0 for box in boxes)
-    assert all(above.y0 >= below.y1 - 1 for above, below in zip(boxes, boxes[1:], strict=False))
+    assert all(above.y0 >= below.y1 - 1 for above, below in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize(
