@@ -218,7 +218,9 @@ def test_image_grid_places_columns_rows_and_captions():
 
 def test_a_long_row_label_is_broken_and_stays_inside():
     images = make_run(1).source
-    figure = report.image_grid_figure({"x": images}, row_labels=["1,000 originals of a photographer"])
+    figure = report.image_grid_figure(
+        {"x": images}, row_labels=["1,000 originals of a photographer"]
+    )
     lines = figure.axes[0].texts[1:]
     assert [line.get_text() for line in lines] == ["1,000", "originals of", "a", "photographer"]
     figure.canvas.draw()
