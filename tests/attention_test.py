@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outgen_jax.models import draw
-from outgen_jax.models.attention import Attention, attend, filter_bank, read, write
+from outgen_jax.models.attention import Attention, attend, filter_bank, read, write, write_all
 
 bank = jax.jit(filter_bank, static_argnames=("points", "size"))
 
@@ -149,6 +149,19 @@ def test_write_is_the_transpose_of_read(channels):
         np.testing.assert_allclose(written, transposed, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_writes_together_are_the_sum_of_each(channels):
+    patches = normal(0, 5, 4, 4, *channels)
+    attentions = jax.vmap(lambda raw: attend(raw, points=4, height=9, width=7))(normal(1, 5, 5))
+    each = [
+        write(patch, jax.tree.map(lambda x, t=t: x[t], attentions), height=9, width=7)
+        for t, patch in enumerate(patches)
+    ]
+    together = write_all(patches, attentions, height=9, width=7)
+    assert together.shape == (9, 7, *channels)
+    np.testing.assert_allclose(together, np.sum(np.float64(each), 0), atol=1e-5)
+
+
 def test_channels_are_read_and_written_alone():
     a = attention(3.1, 4.2, 1.3, 0.7, 2)
     image, patch = normal(0, 9, 7, 3), normal(1, 4, 4, 3)
@@ -183,7 +196,7 @@ def test_gradients_through_read_and_write_equal_finite_differences():
 
 
 def test_the_networks_module_gives_the_same_functions():
-    for function in (Attention, attend, filter_bank, read, write):
+    for function in (Attention, attend, filter_bank, read, write, write_all):
         assert getattr(draw, function.__name__) is function
 
 
@@ -199,7 +212,8 @@ def test_the_networks_module_gives_the_same_functions():
         (lambda a: attend(jnp.zeros(4), points=3, height=9, width=7), r"five .* \(4,\); lift"),
         (lambda a: read(jnp.zeros((2, 9, 7, 1)), a, points=3), r"read: .*\[H, W\].*lift"),
         (lambda a: write(jnp.zeros(9), a, height=9, width=7), r"write: .*\[N, N\].*\(9,\)"),
-        (lambda a: write(jnp.zeros((3, 4)), a, height=9, width=7), r"square, got \(3, 4\)"),
+        (lambda a: write(jnp.zeros((3, 4)), a, height=9, width=7), r"square, .* got \(3, 4\)"),
+        (lambda a: write_all(jnp.zeros((3, 4)), a, height=9, width=7), r"square, .* got \(4,\)"),
     ],
 )
 def test_pure_functions_refuse(call, message):

@@ -168,13 +168,35 @@ def write(patch: jax.Array, attention: Attention, *, height: int, width: int) ->
       ValueError: a patch of another rank, or not square.
     """
     _check_rank("write", "patch [N, N]", patch)
-    if patch.shape[0] != patch.shape[1]:
+    alone = jax.tree.map(lambda x: jnp.asarray(x)[None], attention)
+    return write_all(patch[None], alone, height=height, width=width)
+
+
+def write_all(patches: jax.Array, attention: Attention, *, height: int, width: int) -> jax.Array:
+    """The sum of T writes to one image, as one product: of the rows that they write, T N of them.
+
+    Args:
+      patches: [T, N, N] or [T, N, N, C].
+      attention: [T] each.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
+
+    Returns:
+      [height, width] or [height, width, C].
+
+    Raises:
+      ValueError: patches of another rank, or not square.
+    """
+    if patches.ndim not in (3, 4) or patches.shape[1] != patches.shape[2]:
         raise ValueError(
-            f"write: the patch must be square, got {patch.shape}; N filters see each axis"
+            f"write: patches must be square, [N, N] or [N, N, C] each, got {patches.shape[1:]}; "
+            "N filters see each axis"
         )
-    f_y, f_x = _filters(attention, patch.shape[0], height, width)
-    image = jnp.einsum("yh,yx...,xw->hw...", f_y, patch, f_x, precision="highest")
-    return attention.intensity * image
+    points = patches.shape[1]
+    f_y, f_x = jax.vmap(lambda one: _filters(one, points, height, width))(attention)
+    patches = jnp.einsum("t,t...->t...", attention.intensity, patches)
+    rows = jnp.einsum("tyx...,txw->tyw...", patches, f_x, precision="highest")
+    return jnp.einsum("tyh,tyw...->hw...", f_y, rows, precision="highest")
 
 
 def _filters(

@@ -24,6 +24,7 @@ from outgen_jax.models.attention import attention_layer
 from outgen_jax.models.attention import filter_bank as filter_bank
 from outgen_jax.models.attention import read as read
 from outgen_jax.models.attention import write as write
+from outgen_jax.models.attention import write_all as write_all
 
 Cell = Literal["sigmoid", "tanh", "gru", "lstm"]
 
@@ -50,11 +51,7 @@ class Drawing(NamedTuple):
 
     canvases: jax.Array  # [B, T, H, W, C], c_1 ... c_T: logits of the pixels
     attention: Attention  # [B, T] each, of the writes
-
-    @property
-    def images(self) -> jax.Array:
-        """The finished images sigmoid(c_T), [B, H, W, C] in [0, 1]."""
-        return jax.nn.sigmoid(self.canvases[:, -1])
+    images: jax.Array  # [B, H, W, C] in [0, 1], the finished ones, sigmoid(c_T)
 
 
 def mean_logits(
@@ -176,16 +173,19 @@ class Generator(nnx.Module):
         """One image: z [T, latent]."""
         height, width, channels = self.image_shape
 
-        def step(before: tuple[Any, jax.Array], z_t: jax.Array) -> tuple[Any, Drawing]:
-            state, canvas = before
-            state, h = self.rnn(state, z_t)  # Eq. C7
-            attention = attend(self.attention(h), points=self.points, height=height, width=width)
+        def paint(h: jax.Array) -> tuple[jax.Array, Attention]:
             patch = self.patch(h).reshape(self.points, self.points, channels)
-            canvas = canvas + write(patch, attention, height=height, width=width)  # Eq. C8
-            return (state, canvas), Drawing(canvas, attention)
+            return patch, attend(self.attention(h), points=self.points, height=height, width=width)
 
-        start = self.rnn.start()[0], self.c_0[...]
-        return _scan(step, start, z)[1]
+        _, h = _scan(self.rnn, self.rnn.start()[0], z)  # Eq. C7, [T, units]
+        patches, attention = jax.vmap(paint)(h)
+        # Eq. C8. The finished canvas is one product of all writes: training needs no other, and so computes no other.
+        c_0 = self.c_0[...]
+        writes = jax.vmap(lambda w, at: write(w, at, height=height, width=width))(
+            patches, attention
+        )
+        finished = c_0 + write_all(patches, attention, height=height, width=width)
+        return Drawing(c_0 + jnp.cumsum(writes, 0), attention, jax.nn.sigmoid(finished))
 
 
 class Discriminator(nnx.Module):
