@@ -1,6 +1,6 @@
 """The arms of train_on_replaced.py: how each is written, and what it makes of a training step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,13 @@ SETS = ("sgd", "exact")  # generated before training
 STEPS = ("during", "own")  # generated in the step, by the frozen classifier or the network itself
 CONTROLS = ("plain", "smoothing", "mixup", "cutmix", "distillation")
 LABEL_SMOOTHING = 0.1
+
+
+class Steering(NamedTuple):
+    """How images are generated in the step, and towards what."""
+
+    solver: Solver  # all its updates are made
+    bank: jax.Array  # targets [K, D, K]: for an image of class k one of the D of row k is drawn
 
 
 class Arm(NamedTuple):
@@ -55,7 +62,11 @@ def parse(name: str) -> Arm:
 
 
 def objective(
-    arm: Arm, *, frozen: objectives.Apply, own: objectives.Apply, solver: Solver, bank: jax.Array
+    arm: Arm,
+    *,
+    frozen: objectives.Apply,
+    own: objectives.Apply,
+    steering: Mapping[str, Steering],
 ) -> objectives.Objective | None:
     """What the arm learns from a batch; None: plain training.
 
@@ -63,8 +74,7 @@ def objective(
       arm: the arm.
       frozen: `(variables, images) -> logits` of the frozen classifier.
       own: `(training state, images) -> logits` of the network in training, in inference mode.
-      solver: that generates in the step, with all its updates.
-      bank: targets [K, D, K]: for an image of class k one of the D of row k is drawn.
+      steering: by method of `STEPS`.
     """
     match arm.method:
         case "plain":
@@ -78,18 +88,15 @@ def objective(
         case "distillation":
             return objectives.distillation(frozen)
         case "during":
-            return objectives.during(generator(frozen, solver, bank), arm.fraction)
+            return objectives.during(generator(frozen, steering["during"]), arm.fraction)
         case "own":
-            return objectives.during(generator(own, solver, bank, own=True), arm.fraction)
+            generate = generator(own, steering["own"], own=True)
+            return objectives.during(generate, arm.fraction, apart=True)
     return objectives.replaced()
 
 
 def generator(
-    apply: Callable[[Any, jax.Array], jax.Array],
-    solver: Solver,
-    bank: jax.Array,
-    *,
-    own: bool = False,
+    apply: Callable[[Any, jax.Array], jax.Array], steering: Steering, *, own: bool = False
 ) -> objectives.Generate:
     """Generates inside the step, by a fixed number of the solver's updates, float images as they are.
 
@@ -99,6 +106,7 @@ def generator(
     def generate(
         key: jax.Array, state: Any, frozen: Any, images: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
+        solver, bank = steering
         variables = state if own else frozen
         drawn = jax.random.randint(key, labels.shape, 0, bank.shape[1])
         targets = bank[labels, drawn]  # [n, K]

@@ -21,7 +21,6 @@ import outgen_jax as og
 from outgen_jax import files
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.synthesis.solver import Solver
 from outgen_jax.training import classifier, classifier_fit, replaced
 from outgen_jax.training.checkpoints import Checkpoints
 from outgen_jax.training.objectives import Objective, Supervision
@@ -50,8 +49,7 @@ class Study(NamedTuple):
     exam: replaced_measures.Exam
     graphdef: nnx.GraphDef  # of the network in training
     own: classifier.Apply  # the network in training, in inference mode
-    solver: Solver  # that generates in the step
-    bank: jax.Array  # [K, D, K] its targets
+    steering: Mapping[str, replaced_arms.Steering]  # by method that generates in the step
 
 
 class Program(NamedTuple):
@@ -104,7 +102,7 @@ def compile_program(
 def program_of(study: Study, arm: Arm) -> Program:
     """The training step of an arm."""
     objective = replaced_arms.objective(
-        arm, frozen=study.frozen.apply_fn, own=study.own, solver=study.solver, bank=study.bank
+        arm, frozen=study.frozen.apply_fn, own=study.own, steering=study.steering
     )
     return compile_program(
         study.graphdef,

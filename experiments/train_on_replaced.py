@@ -6,8 +6,8 @@ Command   python experiments/train_on_replaced.py --preset=cpu --data_dir=... --
           python experiments/train_on_replaced.py --preset=paper --only=sgd:0.3/2 --data_dir=... --out=...
           The same command resumes, also after a kill; --only runs some of the jobs of the same run.
 Arms      method[:fraction][@multiple of the epochs]. Before training: sgd (100 updates), exact (Gauss-Newton). In the
-          step: during (by the frozen classifier), own (by the network itself). Controls: plain, smoothing, mixup,
-          cutmix, distillation.
+          step: during (by the frozen classifier), own (by the network itself, towards --own_targets). Controls:
+          plain, smoothing, mixup, cutmix, distillation.
 Expected  Paper: 92.476 % without, 92.560 % with 30 % replaced (mean of 5). Measured: experiments/README.md.
 Output    --out gets results.json (every seed's numbers), table.md, figure.png, generated/ (the sets, as tfds reads
           them) and jobs/ (each job's result, and its checkpoints while it trains).
@@ -25,7 +25,7 @@ import replaced_measures
 import replaced_report
 import replaced_sets
 from absl import flags
-from replaced_arms import Arm
+from replaced_arms import Arm, Steering
 from replaced_jobs import Study
 from replaced_presets import PRESETS
 
@@ -35,8 +35,6 @@ from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.training import classifier, replaced
 
-_DISTORTED_IMAGES = 500  # of the test images, at every level of both distortions
-_ATTACKED_IMAGES = 200
 _TRIALS = 2  # steps tried with each Jacobian in the step
 
 _PRESET = flags.DEFINE_enum(
@@ -49,6 +47,10 @@ _TEST = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
 _TRAIN_IMAGES = flags.DEFINE_integer("train_images", None, "From the start of the set; 0: all.", 0)
 _TEST_IMAGES = flags.DEFINE_integer("test_images", None, "From the start of the test set.", 1)
+_DISTORTED = flags.DEFINE_integer(
+    "distorted_images", None, "Of the test images, at every level of noise and of blur.", 1
+)
+_ATTACKED = flags.DEFINE_integer("attacked_images", None, "Of the test images.", 1)
 _CLASSIFIER = flags.DEFINE_string(
     "classifier", None, "Frozen classifier: shipped name, .npz, or 'train': one like plain."
 )
@@ -64,6 +66,11 @@ _TARGETS = flags.DEFINE_string(
     "targets",
     "true=0.9,random=0.1",
     "Wanted outputs, as og.targets reads them; 'confused' is a class that the classifier confuses with the label.",
+)
+_OWN_TARGETS = flags.DEFINE_string(
+    "own_targets",
+    "true=0.4,random=0.6",
+    "Of the arms 'own', beyond the boundary: a network has nothing to learn where it already says what it shall say.",
 )
 _UPDATES = flags.DEFINE_integer("updates", 1, "Gauss-Newton updates in the step.", 1)
 _OUT = flags.DEFINE_string("out", "runs/train_on_replaced", "Directory of the run.")
@@ -103,7 +110,8 @@ def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
             f"--classifier={_CLASSIFIER.value} knows other classes than --dataset={_DATASET.value}; "
             "name one that was trained on it, or 'train'"
         )
-    replaced_sets.check_text(_TARGETS.value, train.class_names)
+    for text in (_TARGETS.value, _OWN_TARGETS.value):
+        replaced_sets.check_text(text, train.class_names)
     return train, test
 
 
@@ -117,17 +125,26 @@ def prepare(out: Path, train: sources.ImageSource, test: sources.ImageSource) ->
     else:
         known = pretrained.load(_CLASSIFIER.value)
     apply_fn, variables = og.models.from_nnx(known.model)
-    asks = replaced_sets.CONFUSED in _TARGETS.value
+    asks = replaced_sets.CONFUSED in _TARGETS.value + _OWN_TARGETS.value
     confusion = replaced_sets.confusion(apply_fn, variables, train) if asks else None
     frozen = replaced_sets.Frozen(apply_fn, variables, known.class_names, confusion)
-    bank = replaced_sets.bank(_TARGETS.value, frozen, seed=0)
-    steered = replaced_sets.steered_classes(bank)
-    solver = og.gauss_newton(steps=_UPDATES.value, trials=_TRIALS, classes=steered)
+    steering = {
+        "during": steer(_TARGETS.value, frozen),
+        "own": steer(_OWN_TARGETS.value, frozen),
+    }
     exam = replaced_measures.prepare(
-        test, apply_fn, variables, distorted=_DISTORTED_IMAGES, attacked=_ATTACKED_IMAGES
+        test, apply_fn, variables, distorted=_DISTORTED.value, attacked=_ATTACKED.value
     )
     graphdef, own = replaced_jobs.network(len(known.class_names), settings)
-    return Study(out, settings, train, frozen, exam, graphdef, own, solver, jnp.asarray(bank))
+    return Study(out, settings, train, frozen, exam, graphdef, own, steering)
+
+
+def steer(text: str, frozen: replaced_sets.Frozen) -> Steering:
+    """Generation in the step towards such targets."""
+    bank = replaced_sets.bank(text, frozen, seed=0)
+    steered = replaced_sets.steered_classes(bank)
+    solver = og.gauss_newton(steps=_UPDATES.value, trials=_TRIALS, classes=steered)
+    return Steering(solver, jnp.asarray(bank))
 
 
 def make_sets(

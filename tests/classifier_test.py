@@ -247,6 +247,42 @@ def test_accuracy_counts_the_last_batch_too():
     assert classifier.accuracy(apply, None, images, labels, batch_size=3) == pytest.approx(6 / 7)
 
 
+class Normalised(nnx.Module):
+    """Each channel's mean over the image, batch-normalised; the running statistics are the last batch's."""
+
+    def __init__(self):
+        self.norm = nnx.BatchNorm(3, momentum=0, use_bias=False, use_scale=False, rngs=nnx.Rngs(0))
+        self.weight = nnx.Param(jnp.ones(()))
+
+    def __call__(self, images):
+        return self.weight * self.norm(images.mean((1, 2)))
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.4, 2), (0, 0), (1, 0)])
+def test_what_an_objective_sets_apart_is_normalised_by_itself(share, count):
+    """The rest alone makes the running statistics; a share of nothing or all sets nothing apart."""
+    weights = np.random.default_rng(1).normal(size=(5, 3))
+
+    def prepare(key, state, batch, given):
+        return images, given.labels
+
+    def loss(logits, labels):
+        return (weights * logits).sum()
+
+    optimizer = classifier.make_optimizer(RECIPE, 100)
+    graphdef, state = classifier.create(Normalised(), optimizer)
+    objective = objectives.Objective(prepare, loss, share)
+    update = classifier.make_update(graphdef, optimizer, key=jax.random.key(0), objective=objective)
+    images = np.random.default_rng(0).uniform(size=(5, 4, 4, 3)).astype(np.float32)
+    data = jnp.zeros((5, 4, 4, 3), jnp.uint8)
+    after, metrics = update(state, data, jnp.zeros(5, jnp.int32), jnp.arange(5))
+    means = images.mean((1, 2), dtype=np.float64)
+    groups = [part for part in (means[:count], means[count:]) if len(part)]
+    logits = np.concatenate([(g - g.mean(0)) / np.sqrt(g.var(0) + 1e-5) for g in groups])
+    np.testing.assert_allclose(metrics.loss, (weights * logits).sum(), rtol=1e-4)
+    np.testing.assert_allclose(after.variables["norm"]["mean"][...], groups[-1].mean(0), rtol=1e-5)
+
+
 def test_an_objective_sees_its_rows_and_says_what_is_learnt(monkeypatch):
     """The augmented batch, its own key and its rows' supervision go in; its images and loss are trained on."""
     monkeypatch.setattr(augment, "random_crop", lambda key, images, *, padding: images)

@@ -193,6 +193,11 @@ def test_all_of_a_batch_may_be_generated():
     assert (np.abs(images - IMAGES).max((1, 2, 3)) > 0.1).all()
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_generated_images_are_set_apart_where_asked(apart):
+    assert objectives.during(brighten, 0.45, apart=apart).apart == (0.45 if apart else 0)
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan"), 30])
 def test_fractions_outside_0_to_1_are_refused(fraction):
     with pytest.raises(ValueError, match=r"during: fraction must lie in \[0, 1\], got"):

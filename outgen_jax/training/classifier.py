@@ -96,7 +96,12 @@ def make_update(
         params: nnx.State, variables: nnx.State, images: jax.Array, wanted: Any
     ) -> tuple[jax.Array, tuple[nnx.State, jax.Array]]:
         model = nnx.merge(graphdef, params, variables, copy=True)
-        logits = model(images)
+        count = round(learnt.apart * len(images))
+        if 0 < count < len(images):
+            beside = nnx.merge(graphdef, params, variables, copy=True)
+            logits = jnp.concatenate([beside(images[:count]), model(images[count:])])
+        else:
+            logits = model(images)
         return learnt.loss(logits, wanted), (nnx.state(model, nnx.Not(nnx.Param)), logits)
 
     def update(

@@ -50,6 +50,9 @@ class Objective(NamedTuple):
     loss: Callable[
         [jax.Array, Any], jax.Array
     ]  # (logits [B, K], wanted) -> [], mean over the batch
+    # Share of the batch, its first images, that goes through the network by itself: batch normalisation then does not
+    # mix it with the rest, whose running statistics are kept.
+    apart: float = 0.0
 
 
 def plain(label_smoothing: float = 0.0) -> Objective:
@@ -82,10 +85,16 @@ def replaced() -> Objective:
     return Objective(prepare, _replaced_loss)
 
 
-def during(generate: Generate, fraction: float) -> Objective:
+def during(generate: Generate, fraction: float, *, apart: bool = False) -> Objective:
     """Eq. A9 with images generated in the step, after crop and flip: the cure that paper A proposes.
 
     The first `fraction` of the batch, whose rows come in random order, is handed to `generate`.
+
+    Args:
+      generate: makes the images, and says what their teacher answers.
+      fraction: of the batch, in [0, 1].
+      apart: whether generated images are batch-normalised apart from the others (AdvProp: Xie et al. 2020, here with
+        the same scales).
 
     Raises:
       ValueError: a fraction outside [0, 1]; in the step, one that leaves no image to generate.
@@ -106,7 +115,7 @@ def during(generate: Generate, fraction: float) -> Objective:
         teacher = jnp.pad(teacher, ((0, len(images) - count), (0, 0)))
         return images, (given.labels, teacher, jnp.arange(len(images)) < count)
 
-    return Objective(prepare, _replaced_loss)
+    return Objective(prepare, _replaced_loss, fraction if apart else 0.0)
 
 
 def distillation(apply: Apply) -> Objective:
