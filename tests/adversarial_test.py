@@ -131,6 +131,17 @@ def test_an_update_is_both_players_steps_one_after_the_other(penalty):
     assert (after.generator.variables, after.discriminator.variables, after.step) == (2, 2, 1)
 
 
+def test_a_scheduled_penalty_is_that_of_the_updates_done():
+    data, rows = jnp.asarray(images()), jnp.arange(4)
+    scheduled = jax.jit(make(penalty=lambda updates: 0.7 * updates))
+    for step, penalty in ((0, 0.0), (1, 0.7)):
+        state = start()._replace(step=jnp.asarray(step))
+        got = jax.tree.leaves(scheduled(state, data, rows))
+        expected = jax.tree.leaves(compiled(penalty=penalty)(state, data, rows))
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_the_average_follows_the_generator():
     state, data, rows = start(), jnp.asarray(images()), np.arange(3)
     expected = np.asarray(state.generator.params["w"])

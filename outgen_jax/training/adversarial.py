@@ -133,7 +133,7 @@ def make_update(
     latent_shape: tuple[int, ...],
     key: jax.Array | None,
     average_decay: float = 0.0,
-    penalty: float = 0.0,
+    penalty: float | optax.Schedule = 0.0,
     augmentation: Augmentation | None = None,
     take: Callable[[Any, jax.Array], jax.Array] = take_rows,
 ) -> Update:
@@ -149,14 +149,14 @@ def make_update(
         update serves every seed.
       average_decay: of the generator's moving average, in [0, 1); at first less, min(decay, (1 + step)/(10 + step)).
         0: the average is the generator itself.
-      penalty: γ of R₁, of which the discriminator's loss gets γ/2 times.
+      penalty: γ of R₁, of which the discriminator's loss gets γ/2 times; or γ of the updates done.
       augmentation: of all that the discriminator sees, in both steps; the slope of R₁ goes through it.
       take: `take(images, rows)` is the batch of real images, uint8 [B, H, W, C], where `images` is another pytree.
 
     Raises:
       ValueError: a decay outside [0, 1) or a negative penalty.
     """
-    if not 0 <= average_decay < 1 or penalty < 0:
+    if not 0 <= average_decay < 1 or (not callable(penalty) and penalty < 0):
         raise ValueError(
             f"make_update: average_decay must lie in [0, 1) and penalty be at least 0, got {average_decay} and "
             f"{penalty}; 0.999 is usual, and 0 leaves both out"
@@ -181,7 +181,7 @@ class _Game(NamedTuple):
     discriminator: Player
     latent_shape: tuple[int, ...]
     average_decay: float
-    penalty: float
+    penalty: float | optax.Schedule
     augmentation: Augmentation | None
 
 
@@ -199,10 +199,11 @@ def _step_discriminator(
         on_fake, after_fake = _judge(game, state, params, after_real, images, keys[3])
         loss = losses.discriminator(on_real, on_fake)
         if game.penalty:
+            gamma = game.penalty(state.step) if callable(game.penalty) else game.penalty
             slope = gradient_penalty(
                 lambda x: _judge(game, state, params, variables, x, keys[2])[0], real
             )
-            loss += game.penalty / 2 * slope
+            loss += gamma / 2 * slope
         return loss, (after_fake, on_real, on_fake)
 
     (loss, (variables, on_real, on_fake)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
