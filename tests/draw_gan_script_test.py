@@ -130,3 +130,23 @@ def test_attention_learns_more_slowly_and_all_at_the_preset_rate_in_the_end():
     np.testing.assert_allclose(steps[0]["attention"]["kernel"], -0.1 * rate, rtol=1e-3)
     np.testing.assert_allclose(steps[2]["patch"]["kernel"], -rate * (1 + last) / 2, rtol=1e-3)
     np.testing.assert_allclose(steps[4]["patch"]["kernel"], -rate * last, rtol=1e-3)
+
+
+def test_the_penalty_grows_and_is_small_again_in_the_end_while_the_rate_stays():
+    import draw_gan_training
+
+    preset = draw_gan_training.PRESETS["attention_plus"]._replace(end=0.2)
+    penalty = draw_gan_training.penalty(preset, 10)
+    assert callable(penalty)
+    grown = [0.5 + 2.5 * update / 8 for update in range(8)]
+    np.testing.assert_allclose([penalty(update) for update in range(10)], [*grown, 1, 1], rtol=1e-5)
+    assert draw_gan_training.penalty(preset._replace(grown_penalty=None), 10) == 0.5
+
+    optimizer = draw_gan_training.optimizer(preset, 10)
+    params = {"patch": jnp.ones(1)}
+    state, steps = optimizer.init(params), []
+    for _ in range(10):
+        step, state = optimizer.update(params, state, params)
+        steps.append(-float(step["patch"][0]) / preset.learning_rate)
+    assert steps[7] > 0.21
+    np.testing.assert_allclose(steps[8:], preset.last_rate, rtol=1e-3)
