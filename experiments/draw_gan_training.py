@@ -33,7 +33,9 @@ class Preset(NamedTuple):
     first_write: draw.Glance = draw.DRAW_GLANCE
     attention_rate: float = 1.0  # of the learning rate, for the layers that say where to look
     last_rate: float = 1.0  # of the learning rate, to which it falls as a cosine
-    end: float = 0.0  # share of the updates for which the rate no longer falls, and γ is `end_penalty`
+    end: float = (
+        0.0  # share of the updates for which the rate no longer falls, and γ is `end_penalty`
+    )
     end_penalty: float = 0.0
     save_every: int = 5  # epochs
 
