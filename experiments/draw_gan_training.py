@@ -34,7 +34,7 @@ class Preset(NamedTuple):
     attention_rate: float = 1.0  # of the learning rate, for the layers that say where to look
     last_rate: float = 1.0  # of the learning rate, to which it falls as a cosine
     end: float = (
-        0.0  # share of the updates for which the rate no longer falls, and γ is `end_penalty`
+        0.0  # share of the updates, the last, in which the rate stays and γ is `end_penalty`
     )
     end_penalty: float = 0.0
     save_every: int = 5  # epochs
@@ -46,10 +46,10 @@ PRESETS = {
     "attention_n4": Preset("attention", 71, 5e-4, 0.9, points=4),
     "baseline": Preset("perceptrons", 99, 1e-3, 0.5, units=1200),
     # What the paper's settings lack: R₁, which keeps the discriminator from winning, and growing, with a rate that does
-    # not fall to 0, the digits equally frequent, until 6 epochs with less of it take away the specks that pass then;
-    # glances that begin in the middle of the image with overlapping filters, not at random, and strong enough that
-    # every step counts, not the first alone; attention that learns more slowly, as Adam moves all of h's weights at
-    # once; averaged weights; about as many epochs as the baseline.
+    # not fall to 0, the digits equally frequent, before 6 epochs with less of it for their shapes; glances that begin
+    # in the middle of the image with overlapping filters, not at random, and strong enough that every step counts, not
+    # the first alone; attention that learns more slowly, as Adam moves all of h's weights at once; averaged weights;
+    # about as many epochs as the baseline.
     "attention_plus": Preset(
         "attention",
         105,
@@ -107,8 +107,9 @@ def networks(
 
 def optimizer(preset: Preset, updates: int) -> optax.GradientTransformation:
     """Adam, slower where attention is decided, for so many `updates`."""
-    falling = updates - round(preset.end * updates)
-    rate = optax.cosine_decay_schedule(preset.learning_rate, falling, alpha=preset.last_rate)
+    rate = optax.cosine_decay_schedule(
+        preset.learning_rate, _before_end(preset, updates), alpha=preset.last_rate
+    )
     adam = optax.adam(rate, b1=preset.beta1, b2=0.999)
     return optax.chain(adam, optax.masked(optax.scale(preset.attention_rate), _of_attention))
 
@@ -117,9 +118,13 @@ def penalty(preset: Preset, updates: int) -> float | optax.Schedule:
     """γ of R₁ for so many `updates`."""
     if preset.grown_penalty is None:
         return preset.penalty
-    growing = updates - round(preset.end * updates)
+    growing = _before_end(preset, updates)
     growth = optax.linear_schedule(preset.penalty, preset.grown_penalty, growing)
     return optax.join_schedules([growth, optax.constant_schedule(preset.end_penalty)], [growing])
+
+
+def _before_end(preset: Preset, updates: int) -> int:
+    return updates - round(preset.end * updates)
 
 
 def _of_attention(params: Any) -> Any:
