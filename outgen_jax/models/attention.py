@@ -189,7 +189,7 @@ def write_all(patches: jax.Array, attention: Attention, *, height: int, width: i
     """
     if patches.ndim not in (3, 4) or patches.shape[1] != patches.shape[2]:
         raise ValueError(
-            f"write: patches must be square, [N, N] or [N, N, C] each, got {patches.shape[1:]}; "
+            f"write, write_all: patches must be square, [N, N] or [N, N, C] each, got {patches.shape[1:]}; "
             "N filters see each axis"
         )
     points = patches.shape[1]
