@@ -374,7 +374,8 @@ def small_state() -> dict[str, np.ndarray]:
     ],
 )
 def test_refuses_other_networks(change, message, monkeypatch):
-    monkeypatch.setattr(inception.nnx, "eval_shape", lambda build: nnx.clone(abstract()))
+    made = abstract()  # before eval_shape is replaced, which makes it
+    monkeypatch.setattr(inception.nnx, "eval_shape", lambda build: nnx.clone(made))
     state = small_state()
     change(state)
     with pytest.raises(ValueError, match=rf"inception.from_torch: .*{message}"):
