@@ -28,6 +28,9 @@ _A_T = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 # Activations of one block of images: small enough that the four times larger tiles stay in a CPU's
 # last-level cache.
 _BLOCK_BYTES = 2 * 2**20
+# Tiles of one block in the kernel's gradient, at least: over fewer, adding up the products takes
+# longer than making them.
+_BLOCK_TILES = 512
 
 Grid = Sequence[Sequence[jax.Array]]  # one array per position of a tile
 
@@ -139,8 +142,9 @@ def _block_size(block_bytes: int, *arrays: jax.Array) -> int:
 
 
 def _blocks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Cuts [N, ...] into [ceil(N / size), size, ...]; the last block is filled up with zeros."""
+    """Cuts [N, ...] into ceil(N / size) blocks of about one size; the last is filled up with zeros."""
     count = -(-arrays[0].shape[0] // size)
+    size = -(-arrays[0].shape[0] // count)
     padded = [
         jnp.pad(a, ((0, count * size - a.shape[0]),) + ((0, 0),) * (a.ndim - 1)) for a in arrays
     ]
@@ -159,9 +163,8 @@ def _map_blocks(block: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Ar
 def _sum_blocks(
     block: Callable[[jax.Array, jax.Array], list[jax.Array]], x: jax.Array, cotangent: jax.Array
 ) -> list[jax.Array]:
-    n, h, w, c = x.shape
-    # Half as many tiles as channels, or adding up the products takes longer than making them.
-    enough = -(-2 * max(c, cotangent.shape[-1]) // (h * w))
+    n, h, w, _ = x.shape
+    enough = -(-4 * _BLOCK_TILES // (h * w))
     size = min(n, max(enough, _block_size(_BLOCK_BYTES // 2, x, cotangent)))
     if size == n:
         return block(x, cotangent)
