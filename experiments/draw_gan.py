@@ -3,9 +3,9 @@
 Purpose   Figs C3 to C10 of Kataoka, Matsubara and Uehara: digits drawn in six glances (N = 5 and N = 4) against the GAN
           of perceptrons; the six latent conditions; and the numbers that the paper left to future work.
 Command   python experiments/draw_gan.py --data_dir=... --out=experiments/results/draw_gan
-          python experiments/draw_gan.py --presets=attention_plus --seeds=1 --dataset=cifar10 --data_dir=... (colour)
+          python experiments/draw_gan.py --presets=attention_colour --seeds=1 --dataset=FOLDER --size=32 (photographs)
 Presets   attention, attention_n4, baseline: the paper's settings. attention_plus: the same N and T, trained better.
-          smoke: a moment, for continuous integration.
+          attention_colour: that for photographs. smoke: a moment, for continuous integration.
 Expected  see README.md; hours for all presets and three seeds on 2 cores
 Output    --out gets results.json (every seed's numbers), table.md, fig_c3.png to fig_c10.png (those of attention_plus
           with its name), GIFs of canvases being drawn, and a directory of checkpoints and samples for every run.
