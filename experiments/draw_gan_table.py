@@ -96,6 +96,8 @@ def _wild(results: dict[str, Any]) -> list[str]:
         "change if all z are redrawn",
         "digits that become others",
     ]
+    if not any(row[-1] for row in rows):  # no digits
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
     return [report.markdown_table(headings, rows)] if rows else []
 
 
