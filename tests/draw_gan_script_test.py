@@ -58,6 +58,7 @@ def test_from_digits_to_tables(run_script, tmp_path):
     table = (out / "table.md").read_text()
     assert "| smoke (1 seeds) |" in table
     assert "40 generated against 40 real test images" in table
+    assert "| digits that become others |" in table
     assert table in finished.stdout
 
     # The same command again: what is finished is kept, to the byte.
@@ -94,6 +95,7 @@ def test_other_images_get_samples_and_an_interrupted_run_goes_on(run_script, tmp
     with np.load(tmp_path / "run" / "smoke" / "seed0" / "samples.npz") as kept:
         assert kept["images"].shape == (40, 28, 28, 1)
     assert "change of the image when z_t alone is redrawn" in finished.stdout
+    assert "digits that become others" not in finished.stdout
 
 
 @pytest.mark.parametrize(
