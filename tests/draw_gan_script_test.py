@@ -120,7 +120,7 @@ def test_user_errors_are_one_line(run_script, colours, tmp_path, arguments, mess
 def test_attention_learns_more_slowly_and_all_at_the_preset_rate_in_the_end():
     import draw_gan_training
 
-    preset = draw_gan_training.PRESETS["attention_plus"]
+    preset = draw_gan_training.PRESETS["attention_plus"]._replace(end=0.0)
     optimizer = draw_gan_training.optimizer(preset, updates=4)
     params = {"attention": {"kernel": jnp.ones(3)}, "patch": {"kernel": jnp.ones(3)}}
     state, steps = optimizer.init(params), []
