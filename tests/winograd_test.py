@@ -53,6 +53,11 @@ def scan_lengths(function: Any, *operands: jax.Array) -> list[int]:
     return [e.params["length"] for e in equations if e.primitive.name == "scan"]
 
 
+def small_blocks(monkeypatch: pytest.MonkeyPatch, block_bytes: int, tiles: int = 1) -> None:
+    monkeypatch.setattr(winograd, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(winograd, "_BLOCK_TILES", tiles)
+
+
 @settings(max_examples=3, deadline=None)
 @given(
     n=st.integers(1, 3),
@@ -68,7 +73,7 @@ def test_equals_xla_with_both_gradients(n, h, w, c, k):
 
 def test_blocks_change_nothing(monkeypatch):
     x, kernel, cotangent = operands = arrays(5, 4, 6, 3, 3)  # 288 bytes an image
-    monkeypatch.setattr(winograd, "_BLOCK_BYTES", 1200)  # blocks of four, and of one for pairs
+    small_blocks(monkeypatch, 1200)  # of up to four images, and of one for pairs
     assert scan_lengths(winograd.convolution, x, kernel) == [2]
     assert scan_lengths(winograd.input_gradient, cotangent, kernel) == [2]
     assert scan_lengths(winograd.kernel_gradient, x, cotangent) == [5]
@@ -80,16 +85,24 @@ def test_blocks_change_nothing(monkeypatch):
     ("block_bytes", "lengths"), [(1, [5]), (2 * 576, [5]), (4 * 576, [3]), (10 * 576, [])]
 )
 def test_a_block_holds_at_least_one_image_and_at_most_all(monkeypatch, block_bytes, lengths):
-    monkeypatch.setattr(winograd, "_BLOCK_BYTES", block_bytes)
+    small_blocks(monkeypatch, block_bytes)
     x, _, cotangent = arrays(5, 4, 6, 3, 3)
     assert scan_lengths(winograd.kernel_gradient, x, cotangent) == lengths
 
 
-@pytest.mark.parametrize(("channels", "lengths"), [(4, [5]), (5, [3]), (20, [])])
-def test_a_block_holds_half_as_many_tiles_as_channels(monkeypatch, channels, lengths):
-    monkeypatch.setattr(winograd, "_BLOCK_BYTES", 1)
-    x, _, cotangent = arrays(5, 2, 4, 3, channels)  # two tiles an image
+@pytest.mark.parametrize(("tiles", "lengths"), [(2, [5]), (3, [3]), (9, [])])
+def test_a_block_of_the_kernel_gradient_holds_enough_tiles(monkeypatch, tiles, lengths):
+    small_blocks(monkeypatch, 1, tiles)
+    x, _, cotangent = arrays(5, 2, 4, 3, 4)  # two tiles an image
     assert scan_lengths(winograd.kernel_gradient, x, cotangent) == lengths
+
+
+def test_blocks_are_of_one_size_and_little_is_filled_up():
+    (blocks,) = winograd._blocks(4, jnp.ones((9, 2, 2, 3)))
+    assert blocks.shape == (3, 3, 2, 2, 3)
+    (blocks,) = winograd._blocks(4, jnp.ones((7, 2, 2, 3)))
+    assert blocks.shape == (2, 4, 2, 2, 3)
+    assert blocks.sum() == 7 * 12
 
 
 @pytest.mark.parametrize(("n", "channels_first"), [(1, "image"), (2, "cotangent")])
@@ -120,6 +133,6 @@ def test_keeps_bfloat16(monkeypatch):
     got = jax.jit(by_winograd)(*operands)
     assert {y.dtype for y in got} == {jnp.dtype(jnp.bfloat16)}
     assert_equal(tuple(y.astype(jnp.float32) for y in got), expected, 3e-2)
-    monkeypatch.setattr(winograd, "_BLOCK_BYTES", 1)  # in blocks, where a sum is carried on
+    small_blocks(monkeypatch, 1)  # a sum is carried on from one to the next
     blocks = jax.eval_shape(lambda *operands: by_winograd(*operands), *operands)
     assert {y.dtype for y in blocks} == {jnp.dtype(jnp.bfloat16)}
