@@ -142,7 +142,7 @@ def _block_size(block_bytes: int, *arrays: jax.Array) -> int:
 
 
 def _blocks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Cuts [N, ...] into ceil(N / size) blocks of about one size; the last is filled up with zeros."""
+    """Cuts [N, ...] into ceil(N / size) equal blocks; the last is filled up with zeros."""
     count = -(-arrays[0].shape[0] // size)
     size = -(-arrays[0].shape[0] // count)
     padded = [
