@@ -33,10 +33,8 @@ class Preset(NamedTuple):
     first_write: draw.Glance = draw.DRAW_GLANCE
     attention_rate: float = 1.0  # of the learning rate, for the layers that say where to look
     last_rate: float = 1.0  # of the learning rate, to which it falls as a cosine
-    end: float = (
-        0.0  # share of the updates, the last, in which the rate stays and γ is `end_penalty`
-    )
-    end_penalty: float = 0.0
+    end: float = 0.0  # share of the updates, the last, in which the rate stays
+    end_penalty: float = 0.0  # γ in that end, where it had grown
     save_every: int = 5  # epochs
 
 
