@@ -4,8 +4,8 @@ Purpose   Figs C3 to C10 of Kataoka, Matsubara and Uehara: digits drawn in six g
           of perceptrons; the six latent conditions; and the numbers that the paper left to future work.
 Command   python experiments/draw_gan.py --data_dir=... --out=experiments/results/draw_gan
           python experiments/draw_gan.py --presets=attention_colour --seeds=1 --dataset=FOLDER --size=32 (photographs)
-Presets   attention, attention_n4, baseline: the paper's settings. attention_plus: the same N and T, trained better.
-          attention_colour: that for photographs. smoke: a moment, for continuous integration.
+Presets   attention, attention_n4, baseline: the paper's settings. attention_plus, attention_plus_n4: the same N and T,
+          trained better. attention_colour: that for photographs. smoke: a moment, for continuous integration.
 Expected  see README.md; hours for all presets and three seeds on 2 cores
 Output    --out gets results.json (every seed's numbers), table.md, fig_c3.png to fig_c10.png (those of attention_plus
           with its name), GIFs of canvases being drawn, and a directory of checkpoints and samples for every run.
@@ -38,7 +38,7 @@ from outgen_jax.training.checkpoints import Checkpoints
 
 _PRESETS = flags.DEFINE_list(
     "presets",
-    ["attention", "attention_n4", "baseline", "attention_plus"],
+    ["attention", "attention_n4", "baseline", "attention_plus", "attention_plus_n4"],
     f"Of {', '.join(draw_gan_training.PRESETS)}.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each preset, from seeds 0, 1, ...", 1)
@@ -56,7 +56,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's result
 
 LATENT_IMAGES = 1000  # of each latent condition
 _BATCH = 500  # images generated at a time
-_FIGURE = {"attention": "c4", "attention_n4": "c7", "baseline": "c5"}
+_FIGURE = {"attention": "c4", "attention_n4": "c7", "baseline": "c5"}  # of the paper
 
 
 class Data(NamedTuple):
@@ -162,7 +162,8 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
             generated, data.reference, resamples=_RESAMPLES.value, canvases=canvases
         )
     if seed == 0:
-        number, suffix = _FIGURE.get(name, "c4"), "" if name in _FIGURE else f"_{name}"
+        like = "attention_n4" if trained.preset.points == 4 else "attention"
+        number, suffix = _FIGURE.get(name, _FIGURE[like]), "" if name in _FIGURE else f"_{name}"
         draw_gan_figures.samples(out / f"fig_{number}{suffix}.png", generated)
         if recurrent and number == "c4":
             drawing = trained.drawing(z[:40])

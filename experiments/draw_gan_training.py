@@ -66,6 +66,7 @@ PRESETS = {
     "attention_n4": Preset("attention", 71, 5e-4, 0.9, points=4),
     "baseline": Preset("perceptrons", 99, 1e-3, 0.5, units=1200),
     "attention_plus": _PLUS,
+    "attention_plus_n4": _PLUS._replace(points=4),
     # Photographs in colour: less of R₁, under which the discriminator cannot tell them from anything; fainter strokes.
     "attention_colour": _PLUS._replace(
         epochs=100,
