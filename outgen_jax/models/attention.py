@@ -154,9 +154,9 @@ def read(image: jax.Array, attention: Attention, *, points: int) -> jax.Array:
     """
     _check_rank("read", "image [H, W]", image)
     f_y, f_x = _filters(attention, points, *image.shape[:2])
-    rows = jnp.einsum("yh,hw...->yw...", f_y, image, precision="highest")
-    patch = jnp.einsum("yw...,xw->yx...", rows, f_x, precision="highest")
-    return attention.intensity * patch
+    columns = jnp.einsum("hw...,xw->h...x", image, f_x, precision="highest")
+    patch = jnp.einsum("yh,h...x->y...x", f_y, columns, precision="highest")
+    return attention.intensity * jnp.moveaxis(patch, -1, 1)
 
 
 def write(patch: jax.Array, attention: Attention, *, height: int, width: int) -> jax.Array:
@@ -194,9 +194,14 @@ def write_all(patches: jax.Array, attention: Attention, *, height: int, width: i
         )
     points = patches.shape[1]
     f_y, f_x = jax.vmap(lambda one: _filters(one, points, height, width))(attention)
-    patches = jnp.einsum("t,t...->t...", attention.intensity, patches)
-    rows = jnp.einsum("tyx...,txw->tyw...", patches, f_x, precision="highest")
-    return jnp.einsum("tyh,tyw...->hw...", f_y, rows, precision="highest")
+    f_x *= attention.intensity[:, None, None]
+
+    def write_channel(patches: jax.Array) -> jax.Array:
+        rows = jnp.einsum("tyx,txw->tyw", patches, f_x, precision="highest")
+        return jnp.einsum("tyh,tyw->hw", f_y, rows, precision="highest")
+
+    # On CPU a product with the channels inside takes three times as long.
+    return jax.vmap(write_channel, -1, -1)(patches) if patches.ndim == 4 else write_channel(patches)
 
 
 def _filters(
