@@ -286,6 +286,6 @@ def _bring_to_targets(
         variables,
         images,
         0.1 * eye[labels] + 0.9 * eye[other],
-        solver=og.gauss_newton(steps=steps),
+        solver=og.gauss_newton(steps=steps, stride=None),
         tolerance=1e-3,
     )

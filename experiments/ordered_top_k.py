@@ -67,7 +67,7 @@ def run_size(
         *network,
         source.images,
         rows,
-        solver=og.gauss_newton(steps=_STEPS.value, classes=count),
+        solver=og.gauss_newton(steps=_STEPS.value, classes=count, stride=None),
         tolerance=_TOLERANCE.value,
         batch_size=_BATCH.value,
         progress=True,

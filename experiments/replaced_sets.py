@@ -51,7 +51,7 @@ def method(name: str, classes: int) -> Method:
     """
     if name == "sgd":
         return Method(og.preset("sgd"), 1e-9, quantize=False)
-    return Method(og.gauss_newton(classes=classes), 0.005, quantize=True)
+    return Method(og.gauss_newton(classes=classes, stride=None), 0.005, quantize=True)
 
 
 def confusion(apply_fn: ApplyFn, variables: Any, train: sources.ImageSource) -> np.ndarray:

@@ -143,7 +143,7 @@ def steer(text: str, frozen: replaced_sets.Frozen) -> Steering:
     """Generation in the step towards such targets."""
     bank = replaced_sets.bank(text, frozen, seed=0)
     steered = replaced_sets.steered_classes(bank)
-    solver = og.gauss_newton(steps=_UPDATES.value, trials=_TRIALS, classes=steered)
+    solver = og.gauss_newton(steps=_UPDATES.value, trials=_TRIALS, classes=steered, stride=None)
     return Steering(solver, jnp.asarray(bank))
 
 

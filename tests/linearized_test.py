@@ -67,3 +67,21 @@ def test_probabilities_and_their_jacobian():
         rtol=1e-4,
         atol=1e-6,
     )
+
+
+def test_null_part_is_what_a_linear_map_does_not_feel():
+    rng = np.random.default_rng(4)
+    rows, change = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 20), 20))
+    unfelt = linearized.null_part(rows, rows, change)
+    np.testing.assert_allclose(rows @ unfelt, np.zeros(3), atol=1e-4)
+    felt = np.linalg.pinv(rows) @ (rows @ change)
+    np.testing.assert_allclose(unfelt, change - felt, atol=1e-5)
+    twice = jnp.concatenate([rows, rows])
+    doubled = linearized.null_part(twice, twice, change)
+    np.testing.assert_allclose(doubled, unfelt, atol=1e-4)
+    nothing = jnp.zeros((3, 20))
+    np.testing.assert_array_equal(linearized.null_part(nothing, nothing, change), change)
+    # In another norm it is the ways that are taken out.
+    ways = rows * jnp.linspace(0.1, 1, 20)
+    unfelt = linearized.null_part(rows, ways, ways[0] + ways[2])
+    np.testing.assert_allclose(unfelt, np.zeros(20), atol=1e-4)

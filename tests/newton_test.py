@@ -74,6 +74,22 @@ def test_a_given_step_does_not_cost_the_target():
     np.testing.assert_allclose(step, given - away, atol=1e-4)
 
 
+def test_far_from_the_target_a_step_goes_a_share_of_polyaks():
+    target, ratios = jnp.array([0.2, 0.3, 0.5]), jnp.array([2.0, -1.0])
+    divergence = linearized.divergence(target, ratios)
+    size, shortest = 3072, 0.0009 * 3072**0.5
+
+    def reach(steepness, *, weight=0.0, stride=0.25):
+        box = newton_step.Limits(jnp.zeros(size), jnp.ones(size), lambda row: row)
+        task = newton_step.Task(target, jnp.float32(weight), box, stride)
+        return float(newton_step.reach(task, ratios, jnp.float32(steepness), size))
+
+    assert reach(0.1) == pytest.approx(float(0.25 * divergence / 0.1), rel=1e-6)
+    assert reach(1e3) == pytest.approx(shortest, rel=1e-6)
+    assert reach(0.1, weight=0.1) == reach(0.1, stride=None) == np.inf
+    assert 0 < reach(0.0) < np.inf  # where nothing depends on the image
+
+
 def test_radius_follows_the_agreement():
     radius, length = jnp.float32(0.4), jnp.float32(0.2)
     answers = {0.9: 1.2, 0.5: 0.4, 0.1: 0.1, -0.1: 0.05, np.nan: 0.05}
@@ -116,18 +132,19 @@ def test_steers_the_classes_of_a_large_target_and_the_rest_as_one():
     assert result.converged.all()
 
 
-def test_stops_at_the_tolerance_in_a_few_steps():
+@pytest.mark.parametrize(("stride", "median", "most"), [(None, 3, 10), (newton.STRIDE, 10, 20)])
+def test_stops_at_the_tolerance_in_a_few_steps(stride, median, most):
     result = og.synthesize(
         reference.perceptron_logits,
         WEIGHTS,
         sources(12),
         targets(12),
-        solver=og.gauss_newton(),
+        solver=og.gauss_newton(stride=stride),
         tolerance=1e-4,
     )
     assert result.converged.all()
-    assert np.median(result.steps) <= 3
-    assert result.steps.max() <= 10
+    assert np.median(result.steps) <= median
+    assert result.steps.max() <= most
 
 
 def test_finds_the_smallest_change_of_a_linear_network():
@@ -190,8 +207,27 @@ def test_smooth_changes_have_little_fine_detail():
     assert shares[1].mean() < 0.6 * shares[0].mean()
 
 
-def test_no_step_ever_raises_the_loss():
-    solver = og.gauss_newton(trials=2)
+def test_shorter_strides_change_less():
+    images, rows = sources(24), targets(24)
+
+    def changes(stride):
+        solver = og.gauss_newton(stride=stride)
+        result = og.synthesize(
+            reference.perceptron_logits, WEIGHTS, images, rows, solver=solver, tolerance=1e-4
+        )
+        assert result.converged.all()
+        change = result.images - images / np.float32(255)
+        return np.median(np.sqrt((change**2).sum((1, 2, 3)))), result.steps.mean()
+
+    lengths, steps = zip(*(changes(stride) for stride in (None, 2.0, 0.5)), strict=True)
+    assert lengths[1] < 0.9 * lengths[0]
+    assert lengths[2] < 0.97 * lengths[1]
+    assert sorted(steps) == list(steps)
+
+
+@pytest.mark.parametrize(("stride", "updates"), [(None, 6), (newton.STRIDE, 40)])
+def test_no_step_ever_raises_the_loss(stride, updates):
+    solver = og.gauss_newton(trials=2, stride=stride)
 
     def network(image):
         return reference.perceptron_logits(WEIGHTS, image[None])[0]
@@ -206,7 +242,7 @@ def test_no_step_ever_raises_the_loss():
     update = jax.jit(jax.vmap(lambda state, row: solver.update(network, state, row)[0]))
     measure = jax.jit(jax.vmap(loss))
     first = measure(images, rows, state.weight)
-    for _ in range(6):
+    for _ in range(updates):
         weight, before = state.weight, measure(state.image, rows, state.weight)
         state = update(state, rows)
         last = measure(state.image, rows, weight)
@@ -257,5 +293,7 @@ def test_equal_settings_are_one_solver_and_bad_ones_are_refused():
         og.gauss_newton(max_change=0)
     with pytest.raises(ValueError, match="lowpass_radius must be positive, got -2"):
         og.gauss_newton(lowpass_radius=-2)
+    with pytest.raises(ValueError, match="stride must be positive, got 0"):
+        og.gauss_newton(stride=0)
     with pytest.raises(ValueError, match=r"mask must be .* got 0 such entries in \[4, 4\]"):
         og.gauss_newton(mask=np.zeros((4, 4)))

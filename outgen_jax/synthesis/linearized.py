@@ -80,3 +80,14 @@ def broyden(rows: jax.Array, step: jax.Array, surprise: jax.Array) -> jax.Array:
     """
     squared = step @ step
     return rows + jnp.outer(surprise, step) / jnp.where(squared > 0, squared, 1)
+
+
+def null_part(rows: jax.Array, ways: jax.Array, change: jax.Array) -> jax.Array:
+    """(I - W (J W)⁻¹ J) Δ: what of a `change` [D] the log-ratios do not feel, by the Jacobian `rows` J [M, D].
+
+    What they feel is taken out along the `ways` Wᵀ [M, D]; along the rows themselves it is the smallest in L2. J W gets
+    1e-6 of its mean eigenvalue on the diagonal, as rows may be alike.
+    """
+    gram = rows @ ways.T
+    least = jnp.maximum(1e-6 * jnp.trace(gram) / len(rows), 1e-20)
+    return change - jnp.linalg.solve(gram + least * jnp.eye(len(rows)), rows @ change) @ ways

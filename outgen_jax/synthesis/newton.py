@@ -16,6 +16,11 @@ quickly from image to image, so that half of it is what the one before had becom
 is near but for classes wanted with 0 that are still far above, the first trial moves on as the last
 step did, p = β (x - x'), with Jᵀλ making up for what that does to the output.
 
+The network is far from linear on the way: long steps arrive after fewer Jacobians, with changes up
+to twice as large. So while an image is far from its target its steps keep to a share of what
+the slope foretells, and the first trial of each Jacobian takes back a part of that change so far
+which the output does not feel, p = -α (I - J⁺J)(x - x₀), of the step's length at most.
+
 An image is a vector [D] in [0, 1] here; M is the number of log-ratios; changes are measured in L2,
 or in a norm that makes fine detail dear.
 """
@@ -34,6 +39,7 @@ from outgen_jax.synthesis.solver import Network, Solver
 
 STEPS = 40
 TRIALS = 4
+STRIDE = 0.5
 CLASSES = linearized.CLASSES
 
 # The part of the loss that counts in nats: none while the KL divergence is above `_NEAR`, then so much, and from one
@@ -42,8 +48,10 @@ CLASSES = linearized.CLASSES
 _NEAR = 2e-3
 _FIRST_WEIGHT = 0.1
 _WEIGHT_DECAY = 0.93
-# Share of the last Jacobian in the next, and β while a class of target 0 is this many nats too high.
+# Share of the last Jacobian in the next; α while an image is far, then β while a class of target 0 is this many nats
+# too high.
 _MEMORY = 0.5
+_RETURN = 0.2
 _MOMENTUM = 0.8
 _FAR = 1.0
 
@@ -65,6 +73,7 @@ class _Options(NamedTuple):
     steps: int
     trials: int
     classes: int
+    stride: float | None
     max_change: float | None
     lowpass_radius: float | None
 
@@ -74,6 +83,7 @@ def gauss_newton(
     steps: int = STEPS,
     trials: int = TRIALS,
     classes: int = CLASSES,
+    stride: float | None = STRIDE,
     mask: ArrayLike | None = None,
     max_change: float | None = None,
     lowpass_radius: float | None = None,
@@ -89,6 +99,10 @@ def gauss_newton(
       classes: of a network with more, those of largest target are steered each by itself and the
         others as one; a Jacobian costs a backward pass a class. For partial targets: the number
         that is named.
+      stride: how far a step goes while the target is far, as a share of the distance at which the
+        slope of the KL divergence alone would bring it to 0. The smaller, the smaller the change
+        and the more Jacobians. None: no such limit and no way back towards the source, for few
+        `steps` or where time counts and not the change.
       mask: [H, W] or [H, W, C], the same for all images: only pixels that are not 0 here change.
         Keep the solver: one with a mask, built anew, compiles anew.
       max_change: no pixel moves further than this from its source (L∞).
@@ -96,18 +110,19 @@ def gauss_newton(
         None: of all alike, every step the smallest in L2.
 
     Raises:
-      ValueError: a negative number of steps; no trials or classes; a `max_change` or radius that
-        is not positive; a mask that is not of rank 2 or 3, or that lets nothing change.
+      ValueError: a negative number of steps; no trials or classes; a stride, `max_change` or radius
+        that is not positive; a mask that is not of rank 2 or 3, or that lets nothing change.
     """
     if steps < 0 or trials < 1 or classes < 1:
         raise ValueError(
             "gauss_newton: steps must not be negative, trials and classes at least 1, got "
             f"{steps}, {trials} and {classes}"
         )
-    for name, value in (("max_change", max_change), ("lowpass_radius", lowpass_radius)):
+    limits = {"stride": stride, "max_change": max_change, "lowpass_radius": lowpass_radius}
+    for name, value in limits.items():
         if value is not None and not value > 0:
             raise ValueError(f"gauss_newton: {name} must be positive, got {value}; None: no limit")
-    options = _Options(steps, trials, classes, max_change, lowpass_radius)
+    options = _Options(steps, trials, classes, stride, max_change, lowpass_radius)
     if mask is None:
         return _cached(options)
     allowed = np.asarray(mask) != 0
@@ -162,15 +177,14 @@ def _update(
 
     logits, ratios, rows = linearized.jacobian(flat, state.image.ravel(), classes)
     wanted = linearized.group(partial.complete(target, logits), classes)
-    task = Task(wanted, state.weight, _limits(options, allowed, state.source))
-    moves_on = (state.weight > 0) & _is_far(wanted, ratios)
-    onward = jnp.where(moves_on, _MOMENTUM, 0) * state.step.ravel()
-
-    def once(trial: Trial, index: jax.Array) -> tuple[Trial, None]:
-        return attempt(ratios_of, trial, task, jnp.where(index == 0, onward, 0)), None
-
+    task = Task(wanted, state.weight, _limits(options, allowed, state.source), options.stride)
     memory = jnp.where((state.rows == 0).all(), 0, _MEMORY)
     averaged = memory * state.rows + (1 - memory) * rows
+    given = _given(task, state, averaged, _is_far(wanted, ratios))
+
+    def once(trial: Trial, index: jax.Array) -> tuple[Trial, None]:
+        return attempt(ratios_of, trial, task, jnp.where(index == 0, given, 0)), None
+
     start = Trial(state.image.ravel(), ratios, averaged, state.radius)
     end, _ = jax.lax.scan(once, start, jnp.arange(options.trials))
 
@@ -180,6 +194,18 @@ def _update(
     weight = jnp.where(state.weight > 0, _WEIGHT_DECAY * state.weight, first)
     step = image - state.image
     return NewtonState(image, state.source, step, end.rows, end.radius, weight), logits
+
+
+def _given(task: Task, state: NewtonState, rows: jax.Array, moves_on: jax.Array) -> jax.Array:
+    """The first trial's p [D]: back towards the source while the target is far, then on as the last step did."""
+    onward = jnp.where(moves_on, _MOMENTUM, 0) * state.step.ravel()
+    if task.stride is None:
+        return jnp.where(task.weight > 0, onward, 0)
+    ways = jax.vmap(task.limits.smooth)(rows)
+    unfelt = linearized.null_part(rows, ways, (state.source - state.image).ravel())
+    length = jnp.maximum(jnp.linalg.norm(unfelt), 1e-20)
+    back = jnp.minimum(_RETURN, state.radius / length) * unfelt
+    return jnp.where(task.weight > 0, onward, back)
 
 
 def _limits(options: _Options, allowed: np.ndarray | None, source: jax.Array) -> Limits:

@@ -17,6 +17,8 @@ _ACTIVE_SET_ROUNDS = 3
 # L2 norm of a first step on an image of D pixels, over √D: 0.2 for 32×32×3.
 _FIRST_RADIUS = 0.0036
 _MIN_RADIUS = 1e-4
+# The same of the shortest limit on a step while the target is far: 0.05 for 32×32×3.
+_SHORTEST_REACH = 0.0009
 
 
 class Limits(NamedTuple):
@@ -31,8 +33,9 @@ class Task(NamedTuple):
     """What a step of one image is to do."""
 
     target: jax.Array  # q [M + 1]
-    weight: jax.Array  # [], w of `ratio_loss`
+    weight: jax.Array  # [], w of `ratio_loss`; 0 while the target is far
     limits: Limits
+    stride: float | None = None  # of `newton.gauss_newton`
 
 
 class Trial(NamedTuple):
@@ -85,6 +88,19 @@ def next_radius(radius: jax.Array, length: jax.Array, agreement: jax.Array) -> j
     return jnp.clip(jnp.where(agreement > 0.25, kept, shrunk), _MIN_RADIUS, 1 / _MIN_RADIUS)
 
 
+def reach(task: Task, ratios: jax.Array, steepness: jax.Array, size: int) -> jax.Array:
+    """How far a step of an image of `size` pixels may go, whatever its radius: [], L2 norm.
+
+    `steepness` is the norm of ℓ's slope. Their quotient ℓ/‖∇ℓ‖ is Polyak's step (1987), which would end at ℓ = 0 if ℓ
+    were linear.
+    """
+    if task.stride is None:
+        return jnp.float32(jnp.inf)
+    polyak = linearized.divergence(task.target, ratios) / jnp.maximum(steepness, 1e-20)
+    far = jnp.maximum(_SHORTEST_REACH * size**0.5, task.stride * polyak)
+    return jnp.where(task.weight > 0, jnp.inf, far)
+
+
 def attempt(
     ratios_of: Callable[[jax.Array], jax.Array], trial: Trial, task: Task, given: jax.Array
 ) -> Trial:
@@ -93,6 +109,7 @@ def attempt(
     slope = ratio_loss.slope(task.target, ratios, task.weight) @ rows
     # With this damping Jᵀλ is no longer than the radius, and not held back near the target.
     steepness = jnp.sqrt(jnp.maximum(slope @ task.limits.smooth(slope), 0))
+    radius = jnp.minimum(radius, reach(task, ratios, steepness, image.size))
     damping = jnp.maximum(steepness / radius, 1e-10)
     step = bounded_step(task, image, ratios, rows, damping, given)
     moved = jnp.clip(image + step, task.limits.low, task.limits.high)
