@@ -30,7 +30,7 @@ def results_of(run_script, script: str, out, *options: str) -> dict:
 
 
 def test_exact_targets_resumes_and_keeps_its_promise(run_script, digits, tmp_path):
-    options = (f"--dataset={digits}", f"--number={NUMBER}", "--steps=8", "--batch_size=3")
+    options = (f"--dataset={digits}", f"--number={NUMBER}", "--steps=20", "--batch_size=3")
     out = tmp_path / "run"
     found = results_of(run_script, "exact_targets.py", out, *options)
     assert len(found["per_image"]) == len(found["seconds"]) == 6

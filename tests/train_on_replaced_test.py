@@ -181,7 +181,7 @@ def test_the_generator_reaches_targets_of_its_label(toy_classifier):
     bank[np.arange(10), :, np.arange(10)] = 0.7
     bank[np.arange(10), 0, (np.arange(10) + 1) % 10] += 0.3
     bank[np.arange(10), 1, (np.arange(10) + 2) % 10] += 0.3
-    solver = og.gauss_newton(steps=3, trials=3, classes=2)
+    solver = og.gauss_newton(steps=3, trials=3, classes=2, stride=None)
     generate = jax.jit(arms.generator(apply_fn, arms.Steering(solver, jnp.asarray(bank))))
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(12, 8, 8, 3)), jnp.float32)
     labels = jnp.arange(12) % 10
