@@ -167,7 +167,7 @@ def figure(results: dict[str, Any]) -> bytes:
     """Curves of the median total variation, a panel per target."""
     import matplotlib.figure
 
-    drawn = matplotlib.figure.Figure(figsize=(4.4 * len(results), 3.4), layout="constrained")
+    drawn = matplotlib.figure.Figure(figsize=(4.4 * len(results) + 1.4, 3.4), layout="constrained")
     panels = drawn.subplots(1, len(results), squeeze=False, sharey=True)[0]
     for axes, (target, solvers) in zip(panels, results.items(), strict=True):
         for name, found in solvers.items():
@@ -178,7 +178,8 @@ def figure(results: dict[str, Any]) -> bytes:
         axes.grid(axis="y", color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("total variation, median")
-    panels[-1].legend(frameon=False, fontsize=9)
+    lines = panels[-1].get_legend_handles_labels()
+    drawn.legend(*lines, loc="outside right center", frameon=False, fontsize=9)
     return canvas.figure_bytes(drawn)
 
 
