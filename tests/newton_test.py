@@ -37,7 +37,7 @@ def test_step_stays_in_the_box_and_no_longer_than_gradient_over_damping():
     box = newton_step.Limits(jnp.zeros(40), jnp.ones(40), lambda row: row)
     rows, offset = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 40), 3))
     target = jnp.array([0.01, 0.97, 0.01, 0.01])
-    task = newton_step.Task(target, jnp.float32(0.1), box)
+    task = newton_step.Task(target, jnp.float32(0.1), box, None)
     gradient = ratio_loss.slope(target, offset, 0.1) @ rows
     for damping in (1e-3, 0.3, 10.0):
         step = newton_step.bounded_step(
@@ -65,7 +65,7 @@ def test_a_given_step_does_not_cost_the_target():
     rows = jnp.asarray(rng.normal(size=(3, 40)), jnp.float32)
     target = jnp.array([0.4, 0.2, 0.3, 0.1])
     offset = jnp.log(target[1:] / 0.4)
-    task = newton_step.Task(target, jnp.float32(0.1), box)
+    task = newton_step.Task(target, jnp.float32(0.1), box, None)
     step = newton_step.bounded_step(task, image, offset, rows, jnp.float32(1e-6), given)
     np.testing.assert_allclose(rows @ step, np.zeros(3), atol=1e-4)
     away = (

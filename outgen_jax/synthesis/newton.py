@@ -16,8 +16,8 @@ quickly from image to image, so that half of it is what the one before had becom
 is near but for classes wanted with 0 that are still far above, the first trial moves on as the last
 step did, p = β (x - x'), with Jᵀλ making up for what that does to the output.
 
-The network is far from linear on the way: long steps arrive after fewer Jacobians, with changes up
-to twice as large. So while an image is far from its target its steps keep to a share of what
+The network is far from linear on the way: long steps arrive after fewer Jacobians, with larger
+changes. So while an image is far from its target its steps keep to a share of what
 the slope foretells, and the first trial of each Jacobian takes back a part of that change so far
 which the output does not feel, p = -α (I - J⁺J)(x - x₀), of the step's length at most.
 
@@ -198,9 +198,9 @@ def _update(
 
 def _given(task: Task, state: NewtonState, rows: jax.Array, moves_on: jax.Array) -> jax.Array:
     """The first trial's p [D]: back towards the source while the target is far, then on as the last step did."""
-    onward = jnp.where(moves_on, _MOMENTUM, 0) * state.step.ravel()
+    onward = jnp.where((task.weight > 0) & moves_on, _MOMENTUM, 0) * state.step.ravel()
     if task.stride is None:
-        return jnp.where(task.weight > 0, onward, 0)
+        return onward
     ways = jax.vmap(task.limits.smooth)(rows)
     unfelt = linearized.null_part(rows, ways, (state.source - state.image).ravel())
     length = jnp.maximum(jnp.linalg.norm(unfelt), 1e-20)

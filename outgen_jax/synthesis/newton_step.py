@@ -35,7 +35,7 @@ class Task(NamedTuple):
     target: jax.Array  # q [M + 1]
     weight: jax.Array  # [], w of `ratio_loss`; 0 while the target is far
     limits: Limits
-    stride: float | None = None  # of `newton.gauss_newton`
+    stride: float | None  # of `newton.gauss_newton`
 
 
 class Trial(NamedTuple):
