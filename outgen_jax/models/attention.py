@@ -154,6 +154,7 @@ def read(image: jax.Array, attention: Attention, *, points: int) -> jax.Array:
     """
     _check_rank("read", "image [H, W]", image)
     f_y, f_x = _filters(attention, points, *image.shape[:2])
+    # In this order the gradient takes two thirds of the time on CPU.
     columns = jnp.einsum("hw...,xw->h...x", image, f_x, precision="highest")
     patch = jnp.einsum("yh,h...x->y...x", f_y, columns, precision="highest")
     return attention.intensity * jnp.moveaxis(patch, -1, 1)
@@ -200,7 +201,7 @@ def write_all(patches: jax.Array, attention: Attention, *, height: int, width: i
         rows = jnp.einsum("tyx,txw->tyw", patches, f_x, precision="highest")
         return jnp.einsum("tyh,tyw->hw", f_y, rows, precision="highest")
 
-    # On CPU a product with the channels inside takes three times as long.
+    # On CPU a product with the channels inside takes four times as long.
     return jax.vmap(write_channel, -1, -1)(patches) if patches.ndim == 4 else write_channel(patches)
 
 
