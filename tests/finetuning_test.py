@@ -292,7 +292,7 @@ def test_resuming_is_exact(tmp_path):
         on_updates=told.append,
         **options,
     )
-    assert told == [5, 1, 1, 1]
+    assert told == [5, 1, 2]
     assert resumed.history == whole.history
     assert [row["updates"] for row in whole.history] == [2, 3, 5, 6, 8]
     assert_same(resumed.model, whole.model)

@@ -110,18 +110,24 @@ def test_updates_in_one_call_equal_the_host_loop(monkeypatch, tolerance):
 
     expected = run()
     for chunks in ([12], [5, 5, 2], [4, 4, 4]):
-        monkeypatch.setattr(module, "_chunks", lambda steps, chunks=chunks: iter(chunks))
+        monkeypatch.setattr(module, "_chunks", lambda *_, chunks=chunks: chunks)
         assert_same(run(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 24, 25, 26, 100, 101])
-def test_chunks_cover_all_updates_in_few_lengths(monkeypatch, steps):
-    assert list(module._chunks(steps)) == [1] * steps  # on CPU
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    chunks = list(module._chunks(steps))
-    assert sum(chunks) == steps
-    assert len(set(chunks)) <= 2
-    assert all(0 < updates <= 25 for updates in chunks)
+def test_only_without_a_tolerance_does_a_call_make_several_updates_on_cpu(monkeypatch):
+    calls = []
+    advance = module._advance
+
+    def watched(apply_fn, solver, updates, *args):
+        calls.append(updates)
+        return advance(apply_fn, solver, updates, *args)
+
+    watched.lower = advance.lower
+    monkeypatch.setattr(module, "_advance", watched)
+    for tolerance, expected in ((None, [6, 6]), (1e-12, [1] * 12)):
+        calls.clear()
+        og.synthesize(APPLY, WEIGHTS, sources(3), targets(3), solver=FAST, tolerance=tolerance)
+        assert calls == expected
 
 
 def test_device_memory_follows_the_batch_size(monkeypatch):
@@ -136,6 +142,7 @@ def test_device_memory_follows_the_batch_size(monkeypatch):
         in_use.append(sum(array.nbytes for array in jax.live_arrays()))
         return out
 
+    watched.lower = advance.lower
     monkeypatch.setattr(module, "_advance", watched)
     solver = og.gradient_descent(optax.sgd(0.5), steps=2)
     peaks = []
@@ -158,7 +165,7 @@ def test_logits_of_other_types_are_measured_in_float32(monkeypatch):
     result = og.synthesize(short, WEIGHTS, sources(4), targets(4), solver=FAST)
     kl = scipy.special.rel_entr(targets(4).astype(np.float64), result.probs).sum(-1)
     np.testing.assert_allclose(result.kl, kl, rtol=1e-3, atol=1e-6)
-    monkeypatch.setattr(module, "_chunks", lambda steps: [4] * (steps // 4))
+    monkeypatch.setattr(module, "_chunks", lambda *_: [4, 4, 4])
     expected = og.synthesize(APPLY, WEIGHTS, sources(4), targets(4), solver=FAST)
     with jax.enable_x64(True):
         wide = jax.tree.map(np.float64, WEIGHTS)

@@ -197,10 +197,9 @@ def poisoned(variables, images):
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("updates", [None, 5], ids=["host loop", "scanned"])
+@pytest.mark.parametrize("updates", [1, 5], ids=["host loop", "scanned"])
 def test_an_image_that_breaks_the_network_harms_no_other(monkeypatch, poison, updates):
-    if updates:
-        monkeypatch.setattr(module, "_chunks", lambda steps: [updates] * (steps // updates))
+    monkeypatch.setattr(module, "_chunks", lambda *_: [updates] * (20 // updates))
     solver = og.gradient_descent(optax.sgd(0.5), steps=20)
     images = np.random.default_rng(0).uniform(0.2, 0.4, (4, *SHAPE)).astype(np.float32)
     images[2] += 0.2

@@ -4,6 +4,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -104,9 +105,10 @@ def test_trains_exports_and_resumes_to_the_same_bits(train, data_set, tmp_path, 
 
 
 def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeypatch):
+    @jax.jit
     def diverging(state, images, labels, rows):
-        losses = np.array([np.inf if int(state.step) else 1.0])
-        return state._replace(step=state.step + 1), classifier.Metrics(losses, np.zeros(1))
+        losses = jnp.where(state.step, jnp.inf, 1.0)[None]
+        return state._replace(step=state.step + 1), classifier.Metrics(losses, jnp.zeros(1))
 
     monkeypatch.setattr(classifier, "compile_update", lambda update: diverging)
     monkeypatch.setattr(

@@ -6,22 +6,18 @@ best image so far is kept.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax import losses
+from outgen_jax import loops, losses
 from outgen_jax.metrics import classification
 from outgen_jax.synthesis import partial, predict
 from outgen_jax.synthesis.predict import ApplyFn
 from outgen_jax.synthesis.solver import Network, Solver
-
-# Updates in one call of the compiled function. On CPU one, because XLA's convolution gradients are
-# up to 69 times slower inside loops there; elsewhere enough to keep the host out of the way.
-_ACCELERATOR_UPDATES = 25
 
 
 class Progress(NamedTuple):
@@ -49,7 +45,7 @@ def run(
     progress = _start(solver, images, targets)
     threshold = jnp.float32(-1 if tolerance is None else tolerance)
     curves = []
-    for updates in _chunks(solver.steps):
+    for updates in _chunks(apply_fn, solver, tolerance, variables, targets, threshold, progress):
         progress, kl = _advance(apply_fn, solver, updates, variables, targets, threshold, progress)
         curves.append(np.asarray(kl))  # waits, so that the bar tells the truth
         advance(updates)
@@ -62,12 +58,13 @@ def run(
     return progress, np.concatenate([curve, np.repeat(curve[-1:], missing, 0)])
 
 
-def _chunks(steps: int) -> Iterator[int]:
-    """Updates by call: of one length where it can be, because each length compiles once."""
-    at_most = 1 if jax.default_backend() == "cpu" else _ACCELERATOR_UPDATES
-    calls = -(-steps // at_most)
-    for call in range(calls):
-        yield steps * (call + 1) // calls - steps * call // calls
+def _chunks(apply_fn: ApplyFn, solver: Solver, tolerance: float | None, *arrays: Any) -> list[int]:
+    """Updates by call of `_advance` with `arrays`."""
+    # On CPU it takes longer to go on after all images have stopped than to ask whether they have.
+    if solver.steps == 0 or (tolerance is not None and jax.default_backend() == "cpu"):
+        return [1] * solver.steps
+    most = loops.updates_per_call(_advance, apply_fn, solver, 1, *arrays)
+    return loops.lengths(solver.steps, most)
 
 
 @functools.partial(jax.jit, static_argnames="solver")
@@ -108,7 +105,7 @@ def _advance(
     def step(progress: Progress, _: None) -> tuple[Progress, jax.Array]:
         return jax.vmap(one_update)(progress, targets)
 
-    if updates == 1:  # no loop: see _ACCELERATOR_UPDATES
+    if updates == 1:  # no loop: see `loops`
         progress, kl = step(progress, None)
         return progress, kl[None]
     return jax.lax.scan(step, progress, length=updates)

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from outgen_jax import loops
 from outgen_jax.data import augment
 from outgen_jax.training import objectives
 from outgen_jax.training.classifier_recipe import OPTIMIZERS as OPTIMIZERS
@@ -156,13 +157,12 @@ def run_epoch(
 ) -> Iterator[tuple[TrainState, Metrics]]:
     """Runs `update` (see `compile_update`) over `rows` [steps, B]; yields as it goes.
 
-    A state that was yielded is gone (donated) with the next. On CPU one step a call, because XLA's
-    convolution gradients are slow inside loops there; elsewhere a scanned chunk a call, so that the
-    host is out of the way. Metrics come stacked, [steps of the chunk].
+    A state that was yielded is gone (donated) with the next. As many steps a call as is fastest
+    (`loops`); metrics come stacked, [steps of the call].
     """
-    chunk = 1 if jax.default_backend() == "cpu" else 50
-    for start in range(0, len(rows), chunk):
-        state, metrics = update(state, images, labels, jnp.asarray(rows[start : start + chunk]))
+    most = loops.updates_per_call(update, state, images, labels, rows[:1])
+    for part in loops.split(rows, most):
+        state, metrics = update(state, images, labels, jnp.asarray(part))
         yield state, metrics
 
 

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from outgen_jax import loops
 from outgen_jax.training import finetuning_step as step
 from outgen_jax.training.checkpoints import Checkpoints
 from outgen_jax.training.classifier import epoch_rows
@@ -103,7 +104,11 @@ def finetune(
     while (done := int(state.step)) < recipe.updates:
         rows = _next_rows(key, done, len(labels), recipe, checkpoint_every)
         found = []
-        for arrays in _batches(images, labels, rows):
+        most = 1
+        if isinstance(images, jax.Array):
+            first = images, labels, rows[:1]
+            most = loops.updates_per_call(advance, state, frozen, coefficients, *first)
+        for arrays in _batches(images, labels, rows, most):
             state, metrics = advance(state, frozen, coefficients, *arrays)
             found.append(metrics)
             on_updates(metrics.loss.size)
@@ -191,22 +196,16 @@ def _next_rows(key: jax.Array, done: int, count: int, recipe: Recipe, most: int)
 
 
 def _batches(
-    images: Any, labels: np.ndarray, rows: np.ndarray
+    images: Any, labels: np.ndarray, rows: np.ndarray, most: int
 ) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-    """What each call of the compiled update takes: images, labels, and rows [updates, B] of both."""
-    if isinstance(images, jax.Array):
-        return _resident(images, labels, rows)
-    return _read(images, labels, rows)
+    """What each call of the compiled update takes: images, labels, and rows [updates, B] of both.
 
-
-def _resident(
-    images: jax.Array, labels: np.ndarray, rows: np.ndarray
-) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-    """One update a call on CPU, where XLA's convolution gradients are slow inside loops; else a chunk."""
+    `most` updates at most where the images are on the device.
+    """
+    if not isinstance(images, jax.Array):
+        return _read(images, labels, rows)
     on_device = jnp.asarray(labels)
-    chunk = 1 if jax.default_backend() == "cpu" else 50
-    for start in range(0, len(rows), chunk):
-        yield images, on_device, jnp.asarray(rows[start : start + chunk])
+    return ((images, on_device, jnp.asarray(part)) for part in loops.split(rows, most))
 
 
 def _read(
