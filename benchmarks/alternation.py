@@ -118,8 +118,8 @@ class Updates:
         return self._device
 
     def prepare(self, long: int, short: int) -> float:
-        """Compiles and warms up -> seconds that the first call took longer than the second."""
-        first, second, _ = (self._seconds(n) for n in (short, short, long))
+        """Compiles and warms up -> seconds that the first long call took longer than the second."""
+        first, second, _ = (self._seconds(n) for n in (long, long, short))
         _forget_peak()  # what the compiler needed is no part of it
         return max(0.0, first - second)
 

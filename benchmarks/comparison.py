@@ -27,7 +27,7 @@ class Turn(NamedTuple):
 
     long: int
     short: int
-    compared: int | None = None  # before the results are compared; None: as many as `short`
+    compared: int  # before the results are compared
 
 
 def measure(
@@ -48,7 +48,6 @@ def measure(
       start: what `images(0)` would be, to judge the sides by how far they came.
     """
     found: dict[str, dict[str, Any]] = {}
-    compared = turn.short if turn.compared is None else turn.compared
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
         reference = None
@@ -57,7 +56,7 @@ def measure(
             workers[name] = worker = Worker(factory, problem, **options)
             stack.callback(worker.close)
             compile_seconds = worker.call("prepare", turn.long, turn.short)
-            images = worker.call("images", compared)
+            images = worker.call("images", turn.compared)
             reference = images if name == REFERENCE else reference
             found[name] = {
                 "device": worker.call("device"),

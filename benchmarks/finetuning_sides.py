@@ -81,11 +81,11 @@ def network(problem: Problem, hidden: int) -> nnx.Module:
     return model
 
 
-def outgen(problem: Problem, *, hidden: int) -> Operations:
-    """Updates by name; each goes on from where its last call ended, and returns its loss."""
+def outgen(problem: Problem, *, hidden: int, updates: int) -> Operations:
+    """So many updates by name, each going on from where the last call ended -> losses [updates]."""
     model, given_inputs = network(problem, hidden), inputs(problem, hidden)
     images, labels = jnp.asarray(given_inputs.pairs), jnp.asarray(given_inputs.labels)
-    rows = jnp.arange(len(labels))[None]
+    rows = jnp.tile(jnp.arange(len(labels)), (updates, 1))
     recipe = Recipe(1, len(labels), RATE, mirror=False)
 
     def operation(penalty: Penalty, distortion: Any) -> Any:

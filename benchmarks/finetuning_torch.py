@@ -36,7 +36,7 @@ class Twin(nn.Module):
         return self.linear[-1](x), torch.cat(pre, 1)
 
 
-def pytorch(problem: Problem, *, hidden: int) -> Operations:
+def pytorch(problem: Problem, *, hidden: int, updates: int) -> Operations:
     """As `finetuning_sides.outgen`, its arms plain, MSE and constraint."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
@@ -70,7 +70,7 @@ def pytorch(problem: Problem, *, hidden: int) -> Operations:
             optimizer.step()
             return loss.detach()
 
-        return update
+        return lambda: torch.stack([update() for _ in range(updates)])
 
     def wait(value: torch.Tensor) -> None:
         if device.type == "cuda":
@@ -79,5 +79,5 @@ def pytorch(problem: Problem, *, hidden: int) -> Operations:
     return Operations(
         {arm: operation(arm) for arm in ("plain", "MSE", "constraint")},
         wait=wait,
-        to_array=lambda loss: loss.reshape(1).cpu().numpy(),
+        to_array=lambda losses: losses.cpu().numpy(),
     )

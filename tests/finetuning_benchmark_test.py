@@ -15,11 +15,12 @@ def _on_path(monkeypatch):
 def test_pytorch_takes_the_same_constrained_updates(five_layers):
     pytest.importorskip("torch", reason="compares with PyTorch")
     problem = importlib.import_module("problem").Problem(width=1 / 16, batch_size=4)
-    ours = importlib.import_module("finetuning_sides").outgen(problem, hidden=8)
-    theirs = importlib.import_module("finetuning_torch").pytorch(problem, hidden=8)
-    losses = np.array([[float(s.output("constraint")[0]) for s in (ours, theirs)] for _ in "two"])
-    np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-3)
-    assert losses[0, 0] != losses[1, 0]  # the second loss is after an update
+    options = {"hidden": 8, "updates": 2}
+    ours = importlib.import_module("finetuning_sides").outgen(problem, **options)
+    theirs = importlib.import_module("finetuning_torch").pytorch(problem, **options)
+    losses = [side.output("constraint") for side in (ours, theirs)]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+    assert losses[0][0] != losses[0][1]  # the second loss is after an update
 
 
 def test_the_table_shows_ratios_agreement_and_failures():
