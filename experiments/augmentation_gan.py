@@ -4,12 +4,13 @@ Purpose   The six experiments of Suzuki and Suzuki on two subjects (Figs B5 to B
           contrast, negatives, mirrored, upturned or generated ones, one kind or two, as many or twice as many; beyond
           them, augmentation in front of the discriminator. All GANs alike, at equal numbers of updates.
 Command   python experiments/augmentation_gan.py --preset=cpu --subjects=faces=DIR,dogs=DIR --images=1000,196 --out=...
+          python experiments/augmentation_gan.py --preset=discriminator --subjects=faces=DIR --out=...
           python experiments/augmentation_gan.py --preset=paper --only=faces/invert/0 --subjects=... (a GPU: job by job)
           The same command resumes, also after a kill, and loses one twelfth (cpu) of a training at most.
 Sets      none; contrast, invert, flip_left_right, flip_up_down, generated, joined by + for a mixture in equal parts,
           with @2 for twice as many as originals; differentiable and adaptive: the originals alone, changed in front of
-          the discriminator (Zhao et al. 2020; Karras et al. 2020). Generated images are those of the same seed's GAN
-          on the originals.
+          the discriminator (Zhao et al. 2020; Karras et al. 2020), with =color, translation or cutout, joined by +, by
+          these alone. Generated images are those of the same seed's GAN on the originals.
 Expected  The paper: inversion scores highest, mirrored and generated images below no augmentation, two thousand below
           one thousand in five of six cases. It reads a low score as good; the tables say what holds either way.
 Output    --out gets results.json (every seed's numbers), table.md, the figures, real/ (features of the real images)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
-from augmentation_gan_presets import CONTROL, DOUBLED, MIXED, SCHEMES, SINGLE
+from augmentation_gan_presets import CONTROL, DOUBLED, MIXED, SINGLE, parse
 
 import outgen_jax as og
 
@@ -139,8 +139,8 @@ def findings(results: Mapping[str, Any]) -> Iterator[Finding]:
 def fid_changes(sets: Mapping[str, Any]) -> dict[str, Any]:
     """Of every scheme in front of the discriminator: FID over the control's, less 1, seed by seed and its interval."""
     found = {}
-    for scheme in SCHEMES:
-        if scheme not in sets or CONTROL not in sets:
+    for scheme in sets if CONTROL in sets else ():
+        if parse(scheme).scheme == "off":
             continue
         a, b = paired(values(sets[scheme], "fid"), values(sets[CONTROL], "fid"))
         if not len(a):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from augmentation_gan_presets import CONTROL, DOUBLED, MIXED, SCHEMES, SINGLE
+from augmentation_gan_presets import CONTROL, DOUBLED, MIXED, PARTS, SCHEMES, SINGLE
 from matplotlib.axes import Axes
 
 import outgen_jax as og
@@ -33,7 +33,7 @@ class Group(NamedTuple):
 GROUPS = (
     Group("single", (CONTROL, *SINGLE), ("fig_b5", "fig_b9"), ("fig_b6", "fig_b10")),
     Group("mixed", (CONTROL, *MIXED, *DOUBLED), ("fig_b7", "fig_b11"), ("fig_b8", "fig_b12")),
-    Group("discriminator", (CONTROL, *SCHEMES), ("samples",) * 2, ("bars",) * 2),
+    Group("discriminator", (CONTROL, *SCHEMES, *PARTS), ("samples",) * 2, ("bars",) * 2),
 )
 
 
@@ -41,7 +41,7 @@ def label(arm: str) -> str:
     """A set's name in words, over several lines."""
     kinds, _, multiple = arm.partition("@")
     lines = [_LABELS.get(kind, kind) for kind in kinds.split("+")]
-    return " +\n".join(lines) + (f"\n× {multiple}" if multiple else "")
+    return " +\n".join(lines).replace("=", ":\n") + (f"\n× {multiple}" if multiple else "")
 
 
 def save_all(
@@ -125,7 +125,7 @@ def curves(path: Path, subject: Mapping[str, Any], title: tuple[str, str]) -> No
         (CONTROL, *SINGLE),
         (CONTROL, *MIXED),
         (CONTROL, *DOUBLED),
-        (CONTROL, *SCHEMES),
+        (CONTROL, *SCHEMES, *PARTS),
     ]
     present = [[arm for arm in group if arm in subject["sets"]] for group in groups]
     present = [arms for arms in present if set(arms) - {CONTROL}] or [list(subject["sets"])]

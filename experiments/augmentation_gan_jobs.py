@@ -83,7 +83,7 @@ def run_job(study: Study, job: Job, data: Data, subject: Subject, bar: tqdm.tqdm
     whole, table = gan_training.data_of(job.arm, job.seed, data.originals, generated, study.room)
     checkpoint = generated and generated.checkpoint
     gan_training.save_set(directory / "set.npz", table, data.originals.ids, checkpoint)
-    made = gan_training.program(settings, whole.bank.shape[-1], job.arm.scheme)
+    made = gan_training.program(settings, whole.bank.shape[-1], job.arm.scheme, job.arm.policy)
     epoch, samples = _train(study, job, made, whole, len(table.source), bar)
     player = made.settle(epoch.state)
     hash_ = gan_training.save_generator(directory / "generator.npz", player)

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, NamedTuple
 
-from outgen_jax.data import augmented_set
+from outgen_jax.data import augmented_set, differentiable_augment
 
 Scheme = Literal["off", "differentiable", "adaptive"]
 CONTROL = "none"  # the originals alone
@@ -11,6 +11,7 @@ SINGLE = augmented_set.ADDED  # sets (1) and (4) of the paper
 MIXED = ("contrast+flip_left_right", "contrast+generated", "flip_left_right+generated")
 DOUBLED = tuple(f"{name}@2" for name in MIXED)
 SCHEMES: tuple[Scheme, ...] = ("differentiable", "adaptive")  # beyond the paper
+PARTS = ("differentiable=color+translation", "differentiable=translation")  # of their changes
 
 
 class Arm(NamedTuple):
@@ -20,6 +21,7 @@ class Arm(NamedTuple):
     kinds: tuple[str, ...] = ()  # that join the originals, as many images of each
     multiple: int = 1  # of the originals, added in all
     scheme: Scheme = "off"
+    policy: tuple[str, ...] = differentiable_augment.POLICY  # the changes of the scheme
 
     def added(self, originals: int) -> int:
         return self.multiple * originals if self.kinds else 0
@@ -33,15 +35,17 @@ class Arm(NamedTuple):
 
 
 def parse(name: str) -> Arm:
-    """'none', 'differentiable', 'adaptive', or kinds as 'contrast+generated@2': joined, times the originals.
+    """'none', kinds as 'contrast+generated@2': joined, times the originals; or a scheme as 'adaptive', with some of
+    its changes alone 'adaptive=color+translation'.
 
     Raises:
       ValueError: anything else.
     """
     if name == CONTROL:
         return Arm(name)
-    if name in SCHEMES:
-        return Arm(name, scheme=name)
+    scheme, _, changes = name.partition("=")
+    if scheme in SCHEMES:
+        return Arm(name, scheme=scheme, policy=_policy(name, changes))
     kinds, _, multiple = name.partition("@")
     if multiple and not (multiple.isdecimal() and int(multiple) > 0):
         raise ValueError(f"--sets: {name!r} must end in '@' and a whole number, such as @2")
@@ -51,6 +55,16 @@ def parse(name: str) -> Arm:
     except ValueError as error:
         raise ValueError(f"--sets: no set {name!r}; use {known}") from error
     return Arm(name, tuple(kinds.split("+")), int(multiple or 1))
+
+
+def _policy(name: str, changes: str) -> tuple[str, ...]:
+    policy = tuple(changes.split("+")) if changes else differentiable_augment.POLICY
+    if unknown := [change for change in policy if change not in differentiable_augment.POLICY]:
+        raise ValueError(
+            f"--sets: {name!r} has no change {unknown[0]!r}; use {', '.join(differentiable_augment.POLICY)}, "
+            "joined by +"
+        )
+    return policy
 
 
 class Settings(NamedTuple):
@@ -107,6 +121,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network": "EfficientNet-Lite0",
         "resamples": 50,
     },
+    # What stands in front of the discriminator, trained three times as long; for one core.
+    "discriminator": {
+        "images": ["1000"],
+        "sets": [CONTROL, "differentiable", *PARTS],
+        "seeds": 3,
+        "size": 64,
+        "width": 16,
+        "batch_size": 16,
+        "updates": 4800,
+        "samples": 500,
+        "network": "EfficientNet-Lite0",
+        "resamples": 50,
+    },
     # Does it run? Says nothing.
     "smoke": {
         "images": ["40"],
@@ -126,5 +153,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 SCHEDULES: dict[str, tuple[float, float, int, int, int, int]] = {
     "paper": (2e-4, 0.999, 60, 10, 1000, 200_000),
     "cpu": (2e-4, 0.99, 12, 3, 125, 16_000),
+    "discriminator": (2e-4, 0.99, 12, 3, 125, 16_000),
     "smoke": (2e-4, 0.5, 2, 1, 12, 100),
 }

@@ -14,7 +14,7 @@ from flax import nnx
 
 from outgen_jax import files, runs
 from outgen_jax.data import augmented_set
-from outgen_jax.data.differentiable_augment import adapt, differentiable_augment
+from outgen_jax.data.differentiable_augment import POLICY, adapt, differentiable_augment
 from outgen_jax.models import dcgan
 from outgen_jax.synthesis import pixels, provenance
 from outgen_jax.training import adversarial, adversarial_fit
@@ -37,7 +37,7 @@ class Capacity(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What jobs of one scheme share."""
+    """What jobs with the same in front of the discriminator share."""
 
     update: adversarial.Update
     first_state: Callable[[int], adversarial.GameState]  # of a seed
@@ -78,7 +78,9 @@ def capacity(arms: list[Arm], numbers: list[int]) -> Capacity:
 
 
 @functools.cache
-def program(settings: Settings, channels: int, scheme: Scheme) -> Program:
+def program(
+    settings: Settings, channels: int, scheme: Scheme, policy: tuple[str, ...] = POLICY
+) -> Program:
     adam = optax.adam(settings.learning_rate, b1=0.5, b2=0.999)
     shape = {"size": settings.size, "width": settings.width, "channels": channels}
 
@@ -103,7 +105,7 @@ def program(settings: Settings, channels: int, scheme: Scheme) -> Program:
         latent_shape=generator.latent_shape,
         key=None,
         average_decay=settings.average_decay,
-        augmentation=_augmentation(scheme, settings.adapt_images),
+        augmentation=_augmentation(scheme, policy, settings.adapt_images),
         take=augmented_set.take,
     )
     generator.eval()
@@ -128,11 +130,14 @@ def program(settings: Settings, channels: int, scheme: Scheme) -> Program:
     return Program(update, first_state, settle, generate, generator.latent_shape)
 
 
-def _augmentation(scheme: Scheme, images: int) -> adversarial.Augmentation | None:
+def _augmentation(
+    scheme: Scheme, policy: tuple[str, ...], images: int
+) -> adversarial.Augmentation | None:
     if scheme == "off":
         return None
+    changes = functools.partial(differentiable_augment, policy=policy)
     adaptive = functools.partial(adapt, images=images) if scheme == "adaptive" else None
-    return adversarial.Augmentation(differentiable_augment, adaptive)
+    return adversarial.Augmentation(changes, adaptive)
 
 
 def sample(

@@ -156,6 +156,10 @@ def check_schemes(results: dict[str, Any], directory: Path) -> None:
             "no set 'rotate'; use none, differentiable, adaptive, or contrast",
         ),
         (["--sets=none,invert+invert"], "no set 'invert+invert'"),
+        (
+            ["--sets=none,adaptive=colour"],
+            "'adaptive=colour' has no change 'colour'; use color, translation, cutout, joined by",
+        ),
         (["--sets=invert@0"], "'invert@0' must end in '@' and a whole number"),
         (
             ["--sets=generated"],
@@ -241,13 +245,16 @@ def test_schemes_change_what_the_discriminator_sees(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 1)).astype(np.uint8)
     data = augmented_set.AugmentedSet(images, augmented_set.build(KEY, originals=8, available=8))
     losses, probabilities = {}, {}
-    for scheme in ("off", *presets.SCHEMES):
-        made = training.program(settings, 1, scheme)
+    for scheme in ("off", *presets.SCHEMES, *presets.PARTS):
+        arm = presets.parse("none" if scheme == "off" else scheme)
+        made = training.program(settings, 1, arm.scheme, arm.policy)
         state, metrics = jax.jit(made.update)(made.first_state(0), data, np.arange(4))
         losses[scheme] = float(metrics.discriminator_loss)
         probabilities[scheme] = state.probability
     assert losses["off"] == pytest.approx(losses["adaptive"])  # at first it changes nothing
     assert abs(losses["off"] - losses["differentiable"]) > 1e-3
+    seen = {losses[name] for name in ("off", "differentiable", *presets.PARTS)}
+    assert len(seen) == 4  # each changes other things
     assert probabilities["off"] is None
     assert probabilities["differentiable"] == 1
     assert probabilities["adaptive"] in (0, np.float32(4 / 40))
@@ -382,8 +389,12 @@ def test_changes_of_fid_are_taken_seed_by_seed():
         "none": runs_of([1, 1, 1], [100, 200, 300]),
         "differentiable": runs_of([1, 1, 1], [50, 110, 150]),
         "adaptive": runs_of([1], [90]),
+        "differentiable=translation": runs_of([1, 1], [150, 250]),
+        "invert": runs_of([1, 1, 1], [10, 20, 30]),
     }
     found = claims.fid_changes(sets)
+    assert found.keys() == sets.keys() - {"none", "invert"}
+    np.testing.assert_allclose(found["differentiable=translation"]["by_seed"], [0.5, 0.25])
     np.testing.assert_allclose(found["differentiable"]["by_seed"], [-0.5, -0.45, -0.5])
     interval = found["differentiable"]["interval"]
     assert interval["low"] < -0.5 < interval["estimate"] < interval["high"] < -0.3
