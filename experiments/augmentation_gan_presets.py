@@ -11,7 +11,7 @@ SINGLE = augmented_set.ADDED  # sets (1) and (4) of the paper
 MIXED = ("contrast+flip_left_right", "contrast+generated", "flip_left_right+generated")
 DOUBLED = tuple(f"{name}@2" for name in MIXED)
 SCHEMES: tuple[Scheme, ...] = ("differentiable", "adaptive")  # beyond the paper
-PARTS = ("differentiable=color+translation", "differentiable=translation")  # of their changes
+PARTS = ("differentiable=color+translation",)  # of their changes
 
 
 class Arm(NamedTuple):
@@ -35,8 +35,7 @@ class Arm(NamedTuple):
 
 
 def parse(name: str) -> Arm:
-    """'none', kinds as 'contrast+generated@2': joined, times the originals; or a scheme as 'adaptive', with some of
-    its changes alone 'adaptive=color+translation'.
+    """'none'; kinds as 'contrast+generated@2', joined, times the originals; 'adaptive' or 'adaptive=color+translation'.
 
     Raises:
       ValueError: anything else.
@@ -125,7 +124,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "discriminator": {
         "images": ["1000"],
         "sets": [CONTROL, "differentiable", *PARTS],
-        "seeds": 3,
+        "seeds": 5,
         "size": 64,
         "width": 16,
         "batch_size": 16,

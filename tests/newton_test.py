@@ -250,6 +250,28 @@ def test_no_step_ever_raises_the_loss(stride, updates):
     assert np.median(last) < 1e-6 * first.min()
 
 
+def test_an_image_starts_again_once_the_part_in_nats_has_faded():
+    """As at first, but for where it is and where it came from; and not before."""
+    options = newton._Options(40, 4, 32, 0.5, None, None)
+    rng = np.random.default_rng(0)
+    source, image, step = (jnp.asarray(rng.random(SHAPE, np.float32)) for _ in range(3))
+    target = jnp.full(5, 0.2)
+    first = newton._init(options, source, target)
+    late = newton.NewtonState(
+        image, source, step, jnp.ones_like(first.rows), jnp.float32(1e-4), jnp.float32(1e-4)
+    )
+    again = newton._restarted(options, late, target)
+    np.testing.assert_array_equal(again.image, image)
+    np.testing.assert_array_equal(again.source, source)
+    for name in ("rows", "radius", "weight"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(first, name), err_msg=name)
+    np.testing.assert_array_equal(again.step, jnp.zeros(SHAPE))
+    for weight in (0.0, 0.1, 2e-3):  # far from the target, near it, later
+        earlier = late._replace(weight=jnp.float32(weight))
+        for new, old in zip(newton._restarted(options, earlier, target), earlier, strict=True):
+            np.testing.assert_array_equal(new, old)
+
+
 def test_a_network_that_ignores_the_image_ends_where_it_began():
     def apply_fn(variables, images):
         return jnp.tile(variables, (len(images), 1)) + 0 * images.sum()
