@@ -6,6 +6,7 @@ inside a loop on CPU: their gradients are up to 69 times slower there.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +16,8 @@ _ON_ACCELERATOR = 25
 _ON_CPU = 10
 
 
-def updates_per_call(update: jax.stages.Wrapped, *arguments: Any) -> int:
-    """At most so many updates should go into a call of `update`, whose `arguments` are given for one."""
+def updates_per_call(update: Callable[..., Any], *arguments: Any) -> int:
+    """At most so many updates should go into a call of the jitted `update`, whose `arguments` are given for one."""
     if jax.default_backend() != "cpu":
         return _ON_ACCELERATOR
     leaves, structure = jax.tree.flatten(jax.tree.map(_abstract, arguments))
@@ -47,7 +48,7 @@ def _abstract(leaf: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _convolves(update: jax.stages.Wrapped, structure: Any, leaves: tuple[Any, ...]) -> bool:
+def _convolves(update: Any, structure: Any, leaves: tuple[Any, ...]) -> bool:
     """Whether XLA's convolutions are left in the program for this platform."""
     lowered = update.lower(*jax.tree.unflatten(structure, leaves))
     return "stablehlo.convolution" in lowered.as_text()
