@@ -8,7 +8,7 @@ Method    Sides in processes of their own with the same cores and environment, t
           agree with outgen_jax's (not with crop and flip: another update).
 Command   python benchmarks/training.py
           python benchmarks/training.py --peak_tflops=790 --batch_sizes=128,512,2048   (GPU)
-Duration  19 minutes on 2 CPU cores with --rounds=3
+Duration  31 minutes on 2 CPU cores with --rounds=3
 Output    the tables, and --out gets table.md and results.json with the raw numbers of every round.
 """
 
