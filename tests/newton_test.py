@@ -250,24 +250,63 @@ def test_no_step_ever_raises_the_loss(stride, updates):
     assert np.median(last) < 1e-6 * first.min()
 
 
-def test_an_image_starts_again_once_the_part_in_nats_has_faded():
+def test_downhill_a_lasting_slope_brings_steps_to_their_length():
+    slope = jnp.array([3e-6, 0.0, -4e-6])  # however small
+    step = jnp.zeros(3)
+    for count in range(1, 60):
+        step = newton_step.downhill(slope, step, jnp.float32(0.5))
+        np.testing.assert_allclose(
+            step, [-0.3 * (1 - 0.9**count), 0, 0.4 * (1 - 0.9**count)], atol=1e-6
+        )
+    np.testing.assert_allclose(newton_step.downhill(0 * slope, step, jnp.float32(0.5)), 0.9 * step)
+
+
+def test_wandering_steps_shrink_from_a_share_of_the_change_to_none():
+    options = newton._Options(200, 4, 32, 0.5, None, None)
+    state = newton._init(options, jnp.zeros(SHAPE), jnp.full(5, 0.2))
+    state = state._replace(image=jnp.zeros(SHAPE).at[0, 0].set([0.2, 0.4, 0.4]))  # L2 of 0.6
+    lengths = [
+        float(newton._wandering_length(state._replace(age=jnp.int32(newton._PASS + k))))
+        for k in range(newton._WANDER + 1)
+    ]
+    np.testing.assert_allclose(
+        lengths, np.linspace(0.6 * newton._SHARE, 0, len(lengths)), atol=1e-6
+    )
+
+
+def test_an_image_that_wanders_moves_where_the_loss_rises_too_but_not_to_nan():
+    """Of two one-step descents of equal slope, on a loss that rises along the way and on one that is NaN there."""
+    image, rows = jnp.full(4, 0.5), jnp.array([[1.0, 0, 0, 0]])
+    box = newton_step.Limits(jnp.zeros(4), jnp.ones(4), lambda row: row)
+    target = jnp.array([0.5, 0.5])
+    start = newton_step.Trial(image, jnp.zeros(1) + 1.0, rows, jnp.float32(1.0), jnp.zeros(4))
+    for found, wanders, moves in [(5.0, True, True), (5.0, False, False), (jnp.nan, True, False)]:
+        task = newton_step.Task(target, jnp.float32(1), box, None, wanders)
+        end = newton_step.attempt(lambda x: jnp.full(1, found), start, task, jnp.zeros(4))  # noqa: B023
+        assert bool((end.image != image).any()) == moves
+        assert jnp.isfinite(end.rows).all()
+        assert (float(end.radius) == 1.0) == wanders
+    np.testing.assert_allclose(newton_step.downhill(rows[0], jnp.zeros(4), 1.0), [-0.1, 0, 0, 0])
+
+
+def test_an_image_starts_again_once_it_has_wandered():
     """As at first, but for where it is and where it came from; and not before."""
     options = newton._Options(40, 4, 32, 0.5, None, None)
     rng = np.random.default_rng(0)
     source, image, step = (jnp.asarray(rng.random(SHAPE, np.float32)) for _ in range(3))
     target = jnp.full(5, 0.2)
     first = newton._init(options, source, target)
-    late = newton.NewtonState(
-        image, source, step, jnp.ones_like(first.rows), jnp.float32(1e-4), jnp.float32(1e-4)
-    )
+    age = newton._PASS + newton._WANDER
+    numbers = (jnp.float32(1e-4), jnp.float32(1e-4), jnp.int32(age))
+    late = newton.NewtonState(image, source, step, jnp.ones_like(first.rows), *numbers)
     again = newton._restarted(options, late, target)
     np.testing.assert_array_equal(again.image, image)
     np.testing.assert_array_equal(again.source, source)
-    for name in ("rows", "radius", "weight"):
+    for name in ("rows", "radius", "weight", "age"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name), err_msg=name)
     np.testing.assert_array_equal(again.step, jnp.zeros(SHAPE))
-    for weight in (0.0, 0.1, 2e-3):  # far from the target, near it, later
-        earlier = late._replace(weight=jnp.float32(weight))
+    for earlier_age in (1, newton._PASS, age - 1):
+        earlier = late._replace(age=jnp.int32(earlier_age))
         for new, old in zip(newton._restarted(options, earlier, target), earlier, strict=True):
             np.testing.assert_array_equal(new, old)
 

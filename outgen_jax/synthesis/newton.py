@@ -22,7 +22,8 @@ the slope foretells, and the first trial of each Jacobian takes back a part of t
 which the output does not feel, p = -α (I - J⁺J)(x - x₀), of the step's length at most.
 
 The part in nats fades from Jacobian to Jacobian, and images arrive as it does. What has not arrived by then
-creeps; it starts again from where it is, with all but its source forgotten.
+creeps: the loss bends within less than a step. Such an image wanders, by descent with momentum in long steps that
+shrink to none, taken whether the loss falls or not, then starts again from there, with all but its source forgotten.
 
 An image is a vector [D] in [0, 1] here; M is the number of log-ratios; changes are measured in L2,
 or in a norm that makes fine detail dear.
@@ -51,8 +52,11 @@ CLASSES = linearized.CLASSES
 _NEAR = 2e-3
 _FIRST_WEIGHT = 0.1
 _WEIGHT_DECAY = 0.93
-# Once it is no more than this, after 64 Jacobians, the image starts again from where it is.
-_LAST_WEIGHT = 1e-3
+# An image that has not arrived after so many Jacobians wanders for the next so many, by steps of at most this share
+# of its change so far, and starts again from there.
+_PASS = 48
+_WANDER = 32
+_SHARE = 0.7
 # Share of the last Jacobian in the next; α while an image is far, then β while a class of target 0 is this many nats
 # too high.
 _MEMORY = 0.5
@@ -70,6 +74,7 @@ class NewtonState(NamedTuple):
     rows: jax.Array  # [M, D], the last Jacobian, corrected; zeros at first
     radius: jax.Array  # [], L2 norm of a step
     weight: jax.Array  # [], w of `ratio_loss`
+    age: jax.Array  # [] int, Jacobians since the first or since it wandered
 
 
 class _Options(NamedTuple):
@@ -96,8 +101,9 @@ def gauss_newton(
     """Moves an image onto its target by Gauss–Newton steps; see the module for the equations.
 
     Every step that is taken lowers the loss; how far the linear model is trusted is each image's
-    own. With a `tolerance`, `synthesize` stops most images long before `steps`; those that creep start
-    again every 60 to 70 Jacobians, and arrive in one of a few such passes.
+    own. With a `tolerance`, `synthesize` stops most images long before `steps`. One that has not arrived after
+    48 Jacobians wanders for the next 32 and starts again from there, at the price of a larger change; nearly all
+    arrive after one to three such turns.
 
     Args:
       steps: Jacobians at most.
@@ -161,6 +167,7 @@ def _init(options: _Options, image: jax.Array, target: jax.Array) -> NewtonState
         rows=jnp.zeros((rows, image.size)),
         radius=newton_step.first_radius(image),
         weight=jnp.float32(0),
+        age=jnp.int32(0),
     )
 
 
@@ -183,7 +190,14 @@ def _update(
 
     logits, ratios, rows = linearized.jacobian(flat, state.image.ravel(), classes)
     wanted = linearized.group(partial.complete(target, logits), classes)
-    task = Task(wanted, state.weight, _limits(options, allowed, state.source), options.stride)
+    wanders = state.age >= _PASS
+    task = Task(
+        wanted,
+        jnp.where(wanders, 1, state.weight),
+        _limits(options, allowed, state.source),
+        options.stride,
+        wanders,
+    )
     memory = jnp.where((state.rows == 0).all(), 0, _MEMORY)
     averaged = memory * state.rows + (1 - memory) * rows
     given = _given(task, state, averaged, _is_far(wanted, ratios))
@@ -191,22 +205,29 @@ def _update(
     def once(trial: Trial, index: jax.Array) -> tuple[Trial, None]:
         return attempt(ratios_of, trial, task, jnp.where(index == 0, given, 0)), None
 
-    start = Trial(state.image.ravel(), ratios, averaged, state.radius)
+    radius = jnp.where(wanders, _wandering_length(state), state.radius)
+    start = Trial(state.image.ravel(), ratios, averaged, radius, state.step.ravel())
     end, _ = jax.lax.scan(once, start, jnp.arange(options.trials))
 
     image = end.image.reshape(shape)
     is_near = linearized.divergence(wanted, end.ratios) < _NEAR
     first = jnp.where(is_near, _FIRST_WEIGHT, 0)
     weight = jnp.where(state.weight > 0, _WEIGHT_DECAY * state.weight, first)
-    step = image - state.image
-    state = NewtonState(image, state.source, step, end.rows, end.radius, weight)
+    step = jnp.where(wanders, end.step.reshape(shape), image - state.image)
+    state = NewtonState(image, state.source, step, end.rows, end.radius, weight, state.age + 1)
     return _restarted(options, state, target), logits
 
 
+def _wandering_length(state: NewtonState) -> jax.Array:
+    """Of the steps of an image that wanders: [], L2 norm, from a share of its change so far to 0."""
+    left = 1 - (state.age - _PASS) / _WANDER
+    return _SHARE * left * jnp.linalg.norm((state.image - state.source).ravel())
+
+
 def _restarted(options: _Options, state: NewtonState, target: jax.Array) -> NewtonState:
-    """The state, or if the part in nats has faded the first one, at the image that was reached."""
+    """The state, or if it has wandered long enough the first one, at the image that was reached."""
     first = _init(options, state.image, target)._replace(source=state.source)
-    is_over = (state.weight > 0) & (state.weight < _LAST_WEIGHT)
+    is_over = state.age >= _PASS + _WANDER
     return jax.tree.map(lambda new, old: jnp.where(is_over, new, old), first, state)
 
 

@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from outgen_jax.synthesis import linearized, ratio_loss
 
 # Rounds in which pixels that would leave the box are held at its sides.
 _ACTIVE_SET_ROUNDS = 3
+# β of `downhill`.
+_INERTIA = 0.9
 # L2 norm of a first step on an image of D pixels, over √D: 0.2 for 32×32×3.
 _FIRST_RADIUS = 0.0036
 _MIN_RADIUS = 1e-4
@@ -36,6 +39,7 @@ class Task(NamedTuple):
     weight: jax.Array  # [], w of `ratio_loss`; 0 while the target is far
     limits: Limits
     stride: float | None  # of `newton.gauss_newton`
+    wanders: ArrayLike = False  # [] bool: the image goes `downhill`, whether the loss falls or not
 
 
 class Trial(NamedTuple):
@@ -45,6 +49,7 @@ class Trial(NamedTuple):
     ratios: jax.Array  # [M]
     rows: jax.Array  # [M, D]
     radius: jax.Array  # []
+    step: jax.Array  # [D], the last
 
 
 def bounded_step(
@@ -101,17 +106,33 @@ def reach(task: Task, ratios: jax.Array, steepness: jax.Array, size: int) -> jax
     return jnp.where(task.weight > 0, jnp.inf, far)
 
 
+def downhill(slope: jax.Array, last: jax.Array, length: jax.Array) -> jax.Array:
+    r"""A step [D] of gradient descent with momentum, in which every slope counts alike.
+
+    .. math:: Δ' = β Δ - (1 - β) s \frac{g}{\|g\|}
+
+    g [D] is the slope, Δ [D] the last step, s [] the length that steps come to where the slope stays.
+    """
+    pull = length / jnp.maximum(jnp.linalg.norm(slope), 1e-20) * slope
+    return _INERTIA * last - (1 - _INERTIA) * pull
+
+
 def attempt(
     ratios_of: Callable[[jax.Array], jax.Array], trial: Trial, task: Task, given: jax.Array
 ) -> Trial:
-    """One step of one image, taken if it lowers the loss; rows and radius learn either way."""
-    image, ratios, rows, radius = trial
+    """One step of one image, taken if it lowers the loss or the image wanders; rows and radius learn either way."""
+    image, ratios, rows, radius, last = trial
     slope = ratio_loss.slope(task.target, ratios, task.weight) @ rows
+    way = task.limits.smooth(slope)
     # With this damping Jᵀλ is no longer than the radius, and not held back near the target.
-    steepness = jnp.sqrt(jnp.maximum(slope @ task.limits.smooth(slope), 0))
+    steepness = jnp.sqrt(jnp.maximum(slope @ way, 0))
     radius = jnp.minimum(radius, reach(task, ratios, steepness, image.size))
     damping = jnp.maximum(steepness / radius, 1e-10)
-    step = bounded_step(task, image, ratios, rows, damping, given)
+    step = jnp.where(
+        task.wanders,
+        downhill(way, last, radius),
+        bounded_step(task, image, ratios, rows, damping, given),
+    )
     moved = jnp.clip(image + step, task.limits.low, task.limits.high)
     step = moved - image
     foretold, found = ratios + rows @ step, ratios_of(moved)
@@ -120,10 +141,13 @@ def attempt(
         ratio_loss.loss(task.target, r, task.weight) for r in (ratios, foretold, found)
     )
     gain, foretold_gain = loss - found_loss, loss - foretold_loss
-    better = gain > 0
+    is_finite = jnp.isfinite(found).all()
+    better = (gain > 0) | (task.wanders & is_finite)
+    learnt = next_radius(radius, jnp.linalg.norm(step), gain / jnp.maximum(foretold_gain, 1e-30))
     return Trial(
         jnp.where(better, moved, image),
         jnp.where(better, found, ratios),
-        linearized.broyden(rows, step, found - foretold),
-        next_radius(radius, jnp.linalg.norm(step), gain / jnp.maximum(foretold_gain, 1e-30)),
+        linearized.broyden(rows, step, jnp.where(is_finite, found - foretold, 0)),
+        jnp.where(task.wanders, radius, learnt),
+        step,
     )
