@@ -107,6 +107,23 @@ def test_smoke_preset_runs_resumes_and_reports(study, tmp_path, monkeypatch):
     assert "holds a run with other flags (epochs=None)" in refused.stderr
 
 
+def test_each_arm_of_a_grid_drops_its_programs(study, tmp_path, monkeypatch):
+    """Or the process runs out of mappings."""
+    original, events = finetuning.finetune, []
+
+    def noted(*arguments, **options):
+        events.append(arguments[4].kind)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(finetuning, "finetune", noted)
+    monkeypatch.setattr(jax, "clear_caches", lambda: events.append("dropped"))
+    finished = study("--weights=0.1,0.2", "--seeds=1", "--epochs=0.25")
+    assert finished.returncode == 0, finished.stderr
+    grid = ["none", "mse", "mse", "constraint", "constraint"]
+    assert [kind for kind in events if kind != "dropped"] == [*grid, "none", "mse", "constraint"]
+    assert "".join(kind[0] for kind in events) == "dndmmdccdnmc"
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
