@@ -296,14 +296,14 @@ def test_wandering_steps_shrink_from_a_share_of_the_change_to_none():
 
 
 def test_an_image_that_wanders_moves_where_the_loss_rises_too_but_not_to_nan():
-    """Of two one-step descents of equal slope, on a loss that rises along the way and on one that is NaN there."""
+    """One step onto a higher loss, wandering and not, and one of wandering onto NaN."""
     image, rows = jnp.full(4, 0.5), jnp.array([[1.0, 0, 0, 0]])
     box = newton_step.Limits(jnp.zeros(4), jnp.ones(4), lambda row: row)
     target = jnp.array([0.5, 0.5])
     start = newton_step.Trial(image, jnp.zeros(1) + 1.0, rows, jnp.float32(1.0), jnp.zeros(4))
     for found, wanders, moves in [(5.0, True, True), (5.0, False, False), (jnp.nan, True, False)]:
         task = newton_step.Task(target, jnp.float32(1), box, None, wanders)
-        end = newton_step.attempt(lambda x: jnp.full(1, found), start, task, jnp.zeros(4))  # noqa: B023
+        end = newton_step.attempt(lambda x, r=found: jnp.full(1, r), start, task, jnp.zeros(4))
         assert bool((end.image != image).any()) == moves
         assert jnp.isfinite(end.rows).all()
         assert (float(end.radius) == 1.0) == wanders

@@ -100,9 +100,9 @@ def gauss_newton(
 ) -> Solver:
     """Moves an image onto its target by Gauss–Newton steps; see the module for the equations.
 
-    Every step that is taken lowers the loss; how far the linear model is trusted is each image's
+    Every step lowers the loss, but on a walk; how far the linear model is trusted is each image's
     own. With a `tolerance`, `synthesize` stops most images long before `steps`. One that has not arrived after
-    48 Jacobians wanders for the next 32 and starts again from there, at the price of a larger change; nearly all
+    48 Jacobians wanders for the next 32 and starts again from there, at the price of a larger change; most
     arrive after one to three such turns.
 
     Args:
