@@ -221,7 +221,6 @@ def train(
         epochs=settings.rounds,
         batch_size=settings.batch_size,
         checkpoints=checkpoints,
-        steps_per_call=1 if jax.default_backend() == "cpu" else None,
         num_images=rows,
         steps_per_epoch=settings.round_updates,
     ):

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from outgen_jax import losses
+from outgen_jax import loops, losses
 from outgen_jax.training import adversarial, adversarial_fit
 from outgen_jax.training.checkpoints import Checkpoints
 
@@ -231,9 +231,23 @@ def test_resuming_changes_no_bit(tmp_path):
     assert len(done.history) == 4
 
 
-def test_updates_may_come_one_a_call(tmp_path):
-    whole, single = run(2)[-1].state, run(2, steps_per_call=1)[-1].state
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), whole, single)
+def test_as_many_updates_a_call_as_loops_allows(monkeypatch):
+    lengths, compile_update = [], adversarial_fit.compile_update
+
+    def recorded(update: Any) -> Any:
+        def call(state: Any, data: Any, rows: jax.Array) -> Any:
+            lengths.append(len(rows))
+            return compile_update(update)(state, data, rows)
+
+        return call
+
+    monkeypatch.setattr(adversarial_fit, "compile_update", recorded)
+    states = []
+    for most in (2, 1):
+        monkeypatch.setattr(loops, "updates_per_call", lambda *_, most=most: most)
+        states.append(run(2)[-1].state)
+    assert lengths == [2, 2, 1, 1, 1, 1]  # 12 images in batches of 5
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), *states)
 
 
 def test_checkpoints_at_intervals_and_at_the_end(tmp_path):
@@ -445,14 +459,17 @@ def test_epochs_of_so_many_updates_are_parts_of_endless_passes():
     assert (parts[:2] != parts[2:4]).any()
 
 
-def test_the_length_of_an_epoch_is_free(tmp_path):
+def test_the_length_of_an_epoch_is_free(tmp_path, monkeypatch):
     """Three epochs of four updates are six passes of two; a resumed run is the same."""
-    passes = run(6, steps_per_call=1)[-1]
-    long = run(3, steps_per_epoch=4, steps_per_call=1)
+    monkeypatch.setattr(
+        loops, "updates_per_call", lambda *_: 1
+    )  # programs of a length, so to the bit
+    passes = run(6)[-1]
+    long = run(3, steps_per_epoch=4)
     assert [len(epoch.history) for epoch in long] == [1, 2, 3]
     assert_same(long[-1].state, passes.state)
-    run(1, tmp_path / "run", steps_per_epoch=4, steps_per_call=1)
-    resumed = run(3, tmp_path / "run", steps_per_epoch=4, steps_per_call=1)
+    run(1, tmp_path / "run", steps_per_epoch=4)
+    resumed = run(3, tmp_path / "run", steps_per_epoch=4)
     assert_same(resumed[-1].state, passes.state)
 
 
@@ -473,7 +490,6 @@ def test_probability_and_key_survive_a_checkpoint(tmp_path):
                 epochs=number,
                 batch_size=6,
                 checkpoints=Checkpoints(directory),
-                steps_per_call=1,
             )
         )
 

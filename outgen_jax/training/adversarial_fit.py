@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from outgen_jax import loops
 from outgen_jax.training.adversarial import GameState, Metrics, Update
 from outgen_jax.training.checkpoints import Checkpoints
 from outgen_jax.training.classifier import epoch_rows
@@ -31,7 +32,6 @@ def train(
     batch_size: int,
     checkpoints: Checkpoints | None = None,
     save_every: int = 1,
-    steps_per_call: int | None = None,
     num_images: int | None = None,
     steps_per_epoch: int | None = None,
 ) -> Iterator[Epoch]:
@@ -49,8 +49,6 @@ def train(
       batch_size: images an update.
       checkpoints: where to resume from and save to, by epoch; None: nowhere.
       save_every: epochs between checkpoints; the last epoch is always saved.
-      steps_per_call: updates compiled into one call; None: an epoch's. On CPU give 1 to networks whose convolutions
-        are XLA's own, as their gradients are slow inside loops there.
       num_images: number of rows to draw from, where `images` is not the array itself.
       steps_per_epoch: updates between what is yielded, whatever the number of images: for data sets of different sizes
         at equal cost. None: those of a pass.
@@ -78,9 +76,10 @@ def train(
     for epoch in range(len(history), epochs):
         start = time.perf_counter()
         rows = consecutive_rows(key, epoch * steps, steps, num_images, batch_size)
-        chunk, found = steps_per_call or len(rows), []
-        for first in range(0, len(rows), chunk):
-            state, metrics = call(state, on_device, jnp.asarray(rows[first : first + chunk]))
+        found = []
+        most = loops.updates_per_call(call, state, on_device, rows[:1])
+        for part in loops.split(rows, most):
+            state, metrics = call(state, on_device, jnp.asarray(part))
             found.append(metrics)
         values = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
         _check_finite(values, epoch, checkpoints)
