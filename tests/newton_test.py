@@ -311,7 +311,7 @@ def test_an_image_that_wanders_moves_where_the_loss_rises_too_but_not_to_nan():
 
 
 def test_an_image_starts_again_once_it_has_wandered():
-    """As at first, but for where it is and where it came from; and not before."""
+    """As at first, but for where it is, where it came from and how soon it wanders again; and not before."""
     options = newton._Options(40, 4, 32, 0.5, None, None)
     rng = np.random.default_rng(0)
     source, image, step = (jnp.asarray(rng.random(SHAPE, np.float32)) for _ in range(3))
@@ -323,8 +323,9 @@ def test_an_image_starts_again_once_it_has_wandered():
     again = newton._restarted(options, late, target)
     np.testing.assert_array_equal(again.image, image)
     np.testing.assert_array_equal(again.source, source)
-    for name in ("rows", "radius", "weight", "age"):
+    for name in ("rows", "radius", "weight"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name), err_msg=name)
+    assert again.age == newton._PASS - newton._LATER_PASS
     np.testing.assert_array_equal(again.step, jnp.zeros(SHAPE))
     for earlier_age in (1, newton._PASS, age - 1):
         earlier = late._replace(age=jnp.int32(earlier_age))

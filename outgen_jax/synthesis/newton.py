@@ -53,8 +53,9 @@ _NEAR = 2e-3
 _FIRST_WEIGHT = 0.1
 _WEIGHT_DECAY = 0.93
 # An image that has not arrived after so many Jacobians wanders for the next so many, by steps of at most this share
-# of its change so far, and starts again from there.
+# of its change so far, and starts again from there; it arrives soon then, or wanders once more.
 _PASS = 48
+_LATER_PASS = 24
 _WANDER = 32
 _SHARE = 0.7
 # Share of the last Jacobian in the next; α while an image is far, then β while a class of target 0 is this many nats
@@ -74,7 +75,7 @@ class NewtonState(NamedTuple):
     rows: jax.Array  # [M, D], the last Jacobian, corrected; zeros at first
     radius: jax.Array  # [], L2 norm of a step
     weight: jax.Array  # [], w of `ratio_loss`
-    age: jax.Array  # [] int, Jacobians since the first or since it wandered
+    age: jax.Array  # [] int, Jacobians up to `_PASS`, where it wanders
 
 
 class _Options(NamedTuple):
@@ -102,8 +103,8 @@ def gauss_newton(
 
     Every step lowers the loss, but on a walk; how far the linear model is trusted is each image's
     own. With a `tolerance`, `synthesize` stops most images long before `steps`. One that has not arrived after
-    48 Jacobians wanders for the next 32 and starts again from there, at the price of a larger change; most
-    arrive after one to three such turns.
+    48 Jacobians wanders for the next 32, starts again from there, at the price of a larger change, and wanders
+    again after 24; most arrive after one to three such turns.
 
     Args:
       steps: Jacobians at most.
@@ -226,7 +227,9 @@ def _wandering_length(state: NewtonState) -> jax.Array:
 
 def _restarted(options: _Options, state: NewtonState, target: jax.Array) -> NewtonState:
     """The state, or if it has wandered long enough the first one, at the image that was reached."""
-    first = _init(options, state.image, target)._replace(source=state.source)
+    first = _init(options, state.image, target)._replace(
+        source=state.source, age=jnp.int32(_PASS - _LATER_PASS)
+    )
     is_over = state.age >= _PASS + _WANDER
     return jax.tree.map(lambda new, old: jnp.where(is_over, new, old), first, state)
 
