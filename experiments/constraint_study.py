@@ -188,8 +188,9 @@ def evaluate(model: nnx.Module, study: Study, stage: str) -> dict[str, np.ndarra
     observe = _observer(nnx.split(study.model)[0], study.settings.layers)
     now, original = nnx.split(_frozen(model))[1], nnx.split(_frozen(study.model))[1]
     seen: list[list[list[np.ndarray]]] = [[] for _ in table]  # per condition and batch
-    for start in range(0, len(split.labels), study.settings.batch_size):
-        rows = np.arange(start, start + study.settings.batch_size) % len(split.labels)
+    batch_size = min(study.settings.batch_size, len(split.labels))
+    for start in range(0, len(split.labels), batch_size):
+        rows = np.arange(start, start + batch_size) % len(split.labels)
         images, labels = jnp.asarray(split.images[rows]), split.labels[rows]
         _, was_on = observe(original, images / jnp.float32(255))
         for index, condition in enumerate(table):
