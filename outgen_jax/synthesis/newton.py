@@ -104,7 +104,9 @@ def gauss_newton(
     Every step lowers the loss, but on a walk; how far the linear model is trusted is each image's
     own. With a `tolerance`, `synthesize` stops most images long before `steps`. One that has not arrived after
     48 Jacobians wanders for the next 32, starts again from there, at the price of a larger change, and wanders
-    again after 24; most arrive after one to three such turns.
+    again after 24; most arrive after one to three such turns. From very far, such as twenty classes at random of
+    ImageNet's, it does not arrive; let Adam go most of the way, to a total variation of 1e-3
+    (`experiments/ordered_top_k.py`).
 
     Args:
       steps: Jacobians at most.
