@@ -11,6 +11,7 @@ Without --source it takes the photographs that scikit-image carries.
 """
 
 import functools
+import math
 import time
 from typing import Any
 
@@ -31,11 +32,7 @@ _NUMBER = flags.DEFINE_integer("number", 100, "Images, from the start of the sou
 _SIZES = flags.DEFINE_list("k", ["1", "5", "20"], "Numbers of classes.")
 _NAMED = flags.DEFINE_float("named", 0.9, "Probability of the K classes together.", 0, 1)
 _UPDATES = flags.DEFINE_integer("updates", 1000, "Updates of Adam at most.", 1)
-_RATES = flags.DEFINE_list(
-    "learning_rates",
-    ["0.0003", "0.0005", "0.003"],
-    "Adam's for each of --k; the smaller, the smaller the change.",
-)
+_LR = flags.DEFINE_float("learning_rate", None, "Adam's; None: by the number of classes.", 1e-9)
 _STEPS = flags.DEFINE_integer("steps", 16, "Jacobians of Gauss–Newton at most.", 1)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-5, "Total variation to reach.", 1e-9)
 _BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; by default for the device.", 1)
@@ -43,6 +40,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of the classes.")
 _OUT = flags.DEFINE_string("out", "runs/ordered_top_k", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
+# Adam's rate for up to so many classes: the smaller, the smaller the change, and the more updates.
+RATES = {1: 3e-4, 10: 5e-4, math.inf: 3e-3}
 # Where Adam hands over to Gauss–Newton, in total variation.
 NEAR = 1e-3
 MEASURES = (
@@ -66,20 +65,17 @@ def targets(classes: np.ndarray, num_classes: int) -> np.ma.MaskedArray:
     return rows
 
 
-def descent(learning_rate: float) -> og.Solver:
-    """Adam on the pixels themselves, its rate falling to 0 along a cosine."""
-    rate = optax.cosine_decay_schedule(learning_rate, _UPDATES.value)
+def descent(count: int) -> og.Solver:
+    """Adam on the pixels themselves for `count` classes, its rate falling to 0 along a cosine."""
+    first = _LR.value or next(rate for most, rate in RATES.items() if count <= most)
+    rate = optax.cosine_decay_schedule(first, _UPDATES.value)
     return og.gradient_descent(
         optax.adam(rate), pixels=og.pixels.identity(), weight_decay=0.0, steps=_UPDATES.value
     )
 
 
 def run_size(
-    count: int,
-    learning_rate: float,
-    network: tuple[Any, Any],
-    source: sources.ImageSource,
-    num_classes: int,
+    count: int, network: tuple[Any, Any], source: sources.ImageSource, num_classes: int
 ) -> dict[str, np.ndarray]:
     """The numbers of one K, per image."""
     drawn = target_draws.distinct_classes(
@@ -89,7 +85,7 @@ def run_size(
     rows = targets(classes, num_classes)
     start = time.perf_counter()
     move = functools.partial(og.synthesize, *network, batch_size=_BATCH.value, progress=True)
-    near = move(source.images, rows, solver=descent(learning_rate), tolerance=NEAR)
+    near = move(source.images, rows, solver=descent(count), tolerance=NEAR)
     finish = og.gauss_newton(steps=_STEPS.value, classes=count, stride=None)
     result = move(near.images, rows, solver=finish, tolerance=_TOLERANCE.value)
     saved = og.quantize(*network, result.images, rows, classes=count, batch_size=_BATCH.value)
@@ -142,12 +138,6 @@ def main(argv: list[str]) -> None:
     sizes = [int(size) for size in _SIZES.value]
     if any(not 1 <= size < num_classes for size in sizes):
         raise ValueError(f"--k must lie in 1..{num_classes - 1}, got {', '.join(_SIZES.value)}")
-    rates = [float(rate) for rate in _RATES.value]
-    if len(rates) != len(sizes) or min(rates) <= 0:
-        raise ValueError(
-            f"--learning_rates must be positive and one for each of --k={','.join(_SIZES.value)}, got "
-            f"{', '.join(_RATES.value)}"
-        )
     source = sources.load(
         _SOURCE.value,
         split="test",
@@ -158,11 +148,11 @@ def main(argv: list[str]) -> None:
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     network = og.models.from_nnx(classifier.model)
     results: dict[str, Any] = {}
-    for size, rate in zip(sizes, rates, strict=True):
+    for size in sizes:
         print(f"K = {size}")
         found = runs.kept(
             run.directory / "cache" / f"{size}.npz",
-            functools.partial(run_size, size, rate, network, source, num_classes),
+            functools.partial(run_size, size, network, source, num_classes),
         )
         results[str(size)] = {key: found[key].tolist() for key in (*MEASURES, "seconds")}
         run.write_results({"k": results})

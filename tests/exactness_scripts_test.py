@@ -51,18 +51,14 @@ def test_exact_targets_needs_the_classifiers_classes(run_script, tmp_path):
 
 
 def test_ordered_top_k(run_script, digits, tmp_path):
-    options = (f"--source={digits}", f"--number={NUMBER}", "--k=2", "--learning_rates=0.02")
+    options = (f"--source={digits}", f"--number={NUMBER}", "--k=2", "--learning_rate=0.02")
     found = results_of(run_script, "ordered_top_k.py", tmp_path / "run", *options, "--updates=200")
     assert np.mean(found["k"]["2"]["in_order"]) >= 0.8
     assert np.mean(np.array(found["k"]["2"]["total_variation"]) <= 1e-5) >= 0.8
     assert min(found["k"]["2"]["updates"]) > 1  # of Adam, before
-    for wrong, complaint in [
-        ("--k=10", "--k must lie in 1..9"),
-        ("--k=2", "--learning_rates must be positive and one for each of --k=2"),
-    ]:
-        finished = run_script("ordered_top_k.py", CLASSIFIER, wrong, f"--out={tmp_path / 'other'}")
-        assert finished.returncode != 0
-        assert complaint in finished.stderr
+    finished = run_script("ordered_top_k.py", CLASSIFIER, "--k=10", f"--out={tmp_path / 'other'}")
+    assert finished.returncode != 0
+    assert "--k must lie in 1..9" in finished.stderr
 
 
 def test_norm_choices_hold_what_they_name(run_script, digits, tmp_path):
