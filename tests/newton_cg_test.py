@@ -82,6 +82,31 @@ def test_a_flat_model_ends_at_the_radius():
     assert not newton_cg.truncated_cg(jnp.zeros_like, 0 * gradient, 0.5, 1e-6, 3).any()
 
 
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), spread=st.floats(0, 3))
+def test_over_all_logits_the_models_minimum_is_the_losss(seed, spread):
+    rng = np.random.default_rng(seed)
+    probs, wanted = (jax.nn.softmax(spread * rng.normal(size=7)) for _ in range(2))
+    weights = np.asarray(newton_cg.curvature_weights(probs, wanted), np.float64)
+    curvature = np.diag(weights) - np.outer(weights, weights) / weights.sum()
+    step = np.log(wanted) - np.log(probs)
+    np.testing.assert_allclose(curvature @ step, np.asarray(wanted - probs), atol=2e-5)
+    assert (weights >= np.minimum(probs, wanted) * (1 - 1e-3)).all()
+    assert (weights <= np.maximum(probs, wanted) * (1 + 1e-3)).all()
+
+
+def test_classes_wanted_with_0_weigh_little_and_alike_ones_their_probability():
+    probs, wanted = jnp.array([0.5, 0.2, 0.3]), jnp.array([0.8, 0.2, 0.0])
+    weights = newton_cg.curvature_weights(probs, wanted)
+    np.testing.assert_allclose(weights[:2], [0.3 / np.log(1.6), 0.2], rtol=1e-5)
+    assert 0 < weights[2] < 0.02
+
+
+@pytest.mark.parametrize(("now", "before", "beta"), [(1, np.inf, 0), (1, 2, 0.25), (2, 2, 0.95)])
+def test_the_slower_the_loss_falls_the_more_momentum(now, before, beta):
+    np.testing.assert_allclose(newton_cg.momentum(now, before), beta)
+
+
 # --- the solver ---
 
 

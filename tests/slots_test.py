@@ -53,6 +53,27 @@ def test_any_number_of_slots_gives_what_synthesize_gives(num_slots, count):
     assert max(heard) <= num_slots
 
 
+def test_a_stream_needs_neither_a_mesh_nor_a_number_of_slots():
+    given = (APPLY, WEIGHTS, sources(COUNT), targets(COUNT))
+    heard = []
+    ended = slots.stream(*given, solver=SOLVER, tolerance=TOLERANCE, advance=heard.append)
+    assert_agree(ended, reference())
+    assert sum(heard) == COUNT
+    assert_agree(slots.stream(*given, solver=SOLVER, tolerance=TOLERANCE, num_slots=3), reference())
+
+
+def test_a_stream_takes_partial_targets_and_refuses_what_synthesize_refuses():
+    rows = np.ma.masked_all((COUNT, CLASSES), np.float32)
+    rows[:, 0] = 0.5
+    given = dict(solver=og.gauss_newton(steps=9, classes=1), tolerance=1e-4)
+    ended = slots.stream(APPLY, WEIGHTS, sources(COUNT), rows, num_slots=4, **given)
+    assert ended.converged.all()
+    probs = og.predict(APPLY, WEIGHTS, ended.images)
+    np.testing.assert_allclose(probs[:, 0], 0.5, atol=2e-4)
+    with pytest.raises(ValueError, match=r"slots\.stream"):
+        slots.stream(APPLY, WEIGHTS, sources(COUNT), np.full(CLASSES, 0.9), **given)
+
+
 def test_free_slots_are_taken_at_once():
     """The turns are those of the best possible queue: every image takes the slot that is free first."""
     steps, heard = reference().steps, []

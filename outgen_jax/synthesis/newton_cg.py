@@ -2,14 +2,19 @@ r"""Gauss–Newton without a Jacobian: full targets over so many classes that a 
 
 The KL divergence of the linearised network is expanded to second order,
 
-.. math:: m(Δ) = g^⊤ J Δ + \frac{1}{2} Δ^⊤ J^⊤ H J Δ,  g = p - q,  H = diag(p) - p p^⊤
+.. math:: m(Δ) = g^⊤ J Δ + \frac{1}{2} Δ^⊤ J^⊤ H J Δ,  g = p - q,  H = diag(w) - w w^⊤ / (1^⊤ w)
 
 with p the output and q the target, and minimised within a radius by conjugate gradients, which ask
 only for products: JΔ, and Jᵀu by a backward pass (Schraudolph, "Fast curvature matrix-vector
-products for second-order gradient descent", 2002). An iteration costs about three backward passes,
-whatever the number of classes. Far from the target few of them will do, and near it they are worth
-their price: they end where the gradient has fallen to a share η = min(1/2, √KL) of what it was
-(Dembo, Eisenstat and Steihaug, "Inexact Newton methods", 1982).
+products for second-order gradient descent", 2002). With w = p, H would be the curvature of the loss
+here. With w the logarithmic mean of p and q the model has its minimum over all logits where the
+loss has it, at log q; with w = p it asks far too much of classes whose p is far below q.
+
+An iteration costs about three backward passes, whatever the number of classes. Far from the target
+few of them will do, and near it they are worth their price: they end where the gradient has fallen
+to a share η = min(1/2, √KL) of what it was (Dembo, Eisenstat and Steihaug, "Inexact Newton
+methods", 1982). The network bends within less than a step, and the loss may creep: the less the
+last step lowered it, the further the image first moves on as it did, by β of that step.
 
 An image is a vector [D] in [0, 1] here, K is the number of classes.
 """
@@ -31,12 +36,16 @@ ITERATIONS = 30
 
 # Parts of a step that are tried, all at once; the best is taken.
 _PARTS = (1.0, 0.5, 0.2, 0.05)
+# β at most.
+_MOST_MOMENTUM = 0.95
 
 
 class CGState(NamedTuple):
     """Where an image is, and how far the model is trusted."""
 
     image: jax.Array  # [H, W, C]
+    step: jax.Array  # [H, W, C], the last
+    divergence: jax.Array  # [], KL before it
     radius: jax.Array  # [], L2 norm of a step
 
 
@@ -71,7 +80,8 @@ def gauss_newton_cg(*, steps: int = STEPS, iterations: int = ITERATIONS) -> Solv
 
     def init(image: jax.Array, target: jax.Array) -> CGState:
         del target
-        return CGState(image, newton_step.first_radius(image))
+        step, divergence = jnp.zeros_like(image), jnp.float32(jnp.inf)
+        return CGState(image, step, divergence, newton_step.first_radius(image))
 
     def update(network: Network, state: CGState, target: jax.Array) -> tuple[CGState, jax.Array]:
         def flat(image: jax.Array) -> jax.Array:
@@ -81,23 +91,43 @@ def gauss_newton_cg(*, steps: int = STEPS, iterations: int = ITERATIONS) -> Solv
         logits, to_image = jax.vjp(flat, image)
         wanted = partial.complete(target, logits)
         before = losses.kl_divergence(wanted, logits)
+        moved_on = momentum(before, state.divergence) * state.step.ravel()
+        base = jnp.clip(image + moved_on, 0, 1)
+        base_logits = flat(base)
         share = jnp.minimum(0.5, jnp.sqrt(before))
         search = functools.partial(
             truncated_cg, radius=state.radius, share=share, iterations=iterations
         )
-        step, change = _step(image, logits, to_image, wanted, search)
+        step, change = _step(base, base_logits, to_image, wanted, search)
 
+        # From where momentum took the image, or along the whole way there.
         parts = jnp.array(_PARTS)[:, None]
-        tried = jnp.clip(image + parts * step, 0, 1)
+        ways = (base + parts * step, image + parts[1:] * (base + step - image))
+        tried = jnp.clip(jnp.concatenate(ways), 0, 1)
         found = jax.vmap(lambda image: losses.kl_divergence(wanted, flat(image)))(tried)
-        foretold = before - losses.kl_divergence(wanted, logits + change)
+        at_base = losses.kl_divergence(wanted, base_logits)
+        foretold = at_base - losses.kl_divergence(wanted, base_logits + change)
         best = jnp.where(jnp.isnan(found), jnp.inf, found).argmin()
-        agreement = (before - found[0]) / jnp.maximum(foretold, 1e-30)
+        agreement = (at_base - found[0]) / jnp.maximum(foretold, 1e-30)
         radius = newton_step.next_radius(state.radius, jnp.linalg.norm(step), agreement)
         moved = jnp.where(found[best] < before, tried[best], image)
-        return CGState(moved.reshape(state.image.shape), radius), logits
+        shape = state.image.shape
+        return CGState(moved.reshape(shape), (moved - image).reshape(shape), before, radius), logits
 
     return Solver(init, update, lambda state: state.image, steps)
+
+
+def momentum(divergence: ArrayLike, divergence_before: ArrayLike) -> jax.Array:
+    """β: the square of what the last step left of the KL divergence, 0.95 at most; [], [] -> []."""
+    left = jnp.asarray(divergence) / jnp.maximum(jnp.asarray(divergence_before), 1e-30)
+    return jnp.minimum(left**2, _MOST_MOMENTUM)
+
+
+def curvature_weights(probs: jax.Array, wanted: jax.Array) -> jax.Array:
+    """w: the logarithmic mean (q - p) / log(q/p) of output p and target q, p where they are alike; [K], [K] -> [K]."""
+    ratios = jnp.log(jnp.maximum(wanted, 1e-12)) - jnp.log(jnp.maximum(probs, 1e-30))
+    alike = ratios == 0
+    return probs * jnp.where(alike, 1, jnp.expm1(ratios) / jnp.where(alike, 1, ratios))
 
 
 def truncated_cg(
@@ -158,8 +188,9 @@ def _step(
     wanted: jax.Array,
     search: Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
-    """The change Δ [D] of an image in the box, and JΔ [K]; `search` as `truncated_cg`."""
+    """The change Δ [D] of an image in the box, of output `logits`, and JΔ [K]; `search` as `truncated_cg`."""
     probs = jax.nn.softmax(logits)
+    weights = curvature_weights(probs, wanted)
     # Linear in u, so that its own transpose is J: no forward mode, which a network may lack.
     to_logits = jax.vjp(lambda u: to_image(u)[0], jnp.zeros_like(logits))[1]
     gradient = to_image(probs - wanted)[0]
@@ -168,7 +199,7 @@ def _step(
 
     def product(step: jax.Array) -> jax.Array:
         change = to_logits(step)[0]
-        curved = probs * (change - probs @ change)
+        curved = weights * (change - weights @ change / weights.sum())
         return jnp.where(free, to_image(curved)[0], 0)
 
     step = search(product, jnp.where(free, gradient, 0))

@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 
 from outgen_jax.synthesis import batch, predict
+from outgen_jax.synthesis import targets as target_rows
 from outgen_jax.synthesis.batch import Progress
 from outgen_jax.synthesis.predict import ApplyFn
 from outgen_jax.synthesis.solver import Network, Solver
@@ -64,6 +66,55 @@ def local_mesh() -> Mesh:
 def on_all_devices(mesh: Mesh, tree: Any) -> Any:
     """A copy of every array on each device."""
     return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def stream(
+    apply_fn: ApplyFn,
+    variables: Any,
+    images: np.ndarray,
+    targets: ArrayLike,
+    *,
+    solver: Solver,
+    tolerance: float,
+    num_slots: int | None = None,
+    advance: Callable[[int], object] = lambda images: None,
+) -> Ended:
+    """Passes images through slots on all devices of this process; what they are is as in `synthesize`.
+
+    The images move as there, but none waits for the slowest of its batch.
+
+    Args:
+      apply_fn: as in `synthesize`.
+      variables: as there.
+      images: as there.
+      targets: as there, full or partial.
+      solver: as there.
+      tolerance: total variation at which an image leaves.
+      num_slots: rounded up to a multiple of the devices; None: as many as suit them.
+      advance: hears how many images have left since it was last called.
+
+    Raises:
+      ValueError: images or targets that `synthesize` refuses too.
+    """
+    images = predict.validated_images(images, caller="slots.stream")
+    num_classes = predict.num_classes(apply_fn, variables, images, caller="slots.stream")
+    rows = target_rows.validate(
+        targets, num_images=len(images), num_classes=num_classes, caller="slots.stream"
+    )
+    mesh = local_mesh()
+    wanted = min(num_slots or predict.default_batch_size(images), len(images))
+    return run(
+        apply_fn,
+        solver,
+        mesh,
+        on_all_devices(mesh, variables),
+        images,
+        rows,
+        count=len(images),
+        num_slots=mesh.size * -(-wanted // mesh.size),
+        tolerance=tolerance,
+        advance=advance,
+    )
 
 
 def run(
