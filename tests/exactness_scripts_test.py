@@ -61,6 +61,14 @@ def test_ordered_top_k(run_script, digits, tmp_path):
     assert "--k must lie in 1..9" in finished.stderr
 
 
+def test_full_targets(run_script, digits, tmp_path):
+    options = (f"--source={digits}", f"--number={NUMBER}", "--updates=30", "--steps=15")
+    found = results_of(run_script, "full_targets.py", tmp_path / "run", *options)["solvers"]
+    assert len(found) == 2
+    descent, newton = (np.median(numbers["kl"]) for numbers in found.values())
+    assert newton < 1e-3 < 0.1 < descent
+
+
 def test_norm_choices_hold_what_they_name(run_script, digits, tmp_path):
     options = (f"--dataset={digits}", f"--number={NUMBER}", "--max_change=0.2", "--shown=2")
     found = results_of(run_script, "norm_choices.py", tmp_path / "run", *options)["per_image"]
