@@ -105,7 +105,7 @@ def gauss_newton(
     own. With a `tolerance`, `synthesize` stops most images long before `steps`. One that has not arrived after
     48 Jacobians wanders for the next 32, starts again from there, at the price of a larger change, and wanders
     again after 24; most arrive after one to three such turns. From very far, such as twenty classes at random of
-    ImageNet's, it does not arrive; let Adam go most of the way, to a total variation of 1e-3
+    ImageNet's, it does not arrive; let Adam go most of the way, to a total variation of 3e-4
     (`experiments/ordered_top_k.py`).
 
     Args:
