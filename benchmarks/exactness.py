@@ -99,8 +99,7 @@ class Runner:
 
     def changes(self) -> np.ndarray:
         """L2 [B] by which the best images differ from their sources."""
-        change = np.asarray(self.progress.best_image) - predict.as_float(self.problem.images)
-        return np.sqrt((change**2).sum((1, 2, 3)))
+        return np.asarray(og.metrics.l2_change(self.progress.best_image, self.problem.images))
 
     def summary(self) -> dict[str, Any]:
         """What there is at the end: distances, also after rounding, and the size of the change."""

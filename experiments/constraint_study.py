@@ -267,10 +267,9 @@ def hardness(model: nnx.Module, study: Study) -> dict[str, np.ndarray]:
     rows = np.arange(min(study.settings.hardness_images, len(study.test.labels)))
     images = study.test.images[rows]
     found = _bring_to_targets(model, images, study.test.labels[rows], steps=30)
-    change = found.images - images.astype(np.float32) / 255
     return {
         "target_distance": found.total_variation,
-        "target_l2": np.sqrt((change**2).sum((1, 2, 3))),
+        "target_l2": np.asarray(og.metrics.l2_change(found.images, images)),
         "target_reached": found.converged,
     }
 

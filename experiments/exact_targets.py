@@ -100,10 +100,6 @@ def move(job: Job, images: np.ndarray, targets: np.ndarray) -> slots.Ended:
         )
 
 
-def l2_norms(changes: np.ndarray) -> np.ndarray:
-    return np.sqrt((changes**2).sum((1, 2, 3)))
-
-
 def start_again(job: Job, targets: np.ndarray, ended: slots.Ended) -> slots.Ended:
     """Other ways for those that have `ended` on the way: whatever arrives by one replaces its row."""
     left = np.flatnonzero(~ended.converged)
@@ -113,7 +109,7 @@ def start_again(job: Job, targets: np.ndarray, ended: slots.Ended) -> slots.Ende
     starts = job.source.images[rows].astype(np.float32) / 255
     noise = np.random.default_rng(_SEED.value).uniform(-0.5, 0.5, starts.shape) / 255
     tried = move(job, np.clip(starts + noise, 0, 1).astype(np.float32), targets[rows])
-    changes = np.where(tried.converged, l2_norms(tried.images - starts), np.inf)
+    changes = np.where(tried.converged, og.metrics.l2_change(tried.images, starts), np.inf)
     images, steps, converged = (np.copy(field) for field in ended)
     for row in left:
         of_row = np.flatnonzero(rows == row)
@@ -133,10 +129,9 @@ def run_kind(kind: str, job: Job) -> dict[str, np.ndarray]:
     rounded = og.quantize(*network, ended.images, targets, batch_size=_BATCH.value)
     end = time.perf_counter()
     reached, saved = (og.predict(*network, x) for x in (ended.images, through_png(rounded)))
-    change = ended.images - job.source.images.astype(np.float32) / 255
     return {
         "total_variation": np.asarray(og.metrics.total_variation(reached, targets)),
-        "l2": l2_norms(change),
+        "l2": np.asarray(og.metrics.l2_change(ended.images, job.source.images)),
         "total_variation_png": np.asarray(og.metrics.total_variation(saved, targets)),
         "steps": ended.steps,
         "seconds": np.array([middle - start, end - middle]),

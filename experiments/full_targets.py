@@ -64,11 +64,10 @@ def run_solver(
         batch_size=_BATCH.value,
         progress=True,
     )
-    change = result.images - images.astype(np.float32) / 255
     return {
         "total_variation": result.total_variation,
         "kl": result.kl,
-        "l2": np.sqrt((change**2).sum((1, 2, 3))),
+        "l2": np.asarray(og.metrics.l2_change(result.images, images)),
         "seconds": np.array(time.perf_counter() - start),
     }
 

@@ -61,8 +61,8 @@ def measure(source: np.ndarray, result: og.Result) -> dict[str, np.ndarray]:
     fine = jax.vmap(lambda x: og.pixels.high_frequency_energy(x, _FINE))(change)
     return {
         "total_variation": result.total_variation,
-        "l2": np.sqrt((change**2).sum((1, 2, 3))),
-        "linf": np.abs(change).max((1, 2, 3)),
+        "l2": np.asarray(og.metrics.l2_change(result.images, source)),
+        "linf": np.asarray(og.metrics.linf_change(result.images, source)),
         "fine_share": np.asarray(fine / jnp.maximum((change**2).mean((1, 2, 3)), 1e-30)),
         "steps": result.steps,
     }

@@ -123,13 +123,12 @@ def run_size(
     reached, probs = (
         og.predict(*network, x, batch_size=_BATCH.value) for x in (ended.images, saved)
     )
-    change = ended.images - source.images.astype(np.float32) / 255
     return {
         "in_order": np.asarray(og.metrics.ordered_top_k(reached, classes)),
         "total_variation": distance(reached, rows),
         "in_order_8bit": np.asarray(og.metrics.ordered_top_k(probs, classes)),
         "total_variation_8bit": distance(probs, rows),
-        "l2": np.sqrt((change**2).sum((1, 2, 3))),
+        "l2": np.asarray(og.metrics.l2_change(ended.images, source.images)),
         "updates": near.steps,
         "steps": ended.steps,
         "seconds": np.array(seconds),

@@ -81,8 +81,8 @@ def measure(
         "kl": result.kl,
         "total_variation": result.total_variation,
         "total_variation_8bit": np.asarray(og.metrics.total_variation(reached_8bit, targets)),
-        "l2": np.sqrt((change**2).sum((1, 2, 3))),
-        "linf": np.abs(change).max((1, 2, 3)),
+        "l2": np.asarray(og.metrics.l2_change(result.images, source)),
+        "linf": np.asarray(og.metrics.linf_change(result.images, source)),
         "noise": np.sqrt(np.asarray(energy(change)) * change[0].size),
     }
 

@@ -42,6 +42,23 @@ def test_exact_targets_resumes_and_keeps_its_promise(run_script, digits, tmp_pat
     assert again["seconds"] == found["seconds"]
 
 
+def test_exact_targets_starts_again_with_those_that_have_not_arrived(run_script, digits, tmp_path):
+    def arrived_after(restarts: int) -> tuple[np.ndarray, np.ndarray]:
+        options = (f"--dataset={digits}", f"--number={NUMBER}", "--steps=12", "--batch_size=3")
+        out = tmp_path / f"run{restarts}"
+        found = results_of(run_script, "exact_targets.py", out, *options, f"--restarts={restarts}")
+        kinds = found["per_image"].values()
+        steps = np.array([kind["steps"] for kind in kinds])
+        return np.array([kind["total_variation"] for kind in kinds]) <= 1e-5, steps
+
+    (once, steps_once), (twice, steps_twice) = arrived_after(0), arrived_after(3)
+    assert once.any()
+    assert twice.sum() > once.sum()
+    assert twice[once].all()
+    np.testing.assert_array_equal(steps_twice[once], steps_once[once])
+    assert (steps_twice[twice & ~once] > 12).all()
+
+
 def test_exact_targets_needs_the_classifiers_classes(run_script, tmp_path):
     np.savez(tmp_path / "unnamed.npz", images=np.zeros((4, 28, 28, 1), np.uint8))
     data = f"--dataset={tmp_path / 'unnamed.npz'}"

@@ -1,5 +1,7 @@
 """Measures of distributions and images, and of what a study's numbers allow to be claimed."""
 
+from outgen_jax.metrics.changes import l2_change as l2_change
+from outgen_jax.metrics.changes import linf_change as linf_change
 from outgen_jax.metrics.class_probabilities import TopClasses as TopClasses
 from outgen_jax.metrics.class_probabilities import entropy as entropy
 from outgen_jax.metrics.class_probabilities import least_certain as least_certain

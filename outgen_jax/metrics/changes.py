@@ -1,0 +1,42 @@
+"""How far images have been changed, in the norms of adversarial attacks.
+
+Pixels count from 0 to 1; uint8 is taken in 255ths.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def l2_change(images: ArrayLike, sources: ArrayLike) -> jax.Array:
+    """‖x − x₀‖₂ over all pixels of an image; [B, H, W, C], [B, H, W, C] -> [B].
+
+    Raises:
+      ValueError: shapes that are not the same, or not of rank 4.
+    """
+    change = _change(images, sources, caller="l2_change")
+    return jnp.sqrt((change**2).sum((1, 2, 3)))
+
+
+def linf_change(images: ArrayLike, sources: ArrayLike) -> jax.Array:
+    """Max |x − x₀| over all pixels of an image; [B, H, W, C], [B, H, W, C] -> [B].
+
+    Raises:
+      ValueError: shapes that are not the same, or not of rank 4.
+    """
+    return jnp.abs(_change(images, sources, caller="linf_change")).max((1, 2, 3))
+
+
+def _change(images: ArrayLike, sources: ArrayLike, *, caller: str) -> jax.Array:
+    x, y = jnp.asarray(images), jnp.asarray(sources)
+    if x.ndim != 4 or x.shape != y.shape:
+        raise ValueError(
+            f"{caller}: images and sources must be [B, H, W, C], the same for both, got {list(x.shape)} and "
+            f"{list(y.shape)}; add the batch axis with images[None]"
+        )
+    return _from_0_to_1(x) - _from_0_to_1(y)
+
+
+def _from_0_to_1(images: jax.Array) -> jax.Array:
+    return images.astype(jnp.float32) / (255 if images.dtype == np.uint8 else 1)

@@ -1,0 +1,34 @@
+"""How far images have been changed, against numbers by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import outgen_jax as og
+
+
+def test_one_image_at_a_time_in_both_norms():
+    sources = np.full((3, 2, 2, 1), 0.5, np.float32)
+    images = sources.copy()
+    images[1] += np.array([[0.3, 0.0], [0.0, -0.4]])[:, :, None]
+    images[2] -= 0.1
+    np.testing.assert_allclose(og.metrics.l2_change(images, sources), [0, 0.5, 0.2], rtol=1e-5)
+    np.testing.assert_allclose(og.metrics.linf_change(images, sources), [0, 0.4, 0.1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("change", [og.metrics.l2_change, og.metrics.linf_change])
+def test_grey_levels_are_255ths(change):
+    sources = np.zeros((1, 2, 2, 3), np.uint8)
+    images = sources.copy()
+    images[0, 0, 0, 0] = 51
+    np.testing.assert_allclose(change(images, sources), [0.2], rtol=1e-6)
+    np.testing.assert_allclose(change(images / 255, jnp.asarray(sources)), [0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("change", [og.metrics.l2_change, og.metrics.linf_change])
+@pytest.mark.parametrize("shapes", [((2, 4, 4, 3), (1, 4, 4, 3)), ((4, 4, 3), (4, 4, 3))])
+def test_other_shapes_are_errors(change, shapes):
+    with pytest.raises(
+        ValueError, match=r"must be \[B, H, W, C\], the same for both.*images\[None\]"
+    ):
+        change(*map(np.zeros, shapes))
