@@ -63,7 +63,9 @@ class _Search(NamedTuple):
 def gauss_newton_cg(*, steps: int = STEPS, iterations: int = ITERATIONS) -> Solver:
     """Moves an image onto a target over any number of classes; see the module for the equations.
 
-    For up to a few dozen classes, and for partial targets, `gauss_newton` needs less work and comes nearer.
+    For up to a few dozen classes, and for partial targets, `gauss_newton` needs less work and comes nearer. Outputs
+    of other images are met to a total variation of about 0.002 in 80 steps on ImageNet's classes
+    (`experiments/full_targets.py`).
 
     Args:
       steps: expansions of the network at most.
