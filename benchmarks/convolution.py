@@ -7,7 +7,7 @@ Method    Sides in processes of their own, taking turns; median of the rounds. A
           if what it returns agrees with XLA's to 5e-3 of the largest value.
 Command   python benchmarks/convolution.py
 Duration  about 5 minutes on 2 CPU cores
-Output    the table, and --out gets results.json with the raw numbers of every round.
+Output    the table, and --out gets table.md and results.json with the raw numbers of every round.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from alternation import Worker, table, threads
 from convolution_sides import OPERATIONS, Layer
 from problem import layers
 
-from outgen_jax import runs
+from outgen_jax import files, runs
 
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images.", 16)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
@@ -107,7 +107,9 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     shown, raw = compare(measured_layers(_WIDTH.value, _BATCH.value), _ROUNDS.value)
-    print(table(shown))
+    text = table(shown)
+    files.write_atomic(run.directory / "table.md", text + "\n")
+    print(text)
     print(run.write_results({"threads": threads(), "seconds": raw}))
 
 
