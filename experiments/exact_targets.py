@@ -17,8 +17,8 @@ import io
 import time
 from typing import Any, NamedTuple
 
+import moving
 import numpy as np
-import tqdm
 from absl import flags
 from PIL import Image
 
@@ -48,8 +48,6 @@ KINDS = {
     "Dirichlet(1)": None,
     "another image's output": None,
 }
-# The solver stops at this share of --tolerance: the judge's batches have another shape, and with it other rounding.
-AIM = 0.9
 MEASURES = ("total_variation", "l2", "total_variation_png", "steps")
 
 
@@ -86,18 +84,15 @@ def through_png(images: np.ndarray) -> np.ndarray:
 
 
 def move(job: Job, images: np.ndarray, targets: np.ndarray) -> slots.Ended:
-    """Images towards their targets, through slots: those that have arrived make room at once."""
-    with tqdm.tqdm(total=len(images), unit="image") as bar:
-        return slots.stream(
-            job.apply_fn,
-            job.variables,
-            images,
-            targets,
-            solver=og.gauss_newton(steps=_STEPS.value),
-            tolerance=AIM * _TOLERANCE.value,
-            num_slots=_BATCH.value,
-            advance=bar.update,
-        )
+    """Images towards their targets."""
+    return moving.move(
+        (job.apply_fn, job.variables),
+        images,
+        targets,
+        og.gauss_newton(steps=_STEPS.value),
+        tolerance=moving.AIM * _TOLERANCE.value,
+        num_slots=_BATCH.value,
+    )
 
 
 def start_again(job: Job, targets: np.ndarray, ended: slots.Ended) -> slots.Ended:

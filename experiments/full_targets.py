@@ -13,8 +13,8 @@ import functools
 import time
 from typing import Any
 
+import moving
 import numpy as np
-import optax
 from absl import flags
 
 import outgen_jax as og
@@ -39,12 +39,8 @@ MEASURES = ("total_variation", "kl", "l2")
 
 def solvers() -> dict[str, og.Solver]:
     """What is compared, by name."""
-    rate = optax.cosine_decay_schedule(_LR.value, _UPDATES.value)
-    adam = og.gradient_descent(
-        optax.adam(rate), pixels=og.pixels.identity(), weight_decay=0.0, steps=_UPDATES.value
-    )
     return {
-        "Adam": adam,
+        "Adam": moving.adam(_LR.value, _UPDATES.value),
         "Gauss–Newton, conjugate gradients": og.gauss_newton_cg(steps=_STEPS.value),
     }
 

@@ -15,16 +15,15 @@ import math
 import time
 from typing import Any
 
+import moving
 import numpy as np
-import optax
-import tqdm
 from absl import flags
 
 import outgen_jax as og
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.synthesis import slots, target_draws
+from outgen_jax.synthesis import target_draws
 
 _SOURCE = flags.DEFINE_string("source", "photographs", "Folder, tfds name or 'photographs'.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
@@ -45,8 +44,6 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's result
 ADAM = {1: (3e-4, 1000), 10: (5e-4, 1000), math.inf: (3e-3, 2000)}
 # Where Adam hands over to Gauss–Newton, in total variation.
 NEAR = 3e-4
-# Gauss–Newton stops at this share of --tolerance: the judge's batches have another shape, and with it other rounding.
-AIM = 0.9
 MEASURES = (
     *("in_order", "total_variation", "in_order_8bit", "total_variation_8bit"),
     *("l2", "updates", "steps"),
@@ -68,38 +65,6 @@ def targets(classes: np.ndarray, num_classes: int) -> np.ma.MaskedArray:
     return rows
 
 
-def descent(count: int) -> og.Solver:
-    """Adam on the pixels themselves for `count` classes, its rate falling to 0 along a cosine."""
-    first, updates = next(settings for most, settings in ADAM.items() if count <= most)
-    first, updates = _LR.value or first, _UPDATES.value or updates
-    return og.gradient_descent(
-        optax.adam(optax.cosine_decay_schedule(first, updates)),
-        pixels=og.pixels.identity(),
-        weight_decay=0.0,
-        steps=updates,
-    )
-
-
-def stream(
-    network: tuple[Any, Any],
-    targets: np.ma.MaskedArray,
-    images: np.ndarray,
-    solver: og.Solver,
-    tolerance: float | None = None,
-) -> slots.Ended:
-    """Images towards their targets, to --tolerance if to no other; those that have arrived make room at once."""
-    with tqdm.tqdm(total=len(images), unit="image") as bar:
-        return slots.stream(
-            *network,
-            images,
-            targets,
-            solver=solver,
-            tolerance=tolerance or AIM * _TOLERANCE.value,
-            num_slots=_BATCH.value,
-            advance=bar.update,
-        )
-
-
 def distance(probs: np.ndarray, targets: np.ma.MaskedArray) -> np.ndarray:
     """Total variation [N] to partial targets."""
     return np.asarray(og.metrics.total_variation(probs, og.targets.completed(targets, probs)))
@@ -115,9 +80,12 @@ def run_size(
     classes = np.stack(drawn, 1)
     rows = targets(classes, num_classes)
     start = time.perf_counter()
-    move = functools.partial(stream, network, rows)
-    near = move(source.images, descent(count), NEAR)
-    ended = move(near.images, og.gauss_newton(steps=_STEPS.value, classes=count, stride=None))
+    first, updates = next(settings for most, settings in ADAM.items() if count <= most)
+    descent = moving.adam(_LR.value or first, _UPDATES.value or updates)
+    finish = og.gauss_newton(steps=_STEPS.value, classes=count, stride=None)
+    move = functools.partial(moving.move, network, num_slots=_BATCH.value)
+    near = move(source.images, rows, descent, tolerance=NEAR)
+    ended = move(near.images, rows, finish, tolerance=moving.AIM * _TOLERANCE.value)
     saved = og.quantize(*network, ended.images, rows, classes=count, batch_size=_BATCH.value)
     seconds = time.perf_counter() - start
     reached, probs = (

@@ -100,6 +100,7 @@ def gauss_newton_cg(*, steps: int = STEPS, iterations: int = ITERATIONS) -> Solv
         search = functools.partial(
             truncated_cg, radius=state.radius, share=share, iterations=iterations
         )
+        # J is still the image's own.
         step, change = _step(base, base_logits, to_image, wanted, search)
 
         # From where momentum took the image, or along the whole way there.
