@@ -99,7 +99,6 @@ def run_script(
         capsys.readouterr()
         with monkeypatch.context() as patch, _flags_of(script):
             patch.setattr(sys, "argv", [script, *arguments])
-            patch.syspath_prepend(str(ROOT / "experiments"))  # as `python script` does
             try:
                 runpy.run_path(script, run_name="__main__")
                 code = 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference
 
-from outgen_jax.synthesis import pixels
+from outgen_jax import pixels
 
 MAPS = {"arctan": pixels.arctan(), "tanh": pixels.tanh(), "identity": pixels.identity()}
 each_map = pytest.mark.parametrize("pixel_map", MAPS.values(), ids=MAPS)

@@ -15,9 +15,10 @@ import numpy as np
 
 from outgen_jax import loops, losses
 from outgen_jax.metrics import classification
-from outgen_jax.synthesis import partial, predict
+from outgen_jax.solvers.solver import Network, Solver
+from outgen_jax.synthesis import predict
 from outgen_jax.synthesis.predict import ApplyFn
-from outgen_jax.synthesis.solver import Network, Solver
+from outgen_jax.targets import partial
 
 
 class Progress(NamedTuple):

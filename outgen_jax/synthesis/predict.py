@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from outgen_jax.synthesis.solver import Network
+from outgen_jax.solvers.solver import Network
 
 ApplyFn = Callable[[Any, jax.Array], jax.Array]
 

@@ -20,11 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from outgen_jax import pixels
+from outgen_jax import targets as target_rows
 from outgen_jax.metrics import classification
-from outgen_jax.synthesis import linearized, partial, pixels, predict
-from outgen_jax.synthesis import targets as target_rows
+from outgen_jax.solvers import linearized
+from outgen_jax.solvers.solver import Network
+from outgen_jax.synthesis import predict
 from outgen_jax.synthesis.predict import ApplyFn
-from outgen_jax.synthesis.solver import Network
+from outgen_jax.targets import partial
 
 ROUNDS = 6
 TOLERANCE = 5e-4

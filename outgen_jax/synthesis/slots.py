@@ -17,11 +17,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
+from outgen_jax import targets as target_rows
+from outgen_jax.solvers.solver import Network, Solver
 from outgen_jax.synthesis import batch, predict
-from outgen_jax.synthesis import targets as target_rows
 from outgen_jax.synthesis.batch import Progress
 from outgen_jax.synthesis.predict import ApplyFn
-from outgen_jax.synthesis.solver import Network, Solver
 
 AXIS = "data"
 

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from outgen_jax import targets as target_rows
 from outgen_jax.metrics import classification
-from outgen_jax.synthesis import batch, partial, predict, presets
-from outgen_jax.synthesis import targets as target_rows
+from outgen_jax.solvers import presets
+from outgen_jax.solvers.solver import Solver
+from outgen_jax.synthesis import batch, predict
 from outgen_jax.synthesis.predict import ApplyFn
-from outgen_jax.synthesis.solver import Solver
+from outgen_jax.targets import partial
 
 # An image counts as converged below this total variation where no tolerance is given.
 CONVERGED_TOTAL_VARIATION = 0.01

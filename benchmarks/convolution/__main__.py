@@ -1,0 +1,117 @@
+"""Milliseconds of every convolution of VGG16, against XLA's own and PyTorch's.
+
+Subject   `outgen_jax.models.conv` forward, gradient to the image, gradient to the kernel; float32;
+          VGG16's layers on 32×32 images, and depthwise layers of EfficientNet-Lite0 on 224×224 (a
+          sixteenth of the batch).
+Method    Sides in processes of their own, taking turns; median of the rounds. A side is timed only
+          if what it returns agrees with XLA's to 5e-3 of the largest value.
+Command   python benchmarks/convolution.py
+Duration  about 5 minutes on 2 CPU cores
+Output    the table, and --out gets table.md and results.json with the raw numbers of every round.
+"""
+
+import contextlib
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+from absl import flags
+
+from benchmarks.convolution.sides import OPERATIONS, Layer
+from benchmarks.harness.alternation import Worker, table, threads
+from benchmarks.harness.problem import layers
+from outgen_jax import files, runs
+
+_BATCH = flags.DEFINE_integer("batch_size", 128, "Images.", 16)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
+_WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
+_OUT = flags.DEFINE_string("out", "benchmarks/results/convolution", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+SIDES = {
+    "outgen_jax": "benchmarks.convolution.sides.outgen",
+    "jax.lax": "benchmarks.convolution.sides.xla",
+    "PyTorch": "benchmarks.convolution.sides.pytorch",
+}
+_TOLERANCE = 5e-3  # relative to the largest value; TF32 on GPUs comes near it
+# Side of the map, channels and kernel of EfficientNet-Lite0's depthwise layers of stride 1.
+_DEPTHWISE = ((112, 32, 3), (56, 144, 3), (28, 240, 5), (14, 480, 3), (14, 672, 5), (7, 1152, 5))
+
+
+def measured_layers(width: float, batch_size: int) -> list[Layer]:
+    found = [
+        Layer(batch_size, size, inputs, outputs)
+        for block in layers(width)
+        for inputs, outputs, size in block
+    ]
+    depthwise = [Layer(batch_size // 16, s, c, None, k) for s, c, k in _DEPTHWISE]
+    return [*dict.fromkeys(found), *depthwise]
+
+
+def measure(workers: Mapping[str, Worker], name: str, rounds: int) -> dict[str, Any]:
+    """One operation on all sides -> by side: its seconds round by round, or why there are none."""
+    reference = workers["jax.lax"].call("output", name)
+    found: dict[str, Any] = {side: worker.failure for side, worker in workers.items()}
+    for side, worker in workers.items():
+        output = worker.call("output", name)
+        if output is not None and (difference := relative(output, reference)) > _TOLERANCE:
+            found[side] = f"differs by {difference:.1g}"
+    turns = [side for side in workers if found[side] is None]
+    seconds: dict[str, list[float]] = {side: [] for side in turns}
+    for _ in range(rounds):
+        for side in turns:
+            seconds[side].append(workers[side].call("seconds", name))
+    return found | seconds
+
+
+def relative(output: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.abs(output - reference).max() / np.abs(reference).max())
+
+
+def row(layer: Layer, operation: str, found: Mapping[str, Any]) -> dict[str, str]:
+    medians = {
+        side: statistics.median(value) if isinstance(value, list) else None
+        for side, value in found.items()
+    }
+    ours = medians["outgen_jax"]
+    cells = {"layer": layer.name, "operation": operation}
+    for side, median in medians.items():
+        cells[f"{side} ms"] = found[side] if median is None else f"{1e3 * median:.3g}"
+    for side in ("jax.lax", "PyTorch"):
+        other = medians[side]
+        cells[f"{side} / ours"] = "" if ours is None or other is None else f"{other / ours:.2f}"
+    return cells
+
+
+def compare(chosen: Sequence[Layer], rounds: int) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Every operation of every layer -> rows of the table, and the raw numbers by name."""
+    cases = [(layer, operation) for layer in chosen for operation in OPERATIONS]
+    shown, raw = [], {}
+    with contextlib.ExitStack() as stack:
+        workers = {side: Worker(factory, chosen) for side, factory in SIDES.items()}
+        for worker in workers.values():
+            stack.callback(worker.close)
+        for layer, operation in tqdm.tqdm(cases, mininterval=1, leave=False):
+            name = f"{layer.name}: {operation}"
+            raw[name] = measure(workers, name, rounds)
+            shown.append(row(layer, operation, raw[name]))
+    return shown, raw
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    # Several processes share a GPU; none may take most of its memory at the start.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    shown, raw = compare(measured_layers(_WIDTH.value, _BATCH.value), _ROUNDS.value)
+    text = table(shown)
+    files.write_atomic(run.directory / "table.md", text + "\n")
+    print(text)
+    print(run.write_results({"threads": threads(), "seconds": raw}))
+
+
+if __name__ == "__main__":
+    runs.start(main)

@@ -1,0 +1,113 @@
+"""Training steps per second of paper C's attention GAN, against PyTorch eager.
+
+Subject   One alternating update at the paper's sizes: batch 100, 28×28, N = 5, T = 6, 256 units, sigmoid cells, Adam.
+Method    Sides in processes of their own with the same cores and environment, taking turns; median of the rounds;
+          compilation apart. PyTorch is timed only if, from the same weights and latent vectors, its generator draws
+          the same images after two updates.
+Command   python benchmarks/draw_gan.py
+Duration  a minute or two on 2 CPU cores
+Output    the table, and --out gets results.json with the raw numbers of every round, and table.md.
+"""
+
+import contextlib
+import os
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from benchmarks.draw_gan.sides import Problem, flops_per_update
+from benchmarks.harness.alternation import Worker, alternate, table, threads
+from outgen_jax import files, runs
+
+_BATCH = flags.DEFINE_integer("batch_size", 100, "Images an update.", 1)
+_UNITS = flags.DEFINE_integer("units", 256, "Recurrent units.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
+_UPDATES = flags.DEFINE_integer("updates", 40, "Updates timed in a turn.", 1)
+_OUT = flags.DEFINE_string("out", "benchmarks/results/draw_gan", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+SIDES = {
+    "outgen_jax": "benchmarks.draw_gan.sides.outgen",
+    "PyTorch eager": "benchmarks.draw_gan.sides.pytorch",
+}
+CHECKED = 2  # updates before the images are compared
+TOLERANCE = 0.03  # of what the images have moved
+
+
+def differs(images: Any, reference: Any, start: Any) -> float | None:
+    """‖images − reference‖ / ‖reference − start‖; None where a side has failed."""
+    if not all(isinstance(x, np.ndarray) for x in (images, reference, start)):
+        return None
+    return float(np.linalg.norm(images - reference) / np.linalg.norm(reference - start))
+
+
+def measure(problem: Problem, updates: int, rounds: int) -> dict[str, dict[str, Any]]:
+    """By side: what was measured, or why it failed."""
+    found: dict[str, dict[str, Any]] = {}
+    start = reference = None
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for name, factory in SIDES.items():
+            workers[name] = worker = Worker(factory, problem)
+            stack.callback(worker.close)
+            compile_seconds = worker.call("prepare", updates + 1, 1)
+            images = worker.call("images", CHECKED)
+            if reference is None:
+                start, reference = worker.call("images", 0), images
+            difference = differs(images, reference, start)
+            if difference is not None and difference > TOLERANCE:
+                worker.failure = f"failed: images differ by {difference:.2g} of the way"
+            found[name] = {
+                "device": worker.call("device"),
+                "compile_seconds": compile_seconds,
+                "difference": difference,
+            }
+        seconds = alternate(workers, rounds, "seconds", updates + 1, 1)
+        for name, worker in workers.items():
+            found[name] |= {"seconds_per_update": seconds[name], "failure": worker.failure}
+    return found
+
+
+def rows(found: Mapping[str, Mapping[str, Any]], flops: float) -> list[dict[str, str]]:
+    medians = {
+        name: statistics.median(side["seconds_per_update"])
+        for name, side in found.items()
+        if side["seconds_per_update"]
+    }
+    shown = []
+    for name, side in found.items():
+        cells = {"side": name, "updates/s": side["failure"] or "", "ms/update": "", "GFLOP/s": ""}
+        cells |= {"× PyTorch": "", "compile s": "", "agrees to": ""}
+        if name in medians and side["failure"] is None:
+            seconds, other = medians[name], medians.get("PyTorch eager")
+            cells |= {
+                "updates/s": f"{1 / seconds:,.1f}",
+                "ms/update": f"{1e3 * seconds:,.2f}",
+                "GFLOP/s": f"{flops / seconds / 1e9:,.0f}",
+                "× PyTorch": f"{other / seconds:.2f}" if other else "",
+                "compile s": f"{side['compile_seconds']:.1f}",
+                "agrees to": f"{side['difference']:.1g}",
+            }
+        shown.append(cells)
+    return shown
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    problem = Problem(batch_size=_BATCH.value, units=_UNITS.value)
+    print(f"{jax.devices()[0].device_kind}, {threads()} threads each")
+    found = measure(problem, _UPDATES.value, _ROUNDS.value)
+    text = table(rows(found, flops_per_update(problem)))
+    print(text)
+    files.write_atomic(run.directory / "table.md", text + "\n")
+    print(run.write_results({"threads": threads(), "sides": found}))
+
+
+if __name__ == "__main__":
+    runs.start(main)

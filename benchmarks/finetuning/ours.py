@@ -1,0 +1,108 @@
+"""The sides of the fine-tuning benchmark: outgen_jax's update, and the same in PyTorch.
+
+Both take a batch of clean and of already distorted images, and update a VGG16 with two hidden layers
+by SGD, plainly or with paper D's constraint on these layers; PyTorch's is the twin of
+`outgen_jax.training.finetuning`, dropout left out on both sides, so that their losses can be compared.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import outgen_jax as og
+from benchmarks.harness.alternation import Operations
+from benchmarks.harness.problem import CLASSES, Problem
+from outgen_jax.data import distort
+from outgen_jax.training import finetuning, finetuning_step
+from outgen_jax.training.finetuning import Penalty, Recipe
+
+RATE, WEIGHT, GAIN = 1e-3, 0.1, 100.0
+LAYERS = ("fc1", "fc2")
+PENALTIES = {
+    "plain": Penalty("none"),
+    "MSE": Penalty("mse", WEIGHT, LAYERS),
+    "constraint": Penalty("constraint", WEIGHT, LAYERS, gain=GAIN),
+    "AugMix-style": Penalty("consistency", WEIGHT),
+}
+
+
+class Inputs(NamedTuple):
+    """What every side starts from, drawn by numpy from the problem's seed."""
+
+    pairs: np.ndarray  # [B, 32, 32, 6] uint8: clean images, then distorted ones
+    labels: np.ndarray  # [B]
+    linear: list[tuple[np.ndarray, np.ndarray]]  # kernels [I, O] and biases [O] of fc1, fc2, head
+
+
+def inputs(problem: Problem, hidden: int) -> Inputs:
+    rng = np.random.default_rng((problem.seed, 4))
+    clean = problem.images()
+    noisy = np.clip(clean + rng.normal(0, 40 / 255, clean.shape), 0, 1)
+    pairs = np.round(255 * np.concatenate([clean, noisy], -1)).astype(np.uint8)
+    features = problem.weights().kernel.shape[0]
+    sizes = [(features, hidden), (hidden, hidden), (hidden, CLASSES)]
+    linear = [
+        (
+            rng.normal(0, (2 / i) ** 0.5, (i, o)).astype(np.float32),
+            rng.normal(0, 0.1, o).astype(np.float32),
+        )
+        for i, o in sizes
+    ]
+    return Inputs(pairs, rng.integers(0, CLASSES, len(clean)).astype(np.int32), linear)
+
+
+def given(key: jax.Array, images: jax.Array) -> jax.Array:
+    """The distorted half of the channels."""
+    return images[..., 3:]
+
+
+def drawn(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Noise and blur drawn and computed in the update, as in training."""
+    return distort.random_distortion(key, images[..., :3], distort.PAPER_32)
+
+
+def network(problem: Problem, hidden: int) -> nnx.Module:
+    model = nnx.eval_shape(
+        lambda: og.models.VGG16(CLASSES, problem.width, hidden=hidden, rngs=nnx.Rngs(0))
+    )
+    model.dropout = nnx.Dropout(0.0, rngs=nnx.Rngs(0))
+    for layers, arrays in zip(model.blocks, problem.weights().blocks, strict=True):
+        for layer, a in zip(layers, arrays, strict=True):
+            layer.kernel.set_value(jnp.asarray(a.kernel))
+            for name in ("scale", "bias", "mean", "var"):
+                getattr(layer.norm, name).set_value(jnp.asarray(getattr(a, name)))
+    linear = inputs(problem, hidden).linear
+    for layer, (kernel, bias) in zip((*model.hidden, model.head), linear, strict=True):
+        layer.kernel.set_value(jnp.asarray(kernel))
+        layer.bias.set_value(jnp.asarray(bias))
+    return model
+
+
+def outgen(problem: Problem, *, hidden: int, updates: int) -> Operations:
+    """So many updates by name, each going on from where the last call ended -> losses [updates]."""
+    model, given_inputs = network(problem, hidden), inputs(problem, hidden)
+    images, labels = jnp.asarray(given_inputs.pairs), jnp.asarray(given_inputs.labels)
+    rows = jnp.tile(jnp.arange(len(labels)), (updates, 1))
+    recipe = Recipe(1, len(labels), RATE, mirror=False)
+
+    def operation(penalty: Penalty, distortion: Any) -> Any:
+        graphdef, state = finetuning._start(model, recipe, jax.random.key(problem.seed))
+        frozen_graphdef, frozen = finetuning._freeze(model)
+        advance = finetuning._compiled(
+            graphdef, frozen_graphdef, recipe, finetuning._without_numbers(penalty), distortion
+        )
+        numbers, now = finetuning_step.coefficients(penalty), [state]
+
+        def update() -> jax.Array:
+            now[0], metrics = advance(now[0], frozen, numbers, images, labels, rows)
+            return metrics.loss
+
+        return update
+
+    operations = {name: operation(penalty, given) for name, penalty in PENALTIES.items()}
+    for name in ("plain", "constraint"):
+        operations[f"{name}, distorting"] = operation(PENALTIES[name], drawn)
+    return Operations(operations, wait=jax.block_until_ready, to_array=np.asarray)

@@ -1,0 +1,1 @@
+"""What the benchmarks share: turns, comparison, the problem."""

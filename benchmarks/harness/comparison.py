@@ -1,0 +1,156 @@
+"""The sides of a benchmark against each other: whose numbers to believe, their turns, and the table."""
+
+import contextlib
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from benchmarks.harness.alternation import Worker, alternate
+from benchmarks.harness.problem import Problem, flops_per_update
+
+REFERENCE = "outgen_jax"
+_COLUMNS = (
+    "× PyTorch's best",
+    "ms/update",
+    "GFLOP/s",
+    "of peak",
+    "compile s",
+    "MiB: RSS growth, own",
+    "agrees to",
+)
+
+
+class Turn(NamedTuple):
+    """Updates of the two calls whose difference is timed."""
+
+    long: int
+    short: int
+    compared: int  # before the results are compared
+
+
+def measure(
+    problem: Problem,
+    chosen: Mapping[str, tuple[str, dict[str, Any]]],
+    turn: Turn,
+    *,
+    rounds: int,
+    start: np.ndarray,
+) -> dict[str, dict[str, Any]]:
+    """All sides of one problem in turns -> by name: what was measured, or why it failed.
+
+    Args:
+      problem: what they solve.
+      chosen: by name: the function that makes the side, and its options; `REFERENCE` first.
+      turn: what is timed.
+      rounds: turns of each side.
+      start: what `images(0)` would be, to judge the sides by how far they came.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        reference = None
+        for name, (factory, options) in chosen.items():
+            print(f"  starting {name}", flush=True)
+            workers[name] = worker = Worker(factory, problem, **options)
+            stack.callback(worker.close)
+            compile_seconds = worker.call("prepare", turn.long, turn.short)
+            images = worker.call("images", turn.compared)
+            reference = images if name == REFERENCE else reference
+            found[name] = {
+                "device": worker.call("device"),
+                "compile_seconds": compile_seconds,
+                "difference": judge(worker, images, reference, start, tolerance(options)),
+            }
+        seconds = alternate(workers, rounds, "seconds", turn.long, turn.short)
+        for name, worker in workers.items():
+            found[name] |= {"seconds_per_update": seconds[name], "memory": worker.call("memory")}
+            found[name]["failure"] = worker.failure
+    return found
+
+
+def tolerance(options: Mapping[str, Any]) -> float:
+    """The `judge`d difference that is rounding: float32's, on GPUs TF32's, or bf16's.
+
+    A network of random weights magnifies it: where a unit is near 0, rounding decides whether the
+    gradient passes. A share f of such units turns the gradient by √f; PyTorch's own layouts and
+    compilers differ by up to 0.008 of the way after one update, bf16 from float32 by 0.3.
+    """
+    if options.get("bfloat16") or options.get("dtype") == "bfloat16":
+        return 0.5
+    return 0.03 if jax.default_backend() == "cpu" else 0.15
+
+
+def judge(
+    worker: Worker, images: Any, reference: Any, start: np.ndarray, tolerance: float
+) -> float | None:
+    """How far the images [B, H, W, C] are from the reference's, in units of what that has moved.
+
+    ‖images − reference‖ / ‖reference − start‖; above the tolerance the side's part is over. None
+    where there is nothing to compare, because a side has failed or makes another update.
+    """
+    if not isinstance(images, np.ndarray) or not isinstance(reference, np.ndarray):
+        return None
+    difference = float(np.linalg.norm(images - reference) / np.linalg.norm(reference - start))
+    if not difference <= tolerance:
+        worker.failure = f"failed: images differ from {REFERENCE}'s by {difference:.2g} of the way"
+    return difference
+
+
+def rows(
+    found: Mapping[str, Mapping[str, Any]],
+    problem: Problem,
+    peak_tflops: float | None,
+    *,
+    rate: str = "image-updates/s",
+    flops: Callable[[float], int] = flops_per_update,
+) -> list[dict[str, str]]:
+    """What the table shows of each side; rates from the median of the rounds.
+
+    `rate` is what images by the second are called, `flops` those of one image at a width.
+    """
+    seconds = {
+        name: statistics.median(side["seconds_per_update"])
+        for name, side in found.items()
+        if side["seconds_per_update"]
+    }
+    best = min((s for name, s in seconds.items() if name.startswith("PyTorch")), default=None)
+    shown = []
+    for name, side in found.items():
+        if name not in seconds:
+            values = [*[""] * len(_COLUMNS), side["failure"] or "failed: no turns"]
+        else:
+            speed = _speed(seconds[name], best, problem, peak_tflops, flops)
+            values = [*speed, *_cost(side)]
+        shown.append({"side": name, **dict(zip((rate, *_COLUMNS), values, strict=True))})
+    return shown
+
+
+def _speed(
+    seconds: float,
+    best: float | None,
+    problem: Problem,
+    peak_tflops: float | None,
+    flops_of: Callable[[float], int],
+) -> list[str]:
+    rate = problem.batch_size / seconds
+    flops = rate * flops_of(problem.width)
+    return [
+        f"{rate:,.1f}",
+        f"{best / seconds:.2f}" if best else "",
+        f"{1e3 * seconds:,.2f}",
+        f"{flops / 1e9:,.0f}",
+        f"{flops / 1e12 / peak_tflops:.1%}" if peak_tflops else "",
+    ]
+
+
+def _cost(side: Mapping[str, Any]) -> list[str]:
+    memory = (side["memory"] or {}).values()
+    difference = side["difference"]
+    return [
+        f"{side['compile_seconds']:.1f}",
+        ", ".join(f"{size / 2**20:,.0f}" for size in memory),
+        "not compared" if difference is None else f"{difference:.1g}",
+    ]

@@ -1,0 +1,1 @@
+"""Synthesis against PyTorch and attack libraries."""

@@ -1,0 +1,122 @@
+"""The JAX sides of the synthesis benchmark: `og.synthesize` itself, and pieces of it."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import outgen_jax as og
+from benchmarks.harness.alternation import Operations, Updates
+from benchmarks.harness.problem import CLASSES, Problem, Weights
+from outgen_jax import losses, runs
+from outgen_jax.data import sources
+from outgen_jax.synthesis import batch
+from outgen_jax.synthesis.predict import ApplyFn
+
+
+def outgen(problem: Problem, *, dtype: str = "float32", cache: bool = False) -> Updates:
+    """Paper A's SGD as a user runs it; `cache`: with the scripts' persistent compilation cache."""
+    jax.config.update("jax_enable_compilation_cache", cache)
+    if cache:
+        runs.enable_compilation_cache()
+    apply_fn, variables = network(problem, dtype)
+    images, targets = problem.images(), problem.targets()
+
+    def best(updates: int) -> np.ndarray:
+        solver = og.preset("sgd", steps=updates)
+        size = len(images)
+        found = og.synthesize(apply_fn, variables, images, targets, solver=solver, batch_size=size)
+        return found.images
+
+    def memory() -> dict[str, int]:
+        if jax.default_backend() == "cpu":
+            return {"temporary": _temporary_bytes(apply_fn, variables, images, targets)}
+        statistics = jax.devices()[0].memory_stats() or {}
+        return {"device_peak": statistics.get("peak_bytes_in_use", 0)}
+
+    return Updates(best, device=jax.devices()[0].device_kind, images=best, memory=memory)
+
+
+def network(problem: Problem, dtype: str) -> tuple[ApplyFn, Any]:
+    """`apply_fn, variables` of VGG16 with the problem's weights; the computation is in `dtype`."""
+    return og.models.from_nnx(build(problem, dtype))
+
+
+def build(problem: Problem, dtype: str) -> og.models.VGG16:
+    """VGG16 with the problem's weights."""
+    model = nnx.eval_shape(
+        lambda: og.models.VGG16(CLASSES, problem.width, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
+    )
+    model.dropout = nnx.Dropout(model.dropout.rate, rngs=nnx.Rngs(0))
+    _set_weights(model, problem.weights())
+    return model
+
+
+def _set_weights(model: og.models.VGG16, weights: Weights) -> None:
+    for layers, arrays in zip(model.blocks, weights.blocks, strict=True):
+        for layer, a in zip(layers, arrays, strict=True):
+            layer.kernel.set_value(jnp.asarray(a.kernel))
+            for name in ("scale", "bias", "mean", "var"):
+                getattr(layer.norm, name).set_value(jnp.asarray(getattr(a, name)))
+    model.head.kernel.set_value(jnp.asarray(weights.kernel))
+    assert model.head.bias is not None
+    model.head.bias.set_value(jnp.asarray(weights.bias))
+
+
+def _temporary_bytes(
+    apply_fn: ApplyFn, variables: Any, images: np.ndarray, targets: np.ndarray
+) -> int:
+    """What the compiled update needs beside its arguments and results."""
+    solver, rows = og.preset("sgd", steps=1), jnp.asarray(targets)
+    progress = batch._start(solver, jnp.asarray(images), rows)
+    lowered = batch._advance.lower(apply_fn, solver, 1, variables, rows, jnp.float32(-1), progress)
+    analysis = lowered.compile().memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
+
+
+def gradients(problem: Problem) -> Operations:
+    """The gradient of all images' losses: the network called on the batch, and image by image."""
+    apply_fn, variables = network(problem, "float32")
+    images, targets = jnp.asarray(problem.images()), jnp.asarray(problem.targets())
+
+    def batched(images: jax.Array, variables: Any) -> jax.Array:
+        return jax.vmap(losses.cross_entropy)(apply_fn(variables, images), targets).sum()
+
+    def one(image: jax.Array, variables: Any, target: jax.Array) -> jax.Array:
+        return losses.cross_entropy(apply_fn(variables, image[None])[0], target)
+
+    of_batch = jax.jit(jax.grad(batched))
+    of_images = jax.jit(jax.vmap(jax.grad(one), (0, None, 0)))
+    return Operations(
+        {
+            "batched": lambda: of_batch(images, variables),
+            "mapped": lambda: of_images(images, variables, targets),
+        },
+        wait=jax.block_until_ready,
+        to_array=np.asarray,
+    )
+
+
+class WholeSet:
+    """Many images at once through `og.synthesize`, its own batch size: what a user waits for."""
+
+    def __init__(self, problem: Problem, *, dtype: str, data_dir: str | None) -> None:
+        """CIFAR-10's training images; random ones if there is no `data_dir`."""
+        self._network = network(problem, dtype)
+        self._targets = problem.targets()
+        self._images = np.round(problem.images() * 255).astype(np.uint8)
+        if data_dir is not None:
+            source = sources.load("cifar10", split="train", data_dir=data_dir)
+            self._images = source.images[: problem.batch_size]
+            self._targets = self._targets[: len(self._images)]
+
+    def seconds(self, updates: int) -> float:
+        """With compilation, from the images on the host to the results on the host."""
+        start = time.perf_counter()
+        solver = og.preset("sgd", steps=updates)
+        og.synthesize(*self._network, self._images, self._targets, solver=solver)
+        return time.perf_counter() - start

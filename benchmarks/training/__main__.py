@@ -1,0 +1,89 @@
+"""Images per second in training VGG16: forward, backward and update, against PyTorch.
+
+Subject   One update of VGG16 of full width on 32×32 images: batch normalisation in training mode,
+          Nesterov SGD; `training.classifier`'s compiled step (with its crop and flip, too), and the
+          same in PyTorch (eager, channels-last, torch.compile; on GPUs also bf16).
+Method    Sides in processes of their own with the same cores and environment, taking turns; median
+          of the rounds; compilation apart. A side is timed only if its kernels after one update
+          agree with outgen_jax's (not with crop and flip: another update).
+Command   python benchmarks/training.py
+          python benchmarks/training.py --peak_tflops=790 --batch_sizes=128,512,2048   (GPU)
+Duration  31 minutes on 2 CPU cores with --rounds=3
+Output    the tables, and --out gets table.md and results.json with the raw numbers of every round.
+"""
+
+import importlib.metadata
+import os
+from typing import Any
+
+import jax
+from absl import flags
+
+from benchmarks.harness.alternation import table, threads
+from benchmarks.harness.comparison import REFERENCE, Turn, measure, rows
+from benchmarks.harness.problem import Problem
+from benchmarks.training.sides import flops_per_image, kernels
+from outgen_jax import files, runs
+
+_BATCHES = flags.DEFINE_list("batch_sizes", ["128", "512"], "Images at a time.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
+_UPDATES = flags.DEFINE_integer("updates", None, "Updates timed in a turn; 10 on CPU, else 200.", 1)
+_WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
+_PEAK = flags.DEFINE_float("peak_tflops", None, "The device's peak, to give rates as its share.", 0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and labels.", 0)
+_OUT = flags.DEFINE_string("out", "benchmarks/results/training", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+
+def sides(on_cpu: bool) -> dict[str, tuple[str, dict[str, Any]]]:
+    """By name: the function that makes the side, and its options."""
+    ours, pytorch = "benchmarks.training.sides.outgen", "benchmarks.training.sides.pytorch"
+    found: dict[str, tuple[str, dict[str, Any]]] = {
+        REFERENCE: (ours, {}),
+        "outgen_jax, crop and flip": (ours, {"augmented": True}),
+        "PyTorch eager": (pytorch, {}),
+        "PyTorch eager channels_last": (pytorch, {"channels_last": True}),
+        "PyTorch compile": (pytorch, {"compiled": True}),
+        "PyTorch compile channels_last": (pytorch, {"compiled": True, "channels_last": True}),
+    }
+    if not on_cpu:
+        half = {"bfloat16": True, "channels_last": True}
+        found["outgen_jax bf16"] = (ours, {"dtype": "bfloat16"})
+        found["outgen_jax bf16, crop and flip"] = (ours, {"dtype": "bfloat16", "augmented": True})
+        found["PyTorch bf16 channels_last"] = (pytorch, half)
+        found["PyTorch bf16 channels_last compile"] = (pytorch, {**half, "compiled": True})
+    return found
+
+
+def turn(on_cpu: bool) -> Turn:
+    # The package makes ten updates in a call on CPU, elsewhere 25. Training is chaotic: only one is compared.
+    short, timed = (0, 10) if on_cpu else (25, 200)
+    return Turn(short + (_UPDATES.value or timed), short, compared=1)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    # Several processes share a GPU; none may take most of its memory at the start.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    on_cpu = jax.default_backend() == "cpu"
+    versions = {d.name: d.version for d in importlib.metadata.distributions()}
+    peers = {"torch": versions.get("torch")}
+    results: dict[str, Any] = {"threads": threads(), "peers": peers, "batches": {}}
+    print(f"{jax.devices()[0].device_kind}, {threads()} threads each, {peers}")
+    tables: list[str] = []
+    for size in map(int, _BATCHES.value):
+        problem = Problem(_WIDTH.value, size, _SEED.value)
+        found = measure(
+            problem, sides(on_cpu), turn(on_cpu), rounds=_ROUNDS.value, start=kernels(problem)
+        )
+        results["batches"][size] = found
+        shown = rows(found, problem, _PEAK.value, rate="images/s", flops=flops_per_image)
+        tables.append(f"Batch of {size}:\n\n{table(shown)}\n")
+        print(tables[-1], flush=True)
+        run.write_results(results)
+        files.write_atomic(run.directory / "table.md", "\n".join(tables))
+
+
+if __name__ == "__main__":
+    runs.start(main)

@@ -1,0 +1,1 @@
+"""Scripts of the studies, and tools for your own data."""

@@ -1,0 +1,1 @@
+"""GANs on small augmented sets (paper B)."""

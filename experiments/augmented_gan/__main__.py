@@ -1,0 +1,194 @@
+r"""Paper B: which augmentation of a thousand images helps a GAN?
+
+Purpose   The six experiments of Suzuki and Suzuki on two subjects (Figs B5 to B12): originals joined by images of more
+          contrast, negatives, mirrored, upturned or generated ones, one kind or two, as many or twice as many; beyond
+          them, augmentation in front of the discriminator. All GANs alike, at equal numbers of updates.
+Command   python experiments/augmentation_gan.py --preset=cpu --subjects=faces=DIR,dogs=DIR --images=1000,196 --out=...
+          python experiments/augmentation_gan.py --preset=discriminator --subjects=faces=DIR --out=...
+          python experiments/augmentation_gan.py --preset=paper --only=faces/invert/0 --subjects=... (a GPU: job by job)
+          The same command resumes, also after a kill, and loses one twelfth (cpu) of a training at most.
+Sets      none; contrast, invert, flip_left_right, flip_up_down, generated, joined by + for a mixture in equal parts,
+          with @2 for twice as many as originals; differentiable and adaptive: the originals alone, changed in front of
+          the discriminator (Zhao et al. 2020; Karras et al. 2020), with =color, translation or cutout, joined by +, by
+          these alone. Generated images are those of the same seed's GAN on the originals.
+Expected  The paper: inversion scores highest, mirrored and generated images below no augmentation, two thousand below
+          one thousand in five of six cases. It reads a low score as good; the tables say what holds either way.
+Output    --out gets results.json (every seed's numbers), table.md, the figures, real/ (features of the real images)
+          and jobs/ (of each: scores.json, samples, generator.npz, where each image of its set comes from, and the
+          classes of every generated image).
+"""
+
+import re
+
+import tqdm
+from absl import flags
+
+from experiments.augmented_gan import figures as gan_figures
+from experiments.augmented_gan import jobs as gan_jobs
+from experiments.augmented_gan import scores as gan_scores
+from experiments.augmented_gan import table as gan_table
+from experiments.augmented_gan import training as gan_training
+from experiments.augmented_gan.jobs import Data, Job, Study
+from experiments.augmented_gan.presets import CONTROL, PRESETS, SCHEDULES, Arm, Settings, parse
+from experiments.augmented_gan.training import Originals
+from outgen_jax import files, runs
+from outgen_jax.data import sources
+
+_PRESET = flags.DEFINE_enum(
+    "preset", "cpu", PRESETS, "What flags not given stand for: augmentation_gan_presets.py."
+)
+_SUBJECTS = flags.DEFINE_list(
+    "subjects", ["digits=digits"], "name=data set,...: tfds name, .npz file, folder, or 'digits'."
+)
+_IMAGES = flags.DEFINE_list("images", None, "Originals: one number, or one for each subject.")
+_SETS = flags.DEFINE_list("sets", None, "What is compared, see above; by default everything.")
+_SEEDS = flags.DEFINE_integer("seeds", None, "Seeds 0, 1, ... of each set.", 1)
+_ONLY = flags.DEFINE_list("only", [], "Jobs to run now, as subject/set/seed; by default all.")
+_SIZE = flags.DEFINE_integer("size", None, "Side of the images, a power of two.", 16)
+_WIDTH = flags.DEFINE_integer("width", None, "Channels next to the image, both networks.", 1)
+_BATCH = flags.DEFINE_integer("batch_size", None, "Images an update.", 2)
+_UPDATES = flags.DEFINE_integer("updates", None, "Of every GAN.", 1)
+_SAMPLES = flags.DEFINE_integer("samples", None, "Generated images to score.", 1)
+_NETWORK = flags.DEFINE_enum(
+    "network", None, gan_scores.NETWORKS, "That scores rest on; 'pixels' says nothing."
+)
+_WEIGHTS = flags.DEFINE_string("weights", None, "Its file, where it is not the installed one.")
+_RESAMPLES = flags.DEFINE_integer("resamples", None, "Of the bootstrap intervals.", 2)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_OUT = flags.DEFINE_string("out", "runs/augmentation_gan", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+
+def settings_of_flags() -> Settings:
+    rate, decay, rounds, score_every, curve_samples, adapt_images = SCHEDULES[_PRESET.value]
+    if _UPDATES.value % rounds:
+        raise ValueError(
+            f"--updates={_UPDATES.value} must be a multiple of {rounds}, the rounds of --preset={_PRESET.value}"
+        )
+    return Settings(
+        _SIZE.value,
+        _WIDTH.value,
+        _BATCH.value,
+        rate,
+        decay,
+        rounds,
+        _UPDATES.value,
+        score_every,
+        min(curve_samples, _SAMPLES.value),
+        adapt_images,
+    )
+
+
+def arms_of_flags() -> list[Arm]:
+    arms = [parse(name) for name in _SETS.value]
+    names = [arm.name for arm in arms]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--sets names one twice: {', '.join(names)}")
+    if any("generated" in arm.kinds for arm in arms) and CONTROL not in names:
+        raise ValueError(
+            f"--sets: generated images come from the GAN on the originals alone; add {CONTROL!r}"
+        )
+    return arms
+
+
+def wanted_jobs(subjects: list[str], arms: list[Arm], only: list[str]) -> list[Job]:
+    """Jobs to run now, and those that they need, first.
+
+    Raises:
+      ValueError: a job in --only that is none of this run's.
+    """
+    ordered = sorted(arms, key=lambda arm: arm.name != CONTROL)
+    every = [Job(s, arm, seed) for seed in range(_SEEDS.value) for s in subjects for arm in ordered]
+    names = [job.name for job in every]
+    if unknown := [name for name in only if name not in names]:
+        raise ValueError(f"--only: no job {unknown[0]!r}; this run's are {', '.join(names)}")
+    chosen = [job for job in every if not only or job.name in only]
+    needed = {(job.subject, job.seed) for job in chosen if "generated" in job.arm.kinds}
+    return [
+        job
+        for job in every
+        if job in chosen or (job.arm.name == CONTROL and (job.subject, job.seed) in needed)
+    ]
+
+
+def load() -> list[Data]:
+    """The subjects' images, checked against the other flags before anything is written."""
+    gan_scores.check_number("--samples", _SAMPLES.value)
+    numbers = _IMAGES.value * (len(_SUBJECTS.value) if len(_IMAGES.value) == 1 else 1)
+    if len(numbers) != len(_SUBJECTS.value) or not all(n.isdecimal() for n in numbers):
+        raise ValueError(
+            f"--images={','.join(_IMAGES.value)}: give one number, or one for each of {len(_SUBJECTS.value)} subjects"
+        )
+    found = [_load_subject(*pair) for pair in zip(_SUBJECTS.value, map(int, numbers), strict=True)]
+    if len({data.name for data in found}) < len(found):
+        raise ValueError("--subjects names one twice")
+    channels = {data.originals.images.shape[-1] for data in found}
+    if len(channels) > 1:
+        raise ValueError("--subjects are grey and in colour; run them one by one")
+    return found
+
+
+def _load_subject(text: str, number: int) -> Data:
+    name, _, spec = text.partition("=")
+    if not spec or not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(
+            f"--subjects: {text!r} must be a name and a data set, such as faces=DIRECTORY"
+        )
+    size = (_SIZE.value, _SIZE.value)
+    source = sources.load(
+        spec, split="train", data_dir=_DATA_DIR.value, size=size, limit=number + _SAMPLES.value
+    )
+    if source.skipped:
+        print(f"{name}: {len(source.skipped)} files left out, the first: {source.skipped[0]}")
+    if len(source.images) < number:
+        raise ValueError(
+            f"--subjects: {name} has {len(source.images)} images, fewer than the {number} of --images; ask for "
+            f"{len(source.images)} or fewer (--images takes one number for each subject)"
+        )
+    gan_scores.check_number(f"--images of {name}", number)
+    if number < _BATCH.value:
+        raise ValueError(f"--batch_size={_BATCH.value} exceeds the {number} originals of {name}")
+    originals = Originals(source.images[:number], source.ids[:number])
+    return Data(name, originals, source.images[number:])
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    runs.enable_compilation_cache()
+    runs.apply_preset(PRESETS[_PRESET.value])
+    settings, arms = settings_of_flags(), arms_of_flags()
+    network = gan_scores.network_of(_NETWORK.value, _WEIGHTS.value)
+    every = load()
+    numbers = [len(data.originals.ids) for data in every]
+    jobs = wanted_jobs([data.name for data in every], arms, _ONLY.value)
+    gan_training.program(settings, every[0].originals.images.shape[-1], "off")  # refuses sizes
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    study = Study(
+        run.directory,
+        settings,
+        gan_training.capacity(arms, numbers),
+        {d.name: max(a.generated(n) for a in arms) for d, n in zip(every, numbers, strict=True)},
+        network,
+        _SAMPLES.value,
+        _RESAMPLES.value,
+    )
+    looks = {data.name: gan_jobs.look_at_real(study, data) for data in every}
+    by_name = {data.name: data for data in every}
+    with tqdm.tqdm(total=len(jobs) * settings.rounds, unit="round", mininterval=1) as bar:
+        for job in jobs:
+            if (gan_jobs.job_directory(study, job) / "scores.json").exists():
+                bar.update(settings.rounds)
+            else:
+                gan_jobs.run_job(study, job, by_name[job.subject], looks[job.subject], bar)
+    results = gan_jobs.collect(study, every, looks, arms, _SEEDS.value)
+    run.write_results(results)
+    text = gan_table.tables(results)
+    files.write_atomic(study.directory / "table.md", text)
+    originals = {data.name: data.originals.images for data in every}
+    samples = gan_jobs.first_samples(study, results)
+    gan_figures.save_all(study.directory, results, originals, samples)
+    print(text)
+
+
+if __name__ == "__main__":
+    runs.start(main)

@@ -1,0 +1,154 @@
+"""Paper B's claims, held against the seeds: confirmed, refuted or undecided, in both readings of the score and by FID.
+
+`results` is what results.json has: subjects -> sets -> a list of seeds.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.stats
+
+import outgen_jax as og
+from experiments.augmented_gan.presets import CONTROL, DOUBLED, MIXED, SINGLE, parse
+
+# Reading: score, and the sign that makes more of it better.
+READINGS = {
+    "lower score is better (paper B)": ("inception_score", -1),
+    "higher score is better (the field)": ("inception_score", 1),
+    "lower FID is better": ("fid", -1),
+}
+CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
+
+
+class Claim(NamedTuple):
+    """`better` sets do better than `worse` ones, pair by pair."""
+
+    text: str
+    pairs: tuple[tuple[str, str], ...]  # better, worse
+
+
+class Finding(NamedTuple):
+    """What the seeds say of a claim."""
+
+    claim: str
+    subject: str
+    reading: str
+    verdict: str
+    value: str  # what decided
+
+
+CLAIMS = (
+    Claim("inversion is the worst kind", tuple((k, "invert") for k in SINGLE if k != "invert")),
+    Claim("left-right flips beat no augmentation", (("flip_left_right", CONTROL),)),
+    Claim("generated images beat no augmentation", (("generated", CONTROL),)),
+    *(
+        Claim(f"{one}: twice as many beat as many", ((two, one),))
+        for one, two in zip(MIXED, DOUBLED, strict=True)
+    ),
+)
+
+
+def values(seeds: Sequence[Mapping[str, Any]], score: str) -> dict[int, float]:
+    """By seed."""
+    return {run["seed"]: run["scores"][score]["estimate"] for run in seeds}
+
+
+def paired(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The values of the seeds that both have."""
+    common = sorted(a.keys() & b.keys())
+    return np.array([a[s] for s in common]), np.array([b[s] for s in common])
+
+
+def verdict(differences: Sequence[tuple[float, float, float]]) -> str:
+    """Of (mean, low, high) of differences, all of which the claim has above 0."""
+    if all(low > 0 for _, low, _ in differences):
+        return CONFIRMED
+    return REFUTED if any(high < 0 for *_, high in differences) else UNDECIDED
+
+
+def examine(claim: Claim, sets: Mapping[str, Any], reading: str) -> tuple[str, str] | None:
+    """Verdict and the difference nearest to refuting it; None: a set is missing, or a second seed."""
+    score, sign = READINGS[reading]
+    tests = []
+    for better, worse in claim.pairs:
+        if better not in sets or worse not in sets:
+            return None
+        a, b = paired(values(sets[better], score), values(sets[worse], score))
+        if len(a) < 2:
+            return None
+        test = og.metrics.paired_t_test(sign * a, sign * b)
+        tests.append(((test.difference, test.low, test.high), (better, worse)))
+    (mean, low, high), (better, worse) = min(tests)
+    text = f"{better} − {worse}: {sign * mean:+.3g} ({_interval(low, high, sign)})"
+    return verdict([found for found, _ in tests]), text
+
+
+def doubled(subjects: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """By reading: in how many cases the mean of twice as many is the better one, and of how many."""
+    found = {}
+    for reading, (score, sign) in READINGS.items():
+        pairs = [
+            (values(sets[one], score), values(sets[two], score))
+            for sets in (subject["sets"] for subject in subjects.values())
+            for one, two in zip(MIXED, DOUBLED, strict=True)
+            if one in sets and two in sets
+        ]
+        means = [[np.mean(list(v.values())) for v in pair] for pair in pairs]
+        found[reading] = (sum(sign * (two - one) > 0 for one, two in means), len(pairs))
+    return found
+
+
+def _interval(low: float, high: float, sign: int) -> str:
+    low, high = sorted((sign * low, sign * high))
+    return f"{low:+.3g} to {high:+.3g}"
+
+
+def similarity(subjects: Mapping[str, Any], score: str) -> tuple[str, str] | None:
+    """Is the order of the paper's sets the same for both subjects? By Spearman's correlation, a value a seed."""
+    first, second = (subjects[name]["sets"] for name in list(subjects)[:2])
+    names = [n for n in (CONTROL, *SINGLE, *MIXED, *DOUBLED) if n in first and n in second]
+    by_name = [[values(sets[name], score) for name in names] for sets in (first, second)]
+    seeds = sorted(set.intersection(*(set(v) for group in by_name for v in group)) if names else ())
+    if len(names) < 3 or len(seeds) < 2:
+        return None
+    scores = [[[v[seed] for v in group] for group in by_name] for seed in seeds]
+    if any(len(set(group)) == 1 for pair in scores for group in pair):
+        return None  # no ranks where all are alike
+    found = [float(scipy.stats.spearmanr(*pair).statistic) for pair in scores]
+    mean, low, high = og.metrics.mean_interval(found)
+    text = f"rank correlation of {len(names)} sets {mean:+.2f} ({low:+.2f} to {high:+.2f})"
+    return verdict([(mean, low, high)]), text
+
+
+def findings(results: Mapping[str, Any]) -> Iterator[Finding]:
+    """All claims that the finished jobs allow to be examined."""
+    subjects = results["subjects"]
+    for claim in CLAIMS:
+        for name, subject in subjects.items():
+            for reading in READINGS:
+                if found := examine(claim, subject["sets"], reading):
+                    yield Finding(claim.text, name, reading, *found)
+    if len(subjects) > 1:
+        both = " and ".join(list(subjects)[:2])
+        for score, reading in (("inception_score", "by the score"), ("fid", "by FID")):
+            if found := similarity(subjects, score):
+                yield Finding("both subjects show the same pattern", both, reading, *found)
+
+
+def fid_changes(sets: Mapping[str, Any]) -> dict[str, Any]:
+    """Of every scheme in front of the discriminator: FID over the control's, less 1, seed by seed and its interval."""
+    found = {}
+    for scheme in sets if CONTROL in sets else ():
+        if parse(scheme).scheme == "off":
+            continue
+        a, b = paired(values(sets[scheme], "fid"), values(sets[CONTROL], "fid"))
+        if not len(a):
+            continue
+        change = a / b - 1
+        interval = og.metrics.mean_interval(change)._asdict() if len(a) > 1 else None
+        found[scheme] = {
+            "by_seed": change.tolist(),
+            "interval": interval and {k: float(v) for k, v in interval.items()},
+        }
+    return found

@@ -1,0 +1,251 @@
+"""Training of one GAN of paper B's study: a set, a seed, and samples on the way."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.augmented_gan.presets import Arm, Scheme, Settings
+from outgen_jax import files, pixels, runs
+from outgen_jax.data import augmented_set
+from outgen_jax.data.differentiable_augment import POLICY, adapt, differentiable_augment
+from outgen_jax.generation import provenance
+from outgen_jax.models import dcgan
+from outgen_jax.training import adversarial, adversarial_fit
+from outgen_jax.training.checkpoints import Checkpoints
+
+_FIRST_PROBABILITY: dict[Scheme, float | None] = {
+    "off": None,
+    "differentiable": 1.0,
+    "adaptive": 0.0,
+}
+_AT_ONCE = 100  # images generated in one call
+_PASSES = 40  # batches from which the averaged generator's statistics are taken
+
+
+class Capacity(NamedTuple):
+    """Lengths to which the banks and tables of all jobs are padded, so that they share compiled programs."""
+
+    bank: int
+    table: int
+
+
+class Program(NamedTuple):
+    """What jobs with the same in front of the discriminator share."""
+
+    update: adversarial.Update
+    first_state: Callable[[int], adversarial.GameState]  # of a seed
+    settle: Callable[[adversarial.GameState], adversarial.PlayerState]  # the averaged generator
+    generate: Callable[[Any, Any, jax.Array], jax.Array]  # parameters, statistics, z -> images
+    latent_shape: tuple[int, ...]
+
+
+class Originals(NamedTuple):
+    """The images that the sets of a subject are made of."""
+
+    images: np.ndarray  # [N, H, W, C] uint8
+    ids: tuple[str, ...]
+
+
+class Generated(NamedTuple):
+    """Images of the control's generator, and its hash."""
+
+    images: np.ndarray  # [M, H, W, C] uint8
+    checkpoint: str
+
+
+class Progress(NamedTuple):
+    """Where a training stands after a round."""
+
+    epoch: adversarial_fit.Epoch
+    samples: dict[int, np.ndarray]  # updates -> images [n, H, W, C] uint8, where there are scores
+
+
+def capacity(arms: list[Arm], numbers: list[int]) -> Capacity:
+    """Of all arms, and subjects of so many originals."""
+    spare = [max(arm.generated(n) for arm in arms) for n in numbers]
+    added = [max(arm.added(n) for arm in arms) for n in numbers]
+    return Capacity(
+        max(n + m for n, m in zip(numbers, spare, strict=True)),
+        max(n + m for n, m in zip(numbers, added, strict=True)),
+    )
+
+
+@functools.cache
+def program(
+    settings: Settings, channels: int, scheme: Scheme, policy: tuple[str, ...] = POLICY
+) -> Program:
+    adam = optax.adam(settings.learning_rate, b1=0.5, b2=0.999)
+    shape = {"size": settings.size, "width": settings.width, "channels": channels}
+
+    def players(seed: int) -> tuple[dcgan.Generator, list[tuple[Any, Any]]]:
+        generator = dcgan.Generator(**shape, rngs=nnx.Rngs(2 * seed))
+        discriminator = dcgan.Discriminator(**shape, rngs=nnx.Rngs(2 * seed + 1))
+        made = [
+            adversarial.from_nnx(model, lambda model, x, _: model(x), adam)
+            for model in (generator, discriminator)
+        ]
+        return generator, made
+
+    def first_state(seed: int) -> adversarial.GameState:
+        states = (state for _, state in players(seed)[1])
+        key = jax.random.fold_in(jax.random.key(seed), 1)
+        return adversarial.create(*states, probability=_FIRST_PROBABILITY[scheme], key=key)
+
+    generator, ((g, _), (d, _)) = players(0)
+    update = adversarial.make_update(
+        g,
+        d,
+        latent_shape=generator.latent_shape,
+        key=None,
+        average_decay=settings.average_decay,
+        augmentation=_augmentation(scheme, policy, settings.adapt_images),
+        take=augmented_set.take,
+    )
+    generator.eval()
+    graphdef = nnx.split(generator, nnx.Param, ...)[0]
+
+    @jax.jit
+    def generate(params: Any, variables: Any, z: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, params, variables, copy=True)(z)
+
+    @jax.jit
+    def advance(params: Any, variables: Any, key: jax.Array) -> Any:
+        z = jax.random.normal(key, (settings.batch_size, *generator.latent_shape))
+        return g.apply(params, variables, z, key)[1]
+
+    def settle(state: adversarial.GameState) -> adversarial.PlayerState:
+        # Batch normalisation remembers statistics of the parameters themselves, not of their average.
+        variables = state.generator.variables
+        for key in jax.random.split(jax.random.key(0), _PASSES):
+            variables = advance(state.average, variables, key)
+        return state.generator._replace(params=state.average, variables=variables)
+
+    return Program(update, first_state, settle, generate, generator.latent_shape)
+
+
+def _augmentation(
+    scheme: Scheme, policy: tuple[str, ...], images: int
+) -> adversarial.Augmentation | None:
+    if scheme == "off":
+        return None
+    changes = functools.partial(differentiable_augment, policy=policy)
+    adaptive = functools.partial(adapt, images=images) if scheme == "adaptive" else None
+    return adversarial.Augmentation(changes, adaptive)
+
+
+def sample(
+    made: Program, player: adversarial.PlayerState, key: jax.Array, number: int
+) -> np.ndarray:
+    """Images of a generator, [number, H, W, C] uint8; image i is the same whatever the number."""
+    parts = []
+    for first in range(0, number, _AT_ONCE):
+        ids = jnp.arange(first, first + _AT_ONCE)
+        z = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), made.latent_shape))(
+            ids
+        )
+        parts.append(pixels.to_uint8(np.asarray(made.generate(player.params, player.variables, z))))
+    return np.concatenate(parts)[:number]
+
+
+def generated_key(seed: int) -> jax.Array:
+    """Of the images that a control's generator gives to other sets: none of those that are scored."""
+    return jax.random.fold_in(jax.random.key(seed), 5)
+
+
+def data_of(
+    arm: Arm, seed: int, originals: Originals, generated: Generated | None, room: Capacity
+) -> tuple[augmented_set.AugmentedSet, augmented_set.Table]:
+    """The set as the step reads it, padded, and its table as it is."""
+    number = len(originals.images)
+    found = originals.images[:0] if generated is None else generated.images
+    table = augmented_set.build(
+        jax.random.fold_in(jax.random.key(seed), 2),
+        originals=number,
+        available=number,
+        kinds=arm.kinds,
+        added=arm.added(number),
+        generated=len(found),
+    )
+    bank = np.zeros((room.bank, *originals.images.shape[1:]), np.uint8)
+    bank[:number] = originals.images
+    bank[number : number + len(found)] = found
+    return augmented_set.AugmentedSet(bank, augmented_set.pad(table, room.table)), table
+
+
+def train(
+    made: Program,
+    settings: Settings,
+    data: augmented_set.AugmentedSet,
+    *,
+    rows: int,
+    seed: int,
+    samples: int,
+    directory: Path,
+) -> Iterator[Progress]:
+    """Trains for all rounds, or on from the last checkpoint; yields after each, with the samples so far.
+
+    `rows` are those of the table without its padding, `samples` the number of images to generate in the end.
+    """
+    key_z = jax.random.fold_in(jax.random.key(seed), 3)
+    checkpoints = Checkpoints(directory / "checkpoints")
+    state = made.first_state(seed)
+
+    def samples_of(done: int, state: adversarial.GameState) -> np.ndarray:
+        path = directory / f"samples_{done * settings.round_updates:06}.npz"
+        number = samples if done == settings.rounds else settings.curve_samples
+
+        def compute() -> dict[str, np.ndarray]:
+            if int(state.step) != done * settings.round_updates:
+                raise FileNotFoundError(f"{path} is gone; remove {directory} to train once more")
+            return {"images": sample(made, made.settle(state), key_z, number)}
+
+        return runs.kept(path, compute)["images"]
+
+    found: dict[int, np.ndarray] = {}
+    if checkpoints.latest is not None:
+        # A run that died between a checkpoint and its samples makes them now.
+        restored, history = adversarial_fit.restore(checkpoints, state, data)
+        found = {n: samples_of(n, restored) for n in settings.points if n <= len(history)}
+    for epoch in adversarial_fit.train(
+        made.update,
+        state,
+        data,
+        key=jax.random.fold_in(jax.random.key(seed), 4),
+        epochs=settings.rounds,
+        batch_size=settings.batch_size,
+        checkpoints=checkpoints,
+        num_images=rows,
+        steps_per_epoch=settings.round_updates,
+    ):
+        done = len(epoch.history)
+        if done in settings.points:
+            found[done] = samples_of(done, epoch.state)
+        by_updates = {n * settings.round_updates: images for n, images in found.items()}
+        yield Progress(epoch, by_updates)
+
+
+def save_generator(path: Path, player: adversarial.PlayerState) -> str:
+    """Writes parameters and statistics by name -> their hash."""
+    kept = (player.params, player.variables)
+    leaves = jax.tree_util.tree_leaves_with_path(kept)
+    files.save_arrays(path, {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in leaves})
+    return provenance.classifier_hash(kept)
+
+
+def save_set(
+    path: Path, table: augmented_set.Table, ids: tuple[str, ...], checkpoint: str | None
+) -> None:
+    """Writes where every image of a set comes from: source, kind, checkpoint."""
+    origins = augmented_set.provenance(table, ids, checkpoint)
+    columns = zip(*((o.source, o.kind, o.checkpoint or "") for o in origins), strict=True)
+    names = augmented_set.Origin._fields
+    files.save_arrays(
+        path, {name: np.array(column) for name, column in zip(names, columns, strict=True)}
+    )

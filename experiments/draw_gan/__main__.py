@@ -1,0 +1,226 @@
+"""Paper C: a GAN that draws with attention, its figures, its latent studies, and scores of its realism.
+
+Purpose   Figs C3 to C10 of Kataoka, Matsubara and Uehara: digits drawn in six glances (N = 5 and N = 4) against the GAN
+          of perceptrons; the six latent conditions; and the numbers that the paper left to future work.
+Command   python experiments/draw_gan.py --data_dir=... --out=experiments/results/draw_gan
+          python experiments/draw_gan.py --presets=attention_colour --seeds=1 --dataset=FOLDER --size=32 (photographs)
+Presets   attention, attention_n4, baseline: the paper's settings. attention_plus, attention_plus_n4: the same N and T,
+          trained better. attention_colour: that for photographs. smoke: a moment, for continuous integration.
+Expected  see README.md; hours for all presets and three seeds on 2 cores
+Output    --out gets results.json (every seed's numbers), table.md, fig_c3.png to fig_c10.png (those of attention_plus
+          with its name), GIFs of canvases being drawn, and a directory of checkpoints and samples for every run.
+
+The same command resumes, within a run at the last checkpoint; finished runs are kept. Images that are not 28×28 grey
+digits get samples and latent studies, but no scores, which rest on a classifier of digits.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+from absl import flags
+
+from experiments.draw_gan import figures as draw_gan_figures
+from experiments.draw_gan import latent as draw_gan_latent
+from experiments.draw_gan import scores as draw_gan_scores
+from experiments.draw_gan import table as draw_gan_table
+from experiments.draw_gan import training as draw_gan_training
+from outgen_jax import files, pixels, runs
+from outgen_jax.data import sources
+from outgen_jax.models import draw
+from outgen_jax.training import adversarial_fit
+from outgen_jax.training.checkpoints import Checkpoints
+
+_PRESETS = flags.DEFINE_list(
+    "presets",
+    ["attention", "attention_n4", "baseline", "attention_plus", "attention_plus_n4"],
+    f"Of {', '.join(draw_gan_training.PRESETS)}.",
+)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each preset, from seeds 0, 1, ...", 1)
+_DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, folder, or 'digits'.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_SIZE = flags.DEFINE_integer("size", None, "Side to bring images to; as stored by default.", 1)
+_TRAIN_IMAGES = flags.DEFINE_integer("train_images", 50_000, "Training images, from the start.", 1)
+_EPOCHS = flags.DEFINE_integer("epochs", None, "Instead of the preset's.", 1)
+_POINTS = flags.DEFINE_integer("points", None, "N, instead of the preset's.")
+_STEPS = flags.DEFINE_integer("steps", None, "T, instead of the preset's.")
+_SAMPLES = flags.DEFINE_integer("samples", 10_000, "Generated images to score.")
+_RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Of the bootstrap intervals.", 10)
+_OUT = flags.DEFINE_string("out", "runs/draw_gan", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+LATENT_IMAGES = 1000  # of each latent condition
+_BATCH = 500  # images generated at a time
+_FIGURE = {"attention": "c4", "attention_n4": "c7", "baseline": "c5"}  # of the paper
+
+
+class Data(NamedTuple):
+    train: np.ndarray  # [N, H, W, C] uint8
+    held_out: np.ndarray  # real images that no GAN saw, as many as are scored
+    reference: draw_gan_scores.Reference | None  # where there are digits
+
+
+def load() -> Data:
+    size = None if _SIZE.value is None else (_SIZE.value, _SIZE.value)
+
+    def split(name: str) -> sources.ImageSource:
+        return sources.load(_DATASET.value, split=name, data_dir=_DATA_DIR.value, size=size)
+
+    source = split("train")
+    train = source.images[: _TRAIN_IMAGES.value]
+    held_out = source.images[len(train) :][: _SAMPLES.value]
+    if source.class_names != draw_gan_scores.DIGITS or train.shape[1:] != (28, 28, 1):
+        print(f"--dataset={_DATASET.value} has no digits of 28×28 grey pixels: no scores")
+        return Data(train, held_out, None)
+    draw_gan_scores.check_number("--samples", _SAMPLES.value)
+    test = split("test").images[: _SAMPLES.value]
+    return Data(train, held_out, draw_gan_scores.reference(test, train))
+
+
+def preset_of(name: str) -> draw_gan_training.Preset:
+    presets = draw_gan_training.PRESETS
+    if name not in presets:
+        raise ValueError(f"--presets: no preset {name!r}; use some of {', '.join(presets)}")
+    changes: dict[str, Any] = {
+        "epochs": _EPOCHS.value,
+        "points": _POINTS.value,
+        "steps": _STEPS.value,
+    }
+    return presets[name]._replace(**{k: v for k, v in changes.items() if v is not None})
+
+
+class Trained(NamedTuple):
+    preset: draw_gan_training.Preset
+    game: draw_gan_training.Game
+    params: Any  # the generator's moving average
+    history: list[dict[str, float]]
+
+    def images(self, z: jax.Array) -> np.ndarray:
+        """Latent vectors [B, ...] -> images [B, H, W, C] in [0, 1], a batch at a time."""
+        parts = (
+            self.game.generate(self.params, z[i : i + _BATCH]) for i in range(0, len(z), _BATCH)
+        )
+        return np.concatenate([np.asarray(draw_gan_training.to_images(part)) for part in parts])
+
+    def drawing(self, z: jax.Array) -> draw.Drawing:
+        drawing: draw.Drawing = self.game.generate(self.params, z)
+        return drawing
+
+
+def train(
+    preset: draw_gan_training.Preset, seed: int, data: Data, directory: Path, title: str
+) -> Trained:
+    order, key = jax.random.split(jax.random.key(seed))
+    mean = data.train.mean(0, dtype=np.float64) / 255
+    shape = data.train.shape[1:]
+    updates = preset.epochs * max(1, len(data.train) // preset.batch_size)
+    game = draw_gan_training.game(preset, shape, mean, updates=updates, seed=seed, key=key)
+    epochs = adversarial_fit.train(
+        game.update,
+        game.state,
+        data.train,
+        key=order,
+        epochs=preset.epochs,
+        batch_size=preset.batch_size,
+        checkpoints=Checkpoints(directory / "checkpoints"),
+        save_every=preset.save_every,
+    )
+    with tqdm.tqdm(total=preset.epochs, desc=title, unit="epoch", mininterval=1) as bar:
+        for epoch in epochs:
+            bar.update(len(epoch.history) - bar.n)
+            row = epoch.history[-1]
+            bar.set_postfix({k: f"{row[f'{k}_loss']:.2f}" for k in ("discriminator", "generator")})
+    return Trained(preset, game, epoch.state.average, epoch.history)
+
+
+def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
+    """One preset from one seed: trained, looked at and scored; what `scores.json` keeps."""
+    directory = out / name / f"seed{seed}"
+    kept = directory / "scores.json"
+    if kept.exists():
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+    directory.mkdir(parents=True, exist_ok=True)
+    trained = train(preset_of(name), seed, data, directory, f"{name}, seed {seed}")
+    key_z, key_latent = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
+    z = jax.random.normal(key_z, (_SAMPLES.value, *trained.game.latent_shape))
+    generated = pixels.to_uint8(trained.images(z))
+    files.save_arrays(directory / "samples.npz", {"images": generated[:1000]})
+    found = {"history": trained.history}
+    recurrent = trained.preset.network == "attention"
+    if recurrent:
+        study = latent_study(trained, data, key_latent)
+        found["latent"] = study.numbers
+    if data.reference is not None:
+        canvases = step_images(trained, z[: draw_gan_scores.STEP_IMAGES]) if recurrent else None
+        found["scores"] = draw_gan_scores.score(
+            generated, data.reference, resamples=_RESAMPLES.value, canvases=canvases
+        )
+    if seed == 0:
+        like = "attention_n4" if trained.preset.points == 4 else "attention"
+        number, suffix = _FIGURE.get(name, _FIGURE[like]), "" if name in _FIGURE else f"_{name}"
+        draw_gan_figures.samples(out / f"fig_{number}{suffix}.png", generated)
+        if recurrent and number == "c4":
+            drawing = trained.drawing(z[:40])
+            points = trained.preset.points
+            draw_gan_figures.canvases(out / f"fig_c6{suffix}.png", drawing, points)
+            draw_gan_figures.animation(out / f"drawing{suffix}.gif", drawing, points)
+            draw_gan_figures.latent(out, suffix, study)
+    files.write_atomic(kept, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def latent_study(trained: Trained, data: Data, key: jax.Array) -> draw_gan_latent.Study:
+    label = None
+    if data.reference is not None:
+        look = data.reference.look
+
+        def label(images: np.ndarray) -> np.ndarray:
+            return look(pixels.to_uint8(images)).probs.argmax(-1)
+
+    number = min(LATENT_IMAGES, _SAMPLES.value)
+    shape = trained.game.latent_shape
+    return draw_gan_latent.study(trained.images, shape, number=number, key=key, label=label)
+
+
+def step_images(trained: Trained, z: jax.Array) -> np.ndarray:
+    """Every canvas as an 8-bit image, [m, T, H, W, C]."""
+    parts = (trained.drawing(z[i : i + _BATCH]).canvases for i in range(0, len(z), _BATCH))
+    return np.concatenate([pixels.to_uint8(np.asarray(jax.nn.sigmoid(p))) for p in parts])
+
+
+def real_scores(data: Data) -> dict[str, Any] | None:
+    """Of real images that no GAN saw, as if they were generated; None if there are too few."""
+    if data.reference is None or len(data.held_out) < draw_gan_scores.FEWEST:
+        return None
+    return draw_gan_scores.score(data.held_out, data.reference, resamples=_RESAMPLES.value)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    runs.enable_compilation_cache()
+    names = _PRESETS.value
+    for name in names:
+        preset_of(name)
+    data = load()
+    out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    started = time.perf_counter()
+    draw_gan_figures.samples(out.directory / "fig_c3.png", data.train)
+    results: dict[str, Any] = {"train_images": len(data.train), "real": real_scores(data)}
+    results["presets"] = {
+        name: [run_one(name, seed, data, out.directory) for seed in range(_SEEDS.value)]
+        for name in names
+    }
+    out.write_results(results)
+    text = draw_gan_table.tables(results)
+    files.write_atomic(out.directory / "table.md", text)
+    print(text)
+    print(f"{out.directory}: {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    runs.start(main)

@@ -1,0 +1,1 @@
+"""Exact targets: how near, at what price, on which networks (beyond paper A)."""

@@ -1,0 +1,114 @@
+"""All of a thousand probabilities at will: every image gets the whole output of another.
+
+Purpose   Beyond paper A, on ImageNet's 1,000 classes: full targets, for which a row of the Jacobian for every class
+          would be too dear. `og.gauss_newton_cg` against Adam on the pixels, whose 2,000 updates take as long.
+Command   python experiments/full_targets.py --source=IMAGES --out=experiments/results/full_targets
+Expected  Gauss–Newton nearer to the target, by a change of about the same size. Measured: experiments/README.md.
+Output    --out gets results.json (per image) and table.md. The same command resumes: every finished solver is kept.
+
+Without --source it takes the photographs that scikit-image carries.
+"""
+
+import functools
+import time
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+import outgen_jax as og
+from experiments.exactness import moving
+from outgen_jax import files, report, runs
+from outgen_jax.data import sources
+from outgen_jax.models import pretrained
+
+_SOURCE = flags.DEFINE_string("source", "photographs", "Folder, tfds name or 'photographs'.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_CLASSIFIER = flags.DEFINE_string("classifier", "efficientnet_lite0", "Name or .npz.")
+_NUMBER = flags.DEFINE_integer("number", 12, "Images, from the start of the source.", 2)
+_STEPS = flags.DEFINE_integer("steps", 80, "Of Gauss–Newton.", 1)
+_UPDATES = flags.DEFINE_integer("updates", 2000, "Of Adam.", 1)
+_LR = flags.DEFINE_float("learning_rate", 1e-3, "Adam's at first; it falls to 0.", 1e-9)
+_TOLERANCE = flags.DEFINE_float("tolerance", 1e-5, "Total variation at which an image stops.", 1e-9)
+_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; None: for this device.", 1)
+_OUT = flags.DEFINE_string("out", "runs/full_targets", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+MEASURES = ("total_variation", "kl", "l2")
+
+
+def solvers() -> dict[str, og.Solver]:
+    """What is compared, by name."""
+    return {
+        "Adam": moving.adam(_LR.value, _UPDATES.value),
+        "Gauss–Newton, conjugate gradients": og.gauss_newton_cg(steps=_STEPS.value),
+    }
+
+
+def run_solver(
+    solver: og.Solver, network: tuple[Any, Any], images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The numbers of one solver, per image."""
+    wanted = np.roll(og.predict(*network, images, batch_size=_BATCH.value), 1, axis=0)
+    start = time.perf_counter()
+    result = og.synthesize(
+        *network,
+        images,
+        wanted,
+        solver=solver,
+        tolerance=_TOLERANCE.value,
+        batch_size=_BATCH.value,
+        progress=True,
+    )
+    return {
+        "total_variation": result.total_variation,
+        "kl": result.kl,
+        "l2": np.asarray(og.metrics.l2_change(result.images, images)),
+        "seconds": np.array(time.perf_counter() - start),
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown table: a row per solver."""
+    headings = (
+        *("solver", "images", "total variation, median", "at most", "KL, nats, median"),
+        *("L2, median", "seconds an image"),
+    )
+    rows = []
+    for name, found in results.items():
+        distance, images = found["total_variation"], len(found["l2"])
+        cells = (np.median(distance), max(distance), np.median(found["kl"]), np.median(found["l2"]))
+        shown = (f"{x:.2g}" for x in cells)
+        rows.append([name, str(images), *shown, f"{found['seconds'] / images:.0f}"])
+    return report.markdown_table(headings, rows)
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    runs.enable_compilation_cache()
+    classifier = pretrained.load(_CLASSIFIER.value)
+    side = classifier.image_size
+    source = sources.load(
+        _SOURCE.value,
+        split="test",
+        data_dir=_DATA_DIR.value,
+        size=(side, side),
+        limit=_NUMBER.value,
+    )
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    network = og.models.from_nnx(classifier.model)
+    results: dict[str, Any] = {}
+    for index, (name, solver) in enumerate(solvers().items()):
+        print(name)
+        found = runs.kept(
+            run.directory / "cache" / f"{index}.npz",
+            functools.partial(run_solver, solver, network, source.images),
+        )
+        results[name] = {key: found[key].tolist() for key in (*MEASURES, "seconds")}
+        run.write_results({"solvers": results})
+        files.write_atomic(run.directory / "table.md", table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    runs.start(main)

@@ -1,0 +1,199 @@
+"""Paper A's ways to generate, side by side: Figs A1, A3, A4 and A5, and a table of numbers for them.
+
+Purpose   The paper compares SGD, momentum SGD and momentum + low-pass by eye ("nearly noise-free", "visible noise",
+          "rainbow colours"). Here also by number, over many images: distance to the target, size and high-frequency
+          part of the change, before and after rounding to 8 bits.
+Command   python experiments/solver_comparison.py --data_dir=... --out=experiments/results/solver_comparison
+Expected  SGD changes least; momentum gets closer and is noisier; the low-pass removes the noise. Measured: README.md.
+Output    --out gets results.json (per image), table.md, fig_a1.png and fig_a3_a5.png.
+
+The same command resumes: every finished solver is kept.
+"""
+
+import functools
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+import outgen_jax as og
+from outgen_jax import files, report, runs
+from outgen_jax.data import sources
+from outgen_jax.models import pretrained
+from outgen_jax.solvers import descent
+
+_DATASET = flags.DEFINE_string("dataset", "cifar10", "tfds name, folder of class folders, or .npz.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_CLASSIFIER = flags.DEFINE_string("classifier", pretrained.SHIPPED[0], "Shipped name or .npz.")
+_NUMBER = flags.DEFINE_integer("number", 1000, "Test images, from the start of the split.", 10)
+_TARGETS = flags.DEFINE_string(
+    "targets", "true=0.9,random=0.1", "Target text (paper A, Section 3)."
+)
+_STEPS = flags.DEFINE_integer("steps", 100, "Updates (paper A, Section 3).", 1)
+_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; by default for the device.", 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random classes.")
+_OUT = flags.DEFINE_string("out", "runs/solver_comparison", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+SOLVERS = {
+    "sgd": "SGD",
+    "momentum": "momentum",
+    "momentum_lowpass": "momentum + low-pass",
+}
+# Columns of the table: heading, key of an image's number, how to summarise it over images.
+COLUMNS = (
+    ("KL, nats", "kl", np.median),
+    ("total variation", "total_variation", np.median),
+    ("its 95th percentile", "total_variation", functools.partial(np.percentile, q=95)),
+    ("after rounding", "total_variation_8bit", np.median),
+    ("its 95th percentile", "total_variation_8bit", functools.partial(np.percentile, q=95)),
+    ("L2", "l2", np.median),
+    ("L∞", "linf", np.median),
+    ("L2 above radius 10", "noise", np.median),
+)
+
+MEASURES = tuple(dict.fromkeys(key for _, key, _ in COLUMNS))
+
+
+class Job(NamedTuple):
+    """The images, what is wanted of them, and the classifier that is asked."""
+
+    apply_fn: Any
+    variables: Any
+    images: np.ndarray  # [N, 32, 32, 3] uint8
+    labels: np.ndarray  # [N]
+    ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    before: np.ndarray  # [N, K] probabilities of the source images
+    targets: np.ndarray  # [N, K]
+
+
+def measure(
+    source: np.ndarray, result: og.Result, targets: np.ndarray, reached_8bit: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Numbers per image [N]: L2 and L∞ of the change, pixels in [0, 1]; `noise`, the L2 of its part above radius 10."""
+    change = result.images - source.astype(np.float32) / 255
+    energy = jax.jit(jax.vmap(lambda x: og.pixels.high_frequency_energy(x, descent.LOWPASS_RADIUS)))
+    return {
+        "kl": result.kl,
+        "total_variation": result.total_variation,
+        "total_variation_8bit": np.asarray(og.metrics.total_variation(reached_8bit, targets)),
+        "l2": np.asarray(og.metrics.l2_change(result.images, source)),
+        "linf": np.asarray(og.metrics.linf_change(result.images, source)),
+        "noise": np.sqrt(np.asarray(energy(change)) * change[0].size),
+    }
+
+
+def run_solver(name: str, job: Job) -> dict[str, np.ndarray]:
+    """Images and numbers of one solver."""
+    options = {"solver": og.preset(name, steps=_STEPS.value), "batch_size": _BATCH.value or 128}
+    network = (job.apply_fn, job.variables)
+    start = time.perf_counter()
+    result = og.synthesize(*network, job.images, job.targets, progress=True, **options)
+    seconds = time.perf_counter() - start
+    generated = og.pixels.to_uint8(result.images)
+    reached = og.predict(*network, generated)
+    return {
+        **measure(job.images, result, job.targets, reached),
+        "generated": generated,
+        "reached": reached,
+        "seconds": np.float64(seconds),
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown table of `results`, as results.json has them: a row per solver."""
+    headings = ["solver", *(heading for heading, _, _ in COLUMNS), "seconds"]
+    rows = []
+    for name, numbers in results["per_image"].items():
+        cells = [f"{summarise(numbers[key]):.2g}" for _, key, summarise in COLUMNS]
+        rows.append([SOLVERS[name], *cells, f"{results['seconds'][name]:.0f}"])
+    return report.markdown_table(headings, rows)
+
+
+def one_of_each_class(labels: np.ndarray, classes: int) -> np.ndarray:
+    return np.array([np.flatnonzero(labels == k)[0] for k in range(classes)])
+
+
+def figures(directory: Path, job: Job, outcomes: dict[str, dict[str, np.ndarray]]) -> None:
+    names = job.class_names
+    rows = one_of_each_class(job.labels, len(names))
+    columns = {"source": job.images[rows]}
+    captions = {"source": [""] * len(rows)}
+    for name, outcome in outcomes.items():
+        columns[SOLVERS[name]] = outcome["generated"][rows]
+        captions[SOLVERS[name]] = [f"TV {v:.3f}" for v in outcome["total_variation_8bit"][rows]]
+    grid = report.image_grid_figure(
+        columns, row_labels=[names[k] for k in job.labels[rows]], captions=captions
+    )
+    report.save_figure(grid, directory / "fig_a3_a5.png")
+    outcome = outcomes["sgd"]
+    run = report.SynthesisRun(
+        source=job.images,
+        generated=outcome["generated"],
+        wanted=job.targets,
+        before=job.before,
+        reached=outcome["reached"],
+        class_names=names,
+        ids=job.ids,
+        steps=np.full(len(job.ids), _STEPS.value),
+        total_variation=outcome["total_variation_8bit"],
+        converged=outcome["total_variation_8bit"] <= 0.01,
+    )
+    report.save_figure(report.synthesis_figure(run, rows=rows[:5]), directory / "fig_a1.png")
+
+
+def prepare() -> Job:
+    classifier = pretrained.load(_CLASSIFIER.value)
+    names = classifier.class_names
+    source = sources.load(
+        _DATASET.value, split="test", data_dir=_DATA_DIR.value, limit=_NUMBER.value
+    )
+    if source.labels is None or source.class_names != names:
+        raise ValueError(
+            f"--dataset={_DATASET.value} must have the classifier's classes: {', '.join(names)}"
+        )
+    apply_fn, variables = og.models.from_nnx(classifier.model)
+    before = og.predict(apply_fn, variables, source.images)
+    targets = og.targets.parse(
+        _TARGETS.value,
+        class_names=names,
+        labels=source.labels,
+        image_ids=source.ids,
+        source_probs=before,
+        seed=_SEED.value,
+    )
+    return Job(
+        apply_fn, variables, source.images, source.labels, source.ids, names, before, targets
+    )
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    runs.enable_compilation_cache()
+    job = prepare()
+    out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    outcomes = {}
+    for name, title in SOLVERS.items():
+        print(title)
+        outcomes[name] = runs.kept(
+            out.directory / "cache" / f"{name}.npz", functools.partial(run_solver, name, job)
+        )
+    figures(out.directory, job, outcomes)
+    results = {
+        "seconds": {name: float(outcome["seconds"]) for name, outcome in outcomes.items()},
+        "per_image": {
+            name: {key: [float(f"{x:.4g}") for x in outcome[key]] for key in MEASURES}
+            for name, outcome in outcomes.items()
+        },
+    }
+    out.write_results(results)
+    files.write_atomic(out.directory / "table.md", table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    runs.start(main)

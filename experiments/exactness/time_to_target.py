@@ -1,0 +1,226 @@
+"""How near to its targets each solver comes in a given time: total variation against seconds.
+
+Purpose   Paper A's SGD and momentum, Adam, Adam behind the tanh map (Carlini and Wagner 2017) and Gauss-Newton on the
+          same images, targets and network, taking turns so that a busy machine slows all alike.
+Command   python benchmarks/exactness.py --data_dir=... --out=benchmarks/results/exactness
+Output    --out gets results.json (the curves), table.md and exactness.png. About 10 minutes on 2 cores.
+
+Time is that of updates alone: compilation and judging stand aside. Images that have arrived stay in the batch. At the
+end every solver's best images are rounded to 8 bits, to the nearest level and by `og.quantize`.
+"""
+
+import functools
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+import outgen_jax as og
+from outgen_jax import files, report, runs
+from outgen_jax.data import sources
+from outgen_jax.models import pretrained
+from outgen_jax.report import canvas
+from outgen_jax.solvers.solver import Solver
+from outgen_jax.synthesis import batch, predict
+from outgen_jax.synthesis.batch import Progress
+
+_DATASET = flags.DEFINE_string("dataset", "cifar10", "tfds name, folder of class folders, or .npz.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_CLASSIFIER = flags.DEFINE_string("classifier", pretrained.SHIPPED[0], "Shipped name or .npz.")
+_NUMBER = flags.DEFINE_integer("number", 64, "Test images, from the start; one batch.", 1)
+_TARGETS = flags.DEFINE_list(
+    "targets", ["dirichlet", "true=0.9;random=0.1"], "Target texts, ';' for ','; or dirichlet."
+)
+_SECONDS = flags.DEFINE_float("seconds", 40.0, "Time of updates of each solver and target.", 0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the targets.")
+_OUT = flags.DEFINE_string("out", "runs/exactness", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+_MANY = 10**6  # steps: time is the limit
+SOLVERS: dict[str, Solver] = {
+    "SGD": og.preset("sgd", steps=_MANY),
+    "momentum": og.preset("momentum", steps=_MANY),
+    "Adam": og.preset("adam", steps=_MANY),
+    "Adam, tanh map": og.gradient_descent(
+        optax.adam(0.01), weight_decay=0.0, steps=_MANY, pixels=og.pixels.tanh()
+    ),
+    "Gauss–Newton": og.gauss_newton(steps=_MANY),
+}
+# What a user may want to reach by the median image.
+_MARKS = (0.02, 0.005, 1e-3, 1e-5)
+
+
+class Problem(NamedTuple):
+    """One batch and what is wanted of it."""
+
+    apply_fn: Any
+    variables: Any
+    images: np.ndarray  # [B, H, W, C] uint8
+    targets: np.ndarray  # [B, K]
+
+
+class Runner:
+    """One solver on its way, an update at a time."""
+
+    def __init__(self, problem: Problem, solver: Solver) -> None:
+        self.problem = problem
+        images, targets = predict.as_float(problem.images), jnp.asarray(problem.targets)
+
+        def update(variables: Any, progress: Progress, targets: jax.Array) -> Progress:
+            network = predict.one_image(problem.apply_fn, variables)
+            one = functools.partial(batch.update, solver, network, jnp.float32(-1))
+            return jax.vmap(lambda p, q: one(p, q)[0])(progress, targets)
+
+        self._update = functools.partial(jax.jit(update), problem.variables)
+        self._targets = targets
+        begin = jax.jit(jax.vmap(functools.partial(batch.start, solver)))
+        self.progress: Progress = begin(images, targets)
+        jax.block_until_ready(self._update(self.progress, targets))  # compiles
+        self.seconds, self.curve = 0.0, list[dict[str, float]]()
+
+    def advance(self) -> None:
+        """One update; the curve speaks of the best images before it."""
+        start = time.perf_counter()
+        self.progress = jax.block_until_ready(self._update(self.progress, self._targets))
+        before, self.seconds = self.seconds, self.seconds + time.perf_counter() - start
+        distance = self.distances()
+        found = {"median": float(np.median(distance)), "p95": float(np.percentile(distance, 95))}
+        self.curve.append({"seconds": before, **found, "l2": float(np.median(self.changes()))})
+
+    def distances(self) -> np.ndarray:
+        """Total variation [B] of the best images."""
+        probs = jax.nn.softmax(self.progress.best_logits)
+        return np.asarray(og.metrics.total_variation(probs, self._targets))
+
+    def changes(self) -> np.ndarray:
+        """L2 [B] by which the best images differ from their sources."""
+        return np.asarray(og.metrics.l2_change(self.progress.best_image, self.problem.images))
+
+    def summary(self) -> dict[str, Any]:
+        """What there is at the end: distances, also after rounding, and the size of the change."""
+        network = self.problem.apply_fn, self.problem.variables
+        images = np.asarray(self.progress.best_image)
+        saved = {
+            "nearest": og.pixels.to_uint8(images),
+            "quantize": og.quantize(*network, images, self.problem.targets),
+        }
+        rounded = {
+            name: np.asarray(
+                og.metrics.total_variation(og.predict(*network, x), self.problem.targets)
+            )
+            for name, x in saved.items()
+        }
+        return {
+            "updates": len(self.curve),
+            "curve": self.curve,
+            "seconds_to": {f"{mark:g}": self.at(mark, "seconds") for mark in _MARKS},
+            "l2_at": {f"{mark:g}": self.at(mark, "l2") for mark in _MARKS},
+            "total_variation": self.distances().tolist(),
+            "l2": self.changes().tolist(),
+            "total_variation_8bit": {name: x.tolist() for name, x in rounded.items()},
+        }
+
+    def at(self, mark: float, key: str) -> float | None:
+        """What the curve says where the median image comes within `mark`; None: not in this run."""
+        return next((p[key] for p in self.curve if p["median"] <= mark), None)
+
+
+def compare(problem: Problem, seconds: float) -> dict[str, Any]:
+    """All solvers, each for so many seconds, the one that has used least next."""
+    runners = {name: Runner(problem, solver) for name, solver in SOLVERS.items()}
+    while min(r.seconds for r in runners.values()) < seconds:
+        min(runners.values(), key=lambda runner: runner.seconds).advance()
+    return {name: runner.summary() for name, runner in runners.items()}
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown table: a row per target and solver."""
+    headings = (
+        *("target", "solver", "updates", *(f"s to {mark:g}" for mark in _MARKS)),
+        f"L2 at {_MARKS[0]:g}",
+        *("total variation, median", "its 95th percentile", "rounded", "by quantize", "L2, median"),
+    )
+    rows = []
+    for target, solvers in results.items():
+        for name, found in solvers.items():
+            times = ("-" if s is None else f"{s:.1f}" for s in found["seconds_to"].values())
+            size = found["l2_at"][f"{_MARKS[0]:g}"]
+            distance, rounded = found["total_variation"], found["total_variation_8bit"]
+            numbers = (
+                *(np.median(distance), np.percentile(distance, 95)),
+                *(np.median(rounded["nearest"]), np.median(rounded["quantize"])),
+                np.median(found["l2"]),
+            )
+            cells = [target, name, str(found["updates"]), *times]
+            cells += ["-" if size is None else f"{size:.2g}", *(f"{x:.2g}" for x in numbers)]
+            rows.append(cells)
+    return report.markdown_table(headings, rows)
+
+
+def figure(results: dict[str, Any]) -> bytes:
+    """Curves of the median total variation, a panel per target."""
+    import matplotlib.figure
+
+    drawn = matplotlib.figure.Figure(figsize=(4.4 * len(results) + 1.4, 3.4), layout="constrained")
+    panels = drawn.subplots(1, len(results), squeeze=False, sharey=True)[0]
+    for axes, (target, solvers) in zip(panels, results.items(), strict=True):
+        for name, found in solvers.items():
+            points = found["curve"]
+            seconds, medians = ([p[key] for p in points] for key in ("seconds", "median"))
+            axes.plot(seconds, np.maximum(medians, 1e-8), label=name, linewidth=1.6)
+        axes.set(yscale="log", xlabel="seconds", title=target)
+        axes.grid(axis="y", color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("total variation, median")
+    lines = panels[-1].get_legend_handles_labels()
+    drawn.legend(*lines, loc="outside right center", frameon=False, fontsize=9)
+    return canvas.figure_bytes(drawn)
+
+
+def wanted(source: sources.ImageSource, num_classes: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Every kind of target with its rows [N, K]."""
+    for given in _TARGETS.value:
+        text = given.replace(";", ",")
+        if text == "dirichlet":
+            count = len(source.ids)
+            rows = og.targets.dirichlet(_SEED.value, count, num_classes, image_ids=source.ids)
+            yield "Dirichlet(1)", rows
+            continue
+        yield (
+            text,
+            og.targets.parse(
+                text,
+                class_names=source.class_names,
+                labels=source.labels,
+                image_ids=source.ids,
+                seed=_SEED.value,
+            ),
+        )
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    runs.enable_compilation_cache()
+    classifier = pretrained.load(_CLASSIFIER.value)
+    source = sources.load(
+        _DATASET.value, split="test", data_dir=_DATA_DIR.value, limit=_NUMBER.value
+    )
+    kinds = dict(wanted(source, len(classifier.class_names)))
+    network = og.models.from_nnx(classifier.model)
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    results: dict[str, Any] = {}
+    for text, rows in kinds.items():
+        results[text] = compare(Problem(*network, source.images, rows), _SECONDS.value)
+        run.write_results({"targets": results})
+        files.write_atomic(run.directory / "table.md", table(results))
+        files.write_atomic(run.directory / "exactness.png", figure(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    runs.start(main)

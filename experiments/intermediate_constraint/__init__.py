@@ -1,0 +1,1 @@
+"""Fine-tuning under the intermediate constraint loss (paper D)."""

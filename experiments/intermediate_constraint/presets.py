@@ -1,0 +1,77 @@
+"""The sizes at which the study of paper D is run."""
+
+from typing import NamedTuple
+
+from experiments.intermediate_constraint.study import AUGMIX, MSE, PLAIN, PROPOSED
+from outgen_jax.data import distort
+from outgen_jax.training import finetuning
+
+
+class Preset(NamedTuple):
+    """What a run is unless flags say otherwise."""
+
+    dataset: str
+    size: int
+    levels: distort.Levels
+    compared: distort.Levels | None
+    network: str | None
+    train_images: int
+    validation_images: int
+    test_images: int
+    epochs: float
+    recipe: finetuning.Recipe
+    weights: tuple[str, ...]
+    kinds: tuple[str, ...]
+    variants: tuple[str, ...]
+    seeds: int
+    targeted_images: int
+    evaluation_batch: int
+
+
+_ALL = 10**9  # more images than there are
+PRESETS = {
+    # The paper says SGD and a rate of 0.001; momentum and augmentation it does not name.
+    "paper": Preset(
+        *("imagenet2012", 224, distort.PAPER, distort.IMAGENET_C, "vgg16-397923af.pth"),
+        *(_ALL, 10_000, _ALL, 40, finetuning.Recipe(0, 64, 1e-3)),
+        weights=(),  # those the paper chose
+        kinds=("both",),
+        variants=(),
+        seeds=1,
+        targeted_images=0,
+        evaluation_batch=64,
+    ),
+    "cpu": Preset(
+        *("cifar10", 32, distort.PAPER_32, distort.CIFAR10_C, None),
+        *(12_800, 2_000, 2_000, 1, finetuning.Recipe(0, 64, 0.01, 0.9, "cosine", crop_padding=4)),
+        weights=("0.125", "0.1", "0.075", "0.05", "0.025"),
+        kinds=("both", "noise", "blur"),
+        variants=(AUGMIX, "alpha 10", "alpha 1", "alpha 1 to 100", "alpha learned", "last layer only"),
+        seeds=5,
+        targeted_images=1_280,
+        evaluation_batch=250,
+    ),
+    "smoke": Preset(
+        *("digits", 28, distort.PAPER_32, None, None),
+        *(128, 64, 64, 1, finetuning.Recipe(0, 32, 0.01, 0.9, mirror=False)),
+        weights=("0.1",),
+        kinds=("both",),
+        variants=(),
+        seeds=2,
+        targeted_images=0,
+        evaluation_batch=64,
+    ),
+}  # fmt: skip
+# 12 is the λ of AugMix's paper, for training from scratch; a smaller α pulls less, so its grid goes higher.
+OWN_WEIGHTS = {
+    PLAIN: (0.0,),
+    AUGMIX: (12.0, 3.0, 1.0),
+    "alpha 10": (0.1, 0.5, 1.0),
+    "alpha 1": (0.1, 1.0, 5.0),
+}
+CHOSEN = {MSE: (0.05,), PROPOSED: (0.1,)}  # by the paper, from 0.125, 0.1, 0.075, 0.05 and 0.025
+
+
+def grid(variant: str, weights: tuple[float, ...]) -> tuple[float, ...]:
+    """The values of λ to try for a variant; `weights` empty: the paper's choice."""
+    return OWN_WEIGHTS.get(variant) or weights or CHOSEN.get(variant, CHOSEN[PROPOSED])

@@ -1,0 +1,1 @@
+"""Training on generated images (paper A, Table A1)."""

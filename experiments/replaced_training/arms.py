@@ -1,0 +1,126 @@
+"""The arms of train_on_replaced.py: how each is written, and what it makes of a training step."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from outgen_jax.solvers.solver import Solver
+from outgen_jax.training import objectives
+
+# What an arm's name says: whether it has a fraction, and where its images come from.
+SETS = ("sgd", "exact")  # generated before training
+STEPS = ("during", "own")  # generated in the step, by the frozen classifier or the network itself
+CONTROLS = ("plain", "smoothing", "mixup", "cutmix", "distillation")
+LABEL_SMOOTHING = 0.1
+
+
+class Steering(NamedTuple):
+    """How images are generated in the step, and towards what."""
+
+    solver: Solver  # all its updates are made
+    bank: jax.Array  # targets [K, D, K]: for an image of class k one of the D of row k is drawn
+
+
+class Arm(NamedTuple):
+    """One row of the table."""
+
+    name: str  # as it was written
+    method: str
+    fraction: float  # of the training set or of every batch that is generated
+    multiple: float  # of the epochs that the other arms have
+
+
+def parse(name: str) -> Arm:
+    """`method[:fraction][@multiple]`, such as plain, exact:0.3, during:0.3, plain@2.
+
+    Raises:
+      ValueError: anything else.
+    """
+    body, _, multiple = name.partition("@")
+    method, _, fraction = body.partition(":")
+    needs_fraction = method in (*SETS, *STEPS)
+    if not needs_fraction and method not in CONTROLS:
+        raise ValueError(
+            f"--arms: no method {method!r} in {name!r}; use one of {', '.join((*SETS, *STEPS))} with "
+            f"a fraction (exact:0.3), or of {', '.join(CONTROLS)}; @2 trains twice as long"
+        )
+    if needs_fraction != (":" in body):
+        wanted = f"a fraction, such as {method}:0.3" if needs_fraction else "no fraction"
+        raise ValueError(f"--arms: {method!r} takes {wanted}; got {name!r}")
+    try:
+        arm = Arm(name, method, float(fraction or 0), float(multiple or 1))
+    except ValueError:
+        raise ValueError(f"--arms: {name!r} holds something that is no number") from None
+    objectives.checked_fraction(arm.fraction, caller=f"--arms: {name!r}")
+    if not 0 < arm.multiple < 1000:
+        raise ValueError(f"--arms: {name!r}: the multiple after @ must be positive and below 1000")
+    if needs_fraction and arm.fraction == 0:
+        raise ValueError(f"--arms: {name!r} generates nothing; use plain")
+    return arm
+
+
+def objective(
+    arm: Arm,
+    *,
+    frozen: objectives.Apply,
+    own: objectives.Apply,
+    steering: Mapping[str, Steering],
+) -> objectives.Objective | None:
+    """What the arm learns from a batch; None: plain training.
+
+    Args:
+      arm: the arm.
+      frozen: `(variables, images) -> logits` of the frozen classifier.
+      own: `(training state, images) -> logits` of the network in training, in inference mode.
+      steering: by method of `STEPS`.
+    """
+    match arm.method:
+        case "plain":
+            return None
+        case "smoothing":
+            return objectives.plain(LABEL_SMOOTHING)
+        case "mixup":
+            return objectives.mixup()
+        case "cutmix":
+            return objectives.cutmix()
+        case "distillation":
+            return objectives.distillation(frozen)
+        case "during":
+            return objectives.during(generator(frozen, steering["during"]), arm.fraction)
+        case "own":
+            generate = generator(own, steering["own"], own=True)
+            return objectives.during(generate, arm.fraction, apart=True)
+    return objectives.replaced()
+
+
+def generator(
+    apply: Callable[[Any, jax.Array], jax.Array], steering: Steering, *, own: bool = False
+) -> objectives.Generate:
+    """Generates inside the step, by a fixed number of the solver's updates, float images as they are.
+
+    The updates stand one after another, not in a loop, in which XLA's CPU convolutions are slow.
+    """
+
+    def generate(
+        key: jax.Array, state: Any, frozen: Any, images: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        solver, bank = steering
+        variables = state if own else frozen
+        drawn = jax.random.randint(key, labels.shape, 0, bank.shape[1])
+        targets = bank[labels, drawn]  # [n, K]
+
+        def network(image: jax.Array) -> jax.Array:
+            return apply(variables, image[None])[0].astype(jnp.float32)
+
+        def update(solver_state: Any, target: jax.Array) -> Any:
+            return solver.update(network, solver_state, target)[0]
+
+        solver_state = jax.vmap(solver.init)(images, targets)
+        for _ in range(solver.steps):
+            solver_state = jax.vmap(update)(solver_state, targets)
+        new = jax.vmap(solver.image)(solver_state)
+        return new, apply(variables, new).astype(jnp.float32)
+
+    return generate

@@ -1,0 +1,229 @@
+"""One training of train_on_replaced.py: an arm with a seed, from its images to its numbers."""
+
+import functools
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import outgen_jax as og
+from experiments.replaced_training import arms as replaced_arms
+from experiments.replaced_training import measures as replaced_measures
+from experiments.replaced_training import sets as replaced_sets
+from experiments.replaced_training.arms import Arm
+from outgen_jax import files
+from outgen_jax.data import sources
+from outgen_jax.models import pretrained
+from outgen_jax.training import classifier, classifier_fit, replaced
+from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.objectives import Objective, Supervision
+
+_WEIGHT_DECAY = {"sgd": 5e-4, "muon": 0.05}
+_FROZEN_SEED = 1_000_000  # of a frozen classifier that is trained here: no arm's
+
+
+class Settings(NamedTuple):
+    """How every network is trained."""
+
+    width: float
+    epochs: int  # of an arm without a multiple
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+
+
+class Study(NamedTuple):
+    """What all jobs share."""
+
+    directory: Path
+    settings: Settings
+    train: sources.ImageSource
+    frozen: replaced_sets.Frozen
+    exam: replaced_measures.Exam
+    graphdef: nnx.GraphDef  # of the network in training
+    own: classifier.Apply  # the network in training, in inference mode
+    steering: Mapping[str, replaced_arms.Steering]  # by method that generates in the step
+
+
+class Program(NamedTuple):
+    """A training step, compiled once for all seeds."""
+
+    update: classifier.Update
+    optimizer: optax.GradientTransformation
+    epochs: int
+
+
+class Lesson(NamedTuple):
+    """The training set of an arm, on the device."""
+
+    images: jax.Array
+    given: Supervision
+    replaced: int  # images generated before training
+
+
+def build_model(num_classes: int, settings: Settings, seed: int) -> og.models.VGG16:
+    """VGG16 with the seed's weights; it computes in bfloat16 off the CPU."""
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return og.models.VGG16(num_classes, settings.width, dtype=dtype, rngs=nnx.Rngs(seed))
+
+
+@functools.cache
+def compile_program(
+    graphdef: nnx.GraphDef,
+    settings: Settings,
+    num_images: int,
+    *,
+    objective: Objective | None,
+    multiple: float,
+) -> Program:
+    """The training step for a set of so many images, and a multiple of the epochs; kept for the next caller.
+
+    Without an objective it is plain training.
+    """
+    recipe = classifier.Recipe(
+        epochs=max(1, round(settings.epochs * multiple)),
+        batch_size=settings.batch_size,
+        optimizer=settings.optimizer,
+        learning_rate=settings.learning_rate,
+        weight_decay=_WEIGHT_DECAY[settings.optimizer],
+    )
+    optimizer = classifier.make_optimizer(recipe, num_images // recipe.batch_size)
+    update = classifier.make_update(graphdef, optimizer, objective=objective)
+    return Program(classifier.compile_update(update), optimizer, recipe.epochs)
+
+
+def program_of(study: Study, arm: Arm) -> Program:
+    """The training step of an arm."""
+    objective = replaced_arms.objective(
+        arm, frozen=study.frozen.apply_fn, own=study.own, steering=study.steering
+    )
+    return compile_program(
+        study.graphdef,
+        study.settings,
+        len(study.train.ids),
+        objective=objective,
+        multiple=arm.multiple,
+    )
+
+
+def lesson_of(study: Study, arm: Arm, generated: Mapping[str, replaced.GeneratedSet]) -> Lesson:
+    """What an arm trains on; `generated` by method."""
+    train = study.train
+    labels = jnp.asarray(train.labels)
+    if arm.method not in replaced_arms.SETS:
+        asks = arm.method in ("during", "distillation")
+        frozen = study.frozen.variables if asks else None
+        return Lesson(jnp.asarray(train.images), Supervision(labels, frozen=frozen), 0)
+    found = generated[arm.method]
+    classifier_hash = replaced_sets.classifier_hash(study.frozen)
+    rows = replaced.rows_of(found, train, classifier=classifier_hash)
+    exchanged = replaced.replace(train, found, rows, arm.fraction)
+    teacher, marks = jnp.asarray(exchanged.teacher_logits), jnp.asarray(exchanged.generated)
+    given = Supervision(labels, teacher, marks)
+    return Lesson(jnp.asarray(exchanged.images), given, int(exchanged.generated.sum()))
+
+
+def result_path(directory: Path, arm: Arm, seed: int) -> Path:
+    return _job_directory(directory, arm.name, seed) / "result.json"
+
+
+def run_job(study: Study, arm: Arm, seed: int, program: Program, lesson: Lesson) -> dict[str, Any]:
+    """Trains and measures; leaves the result, and no checkpoints.
+
+    Raises:
+      FloatingPointError: the loss diverged.
+    """
+    model = build_model(len(study.frozen.class_names), study.settings, seed)
+    job = _job_directory(study.directory, arm.name, seed)
+    title = f"{arm.name}/{seed}"
+    try:
+        state, history = _fit(study.settings, model, program, lesson, seed, job, title)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{title}: {error}") from error
+    without_optimizer = state._replace(opt_state=())
+    result = {
+        "arm": arm.name,
+        "method": arm.method,
+        "seed": seed,
+        "epochs": program.epochs,
+        "replaced_images": lesson.replaced,
+        "seconds": sum(row.seconds for row in history),
+        # The first epoch of a process compiles.
+        "seconds_per_epoch": float(np.median([row.seconds for row in history])),
+        "measures": replaced_measures.measure(study.own, without_optimizer, study.exam),
+        "history": [row._asdict() for row in history],
+    }
+    files.write_atomic(result_path(study.directory, arm, seed), json.dumps(result, indent=1) + "\n")
+    shutil.rmtree(job / "checkpoints")
+    return result
+
+
+def train_frozen(
+    directory: Path, settings: Settings, train: sources.ImageSource
+) -> pretrained.Pretrained:
+    """A frozen classifier like the networks of the arm `plain`, trained once; kept in `directory`."""
+    weights = directory / "weights.npz"
+    if not weights.exists():
+        assert train.class_names is not None
+        model = build_model(len(train.class_names), settings, _FROZEN_SEED)
+        graphdef = nnx.graphdef(_in_training(model))
+        program = compile_program(graphdef, settings, len(train.ids), objective=None, multiple=1.0)
+        lesson = Lesson(jnp.asarray(train.images), Supervision(jnp.asarray(train.labels)), 0)
+        state, _ = _fit(settings, model, program, lesson, _FROZEN_SEED, directory, "classifier")
+        card = {
+            "network": "VGG16",
+            "width_multiplier": settings.width,
+            "hidden": None,
+            "class_names": list(train.class_names),
+            "recipe": settings._asdict(),
+            "seed": _FROZEN_SEED,
+        }
+        nnx.update(model, state.params, state.variables)
+        pretrained.save(weights, model, card)
+        shutil.rmtree(directory / "checkpoints")
+    return pretrained.load(weights)
+
+
+def network(num_classes: int, settings: Settings) -> tuple[nnx.GraphDef, classifier.Apply]:
+    """Definition of the network in training, and the network in inference mode."""
+    graphdef = nnx.graphdef(_in_training(build_model(num_classes, settings, 0)))
+    return graphdef, classifier.make_apply(graphdef)
+
+
+def _in_training(model: og.models.VGG16) -> og.models.VGG16:
+    model.train()
+    return model
+
+
+def _fit(
+    settings: Settings,
+    model: og.models.VGG16,
+    program: Program,
+    lesson: Lesson,
+    seed: int,
+    directory: Path,
+    title: str,
+) -> tuple[classifier.TrainState, list[classifier_fit.Epoch]]:
+    key = jax.random.key(seed)
+    return classifier_fit.fit(
+        program.update,
+        classifier.create(model, program.optimizer)[1],
+        lesson.images,
+        lesson.given._replace(key=key),
+        key=key,
+        epochs=program.epochs,
+        batch_size=settings.batch_size,
+        checkpoints=Checkpoints(directory / "checkpoints"),
+        title=title,
+    )
+
+
+def _job_directory(directory: Path, arm: str, seed: int) -> Path:
+    return directory / "jobs" / arm.replace(":", "-") / str(seed)

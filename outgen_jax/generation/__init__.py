@@ -1,0 +1,1 @@
+"""Data sets of generated images: streamed, written in shards, resumed."""

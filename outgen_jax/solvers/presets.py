@@ -1,0 +1,72 @@
+"""Solvers by name: paper A's settings, Adam, and Gauss–Newton."""
+
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import optax
+
+from outgen_jax.solvers import descent, newton
+from outgen_jax.solvers.descent import LEARNING_RATE, LOWPASS_RADIUS, MOMENTUM, gradient_descent
+from outgen_jax.solvers.solver import Solver
+
+
+class _Preset(NamedTuple):
+    build: Callable[[int], Solver]  # from a number of steps
+    steps: int = descent.STEPS  # where none is asked for
+
+
+_PRESETS: Mapping[str, _Preset] = MappingProxyType(
+    {
+        "sgd": _Preset(lambda steps: gradient_descent(optax.sgd(LEARNING_RATE), steps=steps)),
+        "momentum": _Preset(
+            lambda steps: gradient_descent(optax.sgd(LEARNING_RATE, momentum=MOMENTUM), steps=steps)
+        ),
+        # As printed, Eq. A7–A8 apply the learning rate twice: once in v, once in the step.
+        "momentum_printed": _Preset(
+            lambda steps: gradient_descent(
+                optax.sgd(LEARNING_RATE**2, momentum=MOMENTUM), steps=steps
+            )
+        ),
+        "momentum_lowpass": _Preset(
+            lambda steps: gradient_descent(
+                optax.sgd(LEARNING_RATE, momentum=MOMENTUM),
+                steps=steps,
+                lowpass_radius=LOWPASS_RADIUS,
+            )
+        ),
+        # Not the paper's: nearer to the target on large images, where plain gradients are small.
+        "adam": _Preset(
+            lambda steps: gradient_descent(optax.adam(0.005), weight_decay=0.0, steps=steps)
+        ),
+        "gauss_newton": _Preset(lambda steps: newton.gauss_newton(steps=steps), newton.STEPS),
+    }
+)
+PRESETS = tuple(_PRESETS)
+
+
+def preset(name: str, *, steps: int | None = None) -> Solver:
+    """Paper A's settings by name, and two more.
+
+    "sgd" is Eq. A6 (Fig. A3), "momentum" Eq. A7–A8 with the learning rate applied once (Fig. A4),
+    "momentum_printed" Eq. A7–A8 to the letter, "momentum_lowpass" momentum behind a low-pass filter
+    of radius 10 (Fig. A5). "adam" is Adam with rate 0.005 and no weight decay, "gauss_newton"
+    `gauss_newton`.
+
+    Args:
+      name: one of `PRESETS`.
+      steps: updates at most; None: 100, or for "gauss_newton" its own default.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    if name not in _PRESETS:
+        raise ValueError(f"preset: no solver {name!r}; use one of {', '.join(PRESETS)}")
+    return _built(name, _PRESETS[name].steps if steps is None else steps)
+
+
+@functools.cache
+def _built(name: str, steps: int) -> Solver:
+    # Apart from `preset`, whose callers may spell out the default number of steps or leave it out.
+    return _PRESETS[name].build(steps)

@@ -1,0 +1,7 @@
+"""What is wanted: build, parse and validate output distributions (paper A)."""
+
+from outgen_jax.targets.distributions import completed as completed
+from outgen_jax.targets.distributions import dirichlet as dirichlet
+from outgen_jax.targets.distributions import from_csv as from_csv
+from outgen_jax.targets.distributions import parse as parse
+from outgen_jax.targets.distributions import validate as validate

@@ -1,0 +1,306 @@
+"""What is wanted: build, parse and validate output distributions (paper A).
+
+Targets are float32 [B, K] on the host: one row per image, one column per class, entries in [0, 1],
+rows summing to 1. Labels are int [B] in 0..K-1, probabilities of the source images float [B, K].
+Everything here runs once per job in numpy, never inside jit. What is random depends on the seed
+and on the image's id alone, not on its place or its neighbours; the ids 7, "7" and b"7" are one.
+
+The grammar of a target, read by `parse` and in the `target` column of `from_csv`: comma-separated
+`name=weight` pairs with weights >= 0 that sum to 1 within 1e-3. A lone name may leave its weight
+out: `uniform`. A name is one of these words, otherwise a class:
+
+    true      the image's own label
+    top       the classifier's first choice for the source image
+    runnerup  its most probable class other than `true`; other than `top` where there are no labels
+              or the text also names `top`
+    random    a class drawn per image: never the true one, one named in the text or another `random`
+    uniform   every class alike
+    rest      all classes not named, in whatever proportion: they are free, and masked in what comes
+              back (`numpy.ma`)
+
+A class is matched by its exact name, then as an index, then without regard to case. One that shares
+its name with a word above or with another class, or whose name holds a comma or '=', is reached by
+its index. Pairs that meet in one class add up: `true=0.5,cat=0.5` is probability 1 on a cat.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from outgen_jax.targets import partial
+from outgen_jax.targets.draws import ImageIds, id_digests, id_texts
+from outgen_jax.targets.table import Record, in_order_of, numbers_in, read_table
+from outgen_jax.targets.text import (
+    SUM_TOLERANCE,
+    Context,
+    class_index,
+    listed,
+    make_context,
+    target_rows,
+)
+
+
+def validate(
+    targets: ArrayLike, *, num_images: int, num_classes: int, caller: str = "targets.validate"
+) -> np.ndarray:
+    """Check wanted distributions and return them as a fresh float32 [B, K] array, NaN where masked.
+
+    Rows that sum to 1 within 1e-3 pass and are divided by their sum, so that targets typed with a
+    few decimals or kept in a short float format end up exact to float32.
+
+    Args:
+        targets: probabilities [B, K], or [K] for every image alike. Masked entries (`numpy.ma`)
+            are free: those classes share what the others of the row leave.
+        num_images: B.
+        num_classes: K.
+        caller: the function that the error messages name.
+
+    Raises:
+        ValueError: not numbers, a wrong shape, a value that is negative or not finite, or a row
+            that does not sum to 1.
+    """
+    try:
+        rows = np.ma.asarray(targets, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{caller}: targets must be an array of numbers ({error}). "
+            "Use og.targets.parse to turn text into one"
+        ) from None
+    if rows.shape not in ((num_classes,), (num_images, num_classes)):
+        raise ValueError(
+            f"{caller}: targets must have shape [{num_classes}] or [{num_images}, {num_classes}] "
+            f"for {num_images} images and {num_classes} classes; they have {list(rows.shape)}. "
+            "Give one row per image, in the classifier's order of classes"
+        )
+    free = np.atleast_2d(np.ma.getmaskarray(rows))
+    normalised = _normalised(np.atleast_2d(rows.filled(0)), caller, free=free)
+    normalised[free] = np.nan
+    return np.tile(normalised, (num_images, 1)) if rows.ndim == 1 else normalised
+
+
+def parse(
+    text: str,
+    *,
+    class_names: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    labels: ArrayLike | None = None,
+    num_images: int | None = None,
+    seed: int = 0,
+    image_ids: ImageIds | None = None,
+    source_probs: ArrayLike | None = None,
+) -> np.ndarray:
+    """Targets from text such as `true=0.9,random=0.1`; the module's header has the grammar.
+
+    Args:
+        text: what every image is to reach.
+        class_names: K names in the classifier's order; or `num_classes` alone, for indices only.
+        num_classes: K.
+        labels: int [B], for `true`; `random` and `runnerup` keep clear of them.
+        num_images: B, where neither labels, image_ids nor source_probs tell it.
+        seed: of `random`.
+        image_ids: B ids that `random` is drawn by; 0..B-1 if left out.
+        source_probs: [B, K] the classifier's output on the source images, for `top` and `runnerup`.
+
+    Returns:
+        float32 [B, K], rows summing to 1; a masked array where the text has `rest`.
+
+    Raises:
+        ValueError: text outside the grammar, an unknown class, arguments that are missing or
+            contradict each other, or no class left to draw.
+    """
+    context = make_context(
+        "targets.parse",
+        class_names=class_names,
+        num_classes=num_classes,
+        labels=labels,
+        num_images=num_images,
+        seed=seed,
+        image_ids=image_ids,
+        source_probs=source_probs,
+    )
+    return target_rows(text, context)
+
+
+def from_csv(
+    path: str | os.PathLike[str],
+    *,
+    class_names: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    labels: ArrayLike | None = None,
+    num_images: int | None = None,
+    seed: int = 0,
+    image_ids: ImageIds | None = None,
+    source_probs: ArrayLike | None = None,
+) -> np.ndarray:
+    """Targets from a table (CSV, UTF-8, comma-separated) with one row per image under a header.
+
+    The first column may be `id`: rows are then matched to `image_ids` and may come in any order;
+    without it they are in the order of the images. The rest is either one column `target` in
+    `parse`'s grammar, or one column per class, headed by its name or index; classes without a
+    column, and empty cells, are 0. Blank rows are skipped. The other arguments are `parse`'s.
+
+    Returns:
+        float32 [B, K] in the order of the images, rows summing to 1; masked where a text has `rest`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: as `parse`; a malformed table; rows or ids that do not match the images. Row
+            numbers are a spreadsheet's: the header is row 1.
+    """
+    where = "targets.from_csv"
+    context = make_context(
+        where,
+        class_names=class_names,
+        num_classes=num_classes,
+        labels=labels,
+        num_images=num_images,
+        seed=seed,
+        image_ids=image_ids,
+        source_probs=source_probs,
+    )
+    header, records = read_table(path, where=where)
+    if header[0].casefold() == "id":
+        header, records = header[1:], in_order_of(context.ids, records, where=where)
+    elif len(records) != len(context.ids):
+        raise ValueError(
+            f"{where}: the table must have one row per image below its header; it has "
+            f"{len(records)} for {len(context.ids)} images. Add or remove rows"
+        )
+    if "target" in [name.casefold() for name in header]:
+        if len(header) > 1:
+            raise ValueError(
+                f"{where}: only 'id' may stand before a column 'target'; the header has "
+                f"{listed(header)}. Remove the others, or head a class of that name by its index"
+            )
+        return _text_column(records, context)
+    return _class_columns(header, records, context)
+
+
+def dirichlet(
+    seed: int,
+    num_images: int,
+    num_classes: int,
+    *,
+    alpha: float = 1.0,
+    image_ids: ImageIds | None = None,
+) -> np.ndarray:
+    """Random targets from the symmetric Dirichlet distribution, one draw per image.
+
+    Args:
+        seed: an integer.
+        num_images: B.
+        num_classes: K.
+        alpha: concentration > 0; 1 is uniform on the simplex, small values approach one-hot rows,
+            large ones the uniform distribution.
+        image_ids: B ids that the rows are drawn by; 0..B-1 if left out.
+
+    Returns:
+        float32 [B, K], rows summing to 1.
+
+    Raises:
+        ValueError: `alpha` or `num_classes` is not positive, or the ids are not B.
+    """
+    where = "targets.dirichlet"
+    if not (0 < alpha < np.inf and num_classes > 0):
+        raise ValueError(
+            f"{where}: alpha and num_classes must be positive and finite; they are {alpha} and "
+            f"{num_classes}. alpha=1 is uniform on the simplex"
+        )
+    ids = id_texts(image_ids, num_images, where=where)
+    concentration = np.full(num_classes, alpha)
+    targets = np.empty((num_images, num_classes), np.float32)
+    for row, digest in zip(targets, id_digests(seed, "dirichlet", ids, where=where), strict=True):
+        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+        row[:] = generator.dirichlet(concentration)
+    return targets
+
+
+def completed(targets: ArrayLike, probs: ArrayLike) -> np.ndarray:
+    """The full targets nearest to an output: free classes share the remainder in its proportions.
+
+    The total variation between these and `probs` is how far an output is from partial targets.
+
+    Args:
+        targets: [B, K] or [K], free entries masked; without any they come back as they are.
+        probs: [B, K] what the classifier says.
+
+    Returns:
+        float32 [B, K].
+
+    Raises:
+        ValueError: as `validate`.
+    """
+    output = np.atleast_2d(np.asarray(probs, np.float32))
+    rows = validate(
+        targets, num_images=len(output), num_classes=output.shape[1], caller="targets.completed"
+    )
+    with np.errstate(divide="ignore"):
+        return np.asarray(partial.complete(rows, np.log(output)))
+
+
+def _normalised(
+    rows: np.ndarray,
+    caller: str,
+    numbers: Sequence[int] | None = None,
+    free: np.ndarray | None = None,
+) -> np.ndarray:
+    """The float64 rows [n, K] over their sums, as float32; messages call the rows by `numbers`.
+
+    Rows with `free` entries [n, K] bool, which are 0, may sum to less than 1 and stay as they are.
+    """
+    names = range(len(rows)) if numbers is None else numbers
+    for wrong, expected in ((~np.isfinite(rows), "be finite"), (rows < 0, "not be negative")):
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise ValueError(
+                f"{caller}: targets must {expected}; row {names[row]} has {rows[row, column]:g} "
+                f"for class {column}. Give probabilities, not logits"
+            )
+    sums = rows.sum(axis=1)
+    partial_rows = np.zeros(len(rows), bool) if free is None else free.any(axis=1)
+    over = np.flatnonzero(partial_rows & (sums > 1 + SUM_TOLERANCE))
+    if over.size:
+        raise ValueError(
+            f"{caller}: targets with free classes must not sum to more than 1; row "
+            f"{names[over[0]]} sums to {sums[over[0]]:.6g}. Leave something for them"
+        )
+    off = np.flatnonzero(~partial_rows & (np.abs(sums - 1) > SUM_TOLERANCE))
+    if off.size:
+        raise ValueError(
+            f"{caller}: targets must sum to 1 per row; row {names[off[0]]} sums to "
+            f"{sums[off[0]]:.6g}. Normalise them or use og.targets.parse"
+        )
+    divisors = np.where(partial_rows, np.maximum(sums, 1), sums)
+    normalised: np.ndarray = (rows / divisors[:, None]).astype(np.float32)
+    return normalised
+
+
+def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
+    """Targets of a table whose one cell per row is text; equal texts are read together."""
+    images_of: defaultdict[str, list[int]] = defaultdict(list)
+    for image, record in enumerate(records):
+        images_of[record.cells[0]].append(image)
+    targets = np.ma.empty((len(records), context.num_classes), np.float32)
+    for text, images in images_of.items():
+        row = min(records[image].number for image in images)
+        targets[images] = target_rows(text, context.take(images, f"{context.where}: row {row}"))
+    return targets if np.ma.is_masked(targets) else targets.data
+
+
+def _class_columns(
+    header: Sequence[str], records: Sequence[Record], context: Context
+) -> np.ndarray:
+    """Targets of a table with a column per class; classes without one are 0."""
+    classes = [class_index(name, context) for name in header]
+    for column, index in enumerate(classes):
+        if index in classes[:column]:
+            raise ValueError(
+                f"{context.where}: a class must have one column; {header[column]!r} and "
+                f"{header[classes.index(index)]!r} are both class {index}. Remove one"
+            )
+    rows = np.zeros((len(records), context.num_classes))
+    rows[:, classes] = numbers_in(records, header, where=context.where)
+    return _normalised(rows, context.where, [record.number for record in records])

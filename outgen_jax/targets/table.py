@@ -1,0 +1,100 @@
+"""Reading a table of targets: CSV in UTF-8, a header row, then one record per image.
+
+Rows are numbered as a spreadsheet shows them: the header is row 1, blank rows count.
+"""
+
+import csv
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from outgen_jax.targets.text import listed
+
+
+class Record(NamedTuple):
+    """One row of the table."""
+
+    number: int  # as a spreadsheet shows it
+    cells: list[str]
+
+
+def read_table(path: str | os.PathLike[str], *, where: str) -> tuple[list[str], list[Record]]:
+    """The header and the records below it, blank rows left out, cells stripped."""
+    try:
+        # The signature is what spreadsheets put before UTF-8.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            table = [
+                Record(number, [cell.strip() for cell in row])
+                for number, row in enumerate(csv.reader(file, strict=True), start=1)
+            ]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{where}: no file {os.fspath(path)!r}. Check the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{where}: {os.fspath(path)!r} must be CSV in UTF-8 ({error}). "
+            "Save the table as 'CSV UTF-8 (comma delimited)'"
+        ) from None
+    table = [record for record in table if any(record.cells)]
+    if not table:
+        raise ValueError(
+            f"{where}: {os.fspath(path)!r} is empty. Write a header and one row per image"
+        )
+    header, records = table[0].cells, table[1:]
+    for record in records:
+        if len(record.cells) != len(header):
+            raise ValueError(
+                f"{where}: row {record.number} must have {len(header)} cells like the header; it "
+                f"has {len(record.cells)}. Quote a cell that holds commas"
+            )
+    return header, records
+
+
+def in_order_of(ids: Sequence[str], records: Sequence[Record], *, where: str) -> list[Record]:
+    """The records by their first cell, an id, in the order of `ids`; that cell is left out."""
+    found: dict[str, Record] = {}
+    for number, (name, *cells) in records:
+        if name in found:
+            raise ValueError(
+                f"{where}: ids must not repeat; {name!r} is in rows {found[name].number} and "
+                f"{number}. Remove one"
+            )
+        found[name] = Record(number, cells)
+    wanted = set(ids)
+    unknown = [f"{name!r} (row {found[name].number})" for name in found if name not in wanted]
+    if unknown:
+        raise ValueError(
+            f"{where}: ids must be those of the images; no image has {listed(unknown)}. "
+            "Remove the rows, or name the images by image_ids"
+        )
+    missing = [repr(name) for name in dict.fromkeys(ids) if name not in found]
+    if missing:
+        raise ValueError(
+            f"{where}: every image must have a row; there is none for {listed(missing)}. Add them"
+        )
+    return [found[name] for name in ids]
+
+
+def numbers_in(records: Sequence[Record], header: Sequence[str], *, where: str) -> np.ndarray:
+    """The cells as float64 [n, columns]; an empty one is 0."""
+    cells = [[cell or "0" for cell in record.cells] for record in records]
+    try:
+        return np.array(cells, dtype=np.float64).reshape(len(records), len(header))
+    except ValueError:
+        for record in records:
+            for name, cell in zip(header, record.cells, strict=True):
+                if not _is_number(cell or "0"):
+                    raise ValueError(
+                        f"{where}: expected a number in row {record.number}, column {name!r}; it "
+                        f"holds {cell!r}. Head the column 'target' if it holds text"
+                    ) from None
+        raise
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

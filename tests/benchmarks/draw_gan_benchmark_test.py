@@ -1,0 +1,32 @@
+"""Both sides of the attention GAN's benchmark train the same networks."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+
+
+def test_pytorch_draws_the_same_images_after_two_updates():
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    sides = importlib.import_module("benchmarks.draw_gan.sides")
+    problem = sides.Problem(batch_size=4, units=5, points=2, steps=2, latent=3, size=6)
+    ours, theirs = sides.outgen(problem), sides.pytorch(problem)
+    start = ours.images(0)
+    np.testing.assert_allclose(theirs.images(0), start, atol=1e-5)
+    after = ours.images(2)
+    moved = np.linalg.norm(after - start)
+    assert moved > 1e-4
+    assert np.linalg.norm(theirs.images(2) - after) < 0.02 * moved
+
+
+def test_operations_of_an_update_are_counted():
+    sides = importlib.import_module("benchmarks.draw_gan.sides")
+    problem = sides.Problem(batch_size=1, units=1, points=1, steps=1, latent=1)
+    # Generator: z, h and the six outputs of h; discriminator: r, h, h and the five outputs of h.
+    assert sides.flops_per_update(problem) == 2 * (4 * (1 + 1 + 6) + 8 * (1 + 1 + 1 + 5))

@@ -1,0 +1,215 @@
+"""The loop around the updates: the same bits through any interruption, and no bad checkpoints."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from outgen_jax.training import classifier, classifier_fit, objectives
+from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.objectives import Supervision
+
+ROOT = Path(__file__).resolve().parents[2]
+EPOCHS, BATCH, COUNT = 4, 8, 24
+KEY = jax.random.key(5)
+
+
+class Network(nnx.Module):
+    """A hidden layer with running statistics."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(1)
+        self.kernel = nnx.Param(jnp.asarray(rng.normal(0, 0.1, (8 * 8 * 3, 6)), jnp.float32))
+        self.norm = nnx.BatchNorm(6, momentum=0.9, rngs=nnx.Rngs(0))
+        self.head = nnx.Param(jnp.asarray(rng.normal(0, 0.3, (6, 2)), jnp.float32))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = self.norm(images.reshape(len(images), -1) @ self.kernel[...])
+        return jax.nn.relu(x) @ self.head[...]
+
+
+def generate(
+    key: jax.Array, state: Any, frozen: Any, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Images moved by noise, and along the network in training: whatever a generator may depend on."""
+    towards = state.params["kernel"][...].sum(-1).reshape(images.shape[1:])
+    new = jnp.clip(images + 0.1 * jax.random.normal(key, images.shape) + 0.01 * towards, 0, 1)
+    return new, frozen * jax.nn.one_hot(labels, 2)
+
+
+@functools.cache
+def program() -> tuple[classifier.Update, Any]:
+    """An update that generates, compiled once for all seeds, and what makes its first state."""
+    optimizer = classifier.make_optimizer(
+        classifier.Recipe(EPOCHS, BATCH, learning_rate=0.05), COUNT // BATCH
+    )
+    graphdef, _ = classifier.create(Network(), optimizer)
+    update = classifier.make_update(graphdef, optimizer, objective=objectives.during(generate, 0.5))
+    return classifier.compile_update(update), lambda: classifier.create(Network(), optimizer)[1]
+
+
+def data(seed: int = 0) -> tuple[jax.Array, Supervision]:
+    rng = np.random.default_rng(2)
+    images = jnp.asarray(rng.integers(0, 256, (COUNT, 8, 8, 3)), jnp.uint8)
+    labels = jnp.asarray(rng.integers(0, 2, COUNT), jnp.int32)
+    return images, Supervision(labels, frozen=jnp.float32(3), key=jax.random.key(seed))
+
+
+def fit(directory: Path | None = None, seed: int = 0, epochs: int = EPOCHS, **changes: Any) -> Any:
+    update, start = program()
+    images, given = data(seed)
+    options: dict[str, Any] = {"key": KEY, "epochs": epochs, "batch_size": BATCH} | changes
+    if directory is not None:
+        options["checkpoints"] = Checkpoints(directory)
+    return classifier_fit.fit(options.pop("update", update), start(), images, given, **options)
+
+
+def weights(state: classifier.TrainState) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def assert_same_bits(a: classifier.TrainState, b: classifier.TrainState) -> None:
+    for ours, theirs in zip(weights(a), weights(b), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def without_seconds(history: list[classifier_fit.Epoch]) -> list[classifier_fit.Epoch]:
+    return [row._replace(seconds=0) for row in history]
+
+
+def test_an_interrupted_training_that_generates_is_the_uninterrupted_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier_fit, "CHECKPOINT_SECONDS", 0)
+    straight, history = fit()
+    assert [row.epoch for row in history] == [1, 2, 3, 4]
+    assert history[-1].loss < history[0].loss
+
+    def interrupted(self, step, state, notes, save=Checkpoints.save):
+        save(self, step, state, notes)
+        if step in (1, 3):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", interrupted)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                fit(tmp_path)
+    resumed, resumed_history = fit(tmp_path)
+    assert_same_bits(resumed, straight)
+    assert without_seconds(resumed_history) == without_seconds(history)
+    # Nothing is left to do for a finished one.
+    again, again_history = fit(tmp_path)
+    assert_same_bits(again, straight)
+    assert again_history == resumed_history
+
+
+def test_what_is_measured_after_an_epoch_stays_in_the_history(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier_fit, "CHECKPOINT_SECONDS", 0)
+
+    def updates(row: classifier_fit.Epoch, state: classifier.TrainState) -> dict[str, float]:
+        return {"updates": float(state.step), "of_epoch": row.epoch}
+
+    _, first = fit(tmp_path, epochs=2, on_epoch=updates)
+    per_epoch = COUNT // BATCH
+    expected = [{"updates": n * per_epoch, "of_epoch": n} for n in (1, 2)]
+    assert [row.measured for row in first] == expected
+    _, resumed = fit(tmp_path, epochs=3)
+    assert [row.measured for row in resumed] == [*expected, None]
+
+
+def test_the_key_of_the_supervision_is_the_seed_and_compiles_nothing_anew():
+    update, _ = program()
+    (first, _), programs = fit(epochs=1), update._cache_size()
+    (other, _), (same, _) = (fit(seed=seed, epochs=1) for seed in (1, 0))
+    assert_same_bits(first, same)
+    assert any((a != b).any() for a, b in zip(weights(first), weights(other), strict=True))
+    assert update._cache_size() == programs
+
+
+def test_checkpoints_wait_their_seconds_and_end_with_the_last_epoch(tmp_path):
+    fit(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [str(EPOCHS)]
+
+
+# Dies without a word while the checkpoint of the third epoch gets its name.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import classifier_fit_test as test
+from outgen_jax.training import classifier_fit
+from outgen_jax.training.checkpoints import Checkpoints
+
+classifier_fit.CHECKPOINT_SECONDS = 0
+save = Checkpoints.save
+def dying(self, step, state, notes):
+    if step == 3:
+        os.rename = os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+    save(self, step, state, notes)
+Checkpoints.save = dying
+test.fit(Path(sys.argv[1]))
+"""
+
+
+def test_a_kill_in_the_middle_of_a_checkpoint_costs_one_epoch(tmp_path):
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path), str(ROOT / "tests")],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert Checkpoints(tmp_path).latest == 2
+    resumed, history = fit(tmp_path)
+    straight, expected = fit()
+    assert_same_bits(resumed, straight)
+    assert without_seconds(history) == without_seconds(expected)
+
+
+@pytest.mark.parametrize("what", ["loss", "weights"])
+def test_a_divergence_is_named_and_the_last_good_checkpoint_stays(tmp_path, monkeypatch, what):
+    monkeypatch.setattr(classifier_fit, "CHECKPOINT_SECONDS", 0)
+    update, _ = program()
+    at = 7 if what == "loss" else 8  # of the updates counted from 0; three an epoch
+
+    def diverging(state, images, labels, rows):
+        steps = int(state.step) + np.arange(len(rows))
+        state, metrics = update(state, images, labels, rows)
+        if at in steps and what == "weights":
+            state = state._replace(params=jax.tree.map(lambda p: p * jnp.nan, state.params))
+        if what == "loss":
+            metrics = metrics._replace(loss=metrics.loss + np.where(steps >= at, np.inf, 0))
+        return state, metrics
+
+    diverging.lower = update.lower
+
+    message = (
+        f"the {what} diverged at update {at + 1}, in epoch 3; the checkpoint of epoch 2 is kept"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        fit(tmp_path, update=diverging)
+    assert Checkpoints(tmp_path).latest == 2
+    resumed, _ = fit(tmp_path)  # with the update that does not diverge
+    assert_same_bits(resumed, fit()[0])
+    with pytest.raises(FloatingPointError, match=r"there is no checkpoint\. Use a lower learning"):
+        fit(update=diverging)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    Checkpoints(tmp_path).save(1, {"kernel": jnp.zeros(3)}, {"history": []})
+    with pytest.raises(ValueError, match="written with other settings"):
+        fit(tmp_path)
+
+
+def test_progress_is_shown_under_the_title(capsys):
+    fit(epochs=1, title="plain/0")
+    assert "plain/0, epoch 1/1" in capsys.readouterr().err
