@@ -1,13 +1,19 @@
-"""Writing files so that a reader never sees half of one, and what is in them."""
+"""Writing files so that a reader never sees half of one, what is in them, and their names."""
 
 import io
 import os
+import re
 import secrets
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+_IMAGE_SUFFIXES = re.compile(r"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|ppm|pgm)$", re.IGNORECASE)
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)  # by Windows
+_LONGEST = 180  # bytes of a name; file systems take 255, with counter and suffix
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -71,3 +77,45 @@ def png_bytes(image: np.ndarray) -> bytes:
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def unique_file_names(names: Iterable[object], suffix: str) -> tuple[str, ...]:
+    """File names for things that may be called anything, one each, different on every system.
+
+    A name is the thing's own where that is safe. The suffix of an image is left out, and whatever
+    is no letter, digit, '-', '_' or '.' becomes '_'. A name that is then taken, also where case
+    does not count, gets a number: the first in the order of `names` keeps its own.
+
+    Args:
+        names: what the things are called, such as the ids of images; repeated ones are counted.
+        suffix: of all files, such as '.png'.
+
+    Returns:
+        One file name for each of `names`, in their order.
+
+    Example:
+        >>> unique_file_names(["frame.0001", "cat/1.png", "cat_1.jpg", "CAT:1"], ".png")
+        ('frame.0001.png', 'cat_1.png', 'cat_1~2.png', 'CAT_1~3.png')
+    """
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        stem = _safe_stem(str(name))
+        number, unique = 1, stem
+        while unique.casefold() in taken:
+            number += 1
+            unique = f"{stem}~{number}"
+        taken.add(unique.casefold())
+        found.append(unique + suffix)
+    return tuple(found)
+
+
+def _safe_stem(name: str) -> str:
+    """A name for a file without its suffix that no file system refuses or reads as another."""
+    # One of the two ways to write an accented letter, as some file systems know but one.
+    stem = _IMAGE_SUFFIXES.sub("", unicodedata.normalize("NFC", name))
+    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in stem)
+    stem = stem.encode()[:_LONGEST].decode(errors="ignore")
+    stem = stem.rstrip(".")
+    hidden = not stem or stem.startswith((".", "-")) or _RESERVED.match(stem)
+    return f"_{stem}" if hidden else stem

@@ -80,3 +80,41 @@ def test_arrays_come_back_as_they_were_and_nothing_is_unpickled(tmp_path):
     np.savez(tmp_path / "b.npz", images=np.array([{}], object))
     with pytest.raises(ValueError, match="allow_pickle"):
         files.load_arrays(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([f"frame.{i:04d}" for i in range(2)], ["frame.0000", "frame.0001"]),
+        (["a/b.png", "a_b.jpg", "a b"], ["a_b", "a_b~2", "a_b~3"]),
+        (["1.png", "1.PNG", "1.jpeg"], ["1", "1~2", "1~3"]),
+        (["Cat", "cat", "CAT~2"], ["Cat", "cat~2", "CAT_2"]),
+        (["caf\u00e9", "cafe\u0301"], ["caf\u00e9", "caf\u00e9~2"]),
+        (["x", "x", "x~2"], ["x", "x~2", "x_2"]),
+        ([7, b"7", "7"], ["7", "b_7_", "7~2"]),
+        (["", "..", ".hidden", "-rf"], ["_", "_~2", "_.hidden", "_-rf"]),
+        (["../../etc/passwd", "/abs", "C:\\x"], ["_.._.._etc_passwd", "_abs", "C__x"]),
+        (["con", "NUL.x", "console"], ["_con", "_NUL.x", "console"]),
+        (["\udcff\n\0"], ["___"]),
+        (["猫", "Ünder", "a."], ["猫", "Ünder", "a"]),
+    ],
+)
+def test_file_names_are_safe_and_different(names, expected):
+    assert files.unique_file_names(names, ".png") == tuple(f"{name}.png" for name in expected)
+
+
+def test_long_names_that_begin_alike_stay_apart(tmp_path):
+    names = ["犬" * 200 + str(i) for i in range(12)]
+    found = files.unique_file_names(names, ".png")
+    assert len(set(found)) == 12
+    for name in found:
+        (tmp_path / name).write_bytes(b"")  # no file system takes more than 255 bytes
+
+
+@pytest.mark.parametrize("length", [3, 50])
+def test_random_names_give_one_file_each_where_case_does_not_count(length):
+    rng = np.random.default_rng(length)
+    alphabet = list("aAbB./~_2é猫 :")
+    names = ["".join(rng.choice(alphabet, rng.integers(0, length))) for _ in range(500)]
+    found = files.unique_file_names(names, ".png")
+    assert len({name.casefold() for name in found}) == len(names)

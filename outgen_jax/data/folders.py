@@ -9,6 +9,12 @@ import numpy as np
 
 from outgen_jax.data.image_source import ImageSource, PathLike, Size, check_options, fit, store
 
+# What operating systems and network drives leave in folders of pictures, in lower case.
+_SYSTEM = {
+    *("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+}
+
 
 def from_folder(
     path: PathLike, *, size: Size | None = None, limit: int | None = None
@@ -17,8 +23,22 @@ def from_folder(
 
     Images are turned upright (EXIF), converted to RGB (transparency dropped, 16 bits rounded to 8)
     and, with `size`, resized (antialiased bicubic) to cover (height, width) and centre-cropped.
-    Classes are the subfolders in sorted order; ids are paths below `path`, images sorted by them.
-    Hidden files are left out; what else is no readable image is named in `skipped`.
+    Classes are the subfolders that hold an image, in sorted order; ids are paths below `path`,
+    images sorted by them. The content of a file decides what it is, not its suffix. Hidden files
+    and those of the operating system (`__MACOSX`, `Thumbs.db`) are left out; what else is no
+    readable image is named in `skipped`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("cat", "dog", "notes"):
+        ...     (root / name).mkdir()
+        >>> Image.new("RGB", (4, 4)).save(root / "cat" / "1.png")
+        >>> Image.new("RGB", (4, 4)).save(root / "dog" / "1.PNG")
+        >>> source = from_folder(root)
+        >>> source.class_names, source.ids, source.skipped
+        (('cat', 'dog'), ('cat/1.png', 'dog/1.PNG'), ('notes: a folder without images',))
 
     Raises:
         FileNotFoundError: no such folder.
@@ -26,6 +46,11 @@ def from_folder(
     """
     check_options("from_folder", size, limit)
     root = Path(path).expanduser()
+    if root.is_file():
+        raise ValueError(
+            f"from_folder: {str(root)!r} is a file; give the folder that it is in, "
+            f"{str(root.parent)!r}"
+        )
     if not root.is_dir():
         raise FileNotFoundError(f"from_folder: no folder {str(root)!r}; check the path")
     files, class_names, skipped = _image_files(root)
@@ -44,11 +69,7 @@ def from_folder(
         images = store(images, len(ids), pixels, most, where=f"from_folder: {name!r}")
         ids.append(name)
     if images is None:
-        raise ValueError(
-            f"from_folder: no readable image in {str(root)!r} ({len(skipped)} entries skipped"
-            + (f", the first: {skipped[0]}" if skipped else "")
-            + "); expected PNG, JPEG or other files that Pillow reads"
-        )
+        raise ValueError(_nothing_to_read(root, skipped))
     labels = None
     if class_names is not None:
         labels = np.array([class_names.index(name.split("/")[0]) for name in ids], np.int32)
@@ -57,23 +78,63 @@ def from_folder(
 
 def _image_files(root: Path) -> tuple[list[Path], tuple[str, ...] | None, list[str]]:
     """Candidate files in order, the class names (None: a flat folder), and what is left out."""
-    entries = _visible(root)
-    classes = [path for path in entries if path.is_dir()]
+    folders, loose, left_out = _entries(root, root)
+    inside = {folder: _entries(folder, root) for folder in folders}
+    classes = [folder for folder, (_, files, _) in inside.items() if any(map(_opens, files))]
     if not classes:
-        return entries, None, []
-    inside = [path for folder in classes for path in _visible(folder)]
-    left_out = [f"{path.name}: outside the class folders" for path in entries if not path.is_dir()]
-    left_out += [
-        f"{path.relative_to(root).as_posix()}: a folder inside a class folder"
-        for path in inside
-        if path.is_dir()
-    ]
-    files = [path for path in inside if not path.is_dir()]
+        left_out += [f"{folder.name}: a folder without images" for folder in folders]
+        return loose, None, left_out
+    left_out += [f"{path.name}: outside the class folders" for path in loose]
+    for folder, (deeper, _, without) in inside.items():
+        if folder in classes:
+            left_out += without
+            left_out += [f"{folder.name}/{path.name}: a folder inside a class" for path in deeper]
+        else:
+            left_out.append(f"{folder.name}: a folder without images")
+    files = [path for folder in classes for path in inside[folder][1]]
     return files, tuple(path.name for path in classes), left_out
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path], list[str]]:
+    """Folders and files directly in `folder`, sorted, and what is neither or cannot be listed."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        return [], [], [f"{folder.relative_to(root).as_posix()}: {_why(error)}"]
+    paths = [p for p in paths if not p.name.startswith(".") and p.name.lower() not in _SYSTEM]
+    folders = [path for path in paths if path.is_dir()]
+    files = [path for path in paths if path.is_file()]
+    rest = [path for path in paths if path not in folders and path not in files]
+    # Reading a pipe would wait for ever.
+    left_out = [
+        f"{p.relative_to(root).as_posix()}: "
+        + ("a link to nothing" if p.is_symlink() else "not a file")
+        for p in rest
+    ]
+    return folders, files, left_out
+
+
+def _opens(path: Path) -> bool:
+    """Whether Pillow knows the file for an image; its pixels are not decoded."""
+    from PIL import Image
+
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # as in `from_folder`
+        return False
+
+
+def _nothing_to_read(root: Path, skipped: list[str]) -> str:
+    """The message for a folder without a readable image, with what there is instead."""
+    found = f"from_folder: no readable image in {str(root)!r}"
+    deeper = next((p for p in sorted(root.glob("*/*/*")) if p.is_file() and _opens(p)), None)
+    if deeper is not None:
+        folder = str(deeper.parent.parent)
+        return f"{found} or the folders in it, but in {str(deeper.parent)!r}; give {folder!r}"
+    if skipped:
+        found += f" ({len(skipped)} entries skipped, the first: {skipped[0]})"
+    return f"{found}; put PNG, JPEG or other files that Pillow reads into it"
 
 
 def _read(path: Path, size: Size | None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Folders of images: exact pixels, upright RGB, and what cannot be read is listed."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,80 @@ def test_class_folders_give_labels_in_sorted_order(tmp_path):
     save(tmp_path / "loose.png", PIXELS[3])
     (tmp_path / "bird").mkdir()
     source = folders.from_folder(tmp_path)
-    assert source.class_names == ("bird", "cat", "dog")
+    assert source.class_names == ("cat", "dog")
     assert source.ids == ("cat/y.png", "dog/x.png")
-    assert source.labels.tolist() == [1, 2]
+    assert source.labels.tolist() == [0, 1]
     assert source.labels.dtype == np.int32
     assert source.skipped == (
         "loose.png: outside the class folders",
-        "cat/deep: a folder inside a class folder",
+        "bird: a folder without images",
+        "cat/deep: a folder inside a class",
     )
+
+
+def test_a_folder_without_images_is_no_class(tmp_path):
+    save(tmp_path / "cat" / "1.JPG", PIXELS[0])
+    save(tmp_path / "dog" / "1", PIXELS[1], format="PNG")  # the content decides, not the suffix
+    for stray in ("__MACOSX/._1.png", "@eaDir/1.jpg", "cat/._1.JPG", "cat/Thumbs.db", ".x/1.png"):
+        save(tmp_path / stray, PIXELS[2], format="PNG")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "1.xml").write_text("<annotation/>")
+    (tmp_path / "desktop.ini").write_text("[.ShellClassInfo]")
+    source = folders.from_folder(tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert source.ids == ("cat/1.JPG", "dog/1")
+    assert source.skipped == ("labels: a folder without images",)
+
+
+def test_classes_do_not_depend_on_the_limit(tmp_path):
+    for name, pixels in zip(("cat/1.png", "cat/2.png", "dog/1.png"), PIXELS, strict=False):
+        save(tmp_path / name, pixels)
+    assert folders.from_folder(tmp_path, limit=1).class_names == ("cat", "dog")
+
+
+def test_a_flat_folder_may_hold_folders_without_images(tmp_path):
+    save(tmp_path / "a.png", PIXELS[0])
+    (tmp_path / "old").mkdir()
+    source = folders.from_folder(tmp_path)
+    assert source.class_names is None
+    assert source.labels is None
+    assert source.skipped == ("old: a folder without images",)
+
+
+def test_links_are_followed_and_what_is_no_file_is_left_alone(tmp_path):
+    elsewhere = save(tmp_path / "elsewhere" / "1.png", PIXELS[0])
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "cat").symlink_to(elsewhere.parent)
+    save(root / "dog" / "1.png", PIXELS[1])
+    (root / "dog" / "2.png").symlink_to(elsewhere)
+    (root / "dog" / "3.png").symlink_to(tmp_path / "gone.png")
+    (root / "dog" / "4.png").symlink_to(root / "dog" / "4.png")
+    os.mkfifo(root / "dog" / "5.png")  # opening it would wait for ever
+    source = folders.from_folder(root)
+    assert source.ids == ("cat/1.png", "dog/1.png", "dog/2.png")
+    np.testing.assert_array_equal(source.images, PIXELS[[0, 1, 0]])
+    assert source.skipped == (
+        "dog/3.png: a link to nothing",
+        "dog/4.png: a link to nothing",
+        "dog/5.png: not a file",
+    )
+
+
+def test_images_one_level_too_deep_are_found_as_the_message_says(tmp_path):
+    save(tmp_path / "set" / "cat" / "1.png", PIXELS[0])
+    save(tmp_path / "set" / "dog" / "1.png", PIXELS[1])
+    with pytest.raises(ValueError, match=r"in '.*cat'; give '.*set'$") as error:
+        folders.from_folder(tmp_path)
+    remedy = str(error.value).rsplit("'", 2)[1]
+    assert folders.from_folder(remedy).class_names == ("cat", "dog")
+
+
+def test_a_file_for_a_folder_names_its_folder(tmp_path):
+    path = save(tmp_path / "a.png", PIXELS[0])
+    with pytest.raises(ValueError, match="is a file; give the folder") as error:
+        folders.from_folder(path)
+    assert len(folders.from_folder(str(error.value).rsplit("'", 2)[1]).images) == 1
 
 
 def test_unreadable_files_are_skipped_and_listed(tmp_path):
