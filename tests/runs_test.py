@@ -1,6 +1,8 @@
-"""What a run's directory accepts, what `results.json` says, and how errors leave a script."""
+"""What a run's directory accepts, what `results.json` says of its origin, and how errors leave a script."""
 
 import json
+import math
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from absl import flags, logging
+from conftest import ROOT
 
 from outgen_jax import runs
 
@@ -22,7 +25,7 @@ def call(monkeypatch):
         parsed = flags.FlagValues()
         monkeypatch.setattr(sys, "argv", ["experiments/study.py"])
         monkeypatch.setattr(flags, "FLAGS", parsed)
-        own = {"flag_values": parsed, "module_name": sys.argv[0]}
+        own = {"flag_values": parsed, "module_name": "__main__"}
         flags.DEFINE_integer("steps", 5, "", **own)
         flags.DEFINE_float("rate", 0.1, "", **own)
         flags.DEFINE_list("names", ["a"], "", **own)
@@ -51,8 +54,8 @@ def test_other_flags_are_refused_by_name(call, tmp_path):
     runs.open_run(tmp_path)
     call(steps=4, names="b,c")
     message = (
-        f"--out={tmp_path} holds a run with other flags (names=['a'], steps=3); choose another "
-        "--out, or add --overwrite"
+        f"{tmp_path} holds a run with other flags (names=['a'], steps=3); choose another directory "
+        "(--out), or replace what is there (--overwrite)"
     )
     with pytest.raises(FileExistsError, match=re.escape(message)):
         runs.open_run(tmp_path)
@@ -96,14 +99,146 @@ def test_results_say_what_was_run_and_on_what(call, tmp_path):
     assert results["commit"] is None or re.fullmatch("[0-9a-f]{40}", results["commit"])
 
 
-def test_results_without_git_have_no_commit(call, tmp_path, monkeypatch):
+def test_results_without_git_have_no_commit(call, tmp_path, monkeypatch, fresh_version):
     def no_git(*_, **__):
         raise FileNotFoundError("git")
 
     call()
     monkeypatch.setattr(subprocess, "run", no_git)
     path = runs.open_run(tmp_path).write_results({})
-    assert json.loads(path.read_text())["commit"] is None
+    found = json.loads(path.read_text())
+    assert found["commit"] is None
+    assert found["tree_clean"] is None
+
+
+@pytest.fixture
+def fresh_version():
+    """The code version is asked for once a process; here it is asked for again, and afterwards too."""
+    runs.code_version.cache_clear()
+    yield
+    runs.code_version.cache_clear()
+
+
+def test_a_tree_is_clean_until_code_differs_from_the_commit(tmp_path, monkeypatch, fresh_version):
+    module = tmp_path / "package" / "runs.py"
+    module.parent.mkdir()
+    module.write_text("x = 1")
+    monkeypatch.setattr(runs, "__file__", str(module))
+
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=n", "-c", "user.email=e")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True)
+
+    def clean() -> bool | None:
+        runs.code_version.cache_clear()
+        return runs.code_version().tree_clean
+
+    git("init", "--quiet")
+    assert clean() is None  # the repository does not hold the package
+    git("add", ".")
+    git("commit", "--quiet", "--message=first")
+    assert clean() is True
+    commit = runs.code_version().commit
+    results = tmp_path / "package" / "results" / "results.json"
+    results.parent.mkdir()
+    results.write_text("{}")
+    (tmp_path / "notes.txt").write_text("untracked, but no code")
+    assert clean() is True
+    git("add", "package/results")
+    git("commit", "--quiet", "--message=results")
+    assert runs.code_version().commit == commit  # what this process has loaded
+    results.write_text("{ }")
+    assert clean() is True
+    assert runs.code_version().commit != commit
+    (tmp_path / "new.py").write_text("y = 2")
+    assert clean() is False
+    (tmp_path / "new.py").unlink()
+    module.write_text("x = 2")
+    assert clean() is False
+
+
+def test_results_name_the_commit_that_computed_each_kept_job(tmp_path, monkeypatch):
+    run = runs.open_run(tmp_path / "run", flags={})
+    jobs = run.directory / "jobs"
+    for name, version in (("a", ("1" * 40, True)), ("b", ("2" * 40, False)), ("c", (None, None))):
+        monkeypatch.setattr(runs, "code_version", lambda v=version: runs.CodeVersion(*v))
+        runs.kept(jobs / f"{name}.npz", lambda: {"x": np.zeros(2)})
+    np.savez(run.directory / "other.npz", x=1)  # of someone else
+    resumed = runs.kept(jobs / "a.npz", lambda: pytest.fail("computed again"))
+    assert resumed.keys() == {"x"}
+    found = json.loads(run.write_results({}).read_text())
+    assert found["computed_by"] == {
+        "jobs/a.npz": {"commit": "1" * 40, "tree_clean": True},
+        "jobs/b.npz": {"commit": "2" * 40, "tree_clean": False},
+        "jobs/c.npz": {"commit": None, "tree_clean": None},
+    }
+    assert found["commit"] == run.code.commit
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    run = runs.open_run(tmp_path, flags={"limit": math.inf})
+    numbers = {"p": math.nan, "rows": [(1.5, -math.inf)], "inner": {"x": np.float64("nan")}}
+    text = run.write_results(numbers).read_text()
+
+    def no_constant(name: str) -> None:
+        pytest.fail(f"{name} is not JSON")
+
+    found = json.loads(text, parse_constant=no_constant)
+    assert (found["p"], found["rows"], found["inner"]) == (None, [[1.5, None]], {"x": None})
+    assert found["flags"] == {"limit": None}
+
+
+def test_plain_python_opens_a_run_though_no_flags_were_parsed(tmp_path):
+    code = f"""
+import sys
+import outgen_jax
+from outgen_jax import runs
+for overwrite in (False, False, True):
+    runs.open_run({str(tmp_path / "run")!r}, overwrite=overwrite).write_results({{"x": 1}})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (found["flags"], found["script"], found["x"]) == ({}, "-c", 1)
+
+
+def test_plain_python_names_what_identifies_its_run(tmp_path):
+    runs.open_run(tmp_path, flags={"steps": 3, "size": (2, 2)})
+    assert runs.open_run(tmp_path, flags={"steps": 3, "size": (2, 2)}).flags["size"] == [2, 2]
+    with pytest.raises(FileExistsError, match=re.escape("other flags (size=[2, 2], steps=3)")):
+        runs.open_run(tmp_path, flags={})
+
+
+@pytest.mark.parametrize("how", [["-m", "package.study"], ["package/study/__main__.py"]])
+def test_a_study_is_named_by_its_package(tmp_path, how):
+    folder = tmp_path / "package" / "study"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "__init__.py").touch()
+    (folder / "shared.py").write_text("from absl import flags\nflags.DEFINE_integer('b', 1, '')")
+    (folder / "__main__.py").write_text(
+        "from absl import flags\nfrom outgen_jax import runs\n"
+        "from package.study import shared\n"
+        "flags.adopt_module_key_flags(shared)\n"
+        "flags.DEFINE_integer('a', 1, '')\n"
+        "def main(argv):\n"
+        "    runs.open_run('out').write_results({})\n"
+        "    raise ValueError('done')\n"
+        "runs.start(main)"
+    )
+    done = subprocess.run(
+        [sys.executable, *how, "--a=2", "--b=3"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (2, "package.study: done\n")
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (found["script"], found["flags"]) == ("package.study", {"a": 2, "b": 3})
 
 
 @pytest.mark.parametrize(

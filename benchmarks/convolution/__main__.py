@@ -5,7 +5,7 @@ Subject   `outgen_jax.models.conv` forward, gradient to the image, gradient to t
           sixteenth of the batch).
 Method    Sides in processes of their own, taking turns; median of the rounds. A side is timed only
           if what it returns agrees with XLA's to 5e-3 of the largest value.
-Command   python benchmarks/convolution.py
+Command   python -m benchmarks.convolution
 Duration  about 5 minutes on 2 CPU cores
 Output    the table, and --out gets table.md and results.json with the raw numbers of every round.
 """
@@ -28,7 +28,7 @@ from outgen_jax import files, runs
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images.", 16)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
-_OUT = flags.DEFINE_string("out", "benchmarks/results/convolution", "Directory of the run.")
+_OUT = flags.DEFINE_string("out", "benchmarks/convolution/results", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 SIDES = {

@@ -4,7 +4,7 @@ Subject   One alternating update at the paper's sizes: batch 100, 28×28, N = 5,
 Method    Sides in processes of their own with the same cores and environment, taking turns; median of the rounds;
           compilation apart. PyTorch is timed only if, from the same weights and latent vectors, its generator draws
           the same images after two updates.
-Command   python benchmarks/draw_gan.py
+Command   python -m benchmarks.draw_gan
 Duration  a minute or two on 2 CPU cores
 Output    the table, and --out gets results.json with the raw numbers of every round, and table.md.
 """
@@ -27,7 +27,7 @@ _BATCH = flags.DEFINE_integer("batch_size", 100, "Images an update.", 1)
 _UNITS = flags.DEFINE_integer("units", 256, "Recurrent units.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
 _UPDATES = flags.DEFINE_integer("updates", 40, "Updates timed in a turn.", 1)
-_OUT = flags.DEFINE_string("out", "benchmarks/results/draw_gan", "Directory of the run.")
+_OUT = flags.DEFINE_string("out", "benchmarks/draw_gan/results", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 SIDES = {

@@ -59,7 +59,7 @@ class Problem(NamedTuple):
 
 
 def outgen(problem: Problem) -> Updates:
-    """`adversarial.make_update` in one scan, as `experiments/draw_gan.py` runs it."""
+    """`adversarial.make_update` in one scan, as `experiments.draw_gan` runs it."""
     generator, discriminator = problem.networks()
     adam = optax.adam(_RATE, b1=_BETAS[0], b2=_BETAS[1])
     g, g_state = adversarial.from_nnx(generator, lambda model, z, _: model(z).images, adam)

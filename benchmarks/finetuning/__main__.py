@@ -6,7 +6,7 @@ Subject   One SGD update of a VGG16 with two hidden layers on 32×32 images, ran
           (eager, channels-last) takes the same batch and weights; its first losses must agree.
 Method    Sides in processes of their own with the same cores, taking turns of ten updates, which is
           what `finetuning.finetune` makes in a call on CPU; median of the rounds.
-Command   python benchmarks/finetuning.py
+Command   python -m benchmarks.finetuning
 Expected  constraint at most 1.6 times plain; at least as fast as PyTorch
 Output    the table, and --out gets results.json with the raw numbers of every round, and table.md.
 """
@@ -27,7 +27,7 @@ _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
 _HIDDEN = flags.DEFINE_integer("hidden", 512, "Units of each hidden layer.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and labels.", 0)
-_OUT = flags.DEFINE_string("out", "benchmarks/results/finetuning", "Directory of the run.")
+_OUT = flags.DEFINE_string("out", "benchmarks/finetuning/results", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 UPDATES = 10  # in a turn

@@ -38,7 +38,7 @@ class Twin(nn.Module):
 
 
 def pytorch(problem: Problem, *, hidden: int, updates: int) -> Operations:
-    """As `finetuning_sides.outgen`, its arms plain, MSE and constraint."""
+    """As `ours.outgen`, its arms plain, MSE and constraint."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(threads())

@@ -3,7 +3,7 @@
 Subject   `og.synthesize`, one SGD update of 32×32 images with VGG16 of full width, random weights, batch 128.
 Method    Each number of images in a process of its own: its peak resident memory, less the arrays that are given
           and returned, which must grow.
-Command   python benchmarks/memory.py
+Command   python -m benchmarks.memory
 Duration  about 2 minutes on 2 CPU cores
 Output    the table, and --out gets results.json.
 """
@@ -18,7 +18,7 @@ from outgen_jax import runs
 _IMAGES = flags.DEFINE_list("images", ["1000", "10000"], "Numbers of images.")
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images at a time.", 1)
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
-_OUT = flags.DEFINE_string("out", "benchmarks/results/memory", "Directory of the run.")
+_OUT = flags.DEFINE_string("out", "benchmarks/memory/results", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 MIB = 2**20

@@ -7,8 +7,8 @@ Subject   One SGD update (learning rate 0.05, weight decay 5e-4, arctan pixel ma
 Method    Sides in processes of their own with the same cores and environment, taking turns; median
           of the rounds; compilation apart. A side is timed only if its images after some updates
           agree with outgen_jax's (not the attacks: their update is another).
-Command   python benchmarks/synthesis.py
-          python benchmarks/synthesis.py --peak_tflops=790 --cifar_job   (H200)
+Command   python -m benchmarks.synthesis
+          python -m benchmarks.synthesis --peak_tflops=790 --cifar_job   (H200)
 Duration  about 30 minutes on 2 CPU cores (batch 1,024 is most of it)
 Output    the tables, and --out gets results.json with the raw numbers of every round.
 """
@@ -38,7 +38,7 @@ _PEAK = flags.DEFINE_float("peak_tflops", None, "The device's peak, to give rate
 _JOB = flags.DEFINE_bool("cifar_job", False, "Also 50,000 images × 100 updates, for a GPU.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10 for that; random images by default.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and targets.", 0)
-_OUT = flags.DEFINE_string("out", "benchmarks/results/synthesis", "Directory of the run.")
+_OUT = flags.DEFINE_string("out", "benchmarks/synthesis/results", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 

@@ -6,8 +6,8 @@ Subject   One update of VGG16 of full width on 32×32 images: batch normalisatio
 Method    Sides in processes of their own with the same cores and environment, taking turns; median
           of the rounds; compilation apart. A side is timed only if its kernels after one update
           agree with outgen_jax's (not with crop and flip: another update).
-Command   python benchmarks/training.py
-          python benchmarks/training.py --peak_tflops=790 --batch_sizes=128,512,2048   (GPU)
+Command   python -m benchmarks.training
+          python -m benchmarks.training --peak_tflops=790 --batch_sizes=128,512,2048   (GPU)
 Duration  31 minutes on 2 CPU cores with --rounds=3
 Output    the tables, and --out gets table.md and results.json with the raw numbers of every round.
 """
@@ -31,7 +31,7 @@ _UPDATES = flags.DEFINE_integer("updates", None, "Updates timed in a turn; 10 on
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
 _PEAK = flags.DEFINE_float("peak_tflops", None, "The device's peak, to give rates as its share.", 0)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and labels.", 0)
-_OUT = flags.DEFINE_string("out", "benchmarks/results/training", "Directory of the run.")
+_OUT = flags.DEFINE_string("out", "benchmarks/training/results", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 

@@ -7,7 +7,7 @@ Subject   Forward pass and both gradients, float32, outside of loops. Up, a map 
           stride 2 by XLA (`dcgan`'s), and the same function by Winograd's 3×3 over blocks of 2×2 pixels.
 Method    The forms in one process, all of them XLA's programs, taking turns; median of the rounds, with the
           fastest and the slowest.
-Command   python benchmarks/upsampling.py
+Command   python -m benchmarks.upsampling
 Duration  4 minutes on one CPU core shared with other work, 1 min 46 s of its time
 Output    the table, and --out gets results.json with the raw numbers of every round.
 """
@@ -26,7 +26,7 @@ _BATCH = flags.DEFINE_integer("batch_size", 64, "Images.", 1)
 _SIZE = flags.DEFINE_integer("size", 64, "Side of the images, a power of two from 16.", 16)
 _WIDTH = flags.DEFINE_integer("width", 64, "Channels next to the image.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns of each form.", 1)
-_OUT = flags.DEFINE_string("out", "benchmarks/results/upsampling", "Directory of the run.")
+_OUT = flags.DEFINE_string("out", "benchmarks/upsampling/results", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 

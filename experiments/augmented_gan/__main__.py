@@ -3,9 +3,9 @@ r"""Paper B: which augmentation of a thousand images helps a GAN?
 Purpose   The six experiments of Suzuki and Suzuki on two subjects (Figs B5 to B12): originals joined by images of more
           contrast, negatives, mirrored, upturned or generated ones, one kind or two, as many or twice as many; beyond
           them, augmentation in front of the discriminator. All GANs alike, at equal numbers of updates.
-Command   python experiments/augmentation_gan.py --preset=cpu --subjects=faces=DIR,dogs=DIR --images=1000,196 --out=...
-          python experiments/augmentation_gan.py --preset=discriminator --subjects=faces=DIR --out=...
-          python experiments/augmentation_gan.py --preset=paper --only=faces/invert/0 --subjects=... (a GPU: job by job)
+Command   python -m experiments.augmented_gan --preset=cpu --subjects=faces=DIR,dogs=DIR --images=1000,196 --out=...
+          python -m experiments.augmented_gan --preset=discriminator --subjects=faces=DIR --out=...
+          python -m experiments.augmented_gan --preset=paper --only=faces/invert/0 --subjects=... (a GPU: job by job)
           The same command resumes, also after a kill, and loses one twelfth (cpu) of a training at most.
 Sets      none; contrast, invert, flip_left_right, flip_up_down, generated, joined by + for a mixture in equal parts,
           with @2 for twice as many as originals; differentiable and adaptive: the originals alone, changed in front of
@@ -23,11 +23,7 @@ import re
 import tqdm
 from absl import flags
 
-from experiments.augmented_gan import figures as gan_figures
-from experiments.augmented_gan import jobs as gan_jobs
-from experiments.augmented_gan import scores as gan_scores
-from experiments.augmented_gan import table as gan_table
-from experiments.augmented_gan import training as gan_training
+from experiments.augmented_gan import figures, jobs, scores, table, training
 from experiments.augmented_gan.jobs import Data, Job, Study
 from experiments.augmented_gan.presets import CONTROL, PRESETS, SCHEDULES, Arm, Settings, parse
 from experiments.augmented_gan.training import Originals
@@ -35,7 +31,7 @@ from outgen_jax import files, runs
 from outgen_jax.data import sources
 
 _PRESET = flags.DEFINE_enum(
-    "preset", "cpu", PRESETS, "What flags not given stand for: augmentation_gan_presets.py."
+    "preset", "cpu", PRESETS, "What flags not given stand for: presets.py of this folder."
 )
 _SUBJECTS = flags.DEFINE_list(
     "subjects", ["digits=digits"], "name=data set,...: tfds name, .npz file, folder, or 'digits'."
@@ -50,12 +46,12 @@ _BATCH = flags.DEFINE_integer("batch_size", None, "Images an update.", 2)
 _UPDATES = flags.DEFINE_integer("updates", None, "Of every GAN.", 1)
 _SAMPLES = flags.DEFINE_integer("samples", None, "Generated images to score.", 1)
 _NETWORK = flags.DEFINE_enum(
-    "network", None, gan_scores.NETWORKS, "That scores rest on; 'pixels' says nothing."
+    "network", None, scores.NETWORKS, "That scores rest on; 'pixels' says nothing."
 )
 _WEIGHTS = flags.DEFINE_string("weights", None, "Its file, where it is not the installed one.")
 _RESAMPLES = flags.DEFINE_integer("resamples", None, "Of the bootstrap intervals.", 2)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_OUT = flags.DEFINE_string("out", "runs/augmentation_gan", "Directory of the run.")
+_OUT = flags.DEFINE_string("out", "runs/augmented_gan", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 
@@ -113,7 +109,7 @@ def wanted_jobs(subjects: list[str], arms: list[Arm], only: list[str]) -> list[J
 
 def load() -> list[Data]:
     """The subjects' images, checked against the other flags before anything is written."""
-    gan_scores.check_number("--samples", _SAMPLES.value)
+    scores.check_number("--samples", _SAMPLES.value)
     numbers = _IMAGES.value * (len(_SUBJECTS.value) if len(_IMAGES.value) == 1 else 1)
     if len(numbers) != len(_SUBJECTS.value) or not all(n.isdecimal() for n in numbers):
         raise ValueError(
@@ -145,7 +141,7 @@ def _load_subject(text: str, number: int) -> Data:
             f"--subjects: {name} has {len(source.images)} images, fewer than the {number} of --images; ask for "
             f"{len(source.images)} or fewer (--images takes one number for each subject)"
         )
-    gan_scores.check_number(f"--images of {name}", number)
+    scores.check_number(f"--images of {name}", number)
     if number < _BATCH.value:
         raise ValueError(f"--batch_size={_BATCH.value} exceeds the {number} originals of {name}")
     originals = Originals(source.images[:number], source.ids[:number])
@@ -157,36 +153,36 @@ def main(argv: list[str]) -> None:
     runs.enable_compilation_cache()
     runs.apply_preset(PRESETS[_PRESET.value])
     settings, arms = settings_of_flags(), arms_of_flags()
-    network = gan_scores.network_of(_NETWORK.value, _WEIGHTS.value)
+    network = scores.network_of(_NETWORK.value, _WEIGHTS.value)
     every = load()
     numbers = [len(data.originals.ids) for data in every]
-    jobs = wanted_jobs([data.name for data in every], arms, _ONLY.value)
-    gan_training.program(settings, every[0].originals.images.shape[-1], "off")  # refuses sizes
+    wanted = wanted_jobs([data.name for data in every], arms, _ONLY.value)
+    training.program(settings, every[0].originals.images.shape[-1], "off")  # refuses sizes
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     study = Study(
         run.directory,
         settings,
-        gan_training.capacity(arms, numbers),
+        training.capacity(arms, numbers),
         {d.name: max(a.generated(n) for a in arms) for d, n in zip(every, numbers, strict=True)},
         network,
         _SAMPLES.value,
         _RESAMPLES.value,
     )
-    looks = {data.name: gan_jobs.look_at_real(study, data) for data in every}
+    looks = {data.name: jobs.look_at_real(study, data) for data in every}
     by_name = {data.name: data for data in every}
-    with tqdm.tqdm(total=len(jobs) * settings.rounds, unit="round", mininterval=1) as bar:
-        for job in jobs:
-            if (gan_jobs.job_directory(study, job) / "scores.json").exists():
+    with tqdm.tqdm(total=len(wanted) * settings.rounds, unit="round", mininterval=1) as bar:
+        for job in wanted:
+            if (jobs.job_directory(study, job) / "scores.json").exists():
                 bar.update(settings.rounds)
             else:
-                gan_jobs.run_job(study, job, by_name[job.subject], looks[job.subject], bar)
-    results = gan_jobs.collect(study, every, looks, arms, _SEEDS.value)
+                jobs.run_job(study, job, by_name[job.subject], looks[job.subject], bar)
+    results = jobs.collect(study, every, looks, arms, _SEEDS.value)
     run.write_results(results)
-    text = gan_table.tables(results)
+    text = table.tables(results)
     files.write_atomic(study.directory / "table.md", text)
     originals = {data.name: data.originals.images for data in every}
-    samples = gan_jobs.first_samples(study, results)
-    gan_figures.save_all(study.directory, results, originals, samples)
+    samples = jobs.first_samples(study, results)
+    figures.save_all(study.directory, results, originals, samples)
     print(text)
 
 

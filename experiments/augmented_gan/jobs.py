@@ -9,9 +9,7 @@ import numpy as np
 import tqdm
 
 import outgen_jax as og
-from experiments.augmented_gan import leaks as gan_leaks
-from experiments.augmented_gan import scores as gan_scores
-from experiments.augmented_gan import training as gan_training
+from experiments.augmented_gan import leaks, scores, training
 from experiments.augmented_gan.presets import CONTROL, Arm, Settings, parse
 from experiments.augmented_gan.scores import Look, Subject
 from experiments.augmented_gan.training import Capacity, Generated, Originals
@@ -58,17 +56,17 @@ def look_at_real(study: Study, data: Data) -> Subject:
     """Features of the real images in all their versions; the first start computes them."""
 
     def compute() -> dict[str, np.ndarray]:
-        found = gan_scores.look_at_kinds(study.network, data.originals.images)
-        if len(data.held_out) >= gan_scores.FEWEST:
-            look = gan_scores.look_at(study.network, data.held_out)
-            found |= gan_scores.named("held_out", look)
+        found = scores.look_at_kinds(study.network, data.originals.images)
+        if len(data.held_out) >= scores.FEWEST:
+            look = scores.look_at(study.network, data.held_out)
+            found |= scores.named("held_out", look)
         return found
 
     arrays = runs.kept(study.directory / "real" / f"{data.name}.npz", compute)
     names = {key.partition("/")[0] for key in arrays}
     looks = {name: Look(*(arrays[f"{name}/{f}"] for f in Look._fields)) for name in names}
     held_out = looks.pop("held_out", None)
-    return gan_scores.subject_of(looks, held_out)
+    return scores.subject_of(looks, held_out)
 
 
 def job_directory(study: Study, job: Job) -> Path:
@@ -80,27 +78,27 @@ def run_job(study: Study, job: Job, data: Data, subject: Subject, bar: tqdm.tqdm
     directory, settings = job_directory(study, job), study.settings
     directory.mkdir(parents=True, exist_ok=True)
     generated, looks = generated_of(study, job)
-    whole, table = gan_training.data_of(job.arm, job.seed, data.originals, generated, study.room)
+    whole, table = training.data_of(job.arm, job.seed, data.originals, generated, study.room)
     checkpoint = generated and generated.checkpoint
-    gan_training.save_set(directory / "set.npz", table, data.originals.ids, checkpoint)
-    made = gan_training.program(settings, whole.bank.shape[-1], job.arm.scheme, job.arm.policy)
+    training.save_set(directory / "set.npz", table, data.originals.ids, checkpoint)
+    made = training.program(settings, whole.bank.shape[-1], job.arm.scheme, job.arm.policy)
     epoch, samples = _train(study, job, made, whole, len(table.source), bar)
     player = made.settle(epoch.state)
-    hash_ = gan_training.save_generator(directory / "generator.npz", player)
+    hash_ = training.save_generator(directory / "generator.npz", player)
     if job.arm.name == CONTROL and study.spare[job.subject]:
-        images = gan_training.sample(
-            made, player, gan_training.generated_key(job.seed), study.spare[job.subject]
+        images = training.sample(
+            made, player, training.generated_key(job.seed), study.spare[job.subject]
         )
-        look = gan_scores.look_at(study.network, images)
+        look = scores.look_at(study.network, images)
         files.save_arrays(directory / "generated.npz", {"images": images, **look._asdict()})
-    own = gan_scores.augmented_look(job.arm, table, subject, looks, study.samples)
+    own = scores.augmented_look(job.arm, table, subject, looks, study.samples)
     found = {
         "seed": job.seed,
         "checkpoint": hash_,
         "generated_by": checkpoint,
         "probability": None if epoch.state.probability is None else float(epoch.state.probability),
         "history": epoch.history,
-        "augmented": gan_scores.point(own, subject.real),
+        "augmented": scores.point(own, subject.real),
         **score_samples(study, subject, samples, directory),
     }
     files.write_atomic(directory / "scores.json", json.dumps(found, indent=1) + "\n")
@@ -110,15 +108,15 @@ def run_job(study: Study, job: Job, data: Data, subject: Subject, bar: tqdm.tqdm
 def _train(
     study: Study,
     job: Job,
-    made: gan_training.Program,
+    made: training.Program,
     whole: AugmentedSet,
     rows: int,
     bar: tqdm.tqdm,
-) -> gan_training.Progress:
+) -> training.Progress:
     """The end of the training, with a bar on the way."""
     before = bar.n
     bar.set_description(job.name)
-    for progress in gan_training.train(
+    for progress in training.train(
         made,
         study.settings,
         whole,
@@ -137,10 +135,10 @@ def score_samples(
     """Points of the curves, and everything of the last samples."""
     points = []
     for updates, images in samples.items():
-        look = gan_scores.look_at(study.network, images)
+        look = scores.look_at(study.network, images)
         first = look.rows(slice(study.settings.curve_samples))
-        points.append({"updates": updates, **gan_scores.point(first, subject.real)})
-    by_image = gan_scores.by_image(look, subject.real)
+        points.append({"updates": updates, **scores.point(first, subject.real)})
+    by_image = scores.by_image(look, subject.real)
     files.save_arrays(directory / "classes.npz", by_image)
     return {"points": points, **numbers_of(study, look, subject), "worst": worst(study, by_image)}
 
@@ -148,8 +146,8 @@ def score_samples(
 def numbers_of(study: Study, look: Look, subject: Subject) -> dict[str, Any]:
     """Scores, leaks, and what the images are taken for."""
     return {
-        "scores": gan_scores.score(look, subject.real, resamples=study.resamples),
-        "leaks": gan_leaks.leaks(subject.detector, look.evidence, resamples=study.resamples),
+        "scores": scores.score(look, subject.real, resamples=study.resamples),
+        "leaks": leaks.leaks(subject.detector, look.evidence, resamples=study.resamples),
         **_classes(study, look, subject),
     }
 
@@ -157,13 +155,13 @@ def numbers_of(study: Study, look: Look, subject: Subject) -> dict[str, Any]:
 def real_numbers(study: Study, subject: Subject) -> dict[str, Any]:
     """The same of the originals, which have no distance to themselves, and of other real images."""
     real = subject.real.rows(slice(study.samples))
-    unseen = subject.real.rows(gan_leaks.held_out_rows(len(subject.real.features)))
+    unseen = subject.real.rows(leaks.held_out_rows(len(subject.real.features)))
     own = {
         "scores": {
             "images": len(real.features),
-            "inception_score": gan_scores.inception_score(real, resamples=study.resamples),
+            "inception_score": scores.inception_score(real, resamples=study.resamples),
         },
-        "leaks": gan_leaks.leaks(subject.detector, unseen.evidence, resamples=study.resamples),
+        "leaks": leaks.leaks(subject.detector, unseen.evidence, resamples=study.resamples),
         **_classes(study, real, subject),
     }
     other = subject.held_out
@@ -173,7 +171,7 @@ def real_numbers(study: Study, subject: Subject) -> dict[str, Any]:
 def _classes(study: Study, look: Look, subject: Subject) -> dict[str, Any]:
     return {
         "surprise": float(og.metrics.surprise(look.probs, subject.real.probs).mean()),
-        "classes": gan_scores.frequent_classes(look, study.network.class_names),
+        "classes": scores.frequent_classes(look, study.network.class_names),
     }
 
 
@@ -225,7 +223,7 @@ def collect(
         }
     return {
         "network": study.network.name,
-        "neighbours": gan_scores.K,
+        "neighbours": scores.K,
         "settings": study.settings._asdict(),
         "subjects": subjects,
     }

@@ -2,8 +2,8 @@
 
 Purpose   Figs C3 to C10 of Kataoka, Matsubara and Uehara: digits drawn in six glances (N = 5 and N = 4) against the GAN
           of perceptrons; the six latent conditions; and the numbers that the paper left to future work.
-Command   python experiments/draw_gan.py --data_dir=... --out=experiments/results/draw_gan
-          python experiments/draw_gan.py --presets=attention_colour --seeds=1 --dataset=FOLDER --size=32 (photographs)
+Command   python -m experiments.draw_gan --data_dir=... --out=experiments/draw_gan/results/main
+          python -m experiments.draw_gan --presets=attention_colour --seeds=1 --dataset=FOLDER --size=32 (photographs)
 Presets   attention, attention_n4, baseline: the paper's settings. attention_plus, attention_plus_n4: the same N and T,
           trained better. attention_colour: that for photographs. smoke: a moment, for continuous integration.
 Expected  see README.md; hours for all presets and three seeds on 2 cores
@@ -24,11 +24,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments.draw_gan import figures as draw_gan_figures
-from experiments.draw_gan import latent as draw_gan_latent
-from experiments.draw_gan import scores as draw_gan_scores
-from experiments.draw_gan import table as draw_gan_table
-from experiments.draw_gan import training as draw_gan_training
+from experiments.draw_gan import figures, latent, scores, table, training
 from outgen_jax import files, pixels, runs
 from outgen_jax.data import sources
 from outgen_jax.models import draw
@@ -38,7 +34,7 @@ from outgen_jax.training.checkpoints import Checkpoints
 _PRESETS = flags.DEFINE_list(
     "presets",
     ["attention", "attention_n4", "baseline", "attention_plus", "attention_plus_n4"],
-    f"Of {', '.join(draw_gan_training.PRESETS)}.",
+    f"Of {', '.join(training.PRESETS)}.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each preset, from seeds 0, 1, ...", 1)
 _DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, folder, or 'digits'.")
@@ -61,7 +57,7 @@ _FIGURE = {"attention": "c4", "attention_n4": "c7", "baseline": "c5"}  # of the 
 class Data(NamedTuple):
     train: np.ndarray  # [N, H, W, C] uint8
     held_out: np.ndarray  # real images that no GAN saw, as many as are scored
-    reference: draw_gan_scores.Reference | None  # where there are digits
+    reference: scores.Reference | None  # where there are digits
 
 
 def load() -> Data:
@@ -73,16 +69,16 @@ def load() -> Data:
     source = split("train")
     train = source.images[: _TRAIN_IMAGES.value]
     held_out = source.images[len(train) :][: _SAMPLES.value]
-    if source.class_names != draw_gan_scores.DIGITS or train.shape[1:] != (28, 28, 1):
+    if source.class_names != scores.DIGITS or train.shape[1:] != (28, 28, 1):
         print(f"--dataset={_DATASET.value} has no digits of 28×28 grey pixels: no scores")
         return Data(train, held_out, None)
-    draw_gan_scores.check_number("--samples", _SAMPLES.value)
+    scores.check_number("--samples", _SAMPLES.value)
     test = split("test").images[: _SAMPLES.value]
-    return Data(train, held_out, draw_gan_scores.reference(test, train))
+    return Data(train, held_out, scores.reference(test, train))
 
 
-def preset_of(name: str) -> draw_gan_training.Preset:
-    presets = draw_gan_training.PRESETS
+def preset_of(name: str) -> training.Preset:
+    presets = training.PRESETS
     if name not in presets:
         raise ValueError(f"--presets: no preset {name!r}; use some of {', '.join(presets)}")
     changes: dict[str, Any] = {
@@ -94,8 +90,8 @@ def preset_of(name: str) -> draw_gan_training.Preset:
 
 
 class Trained(NamedTuple):
-    preset: draw_gan_training.Preset
-    game: draw_gan_training.Game
+    preset: training.Preset
+    game: training.Game
     params: Any  # the generator's moving average
     history: list[dict[str, float]]
 
@@ -104,21 +100,19 @@ class Trained(NamedTuple):
         parts = (
             self.game.generate(self.params, z[i : i + _BATCH]) for i in range(0, len(z), _BATCH)
         )
-        return np.concatenate([np.asarray(draw_gan_training.to_images(part)) for part in parts])
+        return np.concatenate([np.asarray(training.to_images(part)) for part in parts])
 
     def drawing(self, z: jax.Array) -> draw.Drawing:
         drawing: draw.Drawing = self.game.generate(self.params, z)
         return drawing
 
 
-def train(
-    preset: draw_gan_training.Preset, seed: int, data: Data, directory: Path, title: str
-) -> Trained:
+def train(preset: training.Preset, seed: int, data: Data, directory: Path, title: str) -> Trained:
     order, key = jax.random.split(jax.random.key(seed))
     mean = data.train.mean(0, dtype=np.float64) / 255
     shape = data.train.shape[1:]
     updates = preset.epochs * max(1, len(data.train) // preset.batch_size)
-    game = draw_gan_training.game(preset, shape, mean, updates=updates, seed=seed, key=key)
+    game = training.game(preset, shape, mean, updates=updates, seed=seed, key=key)
     epochs = adversarial_fit.train(
         game.update,
         game.state,
@@ -156,25 +150,25 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
         study = latent_study(trained, data, key_latent)
         found["latent"] = study.numbers
     if data.reference is not None:
-        canvases = step_images(trained, z[: draw_gan_scores.STEP_IMAGES]) if recurrent else None
-        found["scores"] = draw_gan_scores.score(
+        canvases = step_images(trained, z[: scores.STEP_IMAGES]) if recurrent else None
+        found["scores"] = scores.score(
             generated, data.reference, resamples=_RESAMPLES.value, canvases=canvases
         )
     if seed == 0:
         like = "attention_n4" if trained.preset.points == 4 else "attention"
         number, suffix = _FIGURE.get(name, _FIGURE[like]), "" if name in _FIGURE else f"_{name}"
-        draw_gan_figures.samples(out / f"fig_{number}{suffix}.png", generated)
+        figures.samples(out / f"fig_{number}{suffix}.png", generated)
         if recurrent and number == "c4":
             drawing = trained.drawing(z[:40])
             points = trained.preset.points
-            draw_gan_figures.canvases(out / f"fig_c6{suffix}.png", drawing, points)
-            draw_gan_figures.animation(out / f"drawing{suffix}.gif", drawing, points)
-            draw_gan_figures.latent(out, suffix, study)
+            figures.canvases(out / f"fig_c6{suffix}.png", drawing, points)
+            figures.animation(out / f"drawing{suffix}.gif", drawing, points)
+            figures.latent(out, suffix, study)
     files.write_atomic(kept, json.dumps(found, indent=1) + "\n")
     return found
 
 
-def latent_study(trained: Trained, data: Data, key: jax.Array) -> draw_gan_latent.Study:
+def latent_study(trained: Trained, data: Data, key: jax.Array) -> latent.Study:
     label = None
     if data.reference is not None:
         look = data.reference.look
@@ -184,7 +178,7 @@ def latent_study(trained: Trained, data: Data, key: jax.Array) -> draw_gan_laten
 
     number = min(LATENT_IMAGES, _SAMPLES.value)
     shape = trained.game.latent_shape
-    return draw_gan_latent.study(trained.images, shape, number=number, key=key, label=label)
+    return latent.study(trained.images, shape, number=number, key=key, label=label)
 
 
 def step_images(trained: Trained, z: jax.Array) -> np.ndarray:
@@ -195,9 +189,9 @@ def step_images(trained: Trained, z: jax.Array) -> np.ndarray:
 
 def real_scores(data: Data) -> dict[str, Any] | None:
     """Of real images that no GAN saw, as if they were generated; None if there are too few."""
-    if data.reference is None or len(data.held_out) < draw_gan_scores.FEWEST:
+    if data.reference is None or len(data.held_out) < scores.FEWEST:
         return None
-    return draw_gan_scores.score(data.held_out, data.reference, resamples=_RESAMPLES.value)
+    return scores.score(data.held_out, data.reference, resamples=_RESAMPLES.value)
 
 
 def main(argv: list[str]) -> None:
@@ -209,14 +203,14 @@ def main(argv: list[str]) -> None:
     data = load()
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     started = time.perf_counter()
-    draw_gan_figures.samples(out.directory / "fig_c3.png", data.train)
+    figures.samples(out.directory / "fig_c3.png", data.train)
     results: dict[str, Any] = {"train_images": len(data.train), "real": real_scores(data)}
     results["presets"] = {
         name: [run_one(name, seed, data, out.directory) for seed in range(_SEEDS.value)]
         for name in names
     }
     out.write_results(results)
-    text = draw_gan_table.tables(results)
+    text = table.tables(results)
     files.write_atomic(out.directory / "table.md", text)
     print(text)
     print(f"{out.directory}: {time.perf_counter() - started:.0f} s")

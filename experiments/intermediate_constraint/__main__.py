@@ -3,9 +3,9 @@
 Purpose   Paper D: does holding deep neurons on or off, as they were on the clean image, help recognition of distorted
           images? Three arms, a grid of λ chosen on validation images, seeds, paired tests. Beyond the paper: other
           α and layers, AugMix-style consistency at equal cost, and output-targeted images as a distortion.
-Command   python experiments/intermediate_constraint.py --data_dir=...                              (cpu preset)
-          python experiments/intermediate_constraint.py --preset=paper --dataset=IMAGENET --network=vgg16-397923af.pth
-          python experiments/intermediate_constraint.py --preset=smoke                              (seconds, digits)
+Command   python -m experiments.intermediate_constraint --data_dir=...                              (cpu preset)
+          python -m experiments.intermediate_constraint --preset=paper --dataset=IMAGENET --network=vgg16-397923af.pth
+          python -m experiments.intermediate_constraint --preset=smoke                              (seconds, digits)
 Expected  paper: clean 67.69 %, noise 57.69 %, blur 51.29 % (proposed); 67.44, 56.60, 50.73 % (plain)
 Output    --out gets results.json (every seed), table.md, levels.png, neurons.png; cache/ holds each job's result.
 

@@ -2,13 +2,13 @@ r"""Trains classifiers on sets of which a part was replaced by generated images,
 
 Purpose   Paper A, Section 3 (Table A1): does training gain from images whose whole output was prescribed? Also from
           images generated during training, and more than from label smoothing, mixup, CutMix, distillation or time?
-Command   python experiments/train_on_replaced.py --preset=cpu --data_dir=... --out=runs/train_on_replaced
-          python experiments/train_on_replaced.py --preset=paper --only=sgd:0.3/2 --data_dir=... --out=...
+Command   python -m experiments.replaced_training --preset=cpu --data_dir=... --out=runs/replaced_training
+          python -m experiments.replaced_training --preset=paper --only=sgd:0.3/2 --data_dir=... --out=...
           The same command resumes, also after a kill; --only runs some of the jobs of the same run.
 Arms      method[:fraction][@multiple of the epochs]. Before training: sgd (100 updates), exact (Gauss-Newton). In the
           step: during (by the frozen classifier), own (by the network itself, towards --own_targets). Controls:
           plain, smoothing, mixup, cutmix, distillation.
-Expected  Paper: 92.476 % without, 92.560 % with 30 % replaced (mean of 5). Measured: experiments/README.md.
+Expected  Paper: 92.476 % without, 92.560 % with 30 % replaced (mean of 5). Measured: README.md in this folder.
 Output    --out gets results.json (every seed's numbers), table.md, figure.png, generated/ (the sets, as tfds reads
           them) and jobs/ (each job's result, and its checkpoints while it trains).
 """
@@ -21,13 +21,8 @@ import jax.numpy as jnp
 from absl import flags
 
 import outgen_jax as og
-from experiments.replaced_training import arms as replaced_arms
-from experiments.replaced_training import data as replaced_data
-from experiments.replaced_training import jobs as replaced_jobs
-from experiments.replaced_training import measures as replaced_measures
-from experiments.replaced_training import report as replaced_report
-from experiments.replaced_training import sets as replaced_sets
-from experiments.replaced_training.arms import Arm, Steering
+from experiments.replaced_training import data, jobs, measures, report, sets
+from experiments.replaced_training.arms import SETS, Arm, Steering, parse
 from experiments.replaced_training.jobs import Study
 from experiments.replaced_training.presets import PRESETS
 from outgen_jax import files, runs
@@ -38,7 +33,7 @@ from outgen_jax.training import classifier, replaced
 _TRIALS = 2  # steps tried with each Jacobian in the step
 
 _PRESET = flags.DEFINE_enum(
-    "preset", "cpu", PRESETS, "What flags that are not given stand for: replaced_presets.py."
+    "preset", "cpu", PRESETS, "What flags that are not given stand for: presets.py of this folder."
 )
 _DATASET = flags.DEFINE_string("dataset", None, "tfds name, .npz file, class folders, or 'digits'.")
 _TEST = flags.DEFINE_string(
@@ -73,7 +68,7 @@ _OWN_TARGETS = flags.DEFINE_string(
     "Of the arms 'own', beyond the boundary: a network has nothing to learn where it already says what it shall say.",
 )
 _UPDATES = flags.DEFINE_integer("updates", 1, "Gauss-Newton updates in the step.", 1)
-_OUT = flags.DEFINE_string("out", "runs/train_on_replaced", "Directory of the run.")
+_OUT = flags.DEFINE_string("out", "runs/replaced_training", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 
@@ -94,7 +89,7 @@ def wanted_jobs(arms: tuple[Arm, ...], only: list[str]) -> list[tuple[Arm, int]]
 
 def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
     """Training and test images, checked against the other flags before anything is written."""
-    train, test = replaced_data.load(
+    train, test = data.load(
         _DATASET.value,
         test_dataset=_TEST.value,
         data_dir=_DATA_DIR.value,
@@ -111,38 +106,36 @@ def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
             "name one that was trained on it, or 'train'"
         )
     for text in (_TARGETS.value, _OWN_TARGETS.value):
-        replaced_sets.check_text(text, train.class_names)
+        sets.check_text(text, train.class_names)
     return train, test
 
 
 def prepare(out: Path, train: sources.ImageSource, test: sources.ImageSource) -> Study:
     """The frozen classifier, and all else that the jobs share."""
-    settings = replaced_jobs.Settings(
-        _WIDTH.value, _EPOCHS.value, _BATCH.value, _OPTIMIZER.value, _LR.value
-    )
+    settings = jobs.Settings(_WIDTH.value, _EPOCHS.value, _BATCH.value, _OPTIMIZER.value, _LR.value)
     if _CLASSIFIER.value == "train":
-        known = replaced_jobs.train_frozen(out / "classifier", settings, train)
+        known = jobs.train_frozen(out / "classifier", settings, train)
     else:
         known = pretrained.load(_CLASSIFIER.value)
     apply_fn, variables = og.models.from_nnx(known.model)
-    asks = replaced_sets.CONFUSED in _TARGETS.value + _OWN_TARGETS.value
-    confusion = replaced_sets.confusion(apply_fn, variables, train) if asks else None
-    frozen = replaced_sets.Frozen(apply_fn, variables, known.class_names, confusion)
+    asks = sets.CONFUSED in _TARGETS.value + _OWN_TARGETS.value
+    confusion = sets.confusion(apply_fn, variables, train) if asks else None
+    frozen = sets.Frozen(apply_fn, variables, known.class_names, confusion)
     steering = {
         "during": steer(_TARGETS.value, frozen),
         "own": steer(_OWN_TARGETS.value, frozen),
     }
-    exam = replaced_measures.prepare(
+    exam = measures.prepare(
         test, apply_fn, variables, distorted=_DISTORTED.value, attacked=_ATTACKED.value
     )
-    graphdef, own = replaced_jobs.network(len(known.class_names), settings)
+    graphdef, own = jobs.network(len(known.class_names), settings)
     return Study(out, settings, train, frozen, exam, graphdef, own, steering)
 
 
-def steer(text: str, frozen: replaced_sets.Frozen) -> Steering:
+def steer(text: str, frozen: sets.Frozen) -> Steering:
     """Generation in the step towards such targets."""
-    bank = replaced_sets.bank(text, frozen, seed=0)
-    steered = replaced_sets.steered_classes(bank)
+    bank = sets.bank(text, frozen, seed=0)
+    steered = sets.steered_classes(bank)
     solver = og.gauss_newton(steps=_UPDATES.value, trials=_TRIALS, classes=steered, stride=None)
     return Steering(solver, jnp.asarray(bank))
 
@@ -152,11 +145,11 @@ def make_sets(
 ) -> dict[str, replaced.GeneratedSet]:
     """The generated sets that the arms of the needed methods train on, as large as the largest arm wants."""
     found = {}
-    for method in needed & set(replaced_arms.SETS):
+    for method in needed & set(SETS):
         fraction = max(arm.fraction for arm in arms if arm.method == method)
         print(f"generating {fraction:.0%} of the training images: {method}", flush=True)
         directory = _set_directory(study.directory, method)
-        replaced_sets.make(
+        sets.make(
             method,
             _TARGETS.value,
             study.frozen,
@@ -165,7 +158,7 @@ def make_sets(
             directory=directory,
             seed=0,
         )
-        found[method] = replaced_sets.load(directory)
+        found[method] = sets.load(directory)
     return found
 
 
@@ -176,33 +169,30 @@ def _set_directory(out: Path, method: str) -> Path:
 def write_report(run: runs.Run, arms: tuple[Arm, ...]) -> None:
     """Table, figure and results.json of all jobs that have ended."""
     costs = {
-        method: replaced_sets.seconds_an_image(_set_directory(run.directory, method))
-        for method in replaced_arms.SETS
+        method: sets.seconds_an_image(_set_directory(run.directory, method)) for method in SETS
     }
     paths = [
-        replaced_jobs.result_path(run.directory, arm, seed)
-        for arm in arms
-        for seed in range(_SEEDS.value)
+        jobs.result_path(run.directory, arm, seed) for arm in arms for seed in range(_SEEDS.value)
     ]
-    jobs = [json.loads(path.read_text()) for path in paths if path.exists()]
-    summary = replaced_report.summarise(jobs, costs)
-    run.write_results({"seconds_per_generated_image": costs, "arms": summary, "jobs": jobs})
-    files.write_atomic(run.directory / "table.md", replaced_report.table(summary))
-    replaced_report.save(run.directory / "figure.png", summary, jobs)
-    print(replaced_report.table(summary))
-    print(f"{run.directory}/results.json: {len(jobs)} of {len(paths)} jobs")
+    finished = [json.loads(path.read_text()) for path in paths if path.exists()]
+    summary = report.summarise(finished, costs)
+    run.write_results({"seconds_per_generated_image": costs, "arms": summary, "jobs": finished})
+    files.write_atomic(run.directory / "table.md", report.table(summary))
+    report.save(run.directory / "figure.png", summary, finished)
+    print(report.table(summary))
+    print(f"{run.directory}/results.json: {len(finished)} of {len(paths)} jobs")
 
 
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
     runs.apply_preset(PRESETS[_PRESET.value])
-    arms = tuple(replaced_arms.parse(name) for name in _ARMS.value)
-    jobs = wanted_jobs(arms, _ONLY.value)
+    arms = tuple(parse(name) for name in _ARMS.value)
+    wanted = wanted_jobs(arms, _ONLY.value)
     train, test = load_data()
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     out = run.directory
-    missing = [job for job in jobs if not replaced_jobs.result_path(out, *job).exists()]
+    missing = [job for job in wanted if not jobs.result_path(out, *job).exists()]
     if missing:
         study = prepare(out, train, test)
         generated = make_sets(study, arms, {arm.method for arm, _ in missing})
@@ -216,12 +206,11 @@ def run_arm(
     study: Study, arm: Arm, seeds: list[int], generated: Mapping[str, replaced.GeneratedSet]
 ) -> None:
     """The jobs of an arm, which share program and training set."""
-    lesson = replaced_jobs.lesson_of(study, arm, generated)
-    program = replaced_jobs.program_of(study, arm)
+    lesson = jobs.lesson_of(study, arm, generated)
+    program = jobs.program_of(study, arm)
     for seed in seeds:
-        result = replaced_jobs.run_job(study, arm, seed, program, lesson)
-        measures = result["measures"]
-        shown = "  ".join(f"{key} {measures[key]:.4g}" for key in replaced_report.MEASURES)
+        result = jobs.run_job(study, arm, seed, program, lesson)
+        shown = "  ".join(f"{key} {result['measures'][key]:.4g}" for key in report.MEASURES)
         print(f"{arm.name}/{seed}: {result['seconds']:.0f} s  {shown}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The arms of train_on_replaced.py: how each is written, and what it makes of a training step."""
+"""The arms: how each is written, and what it makes of a training step."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

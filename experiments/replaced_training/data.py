@@ -1,4 +1,4 @@
-"""The images of train_on_replaced.py: 32×32 pixels, three channels, with labels."""
+"""The images: 32×32 pixels, three channels, with labels."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One training of train_on_replaced.py: an arm with a seed, from its images to its numbers."""
+"""One training: an arm with a seed, from its images to its numbers."""
 
 import functools
 import json
@@ -14,9 +14,7 @@ import optax
 from flax import nnx
 
 import outgen_jax as og
-from experiments.replaced_training import arms as replaced_arms
-from experiments.replaced_training import measures as replaced_measures
-from experiments.replaced_training import sets as replaced_sets
+from experiments.replaced_training import arms, measures, sets
 from experiments.replaced_training.arms import Arm
 from outgen_jax import files
 from outgen_jax.data import sources
@@ -45,11 +43,11 @@ class Study(NamedTuple):
     directory: Path
     settings: Settings
     train: sources.ImageSource
-    frozen: replaced_sets.Frozen
-    exam: replaced_measures.Exam
+    frozen: sets.Frozen
+    exam: measures.Exam
     graphdef: nnx.GraphDef  # of the network in training
     own: classifier.Apply  # the network in training, in inference mode
-    steering: Mapping[str, replaced_arms.Steering]  # by method that generates in the step
+    steering: Mapping[str, arms.Steering]  # by method that generates in the step
 
 
 class Program(NamedTuple):
@@ -101,7 +99,7 @@ def compile_program(
 
 def program_of(study: Study, arm: Arm) -> Program:
     """The training step of an arm."""
-    objective = replaced_arms.objective(
+    objective = arms.objective(
         arm, frozen=study.frozen.apply_fn, own=study.own, steering=study.steering
     )
     return compile_program(
@@ -117,12 +115,12 @@ def lesson_of(study: Study, arm: Arm, generated: Mapping[str, replaced.Generated
     """What an arm trains on; `generated` by method."""
     train = study.train
     labels = jnp.asarray(train.labels)
-    if arm.method not in replaced_arms.SETS:
+    if arm.method not in arms.SETS:
         asks = arm.method in ("during", "distillation")
         frozen = study.frozen.variables if asks else None
         return Lesson(jnp.asarray(train.images), Supervision(labels, frozen=frozen), 0)
     found = generated[arm.method]
-    classifier_hash = replaced_sets.classifier_hash(study.frozen)
+    classifier_hash = sets.classifier_hash(study.frozen)
     rows = replaced.rows_of(found, train, classifier=classifier_hash)
     exchanged = replaced.replace(train, found, rows, arm.fraction)
     teacher, marks = jnp.asarray(exchanged.teacher_logits), jnp.asarray(exchanged.generated)
@@ -157,7 +155,7 @@ def run_job(study: Study, arm: Arm, seed: int, program: Program, lesson: Lesson)
         "seconds": sum(row.seconds for row in history),
         # The first epoch of a process compiles.
         "seconds_per_epoch": float(np.median([row.seconds for row in history])),
-        "measures": replaced_measures.measure(study.own, without_optimizer, study.exam),
+        "measures": measures.measure(study.own, without_optimizer, study.exam),
         "history": [row._asdict() for row in history],
     }
     files.write_atomic(result_path(study.directory, arm, seed), json.dumps(result, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What train_on_replaced.py measures of every trained network."""
+"""What is measured of every trained network."""
 
 import functools
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What the presets of train_on_replaced.py stand for, flag by flag."""
+"""What the presets stand for, flag by flag."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Table and figure of train_on_replaced.py, from the numbers of its finished jobs."""
+"""Table and figure, from the numbers of the finished jobs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

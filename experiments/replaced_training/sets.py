@@ -1,4 +1,4 @@
-"""The generated sets and the targets of train_on_replaced.py."""
+"""The generated sets, and the targets."""
 
 import json
 import time
@@ -146,7 +146,12 @@ def make(
         tolerance=chosen.tolerance,
         quantize=chosen.quantize,
         shard_size=_SHARD,
-        about={"script": "train_on_replaced.py", "method": name, "targets": text, "seed": seed},
+        about={
+            "script": "experiments.replaced_training",
+            "method": name,
+            "targets": text,
+            "seed": seed,
+        },
         progress=True,
     )
     seconds = time.perf_counter() - start

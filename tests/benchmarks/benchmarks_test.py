@@ -4,19 +4,17 @@ import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+from benchmarks.convolution import sides as convolution_sides
+from benchmarks.harness import alternation, comparison, problem
+from benchmarks.synthesis import ours
+from benchmarks.training import sides as training_sides
 
 
 @pytest.fixture
@@ -27,11 +25,11 @@ def torch_peers() -> ModuleType:
 
 @pytest.fixture
 def small(five_layers: None) -> Any:
-    return importlib.import_module("benchmarks.harness.problem").Problem(width=1 / 16, batch_size=3)
+    return problem.Problem(width=1 / 16, batch_size=3)
 
 
 def test_pytorch_computes_the_images_of_synthesize(torch_peers, small):
-    timed = importlib.import_module("benchmarks.synthesis.ours").outgen(small)
+    timed = ours.outgen(small)
     our_images = timed.images(2)
     for options in ({}, {"channels_last": True}):
         theirs = torch_peers.pytorch(small, **options).images(2)
@@ -45,9 +43,7 @@ def test_pytorch_computes_the_images_of_synthesize(torch_peers, small):
 def test_pytorch_agrees_on_logits_and_keeps_the_best_images(torch_peers, small):
     import torch
 
-    apply_fn, variables = importlib.import_module("benchmarks.synthesis.ours").network(
-        small, "float32"
-    )
+    apply_fn, variables = ours.network(small, "float32")
     logits = apply_fn(variables, small.images())
     device, layout = torch.device("cpu"), torch.contiguous_format
     images = torch.from_numpy(small.images()).permute(0, 3, 1, 2)
@@ -84,7 +80,6 @@ def test_attacks_take_the_steps_they_are_timed_for(torch_peers, small, library, 
 
 
 def test_update_time_leaves_out_what_happens_once_a_call(monkeypatch):
-    alternation = importlib.import_module("benchmarks.harness.alternation")
     clock = [0.0]
 
     def run(updates: int) -> None:
@@ -98,7 +93,6 @@ def test_update_time_leaves_out_what_happens_once_a_call(monkeypatch):
 
 
 def test_operations_are_timed_by_the_call(monkeypatch):
-    alternation = importlib.import_module("benchmarks.harness.alternation")
     clock, waited = [0.0], []
 
     def work() -> float:
@@ -112,7 +106,6 @@ def test_operations_are_timed_by_the_call(monkeypatch):
 
 
 def test_workers_answer_or_say_why_not():
-    alternation = importlib.import_module("benchmarks.harness.alternation")
     worker = alternation.Worker("importlib.import_module", "math")
     assert worker.call("sqrt", 4.0) == 2
     assert worker.call("sqrt", -1.0) is None
@@ -142,7 +135,6 @@ class Recorder:
 
 
 def test_sides_take_turns():
-    alternation = importlib.import_module("benchmarks.harness.alternation")
     log: list[str] = []
     sides = {"a": Recorder("a", log), "b": Recorder("b", log, None), "c": Recorder("c", log)}
     values = alternation.alternate(sides, 2, "seconds")
@@ -151,7 +143,6 @@ def test_sides_take_turns():
 
 
 def test_sides_with_other_images_are_not_believed():
-    comparison = importlib.import_module("benchmarks.harness.comparison")
     start = np.zeros((1, 2, 2, 3))
     images = start + 0.1
     good, bad, attack = Recorder("good", []), Recorder("bad", []), Recorder("attack", [])
@@ -166,7 +157,6 @@ def test_sides_with_other_images_are_not_believed():
 
 
 def test_table_compares_with_the_best_of_pytorch():
-    comparison, problem = (importlib.import_module(n) for n in ("comparison", "problem"))
     side = {"compile_seconds": 1.5, "memory": {"temporary": 2**20}, "difference": 1e-7}
     found = {
         "outgen_jax": {**side, "seconds_per_update": [0.3, 0.5, 0.4]},
@@ -180,12 +170,11 @@ def test_table_compares_with_the_best_of_pytorch():
     assert rows[0]["GFLOP/s"] == "401"
     assert rows[0]["of peak"] == "40.1%"
     assert rows[3]["agrees to"] == "not installed: foolbox"
-    lines = importlib.import_module("benchmarks.harness.alternation").table(rows).splitlines()
+    lines = alternation.table(rows).splitlines()
     assert len({len(line) for line in lines}) == 1
 
 
 def test_flops_are_those_of_vgg16():
-    problem = importlib.import_module("benchmarks.harness.problem")
     # 313.2 million products forward at 32×32, as many back to the image.
     assert problem.flops_per_update(1.0) == pytest.approx(2 * 2 * 313.2e6, rel=1e-4)
     assert [len(block) for block in problem.layers(0.5)] == [2, 2, 3, 3, 3]
@@ -193,7 +182,7 @@ def test_flops_are_those_of_vgg16():
 
 
 def test_convolutions_agree(torch_peers):
-    sides = importlib.import_module("benchmarks.convolution.sides")
+    sides = convolution_sides
     layers = [sides.Layer(2, 4, 5, 6), sides.Layer(2, 6, 4, None, 5)]
     ours, xla, pytorch = (make(layers) for make in (sides.outgen, sides.xla, sides.pytorch))
     shapes = {
@@ -211,7 +200,7 @@ def test_convolutions_agree(torch_peers):
 
 
 def test_pytorch_trains_as_the_package_does(torch_peers, five_layers):
-    sides, problem = (importlib.import_module(n) for n in ("training_sides", "problem"))
+    sides = training_sides
     small = problem.Problem(width=1 / 16, batch_size=6)
     start = sides.kernels(small)
     ours = sides.outgen(small)
@@ -227,20 +216,18 @@ def test_pytorch_trains_as_the_package_does(torch_peers, five_layers):
 
 
 def test_flops_of_training_are_three_passes():
-    sides = importlib.import_module("benchmarks.training.sides")
-    assert sides.flops_per_image(1.0) == pytest.approx(
+    assert training_sides.flops_per_image(1.0) == pytest.approx(
         6 * 313.2e6 - 2 * 9 * 3 * 64 * 32**2, rel=1e-4
     )
 
 
 @pytest.mark.slow
 def test_pieces_of_synthesis_run(small):
-    outgen_peer = importlib.import_module("benchmarks.synthesis.ours")
-    network = outgen_peer.gradients(small)
+    network = ours.gradients(small)
     batched, mapped = (network.output(name) for name in ("batched", "mapped"))
     np.testing.assert_allclose(mapped, batched, atol=1e-5)
     assert np.abs(batched).max() > 1e-3
-    assert outgen_peer.WholeSet(small, dtype="bfloat16", data_dir=None).seconds(2) > 0
+    assert ours.WholeSet(small, dtype="bfloat16", data_dir=None).seconds(2) > 0
 
 
 @pytest.mark.slow
@@ -252,9 +239,9 @@ def test_scripts_print_a_table_and_write_their_numbers(script, torch_peers, tmp_
         "training": ["--width=0.0625", "--batch_sizes=4", "--updates=1", "--rounds=1"],
     }
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), f"--out={tmp_path}"]
-        + options[script],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        [sys.executable, "-m", f"benchmarks.{script}", f"--out={tmp_path}"] + options[script],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -1,20 +1,13 @@
 """Both sides of the attention GAN's benchmark train the same networks."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+from benchmarks.draw_gan import sides
 
 
 def test_pytorch_draws_the_same_images_after_two_updates():
     pytest.importorskip("torch", reason="compares with PyTorch")
-    sides = importlib.import_module("benchmarks.draw_gan.sides")
     problem = sides.Problem(batch_size=4, units=5, points=2, steps=2, latent=3, size=6)
     ours, theirs = sides.outgen(problem), sides.pytorch(problem)
     start = ours.images(0)
@@ -26,7 +19,6 @@ def test_pytorch_draws_the_same_images_after_two_updates():
 
 
 def test_operations_of_an_update_are_counted():
-    sides = importlib.import_module("benchmarks.draw_gan.sides")
     problem = sides.Problem(batch_size=1, units=1, points=1, steps=1, latent=1)
     # Generator: z, h and the six outputs of h; discriminator: r, h, h and the five outputs of h.
     assert sides.flops_per_update(problem) == 2 * (4 * (1 + 1 + 6) + 8 * (1 + 1 + 1 + 5))

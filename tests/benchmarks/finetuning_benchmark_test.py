@@ -4,30 +4,23 @@ import importlib
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
-
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+from benchmarks.finetuning import ours, rows
+from benchmarks.harness.problem import Problem
 
 
 def test_pytorch_takes_the_same_constrained_updates(five_layers):
     pytest.importorskip("torch", reason="compares with PyTorch")
-    problem = importlib.import_module("benchmarks.harness.problem").Problem(
-        width=1 / 16, batch_size=4
-    )
+    problem = Problem(width=1 / 16, batch_size=4)
     options = {"hidden": 8, "updates": 2}
-    ours = importlib.import_module("benchmarks.finetuning.ours").outgen(problem, **options)
+    own = ours.outgen(problem, **options)
     theirs = importlib.import_module("benchmarks.finetuning.torch_side").pytorch(problem, **options)
-    losses = [side.output("constraint") for side in (ours, theirs)]
+    losses = [side.output("constraint") for side in (own, theirs)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
     assert losses[0][0] != losses[0][1]  # the second loss is after an update
 
 
 def test_the_table_shows_ratios_agreement_and_failures():
-    benchmark = importlib.import_module("benchmarks.finetuning.rows")
-
     def side(loss, seconds, failure=None):
         return {"first_loss": loss, "seconds": seconds, "failure": failure}
 
@@ -37,7 +30,7 @@ def test_the_table_shows_ratios_agreement_and_failures():
         "AugMix-style": {"outgen_jax": side(4.0, [0.5])},
         "MSE": {"outgen_jax": side(None, [], "failed: why"), "PyTorch": side(1.0, [0.1])},
     }
-    plain, constraint, augmix, mse = benchmark.rows(found)
+    plain, constraint, augmix, mse = rows.rows(found)
     assert (plain["× plain"], plain["× PyTorch's speed"]) == ("1.00", "1.50")
     assert plain["first losses"] == "agree by 0"
     assert (constraint["× plain"], constraint["× PyTorch's speed"]) == ("1.50", "0.50")

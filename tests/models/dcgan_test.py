@@ -1,8 +1,6 @@
 """The deep convolutional GAN: its sizes, its first images, its gradients, and one update of the game."""
 
 import functools
-import importlib
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -288,27 +286,3 @@ def test_refuses_no_latents_and_other_shapes():
     for shape in ((16, 16, 3), (1, 32, 32, 3), (1, 16, 16, 1)):
         with pytest.raises(ValueError, match=r"images must be \[B, 16, 16, 3\], got \[.*resize"):
             discriminator()(jnp.zeros(shape))
-
-
-# --- the benchmark's forms ---
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    root = Path(__file__).resolve().parents[2]
-    monkeypatch.syspath_prepend(root / "benchmarks")
-    return importlib.import_module("benchmarks.upsampling.sides")
-
-
-def test_the_benchmark_times_the_networks_layers(benchmark):
-    up, down = benchmark.layers(64, 64)
-    assert up == [(4, 512, 256), (8, 256, 128), (16, 128, 64), (32, 64, 3)]
-    assert down == [(64, 3, 64), (32, 64, 128), (16, 128, 256), (8, 256, 512)]
-    timed = benchmark.operations(benchmark.DOWN, benchmark.Layer(8, 1, 5), 2)
-    ours, blocks = (timed.output(name) for name in benchmark.DOWN)
-    assert ours.shape == (2, 4, 4, 5)
-    np.testing.assert_allclose(blocks, ours, rtol=1e-4, atol=1e-5)
-    x = jnp.ones((2, 4, 4, 5))
-    for form in benchmark.UP.values():
-        shape = (form.kernel, form.kernel, 5, form.multiple * 6)
-        assert jax.eval_shape(form.apply, x, jnp.zeros(shape)).shape == (2, 8, 8, 6)

@@ -1,6 +1,5 @@
 """The study of paper D end to end at its smallest, its readers, its tests and its verdict."""
 
-import importlib
 import json
 import re
 
@@ -8,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 from flax import nnx
 from PIL import Image
 
+from experiments.intermediate_constraint import data, presets, study, tables
 from outgen_jax.data import distort
 from outgen_jax.models import efficientnet_lite, pretrained
 from outgen_jax.training import finetuning
 
-SCRIPT = "intermediate_constraint.py"
+SCRIPT = "intermediate_constraint/__main__.py"
 
 
 class Tiny(nnx.Module):
@@ -36,17 +35,8 @@ class Tiny(nnx.Module):
         return self.activations(images)[0]
 
 
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-
-
-def module(name: str):
-    return importlib.import_module(f"constraint_{name}")
-
-
 @pytest.fixture
-def study(run_script, monkeypatch, tmp_path):
+def run(run_script, monkeypatch, tmp_path):
     """The smoke preset with a tiny network; later flags win."""
 
     def load(name, **options):
@@ -62,7 +52,7 @@ def study(run_script, monkeypatch, tmp_path):
     return call
 
 
-def test_smoke_preset_runs_resumes_and_reports(study, tmp_path, monkeypatch):
+def test_smoke_preset_runs_resumes_and_reports(run, tmp_path, monkeypatch):
     # Ctrl-C in the fourth of the six jobs, then the same command.
     original, calls = finetuning.finetune, []
 
@@ -74,9 +64,9 @@ def test_smoke_preset_runs_resumes_and_reports(study, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(finetuning, "finetune", interrupted)
-        stopped = study()
+        stopped = run()
         assert stopped.returncode == 130
-        finished = study()
+        finished = run()
     assert finished.returncode == 0, finished.stderr
     assert len(calls) == 7  # three jobs were kept
 
@@ -107,7 +97,7 @@ def test_smoke_preset_runs_resumes_and_reports(study, tmp_path, monkeypatch):
     assert "holds a run with other flags (epochs=None)" in refused.stderr
 
 
-def test_each_arm_of_a_grid_drops_its_programs(study, tmp_path, monkeypatch):
+def test_each_arm_of_a_grid_drops_its_programs(run, tmp_path, monkeypatch):
     """Or the process runs out of mappings."""
     original, events = finetuning.finetune, []
 
@@ -117,7 +107,7 @@ def test_each_arm_of_a_grid_drops_its_programs(study, tmp_path, monkeypatch):
 
     monkeypatch.setattr(finetuning, "finetune", noted)
     monkeypatch.setattr(jax, "clear_caches", lambda: events.append("dropped"))
-    finished = study("--weights=0.1,0.2", "--seeds=1", "--epochs=0.25")
+    finished = run("--weights=0.1,0.2", "--seeds=1", "--epochs=0.25")
     assert finished.returncode == 0, finished.stderr
     grid = ["none", "mse", "mse", "constraint", "constraint"]
     assert [kind for kind in events if kind != "dropped"] == [*grid, "none", "mse", "constraint"]
@@ -135,11 +125,11 @@ def test_each_arm_of_a_grid_drops_its_programs(study, tmp_path, monkeypatch):
         ("--preset=tiny", "preset"),
     ],
 )
-def test_user_errors_are_one_line(study, flag, message):
-    finished = study(flag)
+def test_user_errors_are_one_line(run, flag, message):
+    finished = run(flag)
     assert finished.returncode == 2
     last = finished.stderr.strip().splitlines()[-1]  # progress bars before it
-    assert last.startswith(f"{SCRIPT}: ")
+    assert last.startswith("experiments.intermediate_constraint: ")
     assert re.search(message, last)
 
 
@@ -164,7 +154,7 @@ def class_folders(tmp_path):
 def test_class_folders_train_an_efficientnet(class_folders, tmp_path, monkeypatch):
     monkeypatch.setattr(efficientnet_lite, "_STAGES", ((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)))
     names = efficientnet_lite.imagenet_classes()
-    train, test, classes = module("data").load_splits(str(class_folders), None, names, 32, tmp_path)
+    train, test, classes = data.load_splits(str(class_folders), None, names, 32, tmp_path)
     assert classes == names
     assert (len(train.images), len(test.images)) == (6, 3)
     assert sorted(train.labels) == [0, 0, 1, 1, 2, 2]
@@ -199,7 +189,7 @@ def test_class_folders_train_an_efficientnet(class_folders, tmp_path, monkeypatc
 @pytest.mark.slow
 def test_the_published_efficientnet_on_class_folders_at_full_size(class_folders, tmp_path):
     network = pretrained.load("efficientnet_lite0")
-    train, *_ = module("data").load_splits(
+    train, *_ = data.load_splits(
         str(class_folders), None, network.class_names, network.image_size, tmp_path
     )
     assert train.images[np.array([0, 5])].shape == (2, 224, 224, 3)
@@ -218,13 +208,13 @@ def test_the_published_efficientnet_on_class_folders_at_full_size(class_folders,
 def test_images_are_cut_as_torchvision_cuts_them():
     pixels = np.zeros((256, 400, 3), np.uint8)
     pixels[16:240, 88:312] = 200  # the centre 224 of a picture whose shorter side is 256
-    crop = module("data").centre_crop(Image.fromarray(pixels), 224)
+    crop = data.centre_crop(Image.fromarray(pixels), 224)
     assert crop.shape == (224, 224, 3)
     assert (crop == 200).all()
 
 
 def test_classes_are_matched_by_name_or_by_all_wordnet_ids():
-    match = module("data").matching_classes
+    match = data.matching_classes
     np.testing.assert_array_equal(match(["dog", "cat"], ["ant", "cat", "dog"]), [2, 1])
     ids = [f"n{i:08d}" for i in range(1000)]
     names = [f"class {i}" for i in range(1000)]
@@ -237,7 +227,6 @@ def test_classes_are_matched_by_name_or_by_all_wordnet_ids():
 
 
 def test_damaged_and_missing_images_are_named(class_folders):
-    data = module("data")
     victim = next((class_folders / "val").rglob("*.png"))
     victim.write_bytes(b"no image")
     split, _ = data.folder_split(class_folders / "val", 32)
@@ -248,7 +237,6 @@ def test_damaged_and_missing_images_are_named(class_folders):
 
 
 def test_parts_of_readers_and_arrays_agree(class_folders):
-    data = module("data")
     split, _ = data.folder_split(class_folders / "train", 32)
     whole = data.Split(split.images[np.arange(6)], split.labels)
     for a, b in ((split.part(2, 6).part(1, 3), whole.part(2, 6).part(1, 3)),):
@@ -261,7 +249,7 @@ def test_parts_of_readers_and_arrays_agree(class_folders):
 
 
 def job(variant: str, seed: int, *, kind: str = "both", stage: str = "final", weight: float = 0.1):
-    return module("study").Job(stage, variant, weight, kind, seed)
+    return study.Job(stage, variant, weight, kind, seed)
 
 
 def results(shares: dict[str, tuple[float, float, float]], seeds: int = 4, count: int = 600):
@@ -281,7 +269,7 @@ def results(shares: dict[str, tuple[float, float, float]], seeds: int = 4, count
 
 
 def made_up_conditions():
-    make, scale = module("study").Condition, distort.PAPER
+    make, scale = study.Condition, distort.PAPER
     return [
         make("clean", 0.0, 0.0, scale),
         *(make("noise", s, 0.0, scale) for s in (1.0, 2.0)),
@@ -290,7 +278,7 @@ def made_up_conditions():
 
 
 def test_the_verdict_confirms_refutes_and_leaves_open():
-    tables, table = module("tables"), made_up_conditions()
+    table = made_up_conditions()
     names = ("plain", "MSE", "proposed")
     order = results({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.5), "proposed": (0.6, 0.6, 0.6)})
     text = tables.verdict(tables.comparisons(order, table), names)
@@ -305,7 +293,7 @@ def test_the_verdict_confirms_refutes_and_leaves_open():
 
 
 def test_comparisons_are_paired_and_need_equal_seeds():
-    tables, table = module("tables"), made_up_conditions()
+    table = made_up_conditions()
     found = results({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.4)})
     (noise,) = (c for c in tables.comparisons(found, table) if c.group == "noise")
     by_seed = [
@@ -327,14 +315,14 @@ def test_comparisons_are_paired_and_need_equal_seeds():
 
 
 def test_without_a_grid_the_paper_s_weights_are_taken():
-    grid = module("presets").grid
+    grid = presets.grid
     assert (grid("MSE", ()), grid("proposed", ()), grid("plain", ())) == ((0.05,), (0.1,), (0.0,))
     assert grid("proposed", (0.2, 0.3)) == (0.2, 0.3)
     assert grid("AugMix-style", (0.2, 0.3)) == (12.0, 3.0, 1.0)
 
 
 def test_the_weight_of_the_best_validation_accuracy_is_chosen():
-    tables, table = module("tables"), made_up_conditions()
+    table = made_up_conditions()
     found = {
         job("MSE", 0, stage="grid", weight=w): {
             "correct": np.arange(100) < 100 * np.full((5, 1), a)
@@ -349,7 +337,6 @@ def test_the_weight_of_the_best_validation_accuracy_is_chosen():
 
 def test_agreement_counts_neurons_on_and_off_as_before(monkeypatch):
     """A network whose neurons are all turned over agrees nowhere."""
-    data, study = module("data"), module("study")
     model = Tiny(rngs=nnx.Rngs(0))
     turned = nnx.clone(model)
     for layer in (turned.fc1,):
@@ -373,7 +360,6 @@ def test_agreement_counts_neurons_on_and_off_as_before(monkeypatch):
 
 
 def test_augmix_gets_the_updates_that_its_passes_leave():
-    study = module("study")
     settings = study.Settings(
         distort.PAPER_32, None, finetuning.Recipe(90), ("fc1",),
         study.variants(("fc1",), ("AugMix-style",)), (), (), 1, 0, 0, batch_size=4,
@@ -384,8 +370,8 @@ def test_augmix_gets_the_updates_that_its_passes_leave():
 
 def test_targeted_images_are_distortions_half_of_the_time():
     pairs = np.concatenate([np.zeros((400, 2, 2, 3)), np.ones((400, 2, 2, 3))], -1)
-    run = module("study").distortion("targeted", distort.PAPER_32)
-    changed = np.asarray(run(jax.random.key(0), jnp.asarray(pairs)))
+    distorted = study.distortion("targeted", distort.PAPER_32)
+    changed = np.asarray(distorted(jax.random.key(0), jnp.asarray(pairs)))
     assert changed.shape == (400, 2, 2, 3)
     means = changed.mean((1, 2, 3))
     assert set(means) == {0.0, 1.0}

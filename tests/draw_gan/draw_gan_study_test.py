@@ -1,7 +1,6 @@
 """Paper C's study from images to tables, at its smallest."""
 
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.draw_gan import training
 from outgen_jax.training.checkpoints import Checkpoints
 
-SCRIPT = "draw_gan.py"
-
-
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "experiments")
+SCRIPT = "draw_gan/__main__.py"
 
 
 @pytest.fixture
@@ -118,10 +113,8 @@ def test_user_errors_are_one_line(run_script, colours, tmp_path, arguments, mess
 
 
 def test_attention_learns_more_slowly_and_all_at_the_preset_rate_in_the_end():
-    from experiments.draw_gan import training as draw_gan_training
-
-    preset = draw_gan_training.PRESETS["attention_plus"]._replace(end=0.0)
-    optimizer = draw_gan_training.optimizer(preset, updates=4)
+    preset = training.PRESETS["attention_plus"]._replace(end=0.0)
+    optimizer = training.optimizer(preset, updates=4)
     params = {"attention": {"kernel": jnp.ones(3)}, "patch": {"kernel": jnp.ones(3)}}
     state, steps = optimizer.init(params), []
     for _ in range(5):
@@ -135,16 +128,14 @@ def test_attention_learns_more_slowly_and_all_at_the_preset_rate_in_the_end():
 
 
 def test_the_penalty_grows_and_is_small_again_in_the_end_while_the_rate_stays():
-    from experiments.draw_gan import training as draw_gan_training
-
-    preset = draw_gan_training.PRESETS["attention_plus"]._replace(end=0.2)
-    penalty = draw_gan_training.penalty(preset, 10)
+    preset = training.PRESETS["attention_plus"]._replace(end=0.2)
+    penalty = training.penalty(preset, 10)
     assert callable(penalty)
     grown = [0.5 + 2.5 * update / 8 for update in range(8)]
     np.testing.assert_allclose([penalty(update) for update in range(10)], [*grown, 1, 1], rtol=1e-5)
-    assert draw_gan_training.penalty(preset._replace(grown_penalty=None), 10) == 0.5
+    assert training.penalty(preset._replace(grown_penalty=None), 10) == 0.5
 
-    optimizer = draw_gan_training.optimizer(preset, 10)
+    optimizer = training.optimizer(preset, 10)
     params = {"patch": jnp.ones(1)}
     state, steps = optimizer.init(params), []
     for _ in range(10):

@@ -11,18 +11,22 @@ import pytest
 from flax import nnx
 from PIL import Image
 
+from experiments.augmented_gan import (
+    claims,
+    figures,
+    leaks,
+    presets,
+    scores,
+    table,
+    training,
+)
 from outgen_jax.data import augmented_set
 from outgen_jax.models import dcgan
 from outgen_jax.training.checkpoints import Checkpoints
 
-SCRIPT = "augmentation_gan.py"
+SCRIPT = "augmented_gan/__main__.py"
 KEY = jax.random.key(0)
 SETS = ("none", "invert", "generated", "contrast+generated@2")  # smoke's, but one program less
-
-
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "experiments")
 
 
 # --- the whole ---
@@ -131,9 +135,6 @@ def check_files(out: Path) -> None:
 
 def check_schemes(results: dict[str, Any], directory: Path) -> None:
     """Figures and table of schemes, on another set's results."""
-    from experiments.augmented_gan import figures as figures
-    from experiments.augmented_gan import table as table
-
     sets = results["subjects"]["a"]["sets"]
     adaptive = [run | {"probability": 0.25 + 0.1 * run["seed"]} for run in sets["invert"]]
     subject = results["subjects"]["a"] | {"sets": {"none": sets["none"], "adaptive": adaptive}}
@@ -193,9 +194,6 @@ def test_user_errors_are_one_line_and_leave_nothing(run_script, tmp_path, argume
 
 
 def test_every_set_of_the_paper_is_built_and_fits_its_room():
-    from experiments.augmented_gan import presets as presets
-    from experiments.augmented_gan import training as training
-
     arms = [presets.parse(name) for name in presets.PRESETS["paper"]["sets"]]
     assert len(arms) == 1 + 5 + 3 + 3 + 2
     room = training.capacity(arms, [1000, 196])
@@ -220,8 +218,6 @@ def test_every_set_of_the_paper_is_built_and_fits_its_room():
 
 def test_schemes_change_what_the_discriminator_sees(monkeypatch):
     """With networks of two layers: the probability is 1, or goes from 0 to where it adapts."""
-    from experiments.augmented_gan import presets as presets
-    from experiments.augmented_gan import training as training
 
     class Generator(nnx.Module):
         def __init__(self, *, size: int, width: int, channels: int, rngs: nnx.Rngs) -> None:
@@ -262,8 +258,6 @@ def test_schemes_change_what_the_discriminator_sees(monkeypatch):
 
 
 def test_there_are_scores_at_the_end_whatever_the_rounds():
-    from experiments.augmented_gan import presets as presets
-
     settings = presets.Settings(64, 16, 32, 2e-4, 0.9, 12, 480, 5, 99, 100)
     assert settings.round_updates == 40
     assert settings.points == (5, 10, 12)
@@ -273,8 +267,6 @@ def test_there_are_scores_at_the_end_whatever_the_rounds():
 
 
 def test_the_detector_knows_what_it_was_shown():
-    from experiments.augmented_gan import leaks as leaks
-
     rng = np.random.default_rng(0)
     names = ("original", *leaks.LEAKS)
     features = {name: rng.normal(5 * np.eye(4)[i], 1, (50, 4)) for i, name in enumerate(names)}
@@ -290,8 +282,6 @@ def test_the_detector_knows_what_it_was_shown():
 
 
 def test_images_are_named_by_their_classes():
-    from experiments.augmented_gan import scores as scores
-
     def look(probs: list[list[float]]) -> scores.Look:
         return scores.Look(np.zeros((3, 2)), np.array(probs), np.zeros((3, 1)))
 
@@ -320,8 +310,6 @@ def runs_of(values: list[float], fid: list[float] | None = None) -> list[dict[st
 
 
 def by_claim(subjects: dict[str, Any]) -> dict[tuple[str, str], str]:
-    from experiments.augmented_gan import claims as claims
-
     found = claims.findings({"subjects": subjects})
     return {(f.claim, f.reading.split(" (")[0]): f.verdict for f in found}
 
@@ -358,8 +346,6 @@ def test_claims_are_confirmed_refuted_or_open_in_either_reading():
     assert not any("flip_left_right+generated" in claim for claim, _ in found)  # not run
     sets["flip_up_down"] = runs_of([4.0, 4.1, 4.2])
     assert by_claim({"faces": {"sets": sets}})[worst, lower] == "confirmed"
-    from experiments.augmented_gan import claims as claims
-
     assert list(claims.doubled({"faces": {"sets": sets}}).values()) == [(1, 1), (0, 1), (1, 1)]
     alone = {name: seeds[:1] for name, seeds in sets.items()}
     assert by_claim({"faces": {"sets": alone}}) == {}  # one seed decides nothing
@@ -384,8 +370,6 @@ def test_the_pattern_is_compared_between_subjects():
 
 
 def test_changes_of_fid_are_taken_seed_by_seed():
-    from experiments.augmented_gan import claims as claims
-
     sets = {
         "none": runs_of([1, 1, 1], [100, 200, 300]),
         "differentiable": runs_of([1, 1, 1], [50, 110, 150]),

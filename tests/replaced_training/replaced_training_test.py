@@ -1,6 +1,5 @@
 """The script of paper A's experiment: the whole table in one command, through interruptions and errors."""
 
-import importlib
 import json
 import re
 
@@ -9,18 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import ROOT
 
 import outgen_jax as og
+from experiments.replaced_training import arms, measures, presets, report, sets
 from outgen_jax.models import vgg
 from outgen_jax.training.checkpoints import Checkpoints
 
-SCRIPT = "train_on_replaced.py"
-
-
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
+SCRIPT = "replaced_training/__main__.py"
 
 
 @pytest.fixture
@@ -56,7 +50,7 @@ def results(directory):
     return json.loads((directory / "results.json").read_text())
 
 
-def measures(directory):
+def measures_of_jobs(directory):
     return {f"{job['arm']}/{job['seed']}": job["measures"] for job in results(directory)["jobs"]}
 
 
@@ -103,13 +97,13 @@ def test_smoke_resumes_and_never_mixes(study, tmp_path, monkeypatch, write_data)
     targets = np.stack([example["target"] for example in stored])
     np.testing.assert_allclose(targets[np.arange(32), labels], 0.9, rtol=1e-6)
 
-    before = measures(out)
+    before = measures_of_jobs(out)
     (out / "jobs" / "during-0.5" / "1" / "result.json").unlink()
     nothing = study("--only=plain/1")
     assert "5 of 6 jobs" in nothing.stdout
     again = study("--only=during:0.5/1")
     assert re.findall(r"^\S+/\d: ", again.stdout, re.MULTILINE) == ["during:0.5/1: "]
-    assert measures(out) == before
+    assert measures_of_jobs(out) == before
 
     refused = study("--epochs=2")
     assert refused.returncode == 2
@@ -148,7 +142,6 @@ def test_smoke_resumes_and_never_mixes(study, tmp_path, monkeypatch, write_data)
 def test_bad_input_is_one_line_and_writes_nothing(study, tmp_path, monkeypatch, flag, message):
     if "cifar10" in flag:
         monkeypatch.undo()  # the shipped weights are the whole network's
-        monkeypatch.syspath_prepend(ROOT / "experiments")
     done = study(flag)
     assert done.returncode == 2
     assert re.search(message, done.stderr)
@@ -159,23 +152,17 @@ def test_bad_input_is_one_line_and_writes_nothing(study, tmp_path, monkeypatch, 
 # --- pieces ---
 
 
-def module(name):
-    return importlib.import_module(f"replaced_{name}")
-
-
 def test_every_preset_says_what_it_runs():
-    presets = module("presets").PRESETS
-    assert len({tuple(sorted(preset)) for preset in presets.values()}) == 1
-    for preset in presets.values():
-        arms = [module("arms").parse(name) for name in preset["arms"]]
-        assert arms[0].name == "plain"
-    paper = [module("arms").parse(name) for name in presets["paper"]["arms"]]
-    assert [arm.fraction for arm in paper] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    assert (presets["paper"]["epochs"], presets["paper"]["seeds"]) == (300, 5)
+    assert len({tuple(sorted(preset)) for preset in presets.PRESETS.values()}) == 1
+    for preset in presets.PRESETS.values():
+        parsed = [arms.parse(name) for name in preset["arms"]]
+        assert parsed[0].name == "plain"
+    paper = presets.PRESETS["paper"]
+    assert [arms.parse(name).fraction for name in paper["arms"]] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert (paper["epochs"], paper["seeds"]) == (300, 5)
 
 
 def test_the_generator_reaches_targets_of_its_label(toy_classifier):
-    arms = module("arms")
     apply_fn, variables = toy_classifier
     bank = np.zeros((10, 2, 10), np.float32)
     bank[np.arange(10), :, np.arange(10)] = 0.7
@@ -197,7 +184,6 @@ def test_the_generator_reaches_targets_of_its_label(toy_classifier):
 
 
 def test_the_generator_asks_the_frozen_network_or_the_one_in_training():
-    arms = module("arms")
     nothing = arms.Steering(og.gauss_newton(steps=0), jnp.full((2, 1, 2), 0.5))
     images, labels = jnp.zeros((1, 2, 2, 3)), jnp.zeros(1, int)
     for own, expected in ((False, 2.0), (True, 1.0)):
@@ -207,7 +193,6 @@ def test_the_generator_asks_the_frozen_network_or_the_one_in_training():
 
 
 def test_the_second_class_is_drawn_from_the_confusion():
-    sets = module("sets")
     confusion = np.array([[0, 0.75, 0.25], [1, 0, 0], [0.5, 0.5, 0]])
     frozen = sets.Frozen(None, None, ("red", "green", "blue"), confusion)
     labels = np.repeat([0, 1, 2], 400)
@@ -225,7 +210,6 @@ def test_the_second_class_is_drawn_from_the_confusion():
 
 
 def test_confusion_is_the_mean_output_beside_the_label():
-    sets = module("sets")
     probs = np.array([[0.7, 0.2, 0.1], [0.5, 0.1, 0.4], [0.2, 0.8, 0]], np.float32)
     images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
     source = og.data.sources.ImageSource(images, np.array([0, 0, 1]), ("a", "b", "c"), tuple("012"))
@@ -240,15 +224,14 @@ def test_confusion_is_the_mean_output_beside_the_label():
 
 
 def test_measures_of_a_network_that_is_known(toy_classifier):
-    found = module("measures")
     apply_fn, variables = toy_classifier
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
     probs = og.predict(apply_fn, variables, images)
     labels = probs.argmax(1).astype(np.int32)
     labels[:10] = (labels[:10] + 1) % 10
     source = og.data.sources.ImageSource(images, labels, None, ())
-    exam = found.prepare(source, apply_fn, variables, distorted=16, attacked=20)
-    numbers = found.measure(apply_fn, variables, exam)
+    exam = measures.prepare(source, apply_fn, variables, distorted=16, attacked=20)
+    numbers = measures.measure(apply_fn, variables, exam)
     assert numbers["accuracy"] == 0.75
     assert numbers["agreement"] == numbers["boundary_agreement"] == 1
     nll = -np.log(probs[np.arange(40), labels]).mean()
@@ -258,21 +241,20 @@ def test_measures_of_a_network_that_is_known(toy_classifier):
     assert numbers["robust"] <= 0.5  # the first ten are wrong to begin with
     top = np.sort(probs, 1)
     swapped = exam._replace(frozen_probs=np.roll(probs, 1, axis=1))
-    assert found.measure(apply_fn, variables, swapped)["agreement"] == 0
+    assert measures.measure(apply_fn, variables, swapped)["agreement"] == 0
     near = np.argsort(top[:, -1] - top[:, -2])[:10]
     others = np.where(np.isin(np.arange(40), near)[:, None], np.roll(probs, 1, 1), probs)
-    mixed = found.measure(apply_fn, variables, exam._replace(frozen_probs=others))
+    mixed = measures.measure(apply_fn, variables, exam._replace(frozen_probs=others))
     assert (mixed["agreement"], mixed["boundary_agreement"]) == (0.75, 0)
 
 
 def test_the_attack_goes_along_the_gradient_and_stays_in_its_ball(toy_classifier):
-    attack = module("measures").attack
     apply_fn, variables = toy_classifier
     # Far from black and white, the linear classifier's image moves straight until the radius.
     images = np.random.default_rng(0).integers(100, 156, (5, 8, 8, 3), np.uint8)
     labels = np.arange(5, dtype=np.int32)
     start = images.astype(np.float32) / 255
-    moved = attack(apply_fn, variables, images, labels, radius=0.05)
+    moved = measures.attack(apply_fn, variables, images, labels, radius=0.05)
     lengths = np.linalg.norm((moved - start).reshape(5, -1), axis=1)
     np.testing.assert_allclose(lengths, 0.05, rtol=1e-3)
 
@@ -287,20 +269,20 @@ def test_the_attack_goes_along_the_gradient_and_stays_in_its_ball(toy_classifier
     )
     assert cosine.min() > 0.99
     white = np.full((1, 8, 8, 3), 255, np.uint8)
-    bounded = attack(apply_fn, variables, white, labels[:1], radius=5.0)
+    bounded = measures.attack(apply_fn, variables, white, labels[:1], radius=5.0)
     assert bounded.min() >= 0
     assert bounded.max() <= 1
 
 
 def job(arm, seed, accuracy, seconds=2.0, **changes):
-    keys = module("report").MEASURES
     found = {"arm": arm, "method": arm.split(":")[0].split("@")[0], "seed": seed, "epochs": 10}
     found |= {"replaced_images": 0, "seconds_per_epoch": seconds}
-    return found | {"measures": dict.fromkeys(keys, 0.5) | {"accuracy": accuracy}} | changes
+    return (
+        found | {"measures": dict.fromkeys(report.MEASURES, 0.5) | {"accuracy": accuracy}} | changes
+    )
 
 
 def test_summary_by_hand():
-    report = module("report")
     jobs = [
         *(job("plain", seed, a) for seed, a in enumerate((0.50, 0.52, 0.54))),
         *(job("sgd:0.3", s, a, replaced_images=30) for s, a in ((0, 0.53), (2, 0.56))),
@@ -325,7 +307,6 @@ def test_summary_by_hand():
 
 
 def test_a_figure_of_one_seed_and_without_plain():
-    report = module("report")
     jobs = [job("mixup", 0, 0.5)]
     found = report.summarise(jobs, {})
     assert found["mixup"]["cost"] is None
