@@ -7,7 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from outgen_jax.data.image_source import ImageSource, PathLike, Size, check_options, fit, store
+from outgen_jax.data.image_source import (
+    ImageSource,
+    PathLike,
+    Size,
+    check_options,
+    eight_bits,
+    fit,
+    store,
+)
 
 # What operating systems and network drives leave in folders of pictures, in lower case.
 _SYSTEM = {
@@ -142,14 +150,8 @@ def _read(path: Path, size: Size | None) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode in ("I", "F"):
-            raise ValueError(f"pixels of mode {image.mode!r} have no fixed range; save as 8 bits")
-        if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
-            image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-        if "transparency" in image.info:  # a palette's warns unless it goes through RGBA
-            image = image.convert("RGBA")
-        return np.asarray(fit(image.convert("RGB"), size))
+        image = eight_bits(ImageOps.exif_transpose(opened)).convert("RGB")
+        return np.asarray(fit(image, size))
 
 
 def _why(error: Exception) -> str:

@@ -7,6 +7,7 @@ import os
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 PathLike = str | os.PathLike[str]
 Size = tuple[int, int]
@@ -21,6 +22,22 @@ class ImageSource(NamedTuple):
     ids: tuple[str, ...]  # [N] one stable name per image: tfds id, file name or row number
     skipped: tuple[str, ...] = ()  # what could not be read, as "name: why"
 
+    def take(self, rows: ArrayLike) -> "ImageSource":
+        """The source of some of the images: `rows` is what indexes an array, such as int [n].
+
+        Example:
+            >>> images = np.zeros((3, 4, 4, 3), np.uint8)
+            >>> source = ImageSource(images, np.array([0, 1, 0]), ("cat", "dog"), ("a", "b", "c"))
+            >>> source.take([2, 1]).ids
+            ('c', 'b')
+        """
+        chosen = np.arange(len(self.ids))[np.asarray(rows)]
+        return self._replace(
+            images=self.images[chosen],
+            labels=None if self.labels is None else self.labels[chosen],
+            ids=tuple(self.ids[row] for row in chosen),
+        )
+
 
 def check_options(caller: str, size: Size | None, limit: int | None) -> None:
     """Raises ValueError, in the name of `caller`, for the options that every reader has."""
@@ -28,6 +45,34 @@ def check_options(caller: str, size: Size | None, limit: int | None) -> None:
         raise ValueError(f"{caller}: limit must be at least 1, or None for all; got {limit}")
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"{caller}: size must be (height, width) in pixels, each >= 1; got {size}")
+
+
+def id_text(name: Any, row: int) -> str:
+    """An id as text, whatever its type; that of an image without one is its row number."""
+    if name is None:
+        return str(row)
+    if isinstance(name, bytes):
+        return name.decode("utf-8", "surrogateescape")
+    return str(name)
+
+
+def eight_bits(image: Any) -> Any:
+    """Pillow's image in mode L or RGB: palettes looked up, transparency dropped, 16 bits rounded.
+
+    Raises:
+        ValueError: the pixels have no fixed range.
+    """
+    from PIL import Image
+
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+        return image
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode!r} have no fixed range; save as 8 bits")
+    if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
+        return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    if "transparency" in image.info:  # a palette's warns unless it goes through RGBA
+        image = image.convert("RGBA")
+    return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
 
 
 def fit(image: Any, size: Size | None) -> Any:

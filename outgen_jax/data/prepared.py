@@ -7,13 +7,21 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from outgen_jax.data.image_source import ImageSource, PathLike, Size, check_options, fit, store
+from outgen_jax.data.image_source import (
+    ImageSource,
+    PathLike,
+    Size,
+    check_options,
+    fit,
+    id_text,
+    store,
+)
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -49,7 +57,7 @@ def from_tfds(
     import tensorflow_datasets as tfds
 
     check_options("from_tfds", size, limit)
-    builder = tfds.builder_from_directory(_directory(os.fspath(name), data_dir))
+    builder = _builder(_directory(os.fspath(name), data_dir))
     features = dict(builder.info.features.items())
     image, label = features.get("image"), features.get("label")
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
@@ -59,12 +67,14 @@ def from_tfds(
         )
     rows = _split_rows(builder, split)
     count = len(rows) if limit is None else min(limit, len(rows))
+    files = builder.info.splits[split].file_instructions
+    _check_files(files, count)
     mode = "L" if image.shape[-1] == 1 else "RGB"
     images: np.ndarray | None = None
     ids: list[str] = []
     labels: list[Any] = []
-    for row, record in enumerate(_records(rows, count)):
-        ids.append(record["id"].decode() if "id" in record else str(row))
+    for row, record in enumerate(_records(rows, count, files)):
+        ids.append(id_text(record.get("id"), row))
         labels.append(record.get("label"))
         pixels = _decode(record["image"], mode, size, where=f"from_tfds: image {ids[row]!r}")
         images = store(images, row, pixels, count, where=f"from_tfds: image {ids[row]!r}")
@@ -72,6 +82,13 @@ def from_tfds(
     if not isinstance(label, tfds.features.ClassLabel) or max(labels) < 0:
         return ImageSource(images, None, None, tuple(ids))  # tfds writes -1 for withheld labels
     class_names = _class_names(builder.name, tuple(label.names))
+    if max(labels) >= len(class_names):
+        row = int(np.argmax(labels))
+        raise ValueError(
+            f"from_tfds: image {ids[row]!r} of {builder.name} has label {labels[row]}, but there "
+            f"are {len(class_names)} classes: features.json is another version's; prepare the data "
+            "set again"
+        )
     return ImageSource(images, np.array(labels, np.int32), class_names, tuple(ids))
 
 
@@ -93,6 +110,20 @@ def _directory(name: str, data_dir: PathLike | None) -> Path:
         f"experiments/prepare_cifar.py --archive=cifar-10-python.tar.gz --data_dir={root}`; others "
         f"TensorFlow: `tfds build {name} --file_format=array_record --data_dir={root}`"
     )
+
+
+def _builder(directory: Path) -> Any:
+    """A directory as tfds sees it."""
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(directory)
+    except Exception as error:  # protobuf, json and tfds raise different ones
+        raise ValueError(
+            f"from_tfds: dataset_info.json or features.json in {str(directory)!r} cannot be read "
+            f"({' '.join(str(error).split())}); copy both again from where the data set was "
+            "prepared, or remove the directory and prepare the data set again"
+        ) from error
 
 
 def _split_rows(builder: Any, split: str) -> Any:
@@ -119,10 +150,75 @@ def _split_rows(builder: Any, split: str) -> Any:
     return rows
 
 
-def _records(rows: Any, count: int) -> Iterator[dict[str, Any]]:
+def _check_files(files: Sequence[Any], count: int) -> None:
+    """Compares the files that the first `count` records are in with the data set's description.
+
+    Raises:
+        ValueError: one is missing, is no whole array_record file, or holds another number of records.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    before = 0
+    for file in files:
+        if before >= count:
+            return
+        before += file.take
+        wanted, path = file.examples_in_shard, Path(file.filename)
+        if not path.is_file():
+            raise ValueError(_damaged(path, "it is missing"))
+        try:
+            reader = ArrayRecordReader(os.fspath(path))
+            found = reader.num_records() if reader.ok() else 0
+        except RuntimeError as error:
+            raise ValueError(_damaged(path, str(error))) from error
+        if found != wanted:
+            raise ValueError(
+                _damaged(path, f"{found} records can be read, dataset_info.json says {wanted}")
+            )
+
+
+def _damaged(path: Path, why: str) -> str:
+    """The message for a file of a data set that cannot be read."""
+    text = (
+        f"from_tfds: {path.name!r} cannot be read ({' '.join(why.split())}); copy it to "
+        f"{str(path.parent)!r} again, or remove that directory and prepare the data set again"
+    )
+    if path.is_file():
+        with open(path, "rb") as opened:
+            if opened.read(64).startswith(b"version https://git-lfs"):
+                text += ". It is a pointer of Git LFS: `git lfs pull` fetches the file itself"
+    return text
+
+
+def _records(rows: Any, count: int, files: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """The first `count` records, read in blocks: twice as fast as one by one."""
     for start in range(0, count, _RECORDS_AT_ONCE):
-        yield from rows.__getitems__(range(start, min(start + _RECORDS_AT_ONCE, count)))
+        block = range(start, min(start + _RECORDS_AT_ONCE, count))
+        try:
+            found = rows.__getitems__(block)
+        except Exception as error:  # array_record and protobuf raise different ones
+            row, why = _first_unreadable(rows, block, error)
+            raise ValueError(_damaged(_file_of(row, files), f"record {row}: {why}")) from error
+        yield from found
+
+
+def _first_unreadable(rows: Any, block: range, error: Exception) -> tuple[int, Exception]:
+    """The row of a block that cannot be read by itself, and why."""
+    for row in block:
+        try:
+            rows.__getitems__([row])
+        except Exception as own:  # as in `_records`
+            return row, own
+    return block[0], error
+
+
+def _file_of(row: int, files: Sequence[Any]) -> Path:
+    """The file that holds a row of the split."""
+    for file in files:
+        if row < file.take:
+            return Path(file.filename)
+        row -= file.take
+    raise AssertionError("a row beyond the split")
 
 
 def _decode(encoded: bytes, mode: str, size: Size | None, *, where: str) -> np.ndarray:

@@ -1,23 +1,28 @@
 """Rows of a source of any length, read a block at a time, so that memory follows the block.
 
 Images are [H, W, C], all of one shape and type: uint8 in 0..255 or floating in [0, 1], which is
-read as float32. Labels are int32, -1 where there is none.
+read as float32; or Pillow's images, of 8 or 16 bits. Labels are int32, -1 where there is none.
 """
 
 import hashlib
-from collections.abc import Mapping
+import operator
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax.data.image_source import ImageSource
+from outgen_jax.data.image_source import ImageSource, eight_bits, id_text
 
 
 class Rows(Protocol):
-    """A source that is read row by row: images alone, (image, label, id), or as tfds gives them.
+    """A source that is read row by row: images alone, pairs, or as tfds gives them.
 
-    A row is an image, a tuple (image, label or None, id), or a mapping with 'image' and, where it
-    has them, 'label' and 'id'. An attribute `class_names` of the source names the labels.
+    A row is an image (an array or Pillow's), a pair (image, label) as torchvision's data sets give
+    it, a triple (image, label, id), or a mapping with 'image' and, where it has them, 'label' and
+    'id'. A label is an integer, None, or a name among the source's `class_names`; an id may be of
+    any type. An attribute `class_names` of the source, or `classes`, names the labels.
     """
 
     def __len__(self) -> int:
@@ -61,24 +66,24 @@ def kind(source: Source, *, caller: str) -> Kind:
     Raises:
         ValueError: no rows, or a first image that could not be stored.
     """
-    count = len(source.ids) if isinstance(source, ImageSource) else len(source)
+    count = _length(source, caller)
     if count < 1:
-        raise ValueError(f"{caller}: the source has no rows; nothing to do")
-    image, _, _ = _entry(source, 0)
+        raise ValueError(f"{caller}: the source has no rows, so there are no images; add some")
+    names = _class_names(source)
+    image, _, _ = _entry(source, 0, names, caller)
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
         raise ValueError(
             f"{caller}: images must have shape [H, W, C] with C 1 or 3, to be stored as PNG; row 0 "
-            f"of the source has {list(image.shape)}"
+            f"of the source has {list(image.shape)}{_shape_remedy(image.shape)}"
         )
-    is_float = np.issubdtype(image.dtype, np.floating)
+    is_float = jnp.issubdtype(image.dtype, jnp.floating)
     if image.dtype != np.uint8 and not is_float:
         raise ValueError(
             f"{caller}: images must be uint8, or float in [0, 1]; row 0 of the source has "
-            f"{image.dtype}; convert it first"
+            f"{image.dtype}; if its values are 0 to 255, convert it with numpy.asarray(image, numpy.uint8)"
         )
-    names = getattr(source, "class_names", None)
     shape = (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
-    return Kind(count, shape, "float32" if is_float else "uint8", tuple(names) if names else None)
+    return Kind(count, shape, "float32" if is_float else "uint8", names)
 
 
 def read(source: Source, kind: Kind, start: int, stop: int, *, caller: str) -> Block:
@@ -92,11 +97,11 @@ def read(source: Source, kind: Kind, start: int, stop: int, *, caller: str) -> B
     labels, ids = np.empty(len(rows), np.int32), []
     for place, row in enumerate(rows):
         where = f"{caller}: row {row} of the source"
-        image, label, name = _entry(source, int(row))
+        image, label, name = _entry(source, int(row), kind.class_names, caller)
         if image.shape != kind.shape or (image.dtype == np.uint8) != (kind.dtype == "uint8"):
             raise ValueError(
                 f"{where} has {image.dtype} {list(image.shape)}, row 0 {kind.dtype} "
-                f"{list(kind.shape)}; all images must be of one shape and type"
+                f"{list(kind.shape)}; bring all images to one shape and type"
             )
         # Written so that NaN fails.
         if kind.dtype == "float32" and not (image.min() >= 0 and image.max() <= 1):
@@ -106,28 +111,108 @@ def read(source: Source, kind: Kind, start: int, stop: int, *, caller: str) -> B
             )
         if kind.class_names and not -1 <= label < len(kind.class_names):
             raise ValueError(
-                f"{where} has label {label}; class_names has {len(kind.class_names)} classes"
+                f"{where} has label {label}; class_names has {len(kind.class_names)} classes. Give "
+                "the names of all, or -1 for an image without a label"
             )
         images[place], labels[place] = image, label
         ids.append(name)
     return Block(rows, images, labels, tuple(ids))
 
 
-def _entry(source: Source, row: int) -> tuple[np.ndarray, int, str]:
+def _length(source: Source, caller: str) -> int:
+    if isinstance(source, ImageSource):
+        return len(source.ids)
+    if isinstance(source, Mapping) or not hasattr(source, "__getitem__"):
+        raise ValueError(
+            f"{caller}: the source must have a length and give row i as source[i]; got a "
+            f"{type(source).__name__}. Collect what it yields in a list"
+        )
+    return len(source)
+
+
+def _class_names(source: Source) -> tuple[str, ...] | None:
+    """What the source calls its classes, as here or as in torchvision."""
+    names = getattr(source, "class_names", None) or getattr(source, "classes", None)
+    return tuple(map(str, names)) if names else None
+
+
+def _shape_remedy(shape: tuple[int, ...]) -> str:
+    """What to do about an image of the wrong shape, where that can be seen."""
+    if len(shape) == 2:
+        return "; a grey image becomes one with image[..., None]"
+    if len(shape) == 3 and shape[0] in (1, 3):
+        return "; channels go last: numpy.moveaxis(image, 0, -1)"
+    if len(shape) == 3 and shape[2] == 4:
+        return "; drop the transparency: image[..., :3]"
+    if len(shape) == 4:
+        return ", which are many images; pass them as data.sources.ImageSource, labels and all"
+    return ""
+
+
+def _entry(
+    source: Source, row: int, class_names: Sequence[str] | None, caller: str
+) -> tuple[np.ndarray, int, str]:
     """Image, label and id of one row; the id of a row without one is its number."""
-    label: Any
-    name: Any
+    image: Any
+    label: Any = None
+    name: Any = None
+    where = f"{caller}: row {row} of the source"
     if isinstance(source, ImageSource):
         label = None if source.labels is None else source.labels[row]
         image, name = source.images[row], source.ids[row]
     else:
-        entry = source[row]
-        if isinstance(entry, Mapping):
-            image, label, name = entry["image"], entry.get("label"), entry.get("id")
-        elif isinstance(entry, tuple):
-            image, label, name = entry
-        else:
-            image, label, name = entry, None, None
-    name = row if name is None else name
-    text = name.decode() if isinstance(name, bytes) else str(name)
-    return np.asarray(image), -1 if label is None else int(label), text
+        image = source[row]
+        if isinstance(image, Mapping):
+            if "image" not in image:
+                raise ValueError(
+                    f"{where} has no 'image' but {', '.join(map(repr, image))}; rename the entry "
+                    "that holds the image"
+                )
+            image, label, name = image["image"], image.get("label"), image.get("id")
+        elif _is_tuple(image):
+            if not 2 <= len(image) <= 3:
+                raise ValueError(
+                    f"{where} is a tuple of {len(image)}; give (image, label) or (image, label, id)"
+                )
+            image, label, *rest = image
+            name = rest[0] if rest else None
+    return _pixels(image, where), _label(label, class_names, where), id_text(name, row)
+
+
+def _is_tuple(entry: Any) -> bool:
+    """Whether a row is (image, label, ...); a list may also be the rows of an image's pixels."""
+    if isinstance(entry, list):
+        return 2 <= len(entry) <= 3 and (isinstance(entry[1], str) or np.ndim(entry[1]) == 0)
+    return isinstance(entry, tuple)
+
+
+def _pixels(image: Any, where: str) -> np.ndarray:
+    """An image as an array; Pillow's as [H, W, 1 or 3] uint8."""
+    pillow = sys.modules.get("PIL.Image")  # where it is not loaded there can be no image of it
+    if pillow is None or not isinstance(image, pillow.Image):
+        return np.asarray(image)
+    try:
+        pixels = np.asarray(eight_bits(image))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _label(label: Any, class_names: Sequence[str] | None, where: str) -> int:
+    if label is None:
+        return -1
+    if isinstance(label, str):
+        if class_names is None or label not in class_names:
+            raise ValueError(
+                f"{where} has label {label!r}, which is not among the source's class_names "
+                f"({', '.join(class_names or ()) or 'it has none'}); add it there, or give labels "
+                "as integers"
+            )
+        return class_names.index(label)
+    try:
+        return operator.index(label)
+    except TypeError:
+        raise ValueError(
+            f"{where} has label {label!r} of type {type(label).__name__}; give the integer of its "
+            "class, such as int(numpy.argmax(label)) for a row of probabilities, or None"
+        ) from None

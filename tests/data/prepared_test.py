@@ -159,3 +159,96 @@ def test_real_cifar10_agrees_with_tfds_own_decoding():
         assert source.labels[row] == example["label"]
         assert source.ids[row] == example["id"].decode()
     assert source.class_names == prepared.CIFAR10_CLASSES
+
+
+def shards_of(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if "array_record" in path.name)
+
+
+def three_shards(tmp_path: Path) -> Path:
+    fields = {"id": records.text(), "image": records.image((6, 4, 3))}
+    rows = [{"id": str(i), "image": image} for i, image in enumerate(PIXELS)]
+    return records.write_dataset(
+        tmp_path / "set",
+        name="parts",
+        version="1.0.0",
+        fields=fields,
+        splits={"test": rows},
+        examples_per_shard=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda data: data[: len(data) // 2], "0 records can be read, dataset_info.json says 2"),
+        (lambda data: data[:-1], "0 records can be read"),
+        (lambda data: b"", "0 records can be read"),
+        (lambda data: bytes(len(data)), "0 records can be read"),
+        (lambda data: b"PNG or other" * 9000, "0 records can be read"),
+        (lambda data: data[:100] + bytes(9) + data[109:], "record 2: .* hash mismatch"),
+        (
+            lambda data: b"version https://git-lfs.github.com/spec/v1",
+            "pointer of Git LFS: `git lfs",
+        ),
+        (None, "it is missing"),
+    ],
+)
+def test_a_damaged_shard_is_named(tmp_path, damage, why):
+    directory = three_shards(tmp_path)
+    shard = shards_of(directory)[1]
+    data = shard.read_bytes()
+    shard.unlink()
+    if damage is not None:
+        shard.write_bytes(damage(data))
+    message = rf"^from_tfds: '{shard.name}' cannot be read .*{why}"
+    with pytest.raises(ValueError, match=message) as error:
+        prepared.from_tfds(directory, split="test")
+    assert f"copy it to {str(directory)!r} again" in str(error.value)
+    np.testing.assert_array_equal(
+        prepared.from_tfds(directory, split="test[:2]").images, PIXELS[:2]
+    )
+    shard.write_bytes(data)  # what the message asks for
+    np.testing.assert_array_equal(prepared.from_tfds(directory, split="test").images, PIXELS)
+
+
+def test_a_shard_of_another_length_is_named(tmp_path):
+    directory = three_shards(tmp_path)
+    first, _, last = shards_of(directory)
+    last.write_bytes(first.read_bytes())
+    with pytest.raises(ValueError, match=rf"'{last.name}' .*2 records can be read, .* says 1"):
+        prepared.from_tfds(directory, split="test")
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", None])
+def test_a_damaged_description_is_named(tmp_path, name, content):
+    directory = make_tfds(tmp_path)
+    (directory / name).unlink()
+    if content is not None:
+        (directory / name).write_text(content)
+    if (name, content) == ("dataset_info.json", None):
+        with pytest.raises(FileNotFoundError, match="no prepared data set"):
+            prepared.from_tfds(directory, split="test")
+        return
+    with pytest.raises(ValueError, match=rf"^from_tfds: .*{name}.* cannot be read") as error:
+        prepared.from_tfds(directory, split="test")
+    assert str(directory) in str(error.value)
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path):
+    directory = make_tfds(tmp_path, classes=("a", "b", "c"), labels=(0, 1, 2, 0, 1))
+    other = make_tfds(tmp_path / "other", classes=("a", "b"))
+    for name in ("features.json", "label.labels.txt"):
+        (directory / name).write_bytes((other / name).read_bytes())
+    with pytest.raises(ValueError, match="image 'c' of toy has label 2, but there are 2 classes"):
+        prepared.from_tfds(directory, split="test")
+
+
+def test_ids_may_be_numbers(tmp_path):
+    fields = {"id": records.tensor((), "int64"), "image": records.image((6, 4, 3))}
+    rows = [{"id": 10 + i, "image": image} for i, image in enumerate(PIXELS)]
+    directory = records.write_dataset(
+        tmp_path / "set", name="bare", version="1.0.0", fields=fields, splits={"test": rows}
+    )
+    assert prepared.from_tfds(directory, split="test").ids == ("10", "11", "12", "13", "14")

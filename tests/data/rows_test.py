@@ -1,7 +1,11 @@
 """Rows of any source come as they are, or are refused by number."""
 
+import re
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from outgen_jax.data import rows
 from outgen_jax.data.sources import ImageSource
@@ -80,6 +84,15 @@ def test_the_digest_tells_everything_apart():
         ([IMAGES[0, 0]], r"row 0 of the source has \[3, 3\]"),
         ([np.zeros((4, 4, 2), np.uint8)], r"C 1 or 3.*\[4, 4, 2\]"),
         ([IMAGES[0].astype(np.int32)], "row 0 of the source has int32"),
+        ([(IMAGES[0], 0, "a", 1)], r"row 0 .* tuple of 4; give \(image, label\)"),
+        ([{"img": IMAGES[0], "label": 0}], "row 0 .* has no 'image' but 'img', 'label'; rename"),
+        ([(IMAGES[0], 0.7)], r"row 0 .* has label 0\.7 of type float; give the integer"),
+        ([(IMAGES[0], np.eye(3)[1])], "row 0 .* of type ndarray; give the integer"),
+        ([(IMAGES[0], "cat")], r"label 'cat', which is not among .* \(it has none\)"),
+        (Classed([(IMAGES[0], "cow")]), r"label 'cow', which is not among .* \(cat, dog\)"),
+        ([Image.new("F", (3, 4))], "row 0 .* pixels of mode 'F' have no fixed range"),
+        ({"images": IMAGES}, "give row i as .* got a dict. Collect what it yields in a list"),
+        (iter(IMAGES), "got a generator|iterator. Collect what it yields in a list"),
         ([IMAGES[0], IMAGES[1][:2]], r"f: row 1 of the source has uint8 \[2, 3, 3\], row 0 uint8"),
         ([IMAGES[0], IMAGES[1] / 255], r"row 1 of the source has float64"),
         ([IMAGES[0] / 255, IMAGES[1] / 1.0], r"row 1 .* float images must lie in \[0, 1\]"),
@@ -89,4 +102,74 @@ def test_the_digest_tells_everything_apart():
 )
 def test_bad_rows_are_refused_by_number(source, message):
     with pytest.raises(ValueError, match=message):
-        block_of(source, 0, len(source))
+        block_of(source, 0, len(source) if hasattr(source, "__len__") else 1)
+
+
+def test_pairs_as_torchvision_gives_them():
+    class Pairs(list):
+        classes = ("cat", "dog")
+
+    pillow = [
+        (Image.fromarray(image), int(label)) for image, label in zip(IMAGES, LABELS, strict=True)
+    ]
+    source = Pairs(pillow)
+    assert rows.kind(source, caller="f") == (5, (4, 3, 3), "uint8", ("cat", "dog"))
+    block = block_of(source, 1, 4)
+    np.testing.assert_array_equal(block.images, IMAGES[1:4])
+    np.testing.assert_array_equal(block.labels, LABELS[1:4])
+    assert block.ids == ("1", "2", "3")
+    for pair in ([IMAGES[0], 1], [IMAGES[0], "dog"], (IMAGES[0], jnp.int32(1)), [IMAGES[0], None]):
+        block = block_of(Classed([pair]), 0, 1)
+        np.testing.assert_array_equal(block.images, IMAGES[:1])
+        assert block.labels.tolist() == [-1 if pair[1] is None else 1]
+
+
+@pytest.mark.parametrize("name", [7, np.int64(7), "7", b"7"])
+def test_an_id_may_be_of_any_type(name):
+    assert block_of([(IMAGES[0], None, name)], 0, 1).ids == ("7",)
+    assert block_of([{"image": IMAGES[0], "id": name}], 0, 1).ids == ("7",)
+
+
+def test_pillows_images_become_grey_or_rgb():
+    grey, rgb = IMAGES[0, ..., 0], IMAGES[0]
+    palette = Image.fromarray(rgb).quantize(12)
+    cases = [
+        (Image.fromarray(grey), grey[..., None]),
+        (Image.fromarray(grey).convert("LA"), grey[..., None]),
+        (Image.fromarray(grey.astype(np.uint16) * 257), grey[..., None]),
+        (Image.fromarray(rgb).convert("RGBA"), rgb),
+        (palette, np.asarray(palette.convert("RGB"))),
+    ]
+    for image, expected in cases:
+        np.testing.assert_array_equal(block_of([image], 0, 1).images[0], expected)
+
+
+def test_a_list_of_pixels_is_an_image_still():
+    two_rows = IMAGES[0][:2].tolist()
+    source = [two_rows]
+    with pytest.raises(
+        ValueError, match=r"row 0 of the source has int64; .* convert it with"
+    ) as error:
+        block_of(source, 0, 1)
+    converted = [eval(remedy(error), {"numpy": np, "image": source[0]})]
+    np.testing.assert_array_equal(block_of(converted, 0, 1).images[0], two_rows)
+
+
+def remedy(error) -> str:
+    """The expression that a message recommends."""
+    return re.search(r"(numpy\.(moveaxis|asarray)\(|image\[).*$", str(error.value)).group()
+
+
+@pytest.mark.parametrize(
+    "image", [IMAGES[0, ..., 0], np.zeros((3, 4, 5), np.uint8), np.zeros((4, 3, 4), np.uint8)]
+)
+def test_the_remedy_for_a_shape_works(image):
+    with pytest.raises(ValueError, match="row 0 of the source has") as error:
+        block_of([image], 0, 1)
+    mended = eval(remedy(error), {"numpy": np, "image": image})
+    assert block_of([mended], 0, 1).images.shape in ((1, 4, 3, 1), (1, 4, 5, 3), (1, 4, 3, 3))
+
+
+def test_a_batch_for_a_row_is_refused_with_what_takes_one():
+    with pytest.raises(ValueError, match=r"has \[5, 4, 3, 3\], which are many .*ImageSource"):
+        block_of((IMAGES, LABELS), 0, 1)
