@@ -30,6 +30,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from outgen_jax.data.image_source import ImageSource
 from outgen_jax.targets import partial
 from outgen_jax.targets.draws import ImageIds, id_digests, id_texts
 from outgen_jax.targets.table import Record, in_order_of, numbers_in, read_table
@@ -91,6 +92,7 @@ def parse(
     seed: int = 0,
     image_ids: ImageIds | None = None,
     source_probs: ArrayLike | None = None,
+    source: ImageSource | None = None,
 ) -> np.ndarray:
     """Targets from text such as `true=0.9,random=0.1`; the module's header has the grammar.
 
@@ -98,18 +100,31 @@ def parse(
         text: what every image is to reach.
         class_names: K names in the classifier's order; or `num_classes` alone, for indices only.
         num_classes: K.
-        labels: int [B], for `true`; `random` and `runnerup` keep clear of them.
+        labels: int [B], for `true`; `random` and `runnerup` keep clear of them. They number the
+            classifier's classes: where a data set has a list of its own, give `source` instead.
         num_images: B, where neither labels, image_ids nor source_probs tell it.
         seed: of `random`.
         image_ids: B ids that `random` is drawn by; 0..B-1 if left out.
         source_probs: [B, K] the classifier's output on the source images, for `top` and `runnerup`.
+        source: the images, as `data.sources.load` returns them, instead of labels, num_images and
+            image_ids. Its labels are matched to `class_names` by the names of its own classes; an
+            image whose class is not there has no `true`, nothing for `random` to keep clear of,
+            and a `runnerup` other than `top`. Without class names, labels number the classifier's.
+
+    Example:
+        >>> from outgen_jax.data.sources import ImageSource
+        >>> pets = ImageSource(np.zeros((2, 8, 8, 3), np.uint8), np.array([1, 0]), ("dog", "cat"), ("a", "b"))
+        >>> parse("true=0.9,ship=0.1", source=pets, class_names=("cat", "ship", "dog"))
+        array([[0.9, 0.1, 0. ],
+               [0. , 0.1, 0.9]], dtype=float32)
 
     Returns:
         float32 [B, K], rows summing to 1; a masked array where the text has `rest`.
 
     Raises:
         ValueError: text outside the grammar, an unknown class, arguments that are missing or
-            contradict each other, or no class left to draw.
+            contradict each other, `true` for a class of the source that the classifier lacks, or
+            no class left to draw.
     """
     context = make_context(
         "targets.parse",
@@ -120,6 +135,7 @@ def parse(
         seed=seed,
         image_ids=image_ids,
         source_probs=source_probs,
+        source=source,
     )
     return target_rows(text, context)
 
@@ -134,6 +150,7 @@ def from_csv(
     seed: int = 0,
     image_ids: ImageIds | None = None,
     source_probs: ArrayLike | None = None,
+    source: ImageSource | None = None,
 ) -> np.ndarray:
     """Targets from a table (CSV, UTF-8, comma-separated) with one row per image under a header.
 
@@ -160,6 +177,7 @@ def from_csv(
         seed=seed,
         image_ids=image_ids,
         source_probs=source_probs,
+        source=source,
     )
     header, records = read_table(path, where=where)
     if header[0].casefold() == "id":

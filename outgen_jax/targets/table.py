@@ -56,9 +56,14 @@ def in_order_of(ids: Sequence[str], records: Sequence[Record], *, where: str) ->
     found: dict[str, Record] = {}
     for number, (name, *cells) in records:
         if name in found:
+            places = f"{found[name].number} and {number}"
+            if list(ids).count(name) > 1:
+                raise ValueError(
+                    f"{where}: {name!r}, in rows {places}, is the id of several images. Leave the "
+                    "column 'id' out and give one row per image, in their order"
+                )
             raise ValueError(
-                f"{where}: ids must not repeat; {name!r} is in rows {found[name].number} and "
-                f"{number}. Remove one"
+                f"{where}: ids must not repeat; {name!r} is in rows {places}. Remove one"
             )
         found[name] = Record(number, cells)
     wanted = set(ids)

@@ -8,12 +8,14 @@ float32 [n, K], all numpy.
 import difflib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from outgen_jax.data.image_source import ImageSource
 from outgen_jax.targets.draws import ImageIds, distinct_classes, id_texts
+from outgen_jax.targets.labels import of_source
 
 WORDS = ("true", "top", "runnerup", "random", "uniform", "rest")
 DRAWN_OR_SHARED = ("random", "uniform", "rest")
@@ -29,9 +31,10 @@ class Context(NamedTuple):
     exact: Mapping[str, list[int]]  # class name -> its indices; ImageNet has two cranes
     folded: Mapping[str, list[int]]  # the same without regard to case
     ids: Sequence[str]  # n
-    labels: np.ndarray | None  # [n] int64
+    labels: np.ndarray | None  # [n] int64; K where an image has none among the classes
     source_probs: np.ndarray | None  # [n, K]
     seed: int
+    lacking: np.ndarray | None = None  # [n] str: the source's class that the K lack, or ''
 
     def take(self, images: Sequence[int], where: str) -> "Context":
         """The context of some of the images."""
@@ -40,6 +43,7 @@ class Context(NamedTuple):
             ids=[self.ids[image] for image in images],
             labels=None if self.labels is None else self.labels[images],
             source_probs=None if self.source_probs is None else self.source_probs[images],
+            lacking=None if self.lacking is None else self.lacking[images],
         )
 
 
@@ -53,6 +57,7 @@ def make_context(
     seed: int,
     image_ids: ImageIds | None,
     source_probs: ArrayLike | None,
+    source: ImageSource | None = None,
 ) -> Context:
     """Check the arguments of `parse` and `from_csv` against each other and gather them."""
     classes = _agreed(
@@ -65,25 +70,51 @@ def make_context(
         raise ValueError(f"{where}: there must be a class to name; there are {classes}. Add some")
     label_array = None if labels is None else np.asarray(labels)
     probs = None if source_probs is None else np.atleast_1d(np.asarray(source_probs, np.float32))
-    images = _agreed(
-        where,
-        "images",
-        num_images=num_images,
-        labels=None if label_array is None else label_array.size,
-        image_ids=None if image_ids is None else len(image_ids),
-        source_probs=None if probs is None else len(probs),
-    )
+    found = None
+    if source is not None:
+        found = of_source(source, class_names=class_names, num_classes=classes, where=where)
+    counts: dict[str, int | None] = {
+        "num_images": num_images,
+        "labels": None if label_array is None else label_array.size,
+        "image_ids": None if image_ids is None else len(image_ids),
+        "source_probs": None if probs is None else len(probs),
+        "source": None if source is None else len(source.ids),
+    }
+    images = _agreed(where, "images", **counts)
+    ids = id_texts(image_ids, images, where=where)
+    if label_array is not None:
+        label_array = _checked_labels(label_array, classes, where)
+    if source is not None:
+        if image_ids is not None:
+            _check_same(where, "image_ids", ids, source.ids, source)
+        if label_array is not None and found is not None:
+            _check_same(where, "labels", label_array, found.classes, source)
+        ids = list(source.ids)
+        label_array = label_array if found is None else found.classes
     names = class_names or ()
     return Context(
         where=where,
         num_classes=classes,
         exact=_indices_by_name(names),
         folded=_indices_by_name([name.casefold() for name in names]),
-        ids=id_texts(image_ids, images, where=where),
-        labels=None if label_array is None else _checked_labels(label_array, classes, where),
+        ids=ids,
+        labels=label_array,
         source_probs=None if probs is None else _checked_probs(probs, classes, where),
         seed=seed,
+        lacking=None if found is None else found.lacking,
     )
+
+
+def _check_same(
+    where: str, name: str, given: Sequence[Any], own: Sequence[Any], source: ImageSource
+) -> None:
+    """Refuses an argument that contradicts the source."""
+    for row, (left, right) in enumerate(zip(given, own, strict=True)):
+        if left != right:
+            raise ValueError(
+                f"{where}: {name} and source contradict each other: {left!r} and {right!r} for "
+                f"image {row} ({source.ids[row]!r}). Leave {name} out"
+            )
 
 
 def _indices_by_name(names: Sequence[str]) -> dict[str, list[int]]:
@@ -208,6 +239,7 @@ def _classes(name: str, context: Context, *, beside_top: bool) -> np.ndarray:
                 f"{context.where}: 'true' needs labels and there are none. Give labels, or write "
                 "'top', the classifier's first choice"
             )
+        _check_labelled(context, context.labels)
         return context.labels
     if context.source_probs is None:
         raise ValueError(
@@ -219,11 +251,32 @@ def _classes(name: str, context: Context, *, beside_top: bool) -> np.ndarray:
         return top
     if context.num_classes < 2:
         raise ValueError(f"{context.where}: 'runnerup' needs two classes or more; there is one")
-    first = top if context.labels is None or beside_top else context.labels
+    first = top
+    if context.labels is not None and not beside_top:
+        first = np.where(context.labels < context.num_classes, context.labels, top)
     others = context.source_probs.copy()
     others[np.arange(len(others)), first] = -np.inf
     runnerup: np.ndarray = np.argmax(others, axis=1)
     return runnerup
+
+
+def _check_labelled(context: Context, labels: np.ndarray) -> None:
+    """Refuses 'true' where the label of an image is no class of the classifier's."""
+    without = np.flatnonzero(labels >= context.num_classes)
+    if not without.size:
+        return
+    names = [] if context.lacking is None else list(dict.fromkeys(context.lacking[without]))
+    missing = [repr(str(name)) for name in names if name]
+    if not missing:
+        raise ValueError(
+            f"{context.where}: 'true' needs the label of every image; {context.ids[without[0]]!r} "
+            "has none. Leave such images out (source.take), or write 'top'"
+        )
+    raise ValueError(
+        f"{context.where}: 'true' needs classes that the classifier has; it lacks the source's "
+        f"{listed(missing)}. Rename them with source._replace(class_names=...), leave their "
+        "images out with source.take(rows), or write 'top', the classifier's first choice"
+    )
 
 
 def class_index(name: str, context: Context) -> int:

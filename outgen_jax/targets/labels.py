@@ -1,0 +1,93 @@
+"""What a source says of its images, in the classifier's terms: labels are matched by class name.
+
+A label of a source is a number in the source's own list of classes. Here it becomes the number of
+the class of that name among the classifier's K; K itself stands for a class that is not there.
+"""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from outgen_jax.data.image_source import ImageSource
+
+
+class Labels(NamedTuple):
+    """Labels of n images among K classes."""
+
+    classes: np.ndarray  # [n] int64; K where the image has no label, or one that is no class
+    lacking: np.ndarray  # [n] str: the source's name of a class that is not there, or ''
+
+
+def of_source(
+    source: ImageSource, *, class_names: Sequence[str] | None, num_classes: int, where: str
+) -> Labels | None:
+    """The labels of a source, None if it has none.
+
+    A class is matched by its exact name, then without regard to case. The labels of a source that
+    does not name its classes are taken to number the classifier's.
+
+    Raises:
+        ValueError: the source names its classes and `class_names` are not given; a name fits
+            several classes; or a label is out of range.
+    """
+    if not isinstance(source, ImageSource):
+        raise ValueError(
+            f"{where}: source must be an ImageSource, as data.sources.load returns; it is a "
+            f"{type(source).__name__}. Give its labels, image_ids and num_images by those names"
+        )
+    if source.labels is None:
+        return None
+    if source.class_names is not None and class_names is None:
+        raise ValueError(
+            f"{where}: the source's labels number its own classes ({source.class_names[0]!r}, ...). "
+            "Give class_names, the classifier's, to match them by name"
+        )
+    labels = np.asarray(source.labels, np.int64)
+    count = num_classes if source.class_names is None else len(source.class_names)
+    wrong = np.flatnonzero((labels < -1) | (labels >= count))
+    if wrong.size:
+        raise ValueError(
+            f"{where}: labels of the source must be 0 to {count - 1}, or -1 for none; image "
+            f"{source.ids[wrong[0]]!r} has {labels[wrong[0]]}. Correct them, or the class_names "
+            "that they number"
+        )
+    if source.class_names is None or tuple(source.class_names) == tuple(class_names or ()):
+        none = np.full(len(labels), "")
+        return Labels(np.where(labels < 0, num_classes, labels), none)
+    places = _places(source.class_names, class_names or (), where)
+    # The last entry is what -1 picks.
+    numbers = np.array([num_classes if p is None else p for p in (*places, None)])
+    names = np.array(
+        [
+            name if place is None else ""
+            for name, place in zip(source.class_names, places, strict=True)
+        ]
+        + [""]
+    )
+    return Labels(numbers[labels], names[labels])
+
+
+def _places(own: Sequence[str], classes: Sequence[str], where: str) -> list[int | None]:
+    """The number among `classes` of each of the source's own class names, None if it is not there."""
+    exact, folded = defaultdict(list), defaultdict(list)
+    for place, name in enumerate(classes):
+        exact[name].append(place)
+        folded[_folded(name)].append(place)
+    found: list[int | None] = []
+    for name in own:
+        matches = exact.get(name) or folded.get(_folded(name), [])
+        if len(matches) > 1:
+            raise ValueError(
+                f"{where}: the source's class {name!r} is the name of classes "
+                f"{' and '.join(map(str, matches))}. Give labels instead of source"
+            )
+        found.append(matches[0] if matches else None)
+    return found
+
+
+def _folded(name: str) -> str:
+    # File systems differ in how they write an accented letter.
+    return unicodedata.normalize("NFC", name).casefold()
