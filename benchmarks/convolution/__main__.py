@@ -12,7 +12,6 @@ Output    the table, and --out gets table.md and results.json with the raw numbe
 
 import contextlib
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,8 @@ import tqdm
 from absl import flags
 
 from benchmarks.convolution.sides import OPERATIONS, Layer
-from benchmarks.harness.alternation import Worker, table, threads
+from benchmarks.convolution.table import table
+from benchmarks.harness.alternation import Worker, threads
 from benchmarks.harness.problem import layers
 from outgen_jax import files, runs
 
@@ -71,34 +71,15 @@ def relative(output: np.ndarray, reference: np.ndarray) -> float:
     return float(np.abs(output - reference).max() / np.abs(reference).max())
 
 
-def row(layer: Layer, operation: str, found: Mapping[str, Any]) -> dict[str, str]:
-    medians = {
-        side: statistics.median(value) if isinstance(value, list) else None
-        for side, value in found.items()
-    }
-    ours = medians["outgen_jax"]
-    cells = {"layer": layer.name, "operation": operation}
-    for side, median in medians.items():
-        cells[f"{side} ms"] = found[side] if median is None else f"{1e3 * median:.3g}"
-    for side in ("jax.lax", "PyTorch"):
-        other = medians[side]
-        cells[f"{side} / ours"] = "" if ours is None or other is None else f"{other / ours:.2f}"
-    return cells
-
-
-def compare(chosen: Sequence[Layer], rounds: int) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Every operation of every layer -> rows of the table, and the raw numbers by name."""
-    cases = [(layer, operation) for layer in chosen for operation in OPERATIONS]
-    shown, raw = [], {}
+def compare(chosen: Sequence[Layer], rounds: int) -> dict[str, Any]:
+    """By name: every operation of every layer, as `measure` has it."""
+    cases = [f"{layer.name}: {operation}" for layer in chosen for operation in OPERATIONS]
     with contextlib.ExitStack() as stack:
         workers = {side: Worker(factory, chosen) for side, factory in SIDES.items()}
         for worker in workers.values():
             stack.callback(worker.close)
-        for layer, operation in tqdm.tqdm(cases, mininterval=1, leave=False):
-            name = f"{layer.name}: {operation}"
-            raw[name] = measure(workers, name, rounds)
-            shown.append(row(layer, operation, raw[name]))
-    return shown, raw
+        bar = tqdm.tqdm(cases, mininterval=1, leave=False)
+        return {name: measure(workers, name, rounds) for name in bar}
 
 
 def main(argv: list[str]) -> None:
@@ -106,11 +87,12 @@ def main(argv: list[str]) -> None:
     # Several processes share a GPU; none may take most of its memory at the start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    shown, raw = compare(measured_layers(_WIDTH.value, _BATCH.value), _ROUNDS.value)
-    text = table(shown)
-    files.write_atomic(run.directory / "table.md", text + "\n")
+    found = compare(measured_layers(_WIDTH.value, _BATCH.value), _ROUNDS.value)
+    results = {"threads": threads(), "seconds": found}
+    text = table(results)
+    files.write_atomic(run.directory / "table.md", text)
     print(text)
-    print(run.write_results({"threads": threads(), "seconds": raw}))
+    print(run.write_results(results))
 
 
 if __name__ == "__main__":

@@ -11,16 +11,15 @@ Output    the table, and --out gets results.json with the raw numbers of every r
 
 import contextlib
 import os
-import statistics
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 
-from benchmarks.draw_gan.sides import Problem, flops_per_update
-from benchmarks.harness.alternation import Worker, alternate, table, threads
+from benchmarks.draw_gan.sides import Problem
+from benchmarks.draw_gan.table import table
+from benchmarks.harness.alternation import Worker, alternate, threads
 from outgen_jax import files, runs
 
 _BATCH = flags.DEFINE_integer("batch_size", 100, "Images an update.", 1)
@@ -72,30 +71,6 @@ def measure(problem: Problem, updates: int, rounds: int) -> dict[str, dict[str, 
     return found
 
 
-def rows(found: Mapping[str, Mapping[str, Any]], flops: float) -> list[dict[str, str]]:
-    medians = {
-        name: statistics.median(side["seconds_per_update"])
-        for name, side in found.items()
-        if side["seconds_per_update"]
-    }
-    shown = []
-    for name, side in found.items():
-        cells = {"side": name, "updates/s": side["failure"] or "", "ms/update": "", "GFLOP/s": ""}
-        cells |= {"× PyTorch": "", "compile s": "", "agrees to": ""}
-        if name in medians and side["failure"] is None:
-            seconds, other = medians[name], medians.get("PyTorch eager")
-            cells |= {
-                "updates/s": f"{1 / seconds:,.1f}",
-                "ms/update": f"{1e3 * seconds:,.2f}",
-                "GFLOP/s": f"{flops / seconds / 1e9:,.0f}",
-                "× PyTorch": f"{other / seconds:.2f}" if other else "",
-                "compile s": f"{side['compile_seconds']:.1f}",
-                "agrees to": f"{side['difference']:.1g}",
-            }
-        shown.append(cells)
-    return shown
-
-
 def main(argv: list[str]) -> None:
     del argv
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -103,10 +78,11 @@ def main(argv: list[str]) -> None:
     problem = Problem(batch_size=_BATCH.value, units=_UNITS.value)
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each")
     found = measure(problem, _UPDATES.value, _ROUNDS.value)
-    text = table(rows(found, flops_per_update(problem)))
+    results = {"threads": threads(), "sides": found}
+    text = table({"flags": run.flags, **results})
     print(text)
-    files.write_atomic(run.directory / "table.md", text + "\n")
-    print(run.write_results({"threads": threads(), "sides": found}))
+    files.write_atomic(run.directory / "table.md", text)
+    print(run.write_results(results))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 from absl import flags
 
-from benchmarks.finetuning.rows import OURS, PYTORCH, rows
-from benchmarks.harness.alternation import Worker, alternate, table, threads
+from benchmarks.finetuning.table import OURS, PYTORCH, table
+from benchmarks.harness.alternation import Worker, alternate, threads
 from benchmarks.harness.problem import Problem
 from outgen_jax import files, runs
 
@@ -71,10 +71,11 @@ def main(argv: list[str]) -> None:
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each")
     problem = Problem(_WIDTH.value, _BATCH.value, _SEED.value)
     found = measure(problem, _HIDDEN.value, _ROUNDS.value)
-    text = table(rows(found)) + "\n"
+    results = {"threads": threads(), "arms": found}
+    text = table(results)
     print(text)
     files.write_atomic(run.directory / "table.md", text)
-    print(run.write_results({"threads": threads(), "arms": found}))
+    print(run.write_results(results))
 
 
 if __name__ == "__main__":

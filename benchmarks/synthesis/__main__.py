@@ -25,9 +25,10 @@ from typing import Any
 import jax
 from absl import flags
 
-from benchmarks.harness.alternation import Worker, table, threads
-from benchmarks.harness.comparison import REFERENCE, Turn, measure, rows
+from benchmarks.harness.alternation import Worker, threads
+from benchmarks.harness.comparison import REFERENCE, Turn, measure
 from benchmarks.harness.problem import Problem
+from benchmarks.synthesis.table import table
 from outgen_jax import files, runs
 
 _BATCHES = flags.DEFINE_list("batch_sizes", ["128", "1024"], "Images at a time.")
@@ -126,17 +127,16 @@ def main(argv: list[str]) -> None:
     peers = {name: versions.get(name) for name in ("torch", "foolbox", "torchattacks")}
     results: dict[str, Any] = {"threads": threads(), "peers": peers, "batches": {}}
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each, {peers}")
-    tables: list[str] = []
     for size in batch_sizes:
         problem = Problem(_WIDTH.value, size, _SEED.value)
         found = measure(
             problem, sides(on_cpu), turn(on_cpu), rounds=_ROUNDS.value, start=problem.images()
         )
         results["batches"][size] = found
-        tables.append(f"Batch of {size}:\n\n{table(rows(found, problem, _PEAK.value))}\n")
-        print(tables[-1], flush=True)
+        text = table({"flags": run.flags, **results})
+        print(text, flush=True)
         run.write_results(results)
-        files.write_atomic(run.directory / "table.md", "\n".join(tables))
+        files.write_atomic(run.directory / "table.md", text)
     smallest = Problem(_WIDTH.value, min(batch_sizes), _SEED.value)
     results["vmap"] = vmap_ratio(smallest)
     print(f"network under vmap over images, against one batched call: {results['vmap']}")

@@ -19,10 +19,11 @@ from typing import Any
 import jax
 from absl import flags
 
-from benchmarks.harness.alternation import table, threads
-from benchmarks.harness.comparison import REFERENCE, Turn, measure, rows
+from benchmarks.harness.alternation import threads
+from benchmarks.harness.comparison import REFERENCE, Turn, measure
 from benchmarks.harness.problem import Problem
-from benchmarks.training.sides import flops_per_image, kernels
+from benchmarks.training.sides import kernels
+from benchmarks.training.table import table
 from outgen_jax import files, runs
 
 _BATCHES = flags.DEFINE_list("batch_sizes", ["128", "512"], "Images at a time.")
@@ -71,18 +72,16 @@ def main(argv: list[str]) -> None:
     peers = {"torch": versions.get("torch")}
     results: dict[str, Any] = {"threads": threads(), "peers": peers, "batches": {}}
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each, {peers}")
-    tables: list[str] = []
     for size in map(int, _BATCHES.value):
         problem = Problem(_WIDTH.value, size, _SEED.value)
         found = measure(
             problem, sides(on_cpu), turn(on_cpu), rounds=_ROUNDS.value, start=kernels(problem)
         )
         results["batches"][size] = found
-        shown = rows(found, problem, _PEAK.value, rate="images/s", flops=flops_per_image)
-        tables.append(f"Batch of {size}:\n\n{table(shown)}\n")
-        print(tables[-1], flush=True)
+        text = table({"flags": run.flags, **results})
+        print(text, flush=True)
         run.write_results(results)
-        files.write_atomic(run.directory / "table.md", "\n".join(tables))
+        files.write_atomic(run.directory / "table.md", text)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,18 @@ Method    The forms in one process, all of them XLA's programs, taking turns; me
           fastest and the slowest.
 Command   python -m benchmarks.upsampling
 Duration  4 minutes on one CPU core shared with other work, 1 min 46 s of its time
-Output    the table, and --out gets results.json with the raw numbers of every round.
+Output    the table, and --out gets table.md and results.json with the raw numbers of every round.
 """
 
-import statistics
 from collections.abc import Mapping
 
 import tqdm
 from absl import flags
 
-from benchmarks.harness.alternation import Operations, table, threads
-from benchmarks.upsampling.sides import DOWN, UP, Form, Layer, layers, operations
-from outgen_jax import runs
+from benchmarks.harness.alternation import Operations, threads
+from benchmarks.upsampling.sides import DOWN, UP, Form, layers, operations
+from benchmarks.upsampling.table import table
+from outgen_jax import files, runs
 
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Images.", 1)
 _SIZE = flags.DEFINE_integer("size", 64, "Side of the images, a power of two from 16.", 16)
@@ -39,33 +39,20 @@ def measure(timed: Operations, forms: Mapping[str, Form], rounds: int) -> dict[s
     return seconds
 
 
-def rows(layer: Layer, seconds: Mapping[str, list[float]]) -> list[dict[str, str]]:
-    ours = statistics.median(next(iter(seconds.values())))
-    return [
-        {
-            "layer": layer.name,
-            "form": name,
-            "ms": f"{1e3 * statistics.median(values):.1f}",
-            "fastest": f"{1e3 * min(values):.1f}",
-            "slowest": f"{1e3 * max(values):.1f}",
-            "/ dcgan's": f"{statistics.median(values) / ours:.2f}",
-        }
-        for name, values in seconds.items()
-    ]
-
-
 def main(argv: list[str]) -> None:
     del argv
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     up, down = layers(_SIZE.value, _WIDTH.value)
     cases = [(UP, layer) for layer in up] + [(DOWN, layer) for layer in down]
-    shown, raw = [], {}
+    raw = {}
     for forms, layer in tqdm.tqdm(cases, mininterval=1, leave=False):
-        seconds = measure(operations(forms, layer, _BATCH.value), forms, _ROUNDS.value)
-        raw[f"{'up' if forms is UP else 'down'} {layer.name}"] = seconds
-        shown += rows(layer, seconds)
-    print(table(shown))
-    print(run.write_results({"threads": threads(), "seconds": raw}))
+        name = f"{'up' if forms is UP else 'down'} {layer.name}"
+        raw[name] = measure(operations(forms, layer, _BATCH.value), forms, _ROUNDS.value)
+    results = {"threads": threads(), "seconds": raw}
+    text = table(results)
+    files.write_atomic(run.directory / "table.md", text)
+    print(text)
+    print(run.write_results(results))
 
 
 if __name__ == "__main__":

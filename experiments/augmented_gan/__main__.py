@@ -178,7 +178,7 @@ def main(argv: list[str]) -> None:
                 jobs.run_job(study, job, by_name[job.subject], looks[job.subject], bar)
     results = jobs.collect(study, every, looks, arms, _SEEDS.value)
     run.write_results(results)
-    text = table.tables(results)
+    text = table.table(results)
     files.write_atomic(study.directory / "table.md", text)
     originals = {data.name: data.originals.images for data in every}
     samples = jobs.first_samples(study, results)

@@ -96,12 +96,13 @@ def run_job(study: Study, job: Job, data: Data, subject: Subject, bar: tqdm.tqdm
         "seed": job.seed,
         "checkpoint": hash_,
         "generated_by": checkpoint,
+        **runs.code_version()._asdict(),
         "probability": None if epoch.state.probability is None else float(epoch.state.probability),
         "history": epoch.history,
         "augmented": scores.point(own, subject.real),
         **score_samples(study, subject, samples, directory),
     }
-    files.write_atomic(directory / "scores.json", json.dumps(found, indent=1) + "\n")
+    files.write_atomic(directory / "scores.json", runs.to_json(found))
     shutil.rmtree(directory / "checkpoints")
 
 

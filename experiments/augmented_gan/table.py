@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import outgen_jax as og
-from experiments.augmented_gan import claims as claims
+from experiments.augmented_gan import claims
 from outgen_jax import report
 
 # Heading, key of a score, factor, digits after the point.
@@ -20,7 +20,7 @@ COLUMNS = (
 LEAKS = (("taken for inverted, %", "invert"), ("for upside down, %", "flip_up_down"))
 
 
-def tables(results: Mapping[str, Any]) -> str:
+def table(results: Mapping[str, Any]) -> str:
     parts = [_subject(results, name) for name in results["subjects"]]
     parts += [_claims(results), _schemes(results)]
     return "\n".join(part for part in parts if part)
@@ -82,7 +82,7 @@ def _claims(results: Mapping[str, Any]) -> str:
     note = (
         "\nDifferences over paired seeds with 95 % intervals (Student's t), each for one comparison; of several, the "
         "one nearest to refuting the claim. Confirmed: all intervals lie on the claim's side of 0; refuted: one lies "
-        "wholly on the other.\n"
+        f"wholly on the other. The {len(found)} verdicts are not corrected for their number.\n"
     )
     counts = claims.doubled(results["subjects"])
     cases = ", ".join(f"{k} of {n} where {reading}" for reading, (k, n) in counts.items() if n)

@@ -144,7 +144,7 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
     z = jax.random.normal(key_z, (_SAMPLES.value, *trained.game.latent_shape))
     generated = pixels.to_uint8(trained.images(z))
     files.save_arrays(directory / "samples.npz", {"images": generated[:1000]})
-    found = {"history": trained.history}
+    found = {**runs.code_version()._asdict(), "history": trained.history}
     recurrent = trained.preset.network == "attention"
     if recurrent:
         study = latent_study(trained, data, key_latent)
@@ -164,7 +164,7 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
             figures.canvases(out / f"fig_c6{suffix}.png", drawing, points)
             figures.animation(out / f"drawing{suffix}.gif", drawing, points)
             figures.latent(out, suffix, study)
-    files.write_atomic(kept, json.dumps(found, indent=1) + "\n")
+    files.write_atomic(kept, runs.to_json(found))
     return found
 
 
@@ -210,7 +210,7 @@ def main(argv: list[str]) -> None:
         for name in names
     }
     out.write_results(results)
-    text = table.tables(results)
+    text = table.table(results)
     files.write_atomic(out.directory / "table.md", text)
     print(text)
     print(f"{out.directory}: {time.perf_counter() - started:.0f} s")

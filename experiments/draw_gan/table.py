@@ -24,7 +24,7 @@ COLUMNS = (
 )
 
 
-def tables(results: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     parts = [_scores(results)] if _scored(results) else []
     parts += _by_step(results, "realism of the canvas after step t", "scores", "realism_by_step")
     parts += _by_step(

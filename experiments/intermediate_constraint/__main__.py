@@ -7,7 +7,8 @@ Command   python -m experiments.intermediate_constraint --data_dir=...          
           python -m experiments.intermediate_constraint --preset=paper --dataset=IMAGENET --network=vgg16-397923af.pth
           python -m experiments.intermediate_constraint --preset=smoke                              (seconds, digits)
 Expected  paper: clean 67.69 %, noise 57.69 %, blur 51.29 % (proposed); 67.44, 56.60, 50.73 % (plain)
-Output    --out gets results.json (every seed), table.md, levels.png, neurons.png; cache/ holds each job's result.
+Output    --out gets results.json (every seed), table.md, levels.png, neurons.png, correct.npz (which
+          test images each job gets right: conditions by images, packed bits); cache/ holds each job's result.
 
 The cpu preset is CIFAR-10 and a VGG16 of a quarter of the width with three fully connected layers, trained here first;
 blur levels are the paper's times 32/224. The same command resumes, at a job's last checkpoint and to the same bits.
@@ -19,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import tqdm
 from absl import flags
 from flax import nnx
 
 import outgen_jax as og
+from experiments.intermediate_constraint.comparisons import chosen_weights, comparisons
 from experiments.intermediate_constraint.data import Split, load_network, load_splits
 from experiments.intermediate_constraint.figures import levels_figure, neurons_figure
 from experiments.intermediate_constraint.presets import PRESETS, Preset, grid
@@ -41,7 +44,7 @@ from experiments.intermediate_constraint.study import (
     run_job,
     variants,
 )
-from experiments.intermediate_constraint.tables import chosen_weights, comparisons, page
+from experiments.intermediate_constraint.tables import table
 from outgen_jax import files, report, runs
 from outgen_jax.data import distort
 from outgen_jax.training import finetuning, finetuning_checks
@@ -207,20 +210,22 @@ def record(job: Job, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(run: runs.Run, study: Study, found: dict[Job, Any], weights: dict[str, float]) -> str:
-    """results.json and table.md of what is there so far."""
-    first, table = before(study), conditions(study.settings, compare=True)
+    """results.json, table.md, and which images each job gets right, of what is there so far."""
+    first, tried = before(study), conditions(study.settings, compare=True)
     results = {
-        "conditions": [(c.group, c.noise, c.blur) for c in table],
+        "conditions": [(c.group, c.noise, c.blur) for c in tried],
         "images": {
             name: len(getattr(study, name).labels) for name in ("train", "validation", "test")
         },
         "chosen_weights": weights,
         "before": record(Job("before", "before fine-tuning", 0, "-", 0), first),
         "jobs": [record(job, result) for job, result in found.items()],
-        "comparisons": [c._asdict() for c in comparisons(found, table)],
+        "comparisons": [c._asdict() for c in comparisons(found, tried)],
     }
     run.write_results(results)
-    text = page(found, first, table, weights)
+    bits = {job.name: np.packbits(result["correct"], axis=-1) for job, result in found.items()}
+    files.save_arrays(run.directory / "correct.npz", bits)
+    text = table(results)
     files.write_atomic(run.directory / "table.md", text)
     return text
 
@@ -270,11 +275,11 @@ def main(argv: list[str]) -> None:
 
 
 def draw(study: Study, found: dict[Job, Any], directory: Path) -> None:
-    table, first = conditions(study.settings, compare=True), before(study)
+    tried, first = conditions(study.settings, compare=True), before(study)
     names = list(dict.fromkeys(j.variant for j in found if (j.stage, j.kind) == ("final", "both")))
     if names:
-        report.save_figure(levels_figure(found, first, table, names), directory / "levels.png")
-        figure = neurons_figure(found, first, table, names, study.settings.layers)
+        report.save_figure(levels_figure(found, first, tried, names), directory / "levels.png")
+        figure = neurons_figure(found, first, tried, names, study.settings.layers)
         report.save_figure(figure, directory / "neurons.png")
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from experiments.intermediate_constraint.comparisons import Found, seeds_of
 from experiments.intermediate_constraint.study import Condition
-from experiments.intermediate_constraint.tables import Found, seeds_of
 from outgen_jax.report import canvas
 from outgen_jax.report.figures import DASHES
 

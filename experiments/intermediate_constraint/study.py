@@ -14,7 +14,7 @@ from flax import nnx
 
 import outgen_jax as og
 from experiments.intermediate_constraint.data import Split
-from outgen_jax import files, runs
+from outgen_jax import runs
 from outgen_jax.data import distort
 from outgen_jax.training import finetuning
 from outgen_jax.training.checkpoints import Checkpoints
@@ -137,12 +137,19 @@ def conditions(settings: Settings, *, compare: bool) -> list[Condition]:
 def run_job(job: Job, study: Study, on_updates: Callable[[int], None]) -> dict[str, Any]:
     """Fine-tunes, evaluates and keeps the results; an earlier result is read instead."""
     cache = study.directory / "cache" / f"{job.name}.npz"
+    checkpoints = study.directory / "checkpoints" / job.name
     if cache.exists():
         on_updates(recipe_of(job, study.settings).updates)
-        return files.load_arrays(cache)
+    found = runs.kept(cache, lambda: _fine_tuned(job, study, checkpoints, on_updates))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return found
+
+
+def _fine_tuned(
+    job: Job, study: Study, checkpoints: Path, on_updates: Callable[[int], None]
+) -> dict[str, np.ndarray]:
     start = time.perf_counter()
     split = targeted_split(study) if job.kind == "targeted" else study.train
-    kept = study.directory / "checkpoints" / job.name
     tuned = finetuning.finetune(
         study.model,
         split.images,
@@ -151,7 +158,7 @@ def run_job(job: Job, study: Study, on_updates: Callable[[int], None]) -> dict[s
         penalty_of(job, study.settings),
         distort=distortion(job.kind, study.settings.levels),
         key=jax.random.key(job.seed),
-        checkpoints=Checkpoints(kept, keep=1),
+        checkpoints=Checkpoints(checkpoints, keep=1),
         on_updates=on_updates,
     )
     middle = time.perf_counter()
@@ -160,9 +167,6 @@ def run_job(job: Job, study: Study, on_updates: Callable[[int], None]) -> dict[s
     if job.stage == "final" and job.kind in ("both", "targeted") and study.settings.targeted_images:
         found |= hardness(tuned.model, study)
     found["seconds"] = np.array([middle - start, time.perf_counter() - middle])
-    cache.parent.mkdir(exist_ok=True)
-    files.save_arrays(cache, found)
-    shutil.rmtree(kept)
     return found
 
 

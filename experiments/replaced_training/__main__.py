@@ -176,10 +176,12 @@ def write_report(run: runs.Run, arms: tuple[Arm, ...]) -> None:
     ]
     finished = [json.loads(path.read_text()) for path in paths if path.exists()]
     summary = report.summarise(finished, costs)
-    run.write_results({"seconds_per_generated_image": costs, "arms": summary, "jobs": finished})
-    files.write_atomic(run.directory / "table.md", report.table(summary))
+    results = {"seconds_per_generated_image": costs, "arms": summary, "jobs": finished}
+    run.write_results(results)
+    text = report.table(results)
+    files.write_atomic(run.directory / "table.md", text)
     report.save(run.directory / "figure.png", summary, finished)
-    print(report.table(summary))
+    print(text)
     print(f"{run.directory}/results.json: {len(finished)} of {len(paths)} jobs")
 
 

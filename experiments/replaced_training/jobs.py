@@ -1,7 +1,6 @@
 """One training: an arm with a seed, from its images to its numbers."""
 
 import functools
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from flax import nnx
 import outgen_jax as og
 from experiments.replaced_training import arms, measures, sets
 from experiments.replaced_training.arms import Arm
-from outgen_jax import files
+from outgen_jax import files, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.training import classifier, classifier_fit, replaced
@@ -157,8 +156,9 @@ def run_job(study: Study, arm: Arm, seed: int, program: Program, lesson: Lesson)
         "seconds_per_epoch": float(np.median([row.seconds for row in history])),
         "measures": measures.measure(study.own, without_optimizer, study.exam),
         "history": [row._asdict() for row in history],
+        **runs.code_version()._asdict(),
     }
-    files.write_atomic(result_path(study.directory, arm, seed), json.dumps(result, indent=1) + "\n")
+    files.write_atomic(result_path(study.directory, arm, seed), runs.to_json(result))
     shutil.rmtree(job / "checkpoints")
     return result
 

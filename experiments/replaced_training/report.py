@@ -57,8 +57,9 @@ def summarise(jobs: Jobs, set_cost: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def table(summary: Mapping[str, Any]) -> str:
-    """Markdown: a row per arm, mean ± half of the 95 % interval; then the paired differences in accuracy."""
+def table(results: Mapping[str, Any]) -> str:
+    """Markdown of `results.json`: a row per arm, mean ± half of the 95 % interval; then the paired differences."""
+    summary = results["arms"]
     headings = ["arm", "seeds", "epochs", "cost", *(heading for heading, _, _ in MEASURES.values())]
     rows = []
     for name, arm in summary.items():

@@ -145,8 +145,8 @@ def check_schemes(results: dict[str, Any], directory: Path) -> None:
     for kind in ("bars", "samples", "worst"):
         assert (directory / f"{kind}_discriminator_c.png").exists()
     assert not list(directory.glob("fig_b*"))
-    assert "| adaptive | c |" in table.tables(results)
-    assert "| 0.30 ± 0.64 |" in table.tables(results)
+    assert "| adaptive | c |" in table.table(results)
+    assert "| 0.30 ± 0.64 |" in table.table(results)
 
 
 @pytest.mark.parametrize(

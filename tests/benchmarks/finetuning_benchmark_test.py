@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-from benchmarks.finetuning import ours, rows
+from benchmarks.finetuning import ours, table
 from benchmarks.harness.problem import Problem
 
 
@@ -30,7 +30,7 @@ def test_the_table_shows_ratios_agreement_and_failures():
         "AugMix-style": {"outgen_jax": side(4.0, [0.5])},
         "MSE": {"outgen_jax": side(None, [], "failed: why"), "PyTorch": side(1.0, [0.1])},
     }
-    plain, constraint, augmix, mse = rows.rows(found)
+    plain, constraint, augmix, mse = table.rows(found)
     assert (plain["× plain"], plain["× PyTorch's speed"]) == ("1.00", "1.50")
     assert plain["first losses"] == "agree by 0"
     assert (constraint["× plain"], constraint["× PyTorch's speed"]) == ("1.50", "0.50")

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from experiments.intermediate_constraint import data, presets, study, tables
+from experiments.intermediate_constraint import comparisons, data, presets, study, tables
 from outgen_jax.data import distort
 from outgen_jax.models import efficientnet_lite, pretrained
 from outgen_jax.training import finetuning
@@ -85,6 +85,10 @@ def test_smoke_preset_runs_resumes_and_reports(run, tmp_path, monkeypatch):
     }  # fmt: skip
     text = (out / "table.md").read_text()
     assert text in finished.stdout
+    assert text == tables.table(results)
+    with np.load(out / "correct.npz") as bits:
+        first = np.unpackbits(bits["final_plain_0_both_1"], axis=-1, count=64)
+    np.testing.assert_allclose(first.mean(-1), jobs[0]["accuracy"], atol=1e-6)
     assert "| both | proposed | 0.1 | 2 |" in text
     assert "The paper's order" in text
     for name in ("levels.png", "neurons.png"):
@@ -92,7 +96,7 @@ def test_smoke_preset_runs_resumes_and_reports(run, tmp_path, monkeypatch):
             assert min(image.size) > 500
     assert not list((out / "checkpoints").iterdir())
 
-    refused = study("--epochs=2")
+    refused = run("--epochs=2")
     assert refused.returncode == 2
     assert "holds a run with other flags (epochs=None)" in refused.stderr
 
@@ -281,13 +285,13 @@ def test_the_verdict_confirms_refutes_and_leaves_open():
     table = made_up_conditions()
     names = ("plain", "MSE", "proposed")
     order = results({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.5), "proposed": (0.6, 0.6, 0.6)})
-    text = tables.verdict(tables.comparisons(order, table), names)
+    text = comparisons.verdict(comparisons.comparisons(order, table), names)
     assert "proposed > MSE: clean open, noise confirmed, blur confirmed" in text
     assert "without losing clean accuracy: MSE, proposed." in text
     reverse = results(
         {"plain": (0.7, 0.6, 0.6), "MSE": (0.6, 0.5, 0.5), "proposed": (0.5, 0.6, 0.6)}
     )
-    text = tables.verdict(tables.comparisons(reverse, table), names)
+    text = comparisons.verdict(comparisons.comparisons(reverse, table), names)
     assert "MSE > plain: clean refuted, noise refuted, blur refuted" in text
     assert "none of those tried" in text
 
@@ -295,20 +299,21 @@ def test_the_verdict_confirms_refutes_and_leaves_open():
 def test_comparisons_are_paired_and_need_equal_seeds():
     table = made_up_conditions()
     found = results({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.4)})
-    (noise,) = (c for c in tables.comparisons(found, table) if c.group == "noise")
+    (noise,) = (c for c in comparisons.comparisons(found, table) if c.group == "noise")
     by_seed = [
         found[job("MSE", s)]["correct"][1:3].mean() - found[job("plain", s)]["correct"][1:3].mean()
         for s in range(1, 5)
     ]
     np.testing.assert_allclose(noise.difference, np.mean(by_seed))
-    assert min(by_seed) <= noise.low <= noise.difference <= noise.high <= max(by_seed)
+    half = 3.182446 * np.std(by_seed, ddof=1) / 2  # Student's t of three degrees of freedom
+    np.testing.assert_allclose((noise.low, noise.high), np.mean(by_seed) + [-half, half], rtol=1e-5)
     assert max(noise.p_seeds, noise.p_images) < 0.01
-    (blur,) = (c for c in tables.comparisons(found, table) if c.group == "blur")
+    (blur,) = (c for c in comparisons.comparisons(found, table) if c.group == "blur")
     assert blur.p_images == 1
     found.pop(job("plain", 4))
-    assert tables.comparisons(found, table) == []
+    assert comparisons.comparisons(found, table) == []
     one = results({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.4)}, seeds=1)
-    (noise,) = (c for c in tables.comparisons(one, table) if c.group == "noise")
+    (noise,) = (c for c in comparisons.comparisons(one, table) if c.group == "noise")
     assert noise.p_seeds is None
     assert noise.low == noise.high == noise.difference
     assert noise.p_images < 0.01
@@ -329,10 +334,12 @@ def test_the_weight_of_the_best_validation_accuracy_is_chosen():
         }
         for w, a in ((0.1, 0.5), (0.05, 0.7), (0.025, 0.6))
     }
-    weight, score = tables.chosen_weights(found, table)["MSE"]
+    weight, score = comparisons.chosen_weights(found, table)["MSE"]
     assert weight == 0.05
     np.testing.assert_allclose(score, 0.7)
-    assert "| MSE | 0.05 | 70.00% |" in tables.table_grid(found, table)
+    jobs = [j._asdict() | {"accuracy": r["correct"].mean(-1).tolist()} for j, r in found.items()]
+    text = tables.table_grid({"conditions": [tuple(c) for c in table], "jobs": jobs})
+    assert "| MSE | 0.05 | 70.00% | 70.00% | 70.00% | 70.00% |" in text
 
 
 def test_agreement_counts_neurons_on_and_off_as_before(monkeypatch):

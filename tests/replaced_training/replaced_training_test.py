@@ -300,7 +300,7 @@ def test_summary_by_hand():
     assert test["p_value"] == pytest.approx(2 * 0.0628, abs=1e-3)  # t = 5 with one degree
     assert found["plain@2"]["measures"]["accuracy"] == {"mean": 0.6, "low": None, "high": None}
     assert found["sgd:0.3"]["against"].keys() == {"plain"}  # no two seeds with plain@2
-    text = report.table(found)
+    text = report.table({"arms": found})
     assert "| plain | 3 | 10 | 1.00 | 52.00 ± 4.97 |" in text
     assert "| sgd:0.3 | plain | +2.50 (p 0.13) |" in text
     json.dumps(found, allow_nan=False)
@@ -311,4 +311,4 @@ def test_a_figure_of_one_seed_and_without_plain():
     found = report.summarise(jobs, {})
     assert found["mixup"]["cost"] is None
     assert len(report.figure(found, jobs).axes) == 6
-    assert report.table(found).count("\n") == 3
+    assert report.table({"arms": found}).count("\n") == 3

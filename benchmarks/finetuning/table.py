@@ -1,11 +1,18 @@
-"""What the fine-tuning benchmark's measurements say: ratios, agreement, failures."""
+"""The table of the fine-tuning benchmark: ratios, agreement, failures."""
 
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.harness import alternation
+
 OURS, PYTORCH = "outgen_jax", "PyTorch"
 TOLERANCE = 0.02  # of the first loss: float32's rounding times α = 100 on the neurons near 0
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Markdown of what `results.json` holds."""
+    return alternation.table(rows(results["arms"])) + "\n"
 
 
 def rows(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -1,0 +1,138 @@
+"""Remakes every table of the committed results, and puts them into the pages that show them.
+
+Command   python -m experiments.common.tables           writes every table.md, and the blocks of every page
+          python -m experiments.common.tables --check   only compares; exit code 2 where something differs
+
+A directory of results holds results.json, from which the study's function `table(results)` makes table.md. In a page,
+`<!-- table: DIRECTORY -->` and `<!-- end -->` enclose that table; `<!-- table: DIRECTORY part 2 -->` encloses one of
+the parts that empty lines separate.
+"""
+
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import flags
+
+from outgen_jax import files, runs
+
+_CHECK = flags.DEFINE_bool("check", False, "Compare only.")
+_ONLY = flags.DEFINE_list("only", [""], "Directories of results, by how their paths begin.")
+
+ROOT = Path(__file__).resolve().parents[2]
+# Results -> the module whose `table` makes their table.
+MODULES = {
+    "experiments/exactness/results/exact_targets": "experiments.exactness.exact_targets",
+    "experiments/exactness/results/exact_targets_mnist": "experiments.exactness.exact_targets",
+    "experiments/exactness/results/full_targets": "experiments.exactness.full_targets",
+    "experiments/exactness/results/norm_choices": "experiments.exactness.norm_choices",
+    "experiments/exactness/results/ordered_top_k": "experiments.exactness.ordered_top_k",
+    "experiments/exactness/results/solver_comparison": "experiments.exactness.solver_comparison",
+    "experiments/exactness/results/time_to_target": "experiments.exactness.time_to_target",
+    "experiments/replaced_training/results/main": "experiments.replaced_training.report",
+    "experiments/replaced_training/results/boundary": "experiments.replaced_training.report",
+    "experiments/replaced_training/results/attempts": "experiments.replaced_training.attempts",
+    "experiments/augmented_gan/results/main": "experiments.augmented_gan.table",
+    "experiments/augmented_gan/results/discriminator": "experiments.augmented_gan.table",
+    "experiments/draw_gan/results/main": "experiments.draw_gan.table",
+    "experiments/draw_gan/results/faces": "experiments.draw_gan.table",
+    "experiments/intermediate_constraint/results/main": "experiments.intermediate_constraint.tables",
+    "experiments/intermediate_constraint/results/earlier": (
+        "experiments.intermediate_constraint.tables"
+    ),
+    "benchmarks/convolution/results": "benchmarks.convolution.table",
+    "benchmarks/draw_gan/results": "benchmarks.draw_gan.table",
+    "benchmarks/finetuning/results": "benchmarks.finetuning.table",
+    "benchmarks/synthesis/results": "benchmarks.synthesis.table",
+    "benchmarks/synthesis/results_earlier": "benchmarks.synthesis.table",
+    "benchmarks/training/results": "benchmarks.training.table",
+    "benchmarks/upsampling/results": "benchmarks.upsampling.table",
+}
+# Results of which no table is made, and why.
+WITHOUT_TABLE = {
+    "experiments/results/demo": "a gallery; its page shows every image",
+    "experiments/results/train_classifier": "one accuracy; the card of the weights has it",
+}
+_BLOCK = re.compile(r"(<!-- table: (\S+)(?: part (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def made(directory: str, root: Path = ROOT) -> str:
+    """The table of a directory of `MODULES`, from its results.json."""
+    results = json.loads((root / directory / "results.json").read_text())
+    table: str = _module(MODULES[directory]).table(results)
+    return table
+
+
+def filled(page: str, root: Path = ROOT) -> str:
+    """The text of a page with every marked block replaced by its table.md, or by a part of it.
+
+    Raises:
+      FileNotFoundError: a block names a directory without table.md.
+      ValueError: a block names a part that the table lacks.
+    """
+
+    def block(found: re.Match[str]) -> str:
+        start, directory, part, end = found.groups()
+        path = root / directory / "table.md"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"filled: no file {directory}/table.md; mend the marker {start.strip()!r}"
+            )
+        text = path.read_text()
+        if part is not None:
+            parts = text.strip().split("\n\n")
+            if not 1 <= int(part) <= len(parts):
+                raise ValueError(
+                    f"filled: {directory}/table.md has {len(parts)} parts; got part {part}"
+                )
+            text = parts[int(part) - 1] + "\n"
+        return start + text + end
+
+    return _BLOCK.sub(block, page)
+
+
+def pages(root: Path = ROOT) -> Iterator[Path]:
+    """All Markdown pages of the project that show tables."""
+    folders = (root, *(root / name for name in ("docs", "experiments", "benchmarks")))
+    for folder in folders:
+        found = folder.glob("*.md") if folder == root else folder.rglob("*.md")
+        yield from sorted(
+            p for p in found if p.name != "table.md" and "<!-- table:" in p.read_text()
+        )
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    differing = []
+    for directory in filter(lambda d: d.startswith(tuple(_ONLY.value)), MODULES):
+        differing += _put(ROOT / directory / "table.md", made(directory))
+    for page in pages():
+        differing += _put(page, filled(page.read_text()))
+    if differing and _CHECK.value:
+        raise ValueError(
+            f"not as the results make them: {', '.join(differing)}; run without --check"
+        )
+    print("\n".join(differing) or "all tables are as the results make them")
+
+
+def _put(path: Path, text: str) -> list[str]:
+    """Writes the text, unless --check is set -> the path, if it held another one."""
+    if path.exists() and path.read_text() == text:
+        return []
+    if not _CHECK.value:
+        files.write_atomic(path, text)
+    return [str(path.relative_to(ROOT))]
+
+
+def _module(name: str) -> object:
+    """Imports a module and forgets the flags that it defines: each script has an --out of its own."""
+    module = importlib.import_module(name)
+    for flag in list(flags.FLAGS.flags_by_module_dict().get(name, ())):
+        delattr(flags.FLAGS, flag.name)
+    return module
+
+
+if __name__ == "__main__":
+    runs.start(main)
