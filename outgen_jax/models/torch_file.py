@@ -1,8 +1,9 @@
 """Reads PyTorch's state dictionaries without PyTorch and without calling what a pickle names.
 
 A file of `torch.save` is a pickle, and a pickle may name any function to be called. The reader
-here knows three kinds of names, all harmless: `OrderedDict`, the rebuilding of a tensor, and the
-storage types. Anything else is refused. Both formats are read: the zip archive (PyTorch 1.6 and
+here knows three kinds of names, all harmless: `OrderedDict`, the rebuilding of a tensor (under the
+name of today, that of the first PyTorch versions, and a parameter's), and the storage types.
+Anything else is refused. Both formats are read: the zip archive (PyTorch 1.6 and
 later) and the sequence of pickles and raw storages that came before it.
 
 Tensors become numpy arrays in C order; bfloat16 becomes `ml_dtypes.bfloat16`, as in JAX.
@@ -37,12 +38,18 @@ _DTYPES = {
 }
 
 
-def read(path: str | os.PathLike[str], *, sha256: str | None = None) -> dict[str, np.ndarray]:
+def read(
+    path: str | os.PathLike[str],
+    *,
+    sha256: str | None = None,
+    remedy: str = "Download it again, or if it is the file you mean, give its own hash as sha256",
+) -> dict[str, np.ndarray]:
     """Reads the state dictionary that `torch.save(module.state_dict(), path)` wrote.
 
     Args:
       path: the file, in the zip or the legacy format.
       sha256: hexadecimal SHA-256 of the whole file, checked before anything in it is interpreted.
+      remedy: what the message for another hash recommends.
 
     Returns:
       Name -> array of the tensor's shape and dtype, in the file's order.
@@ -59,15 +66,12 @@ def read(path: str | os.PathLike[str], *, sha256: str | None = None) -> dict[str
     if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256.lower():
         raise ValueError(
             f"torch_file.read: {path} has SHA-256 {found}, expected {sha256.lower()}: the file is "
-            "damaged or another version. Reinstall the package it came with, or download it again"
+            f"damaged or another version. {remedy}"
         )
     try:
         return _read_zip(data) if data.startswith(_ZIP_MAGIC) else _read_legacy(data)
     except RefusedError as error:
-        raise ValueError(
-            f"torch_file.read: {path} {error}. Save it anew with "
-            "torch.save(module.state_dict(), path), on a little-endian machine"
-        ) from None
+        raise ValueError(f"torch_file.read: {path} {error}{_remedy(error)}") from None
     # A damaged pickle can end in any exception, from EOFError to UnicodeDecodeError.
     except Exception as error:
         raise ValueError(
@@ -75,6 +79,19 @@ def read(path: str | os.PathLike[str], *, sha256: str | None = None) -> dict[str
             f"({type(error).__name__}: {error}). Download it again, or save it anew with "
             "torch.save(module.state_dict(), path)"
         ) from error
+
+
+class _ByteOrderError(RefusedError):
+    """Numbers of the other byte order."""
+
+    def __init__(self) -> None:
+        super().__init__("was saved on a big-endian machine")
+
+
+def _remedy(error: RefusedError) -> str:
+    if isinstance(error, _ByteOrderError):
+        return ". Load and save it with PyTorch on a little-endian machine"
+    return ". Save the weights alone: torch.save(module.state_dict(), path)"
 
 
 class _Storage(NamedTuple):
@@ -94,15 +111,20 @@ class _Unpickler(restricted_pickle.Unpickler):
     """Builds tuples that describe tensors."""
 
     def __init__(self, file: io.BytesIO) -> None:
+        # Fresh functions for every file, as a pickle may set attributes on them.
+        def tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_: object) -> _Tensor:
+            return _Tensor(storage, offset, shape, strides)
+
+        def parameter(data: _Tensor, *_: object) -> _Tensor:
+            return data
+
         super().__init__(
             file,
             {
                 ("collections", "OrderedDict"): OrderedDict,
-                ("torch._utils", "_rebuild_tensor_v2"): (  # a fresh function for every file
-                    lambda storage, offset, shape, strides, *_: _Tensor(
-                        storage, offset, shape, strides
-                    )
-                ),
+                ("torch._utils", "_rebuild_tensor"): tensor,  # before PyTorch 0.4
+                ("torch._utils", "_rebuild_tensor_v2"): tensor,
+                ("torch._utils", "_rebuild_parameter"): parameter,
                 **{("torch", name): name for name in _DTYPES},
             },
         )
@@ -120,7 +142,7 @@ def _read_zip(data: bytes) -> dict[str, np.ndarray]:
         names = archive.namelist()
         root = next(name for name in names if name.endswith("/data.pkl")).removesuffix("data.pkl")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-            raise RefusedError("was saved on a big-endian machine")
+            raise _ByteOrderError
         unpickler = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")))
         state = unpickler.load()
         storages = {key: archive.read(f"{root}data/{key}") for key in unpickler.storages}
@@ -134,7 +156,7 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
         raise RefusedError("does not begin like a file of torch.save")
     _Unpickler(file).load()
     if not _Unpickler(file).load()["little_endian"]:
-        raise RefusedError("was saved on a big-endian machine")
+        raise _ByteOrderError
     unpickler = _Unpickler(file)
     state = unpickler.load()
     storages = {}

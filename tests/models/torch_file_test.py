@@ -29,15 +29,16 @@ def _tensor(
     *,
     offset: int = 0,
     storage: str = "torch\nFloatStorage",
+    rebuild: str = "_rebuild_tensor_v2",
 ) -> bytes:
     """Pickle code that leaves a tensor over storage '0' of `size` elements on the stack."""
     persistent = (
         b"(" + _text("storage") + b"c%s\n" % storage.encode() + _text("0") + _text("cpu")
     ) + b"I%d\ntQ" % size
-    rest = (
-        b"I%d\n" % offset + _tuple(shape) + _tuple(strides) + b"I00\nccollections\nOrderedDict\n)R"
-    )
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + persistent + rest + b"tR"
+    rest = b"I%d\n" % offset + _tuple(shape) + _tuple(strides)
+    if rebuild == "_rebuild_tensor_v2":  # which has two arguments more
+        rest += b"I00\nccollections\nOrderedDict\n)R"
+    return b"ctorch._utils\n%s\n(" % rebuild.encode() + persistent + rest + b"tR"
 
 
 def _dictionary(**values: bytes) -> bytes:
@@ -86,6 +87,21 @@ def test_reads_strides_and_offsets(write, tmp_path):
     assert state["transposed"].flags.writeable
 
 
+@_FORMATS
+def test_reads_what_the_first_versions_of_torch_wrote(write, tmp_path):
+    pickled = _dictionary(weight=_tensor(6, (2, 2), (2, 1), offset=2, rebuild="_rebuild_tensor"))
+    state = torch_file.read(write(tmp_path / "f", pickled, _VALUES.tobytes()))
+    np.testing.assert_array_equal(state["weight"], [[2, 3], [4, 5]])
+
+
+@_FORMATS
+def test_reads_parameters(write, tmp_path):
+    hooks = b"I01\nccollections\nOrderedDict\n)R"
+    parameter = b"ctorch._utils\n_rebuild_parameter\n(" + _tensor(6, (6,), (1,)) + hooks + b"tR"
+    state = torch_file.read(write(tmp_path / "f", _dictionary(weight=parameter), _VALUES.tobytes()))
+    np.testing.assert_array_equal(state["weight"], _VALUES)
+
+
 @pytest.mark.parametrize("zip_format", [True, False])
 def test_equals_torch(zip_format, tmp_path):
     torch = pytest.importorskip("torch")
@@ -123,6 +139,8 @@ def test_reads_a_modules_own_state_dict_with_its_metadata(tmp_path):
         ("builtins", "eval", "open({!r}, 'w')"),
         ("builtins", "open", "{}"),
         ("torch", "load", "{}"),
+        ("torch._utils", "_rebuild_tensor_v3", "{}"),
+        ("torch._utils", "_rebuild_tensor.__globals__", "{}"),
         ("collections", "OrderedDict.fromkeys", "{}"),
     ],
 )
@@ -147,9 +165,10 @@ def test_refuses_other_globals_in_every_pickle_of_the_legacy_format(place, tmp_p
     assert not mark.exists()
 
 
-def test_a_pickle_leaves_nothing_behind_in_the_reader(tmp_path):
+@pytest.mark.parametrize("name", ["_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_parameter"])
+def test_a_pickle_leaves_nothing_behind_in_the_reader(name, tmp_path):
     # BUILD with a pair sets attributes on the object: here, on the function that rebuilds tensors.
-    attribute = b"ctorch._utils\n_rebuild_tensor_v2\n(N}" + _text("mark") + b"I1\nstb"
+    attribute = f"ctorch._utils\n{name}\n(N}}".encode() + _text("mark") + b"I1\nstb"
     torch_file_names = set(vars(torch_file))
     with pytest.raises(ValueError, match="expected only tensors"):
         torch_file.read(_zip(tmp_path / "f", _dictionary(weight=attribute)))
@@ -178,7 +197,7 @@ def test_refuses_views_outside_the_storage(write, tensor, tmp_path):
 def test_refuses_another_machines_byte_order(write, tmp_path):
     option = {"byteorder": b"big"} if write is _zip else {"little_endian": False}
     pickled = _dictionary(weight=_tensor(6, (6,), (1,)))
-    with pytest.raises(ValueError, match="big-endian"):
+    with pytest.raises(ValueError, match=r"big-endian machine\. Load and save it .* little-endian"):
         torch_file.read(write(tmp_path / "f", pickled, _VALUES.tobytes(), **option))
 
 
@@ -217,12 +236,14 @@ def test_checks_the_hash_before_reading(tmp_path):
     altered = whole[:-1] + bytes([whole[-1] ^ 1])
     path.write_bytes(altered)
     found = hashlib.sha256(altered).hexdigest()
-    with pytest.raises(ValueError, match=f"SHA-256 {found}, expected {expected}.*Reinstall"):
+    with pytest.raises(
+        ValueError, match=f"SHA-256 {found}, expected {expected}.*Download it again"
+    ):
         torch_file.read(path, sha256=expected)
     # Neither the pickle's error nor its effect: the hash comes first.
     path.write_bytes(b"cos\nsystem\n(" + _text(f"touch {tmp_path / 'executed'}") + b"tR.")
-    with pytest.raises(ValueError, match="SHA-256"):
-        torch_file.read(path, sha256=expected)
+    with pytest.raises(ValueError, match=r"SHA-256 .* another version\. Reinstall it$"):
+        torch_file.read(path, sha256=expected, remedy="Reinstall it")
     assert not (tmp_path / "executed").exists()
 
 

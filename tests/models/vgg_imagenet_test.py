@@ -2,6 +2,9 @@
 
 import hashlib
 import math
+import pickle
+import struct
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +119,41 @@ def test_reads_a_file_and_checks_it(tmp_path):
         assert model.dropout.deterministic  # in evaluation mode
     with pytest.raises(FileNotFoundError, match="no file"):
         vgg_imagenet.load_torchvision(tmp_path / "none.pth")
+
+
+def legacy_file(path: Path, state: dict[str, np.ndarray]) -> Path:
+    """What the first versions of PyTorch wrote, as torchvision's published file is, by hand."""
+    code = b"ccollections\nOrderedDict\n)R"
+    for key, (name, array) in enumerate(state.items()):
+        shape, strides = array.shape, tuple(s // 4 for s in array.strides)
+        storage = f"(Vstorage\nctorch\nFloatStorage\nV{key}\nVcpu\nI{array.size}\nNtQ"
+        code += f"V{name}\nctorch._utils\n_rebuild_tensor\n({storage}I0\n".encode()
+        for values in (shape, strides):
+            code += b"(" + b"".join(b"I%d\n" % value for value in values) + b"t"
+        code += b"tRs"
+    head = (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True})
+    keys = pickle.dumps([str(key) for key in range(len(state))], 2)
+    raw = [struct.pack("<q", array.size) + array.tobytes() for array in state.values()]
+    parts = [pickle.dumps(part, 2) for part in head]
+    path.write_bytes(b"".join([*parts, code, b".", keys, *raw]))
+    return path
+
+
+def test_reads_a_file_of_the_first_versions_of_torch(tmp_path):
+    state = seeded_state()
+    model = vgg_imagenet.load_torchvision(legacy_file(tmp_path / "old.pth", state), sha256=None)
+    np.testing.assert_array_equal(model.head.kernel[...], state["classifier.6.weight"].T)
+    np.testing.assert_array_equal(
+        model.blocks[0][0].kernel[...], state["features.0.weight"].transpose(2, 3, 1, 0)
+    )
+
+
+def test_another_file_is_read_with_the_hash_that_the_message_names(tmp_path):
+    path = legacy_file(tmp_path / "mine.pth", seeded_state())
+    with pytest.raises(ValueError, match="give its own hash as sha256") as error:
+        vgg_imagenet.load_torchvision(path)
+    digest = str(error.value).split("SHA-256 ")[1].split(",")[0]
+    assert vgg_imagenet.load_torchvision(path, sha256=digest).image_size == _SIDE
 
 
 def test_structure_is_torchvisions(monkeypatch):
