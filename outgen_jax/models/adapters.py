@@ -6,13 +6,12 @@ one image and are pytrees themselves: `arrays, static = eqx.partition(model, eqx
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import linen, nnx
 
-ApplyFn = Callable[[Any, jax.Array], jax.Array]
+from outgen_jax.networks import ApplyFn
 
 
 def from_nnx(model: nnx.Module) -> tuple[ApplyFn, nnx.State]:

@@ -1,1 +1,12 @@
-"""Training of networks: compiled updates, checkpoints."""
+"""Training of networks: compiled updates, epochs, checkpoints.
+
+Each kind of training is a pure update and a loop around it:
+
+                           update       loop              options             besides
+    classifiers            classifier   classifier_fit    classifier_recipe   objectives, replaced
+    adversarial pairs      adversarial  adversarial_fit
+    fine-tuning (paper D)  finetuning   finetuning_fit    finetuning_recipe   finetuning_checks
+
+They share `updates` (one or several updates a call, and the order of the images), `optimizers` and `checkpoints`.
+Import the modules, not this package: `from outgen_jax.training import classifier`.
+"""

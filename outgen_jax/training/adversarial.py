@@ -17,20 +17,20 @@ from flax import nnx
 
 from outgen_jax import losses
 
-# (params, variables, x [B, ...], key) -> output, variables; `variables` are what changes without a gradient, as the
-# statistics of batch normalisation, and `key` is for dropout and the like.
-Apply = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
+# (params, variables, x [B, ...], key) -> output, variables. The variables change without a gradient, as the statistics
+# of batch normalisation do; the key is for dropout and the like.
+PlayerApply = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 class Player(NamedTuple):
-    """A network and how it learns; nothing in it changes."""
+    """A network in training mode and its optimiser: two functions, which stay the same."""
 
-    apply: Apply  # generator: latent vectors -> images; discriminator: images -> logits [B]
+    apply: PlayerApply  # generator: latent vectors -> images; discriminator: images -> logits [B]
     optimizer: optax.GradientTransformation
 
 
 class PlayerState(NamedTuple):
-    """What changes of a player, a pytree of arrays."""
+    """All arrays of a player that change during training."""
 
     params: Any
     variables: Any
@@ -38,7 +38,7 @@ class PlayerState(NamedTuple):
 
 
 class GameState(NamedTuple):
-    """All that changes in training, a pytree of arrays."""
+    """All arrays that change during training."""
 
     generator: PlayerState
     discriminator: PlayerState
@@ -49,9 +49,9 @@ class GameState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Of one update, means over its batches; in a history over an epoch."""
+    """Means over the batches of an update."""
 
-    discriminator_loss: jax.Array  # nats; 2 log 2 = 1.39 where it cannot tell
+    discriminator_loss: jax.Array  # nats; 2 log 2 = 1.39 if it cannot tell real from generated
     generator_loss: jax.Array  # nats
     real: jax.Array  # D(x), [0, 1]
     fake: jax.Array  # D(G(z)) before the discriminator's step, [0, 1]
@@ -61,22 +61,38 @@ Update = Callable[[GameState, Any, jax.Array], tuple[GameState, Metrics]]
 
 
 class Augmentation(NamedTuple):
-    """What happens to images, real and generated alike, before the discriminator sees them (Zhao et al. 2020)."""
+    """A change of all images, real and generated, before the discriminator sees them (Zhao et al. 2020)."""
 
     apply: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # key, images, probability
-    # Next probability from this one and the logits of the real images (Karras et al. 2020); None: it stays.
+    # (probability, logits of the real images) -> the next probability (Karras et al. 2020); None: it stays the same.
     adapt: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
 def take_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
-    """The batch images[rows]: [N, H, W, C], [B] -> [B, H, W, C]."""
+    """The batch images[rows]: [N, H, W, C], [B] -> [B, H, W, C].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.training import adversarial
+      >>> adversarial.take_rows(jnp.zeros((5, 8, 8, 1)), jnp.array([3, 1])).shape
+      (2, 8, 8, 1)
+    """
     return images[rows]
 
 
 def gradient_penalty(logits_of: Callable[[jax.Array], jax.Array], real: jax.Array) -> jax.Array:
-    """R₁: the mean over real images of |∂ logit / ∂ image|² (Mescheder et al. 2018, there times γ/2).
+    """R₁: the mean over real images of |∂ logit / ∂ image|² (Mescheder et al. 2018, who multiply it by γ/2).
 
-    `logits_of`: images [B, H, W, C] -> [B], each from its own image alone.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.training import adversarial
+      >>> images, weights = jnp.zeros((4, 2, 1, 1)), jnp.array([3.0, 4.0])
+      >>> print(adversarial.gradient_penalty(lambda x: x[:, :, 0, 0] @ weights, images))
+      25.0
+
+    Args:
+      logits_of: images [B, H, W, C] -> logits [B], each of its own image alone.
+      real: images [B, H, W, C].
     """
     slope = jax.grad(lambda x: logits_of(x).sum())(real)
     return jnp.mean(jnp.sum(slope**2, axis=tuple(range(1, slope.ndim))))
@@ -87,11 +103,18 @@ def from_nnx(
     call: Callable[[Any, jax.Array, jax.Array], jax.Array],
     optimizer: optax.GradientTransformation,
 ) -> tuple[Player, PlayerState]:
-    """A player and its first state from a Flax NNX module, in the mode that it is in.
+    """A player and its first state from a Flax NNX module, in the mode that the module is in.
+
+    Example:
+      >>> import optax
+      >>> from flax import nnx
+      >>> from outgen_jax.training import adversarial
+      >>> model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
+      >>> player, state = adversarial.from_nnx(model, lambda model, x, key: model(x)[:, 0], optax.adam(1e-3))
 
     Args:
-      model: the network.
-      call: `call(model, x, key) -> output`, how it is called in training.
+      model: the network; it is left as it is.
+      call: `call(model, x, key) -> output`, the call of the network in training.
       optimizer: of its parameters.
     """
     graphdef, *states = nnx.split(model, nnx.Param, ...)
@@ -117,8 +140,8 @@ def create(
     Args:
       generator: its first state.
       discriminator: its first state.
-      probability: of the augmentation's changes, at first; None: there is no augmentation.
-      key: of everything random in the updates; None: `make_update` has it.
+      probability: with which the augmentation changes an image, at first. None: there is no augmentation.
+      key: of everything random in the updates. None: `make_update` has it.
     """
     # A copy: one array in two places could not be donated.
     average = jax.tree.map(jnp.copy, generator.params)
@@ -137,24 +160,28 @@ def make_update(
     augmentation: Augmentation | None = None,
     take: Callable[[Any, jax.Array], jax.Array] = take_rows,
 ) -> Update:
-    """Makes `update(state, images, rows) -> (state, metrics)`, pure, to jit or scan.
+    """Makes the pure function `update(state, images, rows) -> (state, metrics)`.
 
-    `images` [N, H, W, C] uint8 is the whole data set, `rows` [B] the batch's indices into it.
+    `images` [N, H, W, C] uint8 is the whole data set, `rows` [B] the indices of the batch. `updates.compile_updates`
+    compiles it.
 
     Args:
       generator: maps latent vectors z ~ N(0, 1) [B, *latent_shape] to images [B, H, W, C] in [0, 1].
       discriminator: maps images to logits [B].
       latent_shape: of one image's z.
-      key: of latent vectors, augmentation and the networks' own randomness; None: the state's, so that one compiled
-        update serves every seed.
-      average_decay: of the generator's moving average, in [0, 1); at first less, min(decay, (1 + step)/(10 + step)).
-        0: the average is the generator itself.
-      penalty: γ of R₁, of which the discriminator's loss gets γ/2 times; or γ of the updates done.
-      augmentation: of all that the discriminator sees, in both steps; the slope of R₁ goes through it.
-      take: `take(images, rows)` is the batch of real images, uint8 [B, H, W, C], where `images` is another pytree.
+      key: of latent vectors, augmentation and the randomness of the networks. None: the key of the state is used, so
+        that runs with different seeds share one compiled update.
+      average_decay: of the moving average of the generator's parameters, in [0, 1). At first it is smaller,
+        min(decay, (1 + step) / (10 + step)). 0: the average is the generator itself.
+      penalty: γ of R₁, which is added to the discriminator's loss times γ/2. A number, or a function of the updates
+        done.
+      augmentation: of all images that the discriminator sees, in both steps. R₁ is the slope through it.
+      take: `take(images, rows)` returns the batch of real images, uint8 [B, H, W, C]. Give it where `images` is
+        another pytree than one array.
 
     Raises:
-      ValueError: a decay outside [0, 1) or a negative penalty.
+      ValueError: a decay outside [0, 1) or a negative penalty. The update raises it if the key or the probability is
+        missing, or given twice.
     """
     if not 0 <= average_decay < 1 or (not callable(penalty) and penalty < 0):
         raise ValueError(
@@ -175,7 +202,7 @@ def make_update(
 
 
 class _Game(NamedTuple):
-    """What `make_update` is told of the game; nothing in it changes."""
+    """The arguments of `make_update`."""
 
     generator: Player
     discriminator: Player
@@ -188,7 +215,7 @@ class _Game(NamedTuple):
 def _step_discriminator(
     game: _Game, state: GameState, real: jax.Array, keys: jax.Array
 ) -> tuple[GameState, Metrics]:
-    """On a batch of real images and as many generated ones; `keys` [4]."""
+    """The discriminator's step, on a batch of real images and as many generated ones; `keys` [4]."""
     z = jax.random.normal(keys[0], (len(real), *game.latent_shape))
     images, variables = game.generator.apply(*state.generator[:2], z, keys[1])
     state = state._replace(generator=state.generator._replace(variables=variables))
@@ -219,7 +246,7 @@ def _step_discriminator(
 def _step_generator(
     game: _Game, state: GameState, keys: jax.Array, batch: int
 ) -> tuple[GameState, jax.Array]:
-    """On so many generated images; and the generator's loss. `keys` [3]."""
+    """The generator's step on `batch` generated images, and its loss; `keys` [3]."""
     z = jax.random.normal(keys[0], (batch, *game.latent_shape))
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:

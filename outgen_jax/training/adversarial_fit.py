@@ -1,6 +1,5 @@
-"""Epochs of adversarial training: order of the images, checkpoints and resume, and what stops it."""
+"""The epochs of an adversarial training, with checkpoints; stops when a loss is not finite."""
 
-import functools
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,17 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax import loops
+from outgen_jax.training import updates
 from outgen_jax.training.adversarial import GameState, Metrics, Update
 from outgen_jax.training.checkpoints import Checkpoints
-from outgen_jax.training.classifier import epoch_rows
 
 
-class Epoch(NamedTuple):
-    """Where `train` stands after an epoch."""
+class Progress(NamedTuple):
+    """What `train` yields after an epoch."""
 
     state: GameState
-    history: list[dict[str, float]]  # a row for each epoch so far
+    history: list[dict[str, float]]  # a row for each epoch so far: the means of `Metrics`
 
 
 def train(
@@ -34,98 +32,64 @@ def train(
     save_every: int = 1,
     num_images: int | None = None,
     steps_per_epoch: int | None = None,
-) -> Iterator[Epoch]:
-    """Trains for `epochs` passes over the images, or on from the latest checkpoint; yields after each.
+) -> Iterator[Progress]:
+    """Trains for some epochs, from the newest checkpoint on if there is one; yields after each epoch.
 
-    The incomplete last batch of a pass is left out. A state that was yielded is gone (donated) with the next. If
-    there is nothing left to train, what the checkpoint holds is yielded once.
+    The images that do not fill the last batch of a pass are left out. States are donated: `state` and each state that
+    was yielded cannot be used once the next is asked for. If nothing is left to train, the state of the checkpoint is
+    yielded once.
 
     Args:
-      update: what `make_update` makes.
-      state: before the first update; also says what a checkpoint must look like.
-      images: uint8 [N, H, W, C], or what else the update's `take` reads.
+      update: from `adversarial.make_update`, compiled by `updates.compile_updates`.
+      state: before the first update. A checkpoint must have its structure.
+      images: uint8 [N, H, W, C], or what else the `take` of the update reads.
       key: of the order of the images.
-      epochs: in all, those of the checkpoint included.
-      batch_size: images an update.
-      checkpoints: where to resume from and save to, by epoch; None: nowhere.
-      save_every: epochs between checkpoints; the last epoch is always saved.
-      num_images: number of rows to draw from, where `images` is not the array itself.
-      steps_per_epoch: updates between what is yielded, whatever the number of images: for data sets of different sizes
-        at equal cost. None: those of a pass.
+      epochs: in all, those before the checkpoint included.
+      batch_size: images of an update.
+      checkpoints: where the training is kept and resumed from, numbered by epoch. None: nowhere.
+      save_every: epochs between two checkpoints. The last epoch is always saved.
+      num_images: the number of rows to draw from, needed where `images` is not one array.
+      steps_per_epoch: updates of an epoch, whatever the number of images, so that data sets of different sizes train
+        equally long. None: those of one pass.
 
     Raises:
-      ValueError: images of another type, fewer images than a batch, or a checkpoint of other networks or images.
-      FloatingPointError: losses that are not finite; says since which update, and which checkpoint is kept.
+      ValueError: images of another type, fewer images than a batch, or a checkpoint of other networks or images or of
+        an older format.
+      FloatingPointError: losses that are not finite. The message says since which update, and which checkpoint is
+        kept.
     """
-    if num_images is None:
-        if getattr(images, "dtype", None) != np.uint8 or images.ndim != 4:
-            layout = jax.tree.map(lambda leaf: f"{leaf.dtype} {list(leaf.shape)}", images)
-            raise ValueError(
-                f"adversarial_fit.train: images must be uint8 [N, H, W, C], got {layout}; what else `take` reads "
-                "needs num_images"
-            )
-        num_images = len(images)
-    epoch_rows(key, 0, num_images, batch_size)  # refuses a batch that is too large
-    steps = steps_per_epoch or num_images // batch_size
+    num_images = _count(images) if num_images is None else num_images
+    steps = steps_per_epoch or max(1, num_images // batch_size)
+    updates.consecutive_rows(key, 0, 1, num_images, batch_size)  # refuses a batch that is too large
     history: list[dict[str, float]] = []
     if checkpoints is not None and checkpoints.latest is not None:
         state, history = restore(checkpoints, state, images)
     if len(history) >= epochs:
-        yield Epoch(state, history)
-    call, on_device = compile_update(update), jax.tree.map(jnp.asarray, images)
+        yield Progress(state, history)
+    on_device = jax.tree.map(jnp.asarray, images)
     for epoch in range(len(history), epochs):
-        start = time.perf_counter()
-        rows = consecutive_rows(key, epoch * steps, steps, num_images, batch_size)
-        found = []
-        most = loops.updates_per_call(call, state, on_device, rows[:1])
-        for part in loops.split(rows, most):
-            state, metrics = call(state, on_device, jnp.asarray(part))
+        start, found = time.perf_counter(), []
+        rows = updates.consecutive_rows(key, epoch * steps, steps, num_images, batch_size)
+        calls = updates.run(update, state, on_device, rows=rows)
+        for state, metrics in calls:  # noqa: B007 (the last state is the epoch's)
             found.append(metrics)
-        values = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        values = updates.joined(found)
         _check_finite(values, epoch, checkpoints)
         means = {name: float(value.mean()) for name, value in values._asdict().items()}
-        history = [
-            *history,
-            {"epoch": epoch + 1, **means, "seconds": time.perf_counter() - start},
-        ]
+        row = {"epoch": epoch + 1, **means, "seconds": time.perf_counter() - start}
+        history = [*history, row]
         if checkpoints is not None and ((epoch + 1) % save_every == 0 or epoch + 1 == epochs):
             checkpoints.save(epoch + 1, state, {"history": history})
-        yield Epoch(state, history)
-
-
-def consecutive_rows(
-    key: jax.Array, first: int, steps: int, num_images: int, batch_size: int
-) -> np.ndarray:
-    """Batches number `first` to `first + steps` of endless passes over the images, [steps, batch_size] int32."""
-    a_pass = num_images // batch_size
-    passes = range(first // a_pass, (first + steps - 1) // a_pass + 1)
-    rows = np.concatenate([epoch_rows(key, number, num_images, batch_size) for number in passes])
-    return rows[first % a_pass :][:steps]
-
-
-@functools.lru_cache(maxsize=4)
-def compile_update(update: Update) -> Update:
-    """`update` over a chunk of batches, `rows` [steps, B]; metrics [steps] each, the state donated.
-
-    One update is compiled once, however many trainings share it.
-    """
-
-    def chunk(state: GameState, images: Any, rows: jax.Array) -> tuple[GameState, Metrics]:
-        if len(rows) == 1:
-            state, metrics = update(state, images, rows[0])
-            return state, jax.tree.map(lambda m: m[None], metrics)
-        return jax.lax.scan(lambda state, r: update(state, images, r), state, rows)
-
-    return jax.jit(chunk, donate_argnums=0)
+        yield Progress(state, history)
 
 
 def restore(
     checkpoints: Checkpoints, state: GameState, images: Any
 ) -> tuple[GameState, list[dict[str, float]]]:
-    """State and history of the latest checkpoint; `state` and `images` as in `train`.
+    """State and history of the newest checkpoint; `state` and `images` as in `train`.
 
     Raises:
-      ValueError: a checkpoint of other networks or images.
+      ValueError: a checkpoint of other networks or images, or of an older format.
     """
     try:
         state, notes = checkpoints.restore(state)
@@ -136,6 +100,16 @@ def restore(
             f"{error}. Train on the data set of the checkpoint, or elsewhere"
         ) from error
     return state, notes["history"]
+
+
+def _count(images: Any) -> int:
+    if getattr(images, "dtype", None) != np.uint8 or images.ndim != 4:
+        layout = jax.tree.map(lambda leaf: f"{leaf.dtype} {list(leaf.shape)}", images)
+        raise ValueError(
+            f"adversarial_fit.train: images must be uint8 [N, H, W, C], got {layout}; what else `take` reads "
+            "needs num_images"
+        )
+    return len(images)
 
 
 def _check_finite(metrics: Metrics, epoch: int, checkpoints: Checkpoints | None) -> None:

@@ -1,10 +1,11 @@
 """Checkpoints of training runs (the only module that imports orbax).
 
-A checkpoint is a directory of arrays without pickles; orbax writes it under a temporary name and
-renames it when it is complete, so that a run killed in the middle finds the one before.
+A checkpoint is a directory of arrays without pickles. Each array has the name of its path in the state, such as
+`.params['kernel']`, so that arrays of one shape cannot be confused. Orbax writes a checkpoint under a temporary name
+and renames it when it is complete; a run that is killed while it saves resumes from the one before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,18 @@ T = TypeVar("T")
 
 
 class Checkpoints:
-    """The checkpoints of one run: `save` the state after a step, `restore` the latest."""
+    """The checkpoints of one run: `save` the state after a step, `restore` the newest.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.training.checkpoints import Checkpoints
+      >>> checkpoints = Checkpoints(pathlib.Path(tempfile.mkdtemp()))
+      >>> checkpoints.save(7, {"weights": jnp.ones(2)}, {"loss": 0.5})
+      >>> state, notes = checkpoints.restore({"weights": jnp.zeros(2)})
+      >>> print(checkpoints.latest, state["weights"], notes)
+      7 [1. 1.] {'loss': 0.5}
+    """
 
     def __init__(self, directory: Path, *, keep: int = 2) -> None:
         """Opens or creates `directory`; the newest `keep` checkpoints stay."""
@@ -36,46 +48,68 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_numbered(state)), notes=ocp.args.JsonSave(dict(notes))
+                state=ocp.args.StandardSave(_by_path(state)), notes=ocp.args.JsonSave(dict(notes))
             ),
         )
 
     def restore(self, like: T) -> tuple[T, dict[str, Any]]:
-        """The newest state, with the structure, shapes, types and devices of `like`, and its notes.
+        """The newest state and its notes.
+
+        Args:
+          like: a state with the structure, shapes, types and devices that the result gets. The order of its leaves
+            may differ from the saved one.
 
         Raises:
           FileNotFoundError: no checkpoint.
-          ValueError: a checkpoint of another network or optimiser.
+          ValueError: a checkpoint of another network or optimiser, or of an older format.
         """
         if self.latest is None:
             raise FileNotFoundError(
                 f"Checkpoints.restore: no checkpoint in {self._manager.directory}"
             )
-        wanted = _numbered(like)
-        saved = self._manager.item_metadata(self.latest)["state"]
-        found = {k: (tuple(v.shape), jax.numpy.dtype(v.dtype)) for k, v in saved.items()}
-        if found != {k: _layout(leaf) for k, leaf in wanted.items()}:
-            raise ValueError(
-                f"Checkpoints.restore: {self._manager.directory} holds {len(found)} arrays that do "
-                f"not match the {len(wanted)} of this network and optimiser; it was written with "
-                "other settings"
-            )
+        wanted = _by_path(like)
+        self._check_layout({path: _layout(leaf) for path, leaf in wanted.items()})
         restored = self._manager.restore(
             self.latest,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(wanted), notes=ocp.args.JsonRestore()
             ),
         )
-        leaves = [restored["state"][key] for key in wanted]
+        leaves = [restored["state"][path] for path in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), restored["notes"]
 
+    def _check_layout(self, wanted: dict[str, str]) -> None:
+        """Refuses a checkpoint whose arrays are not those wanted."""
+        saved = self._manager.item_metadata(self.latest)["state"]
+        found = {path: _described(v.shape, v.dtype) for path, v in saved.items()}
+        if found == wanted:
+            return
+        where = f"Checkpoints.restore: checkpoint {self.latest} in {self._manager.directory}"
+        if found and all(path.isdecimal() for path in found):
+            raise ValueError(
+                f"{where} was written by an older version, which numbered its arrays instead of naming them: which "
+                "is which cannot be told. Remove the directory and train again, or finish the run with that version"
+            )
+        path = next(p for p in [*wanted, *found] if wanted.get(p) != found.get(p))
+        saved_as, wanted_as = (d.get(path, "missing") for d in (found, wanted))
+        raise ValueError(
+            f"{where} holds {len(found)} arrays that do not match the {len(wanted)} of this network and optimiser: "
+            f"{path} is {saved_as} there and {wanted_as} here. It was written with other settings; use those, or "
+            "another directory"
+        )
 
-def _numbered(state: Any) -> dict[str, jax.Array]:
-    return {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state))}
+
+def _by_path(state: Any) -> dict[str, jax.Array]:
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path) or "state": leaf for path, leaf in leaves}
 
 
-def _layout(leaf: jax.Array) -> tuple[tuple[int, ...], Any]:
-    """Shape and type on disk, where random keys are the integers they consist of."""
+def _layout(leaf: jax.Array) -> str:
+    """Type and shape on disk, where random keys are the integers they consist of."""
     if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    return leaf.shape, leaf.dtype
+    return _described(leaf.shape, leaf.dtype)
+
+
+def _described(shape: Sequence[int], dtype: Any) -> str:
+    return f"{jax.numpy.dtype(dtype)} {list(shape)}"

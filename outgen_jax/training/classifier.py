@@ -1,12 +1,12 @@
-"""Training of classifiers: one compiled update, with the data and its augmentation on the device.
+"""One update of a classifier's training, with the data and its augmentation on the device.
 
-The data set stays on the device as uint8 [N, H, W, C]; an update gathers its rows, crops and flips
-them and takes one step. Everything random is a function of (key, step), so that a resumed run is
-the uninterrupted one, bit for bit. What the network learns from its batch is an objective's to say
-(`objectives`), how it steps the optimiser's (`classifier_recipe`).
+The data set stays on the device as uint8 [N, H, W, C]; an update gathers its batch, crops and mirrors the images, and
+takes one step of the optimiser. Everything random is a function of (key, step), so that a resumed run equals the
+uninterrupted one, bit for bit. An objective says what the network learns from its batch (`objectives`), a recipe how
+(`classifier_recipe`); `classifier_fit` runs the epochs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,21 +15,14 @@ import numpy as np
 import optax
 from flax import nnx
 
-from outgen_jax import loops
 from outgen_jax.data import augment
+from outgen_jax.networks import ApplyFn
 from outgen_jax.training import objectives
-from outgen_jax.training.classifier_recipe import OPTIMIZERS as OPTIMIZERS
-from outgen_jax.training.classifier_recipe import SCHEDULES as SCHEDULES
-from outgen_jax.training.classifier_recipe import Recipe as Recipe
-from outgen_jax.training.classifier_recipe import learning_rate_schedule as learning_rate_schedule
-from outgen_jax.training.classifier_recipe import make_optimizer as make_optimizer
-from outgen_jax.training.classifier_recipe import muon as muon
-from outgen_jax.training.classifier_recipe import sgd as sgd
 from outgen_jax.training.objectives import Labels, Objective, Supervision
 
 
 class TrainState(NamedTuple):
-    """All that changes during training, a pytree of arrays."""
+    """All arrays that change during training."""
 
     params: nnx.State
     variables: nnx.State  # running statistics of batch normalisation, and the like
@@ -38,20 +31,28 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Of one update: mean loss in nats and top-1 accuracy on the augmented batch."""
+    """What an update measures on its augmented batch."""
 
-    loss: jax.Array
-    accuracy: jax.Array
+    loss: jax.Array  # [] mean, in nats
+    accuracy: jax.Array  # [] top-1
 
 
 Update = Callable[[TrainState, jax.Array, Labels, jax.Array], tuple[TrainState, Metrics]]
-Apply = Callable[[TrainState, jax.Array], jax.Array]
 
 
 def create(
     model: nnx.Module, optimizer: optax.GradientTransformation
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Splits `model`, put into training mode here, into its definition and its first state."""
+    """Puts `model` into training mode, and splits it into its definition and its first state.
+
+    Example:
+      >>> import optax
+      >>> from flax import nnx
+      >>> from outgen_jax.training import classifier
+      >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optax.sgd(0.1))
+      >>> int(state.step)
+      0
+    """
     model.train()
     graphdef, *states = nnx.split(model, nnx.Param, ...)
     params, variables = states
@@ -69,23 +70,23 @@ def make_update(
     crop_padding: int = 4,
     flip: bool = True,
 ) -> Update:
-    """Makes `update(state, images, labels, rows) -> (state, metrics)`, pure, to jit or scan.
+    """Makes the pure function `update(state, images, labels, rows) -> (state, metrics)`.
 
-    `images` [N, H, W, C] uint8 and `labels` are the whole data set, `rows` [B] the batch's indices
-    into it. `labels` are int32 [N], or a `Supervision` where the objective wants more.
+    `images` [N, H, W, C] uint8 and `labels` are the whole data set, `rows` [B] the indices of the batch. `labels` are
+    int32 [N], or a `Supervision` where the objective needs more than labels. `updates.compile_updates` compiles it.
 
     Args:
       graphdef: from `create`.
-      optimizer: from `make_optimizer`.
-      key: of all that is random; None: the `Supervision` has it, so that runs of many seeds share
+      optimizer: from `classifier_recipe.make_optimizer`, or any other of optax.
+      key: of everything random. None: the key of the `Supervision` is used, so that runs with different seeds share
         one compiled update.
       label_smoothing: of the default objective.
-      objective: what is learnt from a batch; None: `objectives.plain(label_smoothing)`.
+      objective: what the network learns from a batch. None: `objectives.plain(label_smoothing)`.
       crop_padding: pixels of zeros around an image before it is cropped at random.
-      flip: whether every other image is mirrored.
+      flip: whether an image is mirrored with probability 1/2.
 
     Raises:
-      ValueError: an objective and a label smoothing; from the update, no key at all.
+      ValueError: both an objective and a label smoothing. The update raises it if there is no key.
     """
     if objective is not None and label_smoothing:
         raise ValueError(
@@ -136,52 +137,17 @@ def _the_key(key: jax.Array | None, supervision: Supervision) -> jax.Array:
     return found
 
 
-def epoch_rows(key: jax.Array, epoch: int, num_images: int, batch_size: int) -> np.ndarray:
-    """Every row once in random order, [steps, batch_size] int32, without the incomplete last batch.
+def make_apply(graphdef: nnx.GraphDef) -> ApplyFn:
+    """The classifier in inference mode: `apply(state, images [B, H, W, C]) -> logits [B, K]`.
 
-    Raises:
-      ValueError: a batch larger than the data set.
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from flax import nnx
+      >>> from outgen_jax.training import classifier
+      >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optax.sgd(0.1))
+      >>> classifier.make_apply(graphdef)(state, jnp.zeros((3, 4))).shape
+      (3, 2)
     """
-    if batch_size > num_images:
-        raise ValueError(
-            f"epoch_rows: batch_size {batch_size} exceeds the {num_images} images; use a smaller "
-            "batch"
-        )
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_images))
-    steps = num_images // batch_size
-    return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
-
-
-def run_epoch(
-    update: Update, state: TrainState, images: jax.Array, labels: Labels, rows: np.ndarray
-) -> Iterator[tuple[TrainState, Metrics]]:
-    """Runs `update` (see `compile_update`) over `rows` [steps, B]; yields as it goes.
-
-    A state that was yielded is gone (donated) with the next. As many steps a call as is fastest
-    (`loops`); metrics come stacked, [steps of the call].
-    """
-    most = loops.updates_per_call(update, state, images, labels, rows[:1])
-    for part in loops.split(rows, most):
-        state, metrics = update(state, images, labels, jnp.asarray(part))
-        yield state, metrics
-
-
-def compile_update(update: Update) -> Update:
-    """Jits `update` over a chunk of batches, `rows` [steps, B], donating the state."""
-
-    def chunk(
-        state: TrainState, images: jax.Array, labels: Labels, rows: jax.Array
-    ) -> tuple[TrainState, Metrics]:
-        if len(rows) == 1:
-            state, metrics = update(state, images, labels, rows[0])
-            return state, jax.tree.map(lambda m: m[None], metrics)
-        return jax.lax.scan(lambda state, r: update(state, images, labels, r), state, rows)
-
-    return jax.jit(chunk, donate_argnums=0)
-
-
-def make_apply(graphdef: nnx.GraphDef) -> Apply:
-    """The classifier in inference mode: `apply(state, images [B, H, W, C]) -> logits [B, K]`."""
 
     def apply(state: TrainState, images: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, state.params, state.variables, copy=True)
@@ -192,14 +158,22 @@ def make_apply(graphdef: nnx.GraphDef) -> Apply:
 
 
 def accuracy(
-    apply: Apply,
+    apply: ApplyFn,
     state: TrainState,
     images: np.ndarray,
     labels: np.ndarray,
     *,
     batch_size: int = 500,
 ) -> float:
-    """Top-1 accuracy on `images` [N, H, W, C] uint8 with `labels` [N], `apply` from `make_apply`."""
+    """Top-1 accuracy, in [0, 1].
+
+    Args:
+      apply: from `make_apply`, better jitted.
+      state: the first argument of `apply`.
+      images: [N, H, W, C] uint8; the network sees them as float32 in [0, 1].
+      labels: [N].
+      batch_size: images at a time.
+    """
     correct = 0
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)

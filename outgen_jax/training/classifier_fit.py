@@ -1,4 +1,4 @@
-"""The loop around a classifier's updates: epochs, checkpoints, and what to do when the loss diverges."""
+"""The epochs of a classifier's training, with checkpoints; stops when the loss or a weight is not finite."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,22 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax.training import classifier
+from outgen_jax.training import updates
 from outgen_jax.training.checkpoints import Checkpoints
 from outgen_jax.training.classifier import TrainState, Update
 from outgen_jax.training.objectives import Labels
 
-CHECKPOINT_SECONDS = 30.0  # of training between two checkpoints, at the least
+CHECKPOINT_SECONDS = 30.0  # the shortest time of training between two checkpoints
 
 
 class Epoch(NamedTuple):
-    """What is kept of an epoch."""
+    """One row of the history."""
 
     epoch: int  # from 1
     loss: float  # mean over its updates, in nats
     train_accuracy: float  # top-1 on the augmented images
     seconds: float
-    measured: dict[str, float] | None = None  # by `on_epoch`
+    measured: dict[str, float] | None = None  # what `on_epoch` returned
 
 
 def fit(
@@ -40,27 +40,30 @@ def fit(
     title: str | None = None,
     on_epoch: Callable[[Epoch, TrainState], dict[str, float]] | None = None,
 ) -> tuple[TrainState, list[Epoch]]:
-    """Trains for some epochs, going on from the newest checkpoint if there is one.
+    """Trains for some epochs, from the newest checkpoint on if there is one.
 
-    On CPU an interrupted training that is called again ends with the bits of an uninterrupted one;
-    only the seconds differ. `state` is gone (donated) afterwards.
+    On CPU an interrupted training that is called again ends with the same bits as an uninterrupted one; only the
+    seconds in the history differ. `state` is donated: it cannot be used afterwards.
 
     Args:
-      update: compiled, from `classifier.compile_update`.
-      state: at the start, from `classifier.create`.
+      update: from `classifier.make_update`, compiled by `updates.compile_updates`.
+      state: before the first update, from `classifier.create`.
       images: [N, H, W, C] uint8.
       labels: int32 [N], or a `Supervision`.
       key: of the order of the images.
       epochs: in all, those before the checkpoint included.
       batch_size: images of an update.
-      checkpoints: where to; one is written at the end of an epoch, `CHECKPOINT_SECONDS` after the one
-        before, and after the last epoch.
-      title: shows a progress bar of that name.
-      on_epoch: called after every epoch that is run here; what it returns is kept in the history.
+      checkpoints: where the training is kept and resumed from. One is written after the last epoch, and at the end of
+        an epoch if the last one is `CHECKPOINT_SECONDS` old. None: nowhere.
+      title: of a progress bar. None: there is none.
+      on_epoch: called after every epoch that is run here; the history keeps what it returns.
+
+    Returns:
+      The state after the last epoch, and the history, a row for each epoch.
 
     Raises:
-      FloatingPointError: loss or weights are no longer finite. The last checkpoint is kept.
-      ValueError: the checkpoint is another network's, or the batch exceeds the data set.
+      FloatingPointError: the loss or the weights are not finite. The last checkpoint is kept.
+      ValueError: a checkpoint of another network or of an older format, or a batch larger than the data set.
     """
     history: list[Epoch] = []
     if checkpoints is not None and checkpoints.latest is not None:
@@ -70,16 +73,16 @@ def fit(
     saved = time.perf_counter()
     for epoch in range(len(history), epochs):
         start, found = time.perf_counter(), []
-        rows = classifier.epoch_rows(key, epoch, num_images, batch_size)
+        rows = updates.epoch_rows(key, epoch, num_images, batch_size)
         with _bar(title and f"{title}, epoch {epoch + 1}/{epochs}", len(rows)) as advance:
-            chunks = classifier.run_epoch(update, state, images, labels, rows)
-            for state, metrics in chunks:  # noqa: B007 (the last state is the epoch's)
+            calls = updates.run(update, state, images, labels, rows=rows)
+            for state, metrics in calls:  # noqa: B007 (the last state is the epoch's)
                 found.append(metrics)
                 advance(len(metrics.loss))
-        losses, accuracies = (np.concatenate(m) for m in zip(*found, strict=True))
-        _check_finite(losses, state, epoch, checkpoints)
+        metrics = updates.joined(found)
+        _check_finite(metrics.loss, state, epoch, checkpoints)
         seconds = time.perf_counter() - start
-        row = Epoch(epoch + 1, float(losses.mean()), float(accuracies.mean()), seconds)
+        row = Epoch(epoch + 1, float(metrics.loss.mean()), float(metrics.accuracy.mean()), seconds)
         history.append(row if on_epoch is None else row._replace(measured=on_epoch(row, state)))
         last = epoch + 1 == epochs
         if checkpoints is not None and (last or time.perf_counter() - saved >= CHECKPOINT_SECONDS):
@@ -91,7 +94,7 @@ def fit(
 def _check_finite(
     losses: np.ndarray, state: TrainState, epoch: int, checkpoints: Checkpoints | None
 ) -> None:
-    """Raises FloatingPointError if an epoch ended in numbers that are none, before they are saved."""
+    """Raises FloatingPointError if a loss or a weight of the epoch is not finite."""
     wrong = np.flatnonzero(~np.isfinite(losses))
     if wrong.size:
         what, step = "loss", epoch * len(losses) + int(wrong[0]) + 1

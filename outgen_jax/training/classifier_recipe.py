@@ -1,29 +1,36 @@
-"""How a classifier is trained: learning rates and optimisers.
+"""How a classifier is trained: learning rate, optimiser, length.
 
-What the fast CIFAR-10 trainers teach (airbench and its Muon variant, Jordan 2024; hlb-CIFAR10,
-Balsam 2023) is here: Muon or Nesterov momentum, a short warm-up, no weight decay on biases and
-normalisation. Their label smoothing is off by default: it bends the very output distributions that
-this package is about.
+Muon or Nesterov momentum, a short warm-up, and no weight decay on biases and normalisation come from the fast CIFAR-10
+trainers (airbench and its Muon variant, Jordan 2024; hlb-CIFAR10, Balsam 2023). Their label smoothing is off by
+default: it changes the output distributions, which are the subject of this package.
 """
 
-from typing import NamedTuple
+import dataclasses
 
-import jax
 import optax
-from flax import nnx
-from optax import contrib
+
+from outgen_jax.training import optimizers
 
 SCHEDULES = ("cosine", "step")
 OPTIMIZERS = ("sgd", "muon")
 
-# Adam's learning rate as a share of Muon's, for what Muon does not take.
-_ADAM_SHARE = 0.1
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierRecipe:
+    """Options of the training of a classifier on the mean cross-entropy.
 
-class Recipe(NamedTuple):
-    """How a classifier is trained, on the mean loss; the defaults of rate and decay suit "sgd".
+    The default learning rate and weight decay suit "sgd". For "muon" use 0.08 and 0.05 at a batch of 512, or 0.04 and
+    0.05 at 256.
 
-    For "muon" use 0.08 and 0.05 at a batch of 512, or 0.04 and 0.05 at 256.
+    Attributes:
+      epochs: passes over the training images.
+      batch_size: images of an update.
+      optimizer: one of `OPTIMIZERS`.
+      learning_rate: the largest one of the schedule.
+      momentum: in [0, 1).
+      weight_decay: of kernels; biases and normalisation have none.
+      label_smoothing: share of each label that is spread over all classes.
+      schedule: one of `SCHEDULES`, see `learning_rate_schedule`.
     """
 
     epochs: int
@@ -36,10 +43,17 @@ class Recipe(NamedTuple):
     schedule: str = "cosine"
 
 
-def learning_rate_schedule(recipe: Recipe, steps_per_epoch: int) -> optax.Schedule:
-    """Learning rate by update: "cosine" after a warm-up of a tenth of all updates, or "step".
+def learning_rate_schedule(recipe: ClassifierRecipe, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate by update: "cosine" after a warm-up of a tenth of all updates, or "step".
 
-    "step" goes to a tenth at 50 % of all updates and again at 75 %.
+    "step" divides the rate by 10 after half of all updates, and again after three quarters.
+
+    Example:
+      >>> from outgen_jax.training import classifier_recipe
+      >>> recipe = classifier_recipe.ClassifierRecipe(epochs=2, schedule="step")
+      >>> rate = classifier_recipe.learning_rate_schedule(recipe, steps_per_epoch=4)
+      >>> [round(float(rate(update)), 4) for update in (0, 4, 6)]
+      [0.1, 0.01, 0.001]
 
     Raises:
       ValueError: an unknown schedule, or no updates at all.
@@ -63,60 +77,25 @@ def learning_rate_schedule(recipe: Recipe, steps_per_epoch: int) -> optax.Schedu
     )
 
 
-def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The recipe's optimiser over its learning rate schedule; see `sgd` and `muon`.
+def make_optimizer(recipe: ClassifierRecipe, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optimiser of the recipe with its learning rate schedule; see `optimizers`.
+
+    Example:
+      >>> from outgen_jax.training import classifier_recipe
+      >>> recipe = classifier_recipe.ClassifierRecipe(epochs=2, optimizer="muon", learning_rate=0.04)
+      >>> optimizer = classifier_recipe.make_optimizer(recipe, steps_per_epoch=4)
 
     Raises:
       ValueError: an unknown optimiser or schedule, or no updates at all.
     """
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
+    momentum, decay = recipe.momentum, recipe.weight_decay
     match recipe.optimizer:
         case "sgd":
-            return sgd(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+            return optimizers.sgd(schedule, momentum=momentum, weight_decay=decay)
         case "muon":
-            return muon(schedule, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+            return optimizers.muon(schedule, momentum=momentum, weight_decay=decay)
     raise ValueError(
         f"make_optimizer: unknown optimizer {recipe.optimizer!r}; use one of "
         f"{', '.join(OPTIMIZERS)}"
     )
-
-
-def sgd(
-    schedule: optax.Schedule, *, momentum: float, weight_decay: float
-) -> optax.GradientTransformation:
-    """Nesterov SGD whose weight decay spares biases and normalisation (arrays of one axis)."""
-    return optax.chain(
-        optax.add_decayed_weights(
-            weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
-        ),
-        optax.sgd(schedule, momentum, nesterov=True),
-    )
-
-
-def muon(
-    schedule: optax.Schedule, *, momentum: float, weight_decay: float
-) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024) for convolutions and hidden layers, Adam for the rest.
-
-    Each kernel's momentum, as a matrix [inputs, outputs], is orthogonalised, so that all its
-    directions learn alike. The weight decay is decoupled.
-    """
-    return contrib.muon(
-        schedule,
-        beta=momentum,
-        weight_decay=weight_decay,
-        adam_learning_rate=lambda step: _ADAM_SHARE * schedule(step),
-        muon_weight_dimension_numbers=_matrix_axes,
-    )
-
-
-def _matrix_axes(params: nnx.State) -> nnx.State:
-    """Which axes of a parameter are its matrix's rows and columns; None: not for Muon."""
-
-    def axes(path: tuple[jax.tree_util.KeyEntry, ...], p: jax.Array) -> object:
-        if p.ndim < 2 or jax.tree_util.keystr(path[:1], simple=True) == "head":
-            return None
-        *inputs, output = range(p.ndim)
-        return contrib.MuonDimensionNumbers(tuple(inputs), output)
-
-    return jax.tree_util.tree_map_with_path(axes, params)

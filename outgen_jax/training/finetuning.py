@@ -1,170 +1,91 @@
-"""Fine-tuning on distorted images (paper D): plainly, or held to the network it started from.
+"""One update of fine-tuning on distorted images (paper D), as pure functions of arrays.
 
-One update takes a batch of clean images, crops and mirrors them, distorts each at a level of its
-own, and trains the network on what comes out. Four penalties, times λ, may join its cross-entropy:
+An update takes a batch of clean images, crops and mirrors them, distorts each at a level of its own, and trains the
+network on the distorted images. One of four penalties, times λ, is added to the cross-entropy:
 
     none         plain fine-tuning, the first row of Table D1
-    mse          the pre-activations of named layers stay near those of the frozen original on the
-                 clean image (`losses.intermediate_mse`)
-    constraint   they keep their signs, neurons stay on or off (`losses.intermediate_constraint`)
-    consistency  no frozen network: the cross-entropy is of the clean image, and the outputs on it
-                 and on two distortions of it agree (`losses.jensen_shannon`; AugMix, Hendrycks et
-                 al. 2020, with these distortions for its own)
+    mse          keeps the pre-activations of named layers near those of the frozen original on the clean image
+                 (`losses.intermediate_mse`)
+    constraint   keeps their signs: neurons stay on or off (`losses.intermediate_constraint`)
+    consistency  uses no frozen network: the cross-entropy is that of the clean image, and the outputs for it and for
+                 two distortions of it must agree (`losses.jensen_shannon`; AugMix, Hendrycks et al. 2020, here with
+                 the distortions of paper D)
 
-Images are uint8 NHWC. They stay on the device, or, too many for that, are read batch by batch while
-the device works. Everything random is a function of the key and the update's number, so that a
-resumed run is the uninterrupted one, bit for bit on CPU.
+Images are uint8 NHWC in the data set, and float32 in [0, 1] once they are distorted. `finetuning_fit` runs the
+updates.
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import optax
 from flax import nnx
 
-from outgen_jax import loops
-from outgen_jax.training import finetuning_step as step
-from outgen_jax.training.checkpoints import Checkpoints
-from outgen_jax.training.classifier import epoch_rows
-from outgen_jax.training.finetuning_checks import validate
-from outgen_jax.training.finetuning_step import Penalty as Penalty
-from outgen_jax.training.finetuning_step import Recipe as Recipe
+from outgen_jax import losses
+from outgen_jax.data import augment
+from outgen_jax.training import finetuning_recipe
+from outgen_jax.training.finetuning_recipe import (
+    HELD,
+    Coefficients,
+    Distort,
+    FinetuningRecipe,
+    Penalty,
+)
 
 
-class Images(Protocol):
-    """What a numpy array of images is, and a reader of files can be: [N, H, W, C] uint8."""
+class State(NamedTuple):
+    """All arrays that change during training."""
 
-    def __len__(self) -> int:
-        """Number of images N."""
-
-    def __getitem__(self, rows: np.ndarray, /) -> Any:
-        """The images of these rows, [B, H, W, C]."""
-
-
-class Finetuned(NamedTuple):
-    """The network in inference mode, and the means of `Metrics` up to each checkpoint."""
-
-    model: nnx.Module
-    history: list[dict[str, float]]
+    params: nnx.State
+    variables: nnx.State  # running statistics, keys of dropout
+    opt_state: optax.OptState
+    log_gain: jax.Array  # [] learned part of log α
+    key: jax.Array  # of everything random
+    step: jax.Array  # [] int32, updates done
 
 
-def finetune(
-    model: nnx.Module,
-    images: Images,
-    labels: np.ndarray,
-    recipe: Recipe,
-    penalty: Penalty = Penalty(),  # noqa: B008 (immutable)
-    *,
-    distort: step.Distort,
-    key: jax.Array,
-    teacher: nnx.Module | None = None,
-    checkpoints: Checkpoints | None = None,
-    checkpoint_every: int = 2000,
-    on_updates: Callable[[int], None] = lambda count: None,
-) -> Finetuned:
-    """Fine-tunes a copy of `model`.
+class Metrics(NamedTuple):
+    """What an update measures on its batch."""
 
-    Args:
-      model: has `activations(images) -> (logits [B, K], {layer name: pre-activation})`; left as it is.
-      images: [N, H, W, C] uint8; a numpy or JAX array goes to the device as a whole. There may be
-        more channels than the network takes, for `distort` to read.
-      labels: int [N] in 0..K-1.
-      recipe: duration, batch and rate.
-      penalty: the arm.
-      distort: (key, batch [B, H, W, C] float32 in [0, 1], after crop and flip) -> distorted
-        [B, H, W, 3], or however many channels the network takes; the first so many of the batch are
-        the clean image. Its identity is that of the compiled program: define it once.
-      key: of everything random; each seed its own.
-      teacher: the frozen original, of the same architecture; None: `model`.
-      checkpoints: where the run is kept and resumed from; None: nowhere.
-      checkpoint_every: updates between two of them; each epoch's end is one, too.
-      on_updates: told how many updates were done since the last call.
+    loss: jax.Array  # [] what is minimised
+    recognition: jax.Array  # [] cross-entropy, in nats
+    penalty: jax.Array  # [] before λ, in nats; "mse" in squared units of the pre-activations
+    accuracy: jax.Array  # [] top-1
+    gain: jax.Array  # [] α
 
-    Raises:
-      ValueError: unknown layers or penalty, numbers out of range, labels that are no classes of the
-        network, a teacher of another architecture, or checkpoints of another run.
-      FloatingPointError: the loss is not finite; the last checkpoint stays.
+
+class Batch(NamedTuple):
+    """What an update sees of its images after crop and flip, [B, H, W, C] each."""
+
+    clean: jax.Array
+    distorted: jax.Array
+    again: Callable[[], jax.Array]  # a second, independent distortion
+    labels: jax.Array
+
+
+# (state, variables of the frozen network, coefficients, images [N, ...] uint8, labels [N], rows [B])
+Update = Callable[
+    [State, nnx.State, Coefficients, jax.Array, jax.Array, jax.Array], tuple[State, Metrics]
+]
+
+
+def create(
+    model: nnx.Module, recipe: FinetuningRecipe, key: jax.Array
+) -> tuple[nnx.GraphDef, State]:
+    """The definition of the network in training mode, and the first state, which shares no buffer with `model`.
+
+    Dropout gets keys of its own, derived from `key`.
+
+    Example:
+      >>> import jax
+      >>> from flax import nnx
+      >>> from outgen_jax.training import finetuning, finetuning_recipe
+      >>> recipe = finetuning_recipe.FinetuningRecipe(updates=10)
+      >>> graphdef, state = finetuning.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), recipe, jax.random.key(0))
     """
-    validate(model, images, labels, recipe, penalty, distort, teacher)
-    images = jnp.asarray(images) if isinstance(images, np.ndarray) else images
-    graphdef, state = _start(model, recipe, key)
-    frozen_graphdef, frozen = _freeze(model if teacher is None else teacher)
-    advance = _compiled(graphdef, frozen_graphdef, recipe, _without_numbers(penalty), distort)
-    coefficients = step.coefficients(penalty)
-    history: list[dict[str, float]] = []
-    if checkpoints is not None and checkpoints.latest is not None:
-        state, notes = checkpoints.restore(state)
-        history = notes["history"]
-        on_updates(int(state.step))
-    labels = np.asarray(labels, np.int32)
-    while (done := int(state.step)) < recipe.updates:
-        rows = _next_rows(key, done, len(labels), recipe, checkpoint_every)
-        found = []
-        most = 1
-        if isinstance(images, jax.Array):
-            first = images, labels, rows[:1]
-            most = loops.updates_per_call(advance, state, frozen, coefficients, *first)
-        for arrays in _batches(images, labels, rows, most):
-            state, metrics = advance(state, frozen, coefficients, *arrays)
-            found.append(metrics)
-            on_updates(metrics.loss.size)
-        history.append(_means(found, done, len(rows)))
-        if checkpoints is not None:
-            checkpoints.save(done + len(rows), state, {"history": history})
-    tuned = nnx.merge(graphdef, state.params, state.variables, copy=True)
-    tuned.eval()
-    return Finetuned(tuned, history)
-
-
-Advance = Callable[..., tuple[step.State, step.Metrics]]
-
-
-@functools.lru_cache(maxsize=32)
-def _compiled(
-    graphdef: nnx.GraphDef,
-    frozen_graphdef: nnx.GraphDef,
-    recipe: Recipe,
-    penalty: Penalty,
-    distort: step.Distort,
-) -> Advance:
-    """The jitted update over a chunk of batches, `rows` [updates, B] of images [N, ...] and labels [N].
-
-    Cached, so that seeds and the values of a grid share one program.
-    """
-    update = step.make_update(
-        graphdef, frozen_graphdef, step.make_optimizer(recipe), recipe, penalty, distort
-    )
-
-    def chunk(
-        state: step.State,
-        frozen: nnx.State,
-        coefficients: step.Coefficients,
-        images: jax.Array,
-        labels: jax.Array,
-        rows: jax.Array,
-    ) -> tuple[step.State, step.Metrics]:
-        def one(state: step.State, r: jax.Array) -> tuple[step.State, step.Metrics]:
-            return update(state, frozen, coefficients, images[r], labels[r])
-
-        if len(rows) == 1:
-            state, metrics = one(state, rows[0])
-            return state, jax.tree.map(lambda m: m[None], metrics)
-        return jax.lax.scan(one, state, rows)
-
-    return jax.jit(chunk, donate_argnums=0)
-
-
-def _without_numbers(penalty: Penalty) -> Penalty:
-    """What the compiled program depends on."""
-    return Penalty(penalty.kind, layers=penalty.layers, layer_weights=penalty.layer_weights)
-
-
-def _start(model: nnx.Module, recipe: Recipe, key: jax.Array) -> tuple[nnx.GraphDef, step.State]:
-    """The student's definition, in training mode, and its first state, which shares no buffer with `model`."""
     key, dropout_key = jax.random.split(key)
     student = nnx.clone(model)
     student.train()
@@ -173,65 +94,127 @@ def _start(model: nnx.Module, recipe: Recipe, key: jax.Array) -> tuple[nnx.Graph
     fresh = [jax.random.fold_in(dropout_key, i) for i in range(len(leaves))]
     nnx.update(student, jax.tree.unflatten(structure, fresh))
     graphdef, *states = nnx.split(student, nnx.Param, ...)
-    # Copies: the compiled update takes over the state's buffers.
-    params, variables = jax.tree.map(jnp.copy, states)
-    opt_state = step.make_optimizer(recipe).init(params)
+    params, variables = jax.tree.map(jnp.copy, states)  # the buffers of the state are donated
+    opt_state = finetuning_recipe.make_optimizer(recipe).init(params)
     zero = jnp.zeros((), jnp.int32)
-    return graphdef, step.State(params, variables, opt_state, jnp.zeros(()), key, zero)
+    return graphdef, State(params, variables, opt_state, jnp.zeros(()), key, zero)
 
 
-def _freeze(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State]:
+def freeze(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State]:
+    """Definition and variables of the network in inference mode; `model` is left as it is.
+
+    Example:
+      >>> from flax import nnx
+      >>> from outgen_jax.training import finetuning
+      >>> graphdef, variables = finetuning.freeze(nnx.Linear(4, 2, rngs=nnx.Rngs(0)))
+    """
     frozen = nnx.clone(model)
     frozen.eval()
     graphdef, variables = nnx.split(frozen)
     return graphdef, variables
 
 
-def _next_rows(key: jax.Array, done: int, count: int, recipe: Recipe, most: int) -> np.ndarray:
-    """Rows [updates, B] up to the next checkpoint: at most `most`, within one epoch."""
-    steps = count // recipe.batch_size
-    epoch, start = divmod(done, steps)
-    rows = epoch_rows(jax.random.fold_in(key, 1), epoch, count, recipe.batch_size)
-    return rows[start : start + min(most, recipe.updates - done)]
+def make_update(
+    graphdef: nnx.GraphDef,
+    frozen_graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    recipe: FinetuningRecipe,
+    penalty: Penalty,
+    distort: Distort,
+) -> Update:
+    """Makes the pure function `update(state, frozen, coefficients, images, labels, rows) -> (state, metrics)`.
 
+    `images` [N, H, W, C] uint8 and `labels` [N] are the whole data set, `rows` [B] the indices of the batch.
+    `updates.compile_updates` compiles it.
 
-def _batches(
-    images: Any, labels: np.ndarray, rows: np.ndarray, most: int
-) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-    """What each call of the compiled update takes: images, labels, and rows [updates, B] of both.
-
-    `most` updates at most where the images are on the device.
+    Args:
+      graphdef: of the network in training, from `create`.
+      frozen_graphdef: of the frozen network, from `freeze`.
+      optimizer: from `finetuning_recipe.make_optimizer`.
+      recipe: its crop, flip and number of updates are read.
+      penalty: its kind, layers and layer weights are read. Its numbers are the argument `coefficients` of the update.
+      distort: see `finetuning_fit.finetune`.
     """
-    if not isinstance(images, jax.Array):
-        return _read(images, labels, rows)
-    on_device = jnp.asarray(labels)
-    return ((images, on_device, jnp.asarray(part)) for part in loops.split(rows, most))
 
+    def loss_fn(
+        learned: tuple[nnx.State, jax.Array],
+        state: State,
+        frozen: nnx.State,
+        c: Coefficients,
+        batch: Batch,
+    ) -> tuple[jax.Array, tuple[nnx.State, Metrics]]:
+        params, log_gain = learned
+        student = nnx.merge(graphdef, params, state.variables, copy=True)
+        gain = finetuning_recipe.gain_at(state.step, recipe.updates, c, log_gain)
+        if penalty.kind == "consistency":
+            logits, extra = _consistency(student, batch)
+        else:
+            logits, hidden = student.activations(batch.distorted)
+            extra = jnp.zeros(())
+            if penalty.kind in HELD:
+                teacher = nnx.merge(frozen_graphdef, frozen, copy=True)
+                extra = _held(penalty, hidden, teacher.activations(batch.clean)[1], gain)
+        crossed = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+        recognition = crossed.mean()
+        loss = recognition + c.weight * extra
+        accuracy = (logits.argmax(-1) == batch.labels).mean()
+        metrics = Metrics(loss, recognition, extra, accuracy, gain)
+        return loss, (nnx.state(student, nnx.Not(nnx.Param)), metrics)
 
-def _read(
-    images: Images, labels: np.ndarray, rows: np.ndarray
-) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-    """Batch by batch; the next one is read while the device works on this one."""
-    in_order = jnp.arange(rows.shape[1])[None]
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(images.__getitem__, rows[0])
-        for i, r in enumerate(rows):
-            batch = ahead.result()
-            if i + 1 < len(rows):
-                ahead = reader.submit(images.__getitem__, rows[i + 1])
-            yield jnp.asarray(batch), jnp.asarray(labels[r]), in_order
-
-
-def _means(found: list[step.Metrics], done: int, count: int) -> dict[str, float]:
-    """Means of the metrics over the `count` updates after `done`; stops where they are no numbers."""
-    columns = zip(*found, strict=True)
-    means = {
-        name: float(np.concatenate(column).mean())
-        for name, column in zip(step.Metrics._fields, columns, strict=True)
-    }
-    if not np.isfinite(means["loss"]):
-        raise FloatingPointError(
-            f"finetune: the loss diverged between updates {done} and {done + count}; the checkpoint of "
-            f"update {done} is kept. Use a lower learning rate, λ or α"
+    def update(
+        state: State,
+        frozen: nnx.State,
+        coefficients: Coefficients,
+        images: jax.Array,
+        labels: jax.Array,
+        rows: jax.Array,
+    ) -> tuple[State, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        batch = _draw(key, images[rows], labels[rows], recipe, distort)
+        gradients, (variables, metrics) = jax.grad(loss_fn, has_aux=True)(
+            (state.params, state.log_gain), state, frozen, coefficients, batch
         )
-    return {"updates": done + count, **means}
+        changes, opt_state = optimizer.update(gradients[0], state.opt_state, state.params)
+        params = optax.apply_updates(state.params, changes)
+        log_gain = state.log_gain - coefficients.gain_rate * gradients[1]
+        return State(params, variables, opt_state, log_gain, state.key, state.step + 1), metrics
+
+    return update
+
+
+def _draw(
+    key: jax.Array, images: jax.Array, labels: jax.Array, recipe: FinetuningRecipe, distort: Distort
+) -> Batch:
+    crop_key, flip_key, key, again_key = jax.random.split(key, 4)
+    if recipe.crop_padding:
+        images = augment.random_crop(crop_key, images, padding=recipe.crop_padding)
+    if recipe.mirror:
+        images = augment.random_flip_left_right(flip_key, images)
+    images = images.astype(jnp.float32) / 255
+    distorted = distort(key, images)
+    clean = images[..., : distorted.shape[-1]]
+    return Batch(clean, distorted, lambda: distort(again_key, images), labels)
+
+
+def _held(
+    penalty: Penalty,
+    hidden: dict[str, jax.Array],
+    original: dict[str, jax.Array],
+    gain: jax.Array,
+) -> jax.Array:
+    """The penalty on the distance of the student's layers from those of the frozen network."""
+    loss = losses.intermediate_mse
+    if penalty.kind == "constraint":
+        loss = functools.partial(losses.intermediate_constraint, gain=gain)
+    weights = None
+    if penalty.layer_weights is not None:
+        weights = dict(zip(penalty.layers, penalty.layer_weights, strict=True))
+    ours, theirs = ({name: h[name] for name in penalty.layers} for h in (hidden, original))
+    return losses.mean_over_layers(loss, ours, theirs, weights=weights)
+
+
+def _consistency(student: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Logits for the clean images, and the mean divergence of the outputs for the three views."""
+    views = jnp.concatenate([batch.clean, batch.distorted, batch.again()])
+    logits = student.activations(views)[0].reshape(3, len(batch.clean), -1)
+    return logits[0], jax.vmap(losses.jensen_shannon, in_axes=1)(logits).mean()

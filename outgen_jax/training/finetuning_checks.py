@@ -1,4 +1,4 @@
-"""What `finetuning.finetune` asks of its input, checked once at the door."""
+"""The checks of the arguments of `finetuning_fit.finetune`."""
 
 import math
 from typing import Any
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from outgen_jax.training.finetuning_step import (
+from outgen_jax.training.finetuning_recipe import (
     HELD,
     PENALTIES,
     SCHEDULES,
     Distort,
+    FinetuningRecipe,
     Penalty,
-    Recipe,
 )
 
 
@@ -22,12 +22,16 @@ def validate(
     model: nnx.Module,
     images: Any,
     labels: np.ndarray,
-    recipe: Recipe,
+    recipe: FinetuningRecipe,
     penalty: Penalty,
     distort: Distort,
     teacher: nnx.Module | None,
 ) -> None:
-    """Raises ValueError for what `finetune` cannot do; see there."""
+    """Checks all arguments of `finetune`.
+
+    Raises:
+      ValueError: see `finetune`.
+    """
     _check_recipe(recipe, len(labels))
     _check_penalty(penalty)
     if not callable(getattr(model, "activations", None)):
@@ -45,7 +49,11 @@ def validate(
 
 
 def check_layers(network: str, layers: tuple[str, ...], known: tuple[str, ...]) -> None:
-    """Refuses layers that the network does not have, naming those it has.
+    """Checks that the network has the layers; the error names those that it has.
+
+    Example:
+      >>> from outgen_jax.training import finetuning_checks
+      >>> finetuning_checks.check_layers("Network", ("fc2",), known=("fc1", "fc2"))
 
     Raises:
       ValueError: no layers, one twice, or an unknown one.
@@ -75,7 +83,7 @@ def _shapes(model: Any, images: Any, distort: Distort) -> tuple[Any, dict[str, A
     return jax.eval_shape(activations, variables, jax.random.key(0), image)
 
 
-def _check_recipe(recipe: Recipe, count: int) -> None:
+def _check_recipe(recipe: FinetuningRecipe, count: int) -> None:
     if recipe.updates < 1 or not 1 <= recipe.batch_size <= count:
         raise ValueError(
             "finetune: updates must be at least 1 and batch_size from 1 to the number of images, "

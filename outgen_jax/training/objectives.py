@@ -1,8 +1,8 @@
-"""What a classifier learns from a batch: paper A's two losses, and the controls they are held against.
+"""What a classifier learns from a batch: the two losses of paper A, and the methods they are compared with.
 
-An objective is two pure functions: `prepare` changes the augmented images where it wants to and
-says what the network shall answer, `loss` compares its logits with that. Images are float32
-[B, H, W, C] in [0, 1], after crop and flip; no gradient flows through `prepare`.
+An objective is two pure functions. `prepare` may change the augmented images, and returns what the loss needs besides
+the logits; `loss` compares the logits with it. Images are float32 [B, H, W, C] in [0, 1], after crop and flip. No
+gradient flows through `prepare`.
 """
 
 from collections.abc import Callable
@@ -13,50 +13,59 @@ import jax.numpy as jnp
 import optax
 
 from outgen_jax import losses
+from outgen_jax.networks import ApplyFn
 
 
 class Supervision(NamedTuple):
-    """What goes with the images of a data set or, after `take`, of a batch."""
+    """The arrays that belong to the images of a data set or, after `take`, of a batch."""
 
     labels: jax.Array  # [N] int32
-    teacher_logits: jax.Array | None = (
-        None  # [N, K] of the generated images; other rows are not read
-    )
+    # [N, K], of the generated images; the other rows are not read.
+    teacher_logits: jax.Array | None = None
     generated: jax.Array | None = None  # [N] bool: which images were replaced by generated ones
-    frozen: Any = None  # variables of the frozen network, where the objective asks it
-    key: jax.Array | None = None  # of all that is random in a training run
+    frozen: Any = None  # variables of the frozen network, for objectives that call it
+    key: jax.Array | None = None  # of everything random in a training
 
     def take(self, rows: jax.Array) -> "Supervision":
-        """The supervision of some rows [B]; what belongs to no row stays."""
+        """The supervision of the rows [B]; `frozen` and `key` stay."""
         labels, teacher_logits, generated = jax.tree.map(lambda array: array[rows], self[:3])
         return self._replace(labels=labels, teacher_logits=teacher_logits, generated=generated)
 
 
 Labels = jax.Array | Supervision
-# (key, training state, augmented images, supervision of the batch) -> (images, what `loss` compares with)
+# (key, training state, augmented images, supervision of the batch) -> (images, second argument of `loss`)
 Prepare = Callable[[jax.Array, Any, jax.Array, Supervision], tuple[jax.Array, Any]]
-# (key, training state, frozen variables, images [n, H, W, C], labels [n]) -> (images, teacher's logits [n, K] of them)
+# (key, training state, frozen variables, images [n, H, W, C], labels [n]) -> (images, the teacher's logits [n, K])
 Generate = Callable[
     [jax.Array, Any, Any, jax.Array, jax.Array],
     tuple[jax.Array, jax.Array],
 ]
-Apply = Callable[[Any, jax.Array], jax.Array]  # (variables, images) -> logits [B, K]
+Loss = Callable[[jax.Array, Any], jax.Array]  # (logits [B, K], wanted) -> [], mean over the batch
 
 
 class Objective(NamedTuple):
-    """What a network learns from a batch; see the module."""
+    """What a network learns from a batch: two functions and a number, see the module."""
 
     prepare: Prepare
-    loss: Callable[
-        [jax.Array, Any], jax.Array
-    ]  # (logits [B, K], wanted) -> [], mean over the batch
-    # Share of the batch, its first images, that goes through the network by itself: batch normalisation then does not
-    # mix it with the rest, whose running statistics are kept.
+    loss: Loss
+    # Share of the batch, its first images, that goes through the network in a call of its own, so that batch
+    # normalisation does not mix it with the rest. The running statistics are those of the rest.
     apart: float = 0.0
 
 
 def plain(label_smoothing: float = 0.0) -> Objective:
-    """Eq. A12: L_c(p, t); with label smoothing t gives that share to all classes alike (Szegedy et al. 2016)."""
+    """Eq. A12: L_c(p, t), the cross-entropy with labels.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.training import objectives
+      >>> loss = objectives.plain().loss(jnp.zeros((1, 4)), jnp.array([2]))
+      >>> print(round(float(loss), 4))
+      1.3863
+
+    Args:
+      label_smoothing: share of t that is spread evenly over all classes (Szegedy et al. 2016).
+    """
 
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
@@ -66,10 +75,13 @@ def plain(label_smoothing: float = 0.0) -> Objective:
 
 
 def replaced() -> Objective:
-    """Eq. A9 on a set of which a part was replaced: rows marked `generated`, with their `teacher_logits`.
+    """Eq. A9 on a set of which some rows, those marked `generated`, were replaced before the training.
 
-    q is what the frozen network says of the stored image; crop and flip do not change it, as in
-    paper A, where images were generated before training.
+    q is the softmax of the row's `teacher_logits`, the output of the frozen network for the stored image. Crop and
+    flip do not change q, as in paper A.
+
+    Raises:
+      ValueError: from `prepare`, a supervision without `teacher_logits` or `generated`.
     """
 
     def prepare(
@@ -86,18 +98,18 @@ def replaced() -> Objective:
 
 
 def during(generate: Generate, fraction: float, *, apart: bool = False) -> Objective:
-    """Eq. A9 with images generated in the step, after crop and flip: the cure that paper A proposes.
+    """Eq. A9 with images generated in the step, after crop and flip, as paper A proposes for future work.
 
-    The first `fraction` of the batch, whose rows come in random order, is handed to `generate`.
+    The first `fraction` of the batch, whose rows come in random order, goes to `generate`.
 
     Args:
-      generate: makes the images, and says what their teacher answers.
+      generate: makes the images and the teacher's logits for them.
       fraction: of the batch, in [0, 1].
-      apart: whether generated images are batch-normalised apart from the others (AdvProp: Xie et al. 2020, here with
-        the same scales).
+      apart: whether generated images are batch-normalised separately from the others (AdvProp: Xie et al. 2020, but
+        with shared scales).
 
     Raises:
-      ValueError: a fraction outside [0, 1]; in the step, one that leaves no image to generate.
+      ValueError: a fraction outside [0, 1]; from `prepare`, one that leaves no image to generate.
     """
     checked_fraction(fraction, caller="objectives.during")
 
@@ -118,11 +130,14 @@ def during(generate: Generate, fraction: float, *, apart: bool = False) -> Objec
     return Objective(prepare, _replaced_loss, fraction if apart else 0.0)
 
 
-def distillation(apply: Apply) -> Objective:
-    """Eq. A9 with every image taken for a generated one: the frozen network's outputs on clean images.
+def distillation(apply: ApplyFn) -> Objective:
+    """Eq. A9 with every image treated as a generated one: q is the frozen network's output for the clean image.
 
-    The loss of generated images without the images: what remains of a gain is theirs. (Knowledge
-    distillation: Hinton et al. 2015, at temperature 1 and weight 1/2.)
+    This separates the effect of the loss from that of the generated images. It is knowledge distillation (Hinton et
+    al. 2015) at temperature 1 and weight 1/2.
+
+    Args:
+      apply: the frozen network, on the variables `frozen` of the supervision.
     """
 
     def prepare(
@@ -137,7 +152,7 @@ def distillation(apply: Apply) -> Objective:
 def mixup() -> Objective:
     """Blends each image, and its label, with another of the batch (Zhang et al. 2018, α = 1).
 
-    The share is drawn for every pair.
+    A share is drawn for every pair.
     """
 
     def prepare(
@@ -153,9 +168,9 @@ def mixup() -> Objective:
 
 
 def cutmix() -> Objective:
-    """Pastes a box of another image of the batch into each; labels count by area (Yun et al. 2019, α = 1).
+    """Pastes a box of another image of the batch into each; labels are mixed by area (Yun et al. 2019, α = 1).
 
-    Share and box are drawn for every pair.
+    A share and a box are drawn for every pair.
     """
 
     def prepare(
@@ -173,12 +188,26 @@ def cutmix() -> Objective:
 
 
 def blend(share: jax.Array, image: jax.Array, other: jax.Array) -> jax.Array:
-    """λ·x + (1 − λ)·x'."""
+    """λ·x + (1 − λ)·x'.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.training import objectives
+      >>> print(objectives.blend(jnp.array(0.25), jnp.array([4.0]), jnp.array([0.0])))
+      [1.]
+    """
     return share * image + (1 - share) * other
 
 
 def random_box(key: jax.Array, height: int, width: int) -> jax.Array:
-    """True in a box whose centre is uniform, and whose area is before the image's edges cut it: [H, W]."""
+    """A mask [H, W], True in a box with uniform centre and uniform area, cut at the edges of the image.
+
+    Example:
+      >>> import jax
+      >>> from outgen_jax.training import objectives
+      >>> objectives.random_box(jax.random.key(0), 8, 6).shape
+      (8, 6)
+    """
     share_key, centre_key = jax.random.split(key)
     side = jnp.sqrt(jax.random.uniform(share_key))
     centre = jax.random.uniform(centre_key, (2,))
@@ -190,10 +219,15 @@ def random_box(key: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def checked_fraction(fraction: float, *, caller: str) -> float:
-    """The fraction, if it is one.
+    """Returns the fraction after checking it.
+
+    Example:
+      >>> from outgen_jax.training import objectives
+      >>> objectives.checked_fraction(0.3, caller="example")
+      0.3
 
     Raises:
-      ValueError: outside [0, 1], or NaN.
+      ValueError: a fraction outside [0, 1], or NaN.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"{caller}: fraction must lie in [0, 1], got {fraction}; 0.3 is 30 %")

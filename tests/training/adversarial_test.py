@@ -10,8 +10,8 @@ import optax
 import pytest
 from flax import nnx
 
-from outgen_jax import loops, losses
-from outgen_jax.training import adversarial, adversarial_fit
+from outgen_jax import chunking, losses
+from outgen_jax.training import adversarial, adversarial_fit, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 LATENT, SHAPE = (3,), (2, 2, 1)
@@ -110,8 +110,8 @@ def test_an_update_is_both_players_steps_one_after_the_other(penalty):
 
     loss, gradient = jax.value_and_grad(d_loss)(before.discriminator.params)
     adam = optax.adam(0.1)
-    updates, _ = adam.update(gradient, adam.init(gradient))
-    d_params = optax.apply_updates(before.discriminator.params, updates)
+    changes, _ = adam.update(gradient, adam.init(gradient))
+    d_params = optax.apply_updates(before.discriminator.params, changes)
 
     def g_loss(params: Any) -> jax.Array:
         fake = generate(params, 0, z_g, KEY)[0]
@@ -133,7 +133,7 @@ def test_an_update_is_both_players_steps_one_after_the_other(penalty):
 
 def test_a_scheduled_penalty_is_that_of_the_updates_done():
     data, rows = jnp.asarray(images()), jnp.arange(4)
-    scheduled = jax.jit(make(penalty=lambda updates: 0.7 * updates))
+    scheduled = jax.jit(make(penalty=lambda done: 0.7 * done))
     for step, penalty in ((0, 0.0), (1, 0.7)):
         state = start()._replace(step=jnp.asarray(step))
         got = jax.tree.leaves(scheduled(state, data, rows))
@@ -189,9 +189,8 @@ def test_refuses_options(options):
 
 
 @functools.cache
-def averaged() -> adversarial.Update:
-    """One object, so that it is compiled once for each number of updates a call."""
-    return make(average_decay=0.5)
+def averaged() -> updates.Update:
+    return updates.compile_updates(make(average_decay=0.5))
 
 
 def run(
@@ -200,7 +199,7 @@ def run(
     checkpoints = None if directory is None else Checkpoints(directory)
     return list(
         adversarial_fit.train(
-            averaged() if update is None else update,
+            averaged() if update is None else updates.compile_updates(update),
             start(),
             images() if data is None else data,
             key=jax.random.key(2),
@@ -231,25 +230,6 @@ def test_resuming_changes_no_bit(tmp_path):
     assert len(done.history) == 4
 
 
-def test_as_many_updates_a_call_as_loops_allows(monkeypatch):
-    lengths, compile_update = [], adversarial_fit.compile_update
-
-    def recorded(update: Any) -> Any:
-        def call(state: Any, data: Any, rows: jax.Array) -> Any:
-            lengths.append(len(rows))
-            return compile_update(update)(state, data, rows)
-
-        return call
-
-    monkeypatch.setattr(adversarial_fit, "compile_update", recorded)
-    states = []
-    for most in (2, 1):
-        monkeypatch.setattr(loops, "updates_per_call", lambda *_, most=most: most)
-        states.append(run(2)[-1].state)
-    assert lengths == [2, 2, 1, 1, 1, 1]  # 12 images in batches of 5
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), *states)
-
-
 def test_checkpoints_at_intervals_and_at_the_end(tmp_path):
     saved = []
 
@@ -259,7 +239,7 @@ def test_checkpoints_at_intervals_and_at_the_end(tmp_path):
 
     list(
         adversarial_fit.train(
-            make(),
+            averaged(),
             start(),
             images(),
             key=KEY,
@@ -318,7 +298,7 @@ def test_refuses_data_that_does_not_fit(tmp_path):
     ):
         next(
             adversarial_fit.train(
-                make(),
+                averaged(),
                 other,
                 images(),
                 key=KEY,
@@ -380,8 +360,8 @@ def test_real_and_generated_images_are_augmented_in_both_steps():
 
     loss, gradient = jax.jit(jax.value_and_grad(d_loss))(before.discriminator.params)
     adam = optax.adam(0.1)
-    updates, _ = adam.update(gradient, adam.init(gradient))
-    d_params = optax.apply_updates(before.discriminator.params, updates)
+    changes, _ = adam.update(gradient, adam.init(gradient))
+    d_params = optax.apply_updates(before.discriminator.params, changes)
 
     def g_loss(params: Any) -> jax.Array:
         fake = generate(params, 0, z_g, KEY)[0]
@@ -441,29 +421,21 @@ def test_batches_may_be_taken_from_anything():
     kwargs = {"key": jax.random.key(2), "epochs": 2, "batch_size": 5}
     plain = run(2, data=data["bank"][::-1].copy())[-1]
     *_, other = adversarial_fit.train(
-        make(average_decay=0.5, take=take), start(), data, num_images=12, **kwargs
+        updates.compile_updates(make(average_decay=0.5, take=take)),
+        *(start(), data),
+        num_images=12,
+        **kwargs,
     )
     assert_same(other.state, plain.state)
     with pytest.raises(ValueError, match="what else `take` reads needs num_images"):
-        next(adversarial_fit.train(make(take=take), start(), data, **kwargs))
-
-
-def test_epochs_of_so_many_updates_are_parts_of_endless_passes():
-    straight = [
-        adversarial_fit.consecutive_rows(KEY, 2 * number, 2, 12, 5) for number in range(3)
-    ]  # passes of two batches
-    parts = adversarial_fit.consecutive_rows(KEY, 0, 6, 12, 5)
-    np.testing.assert_array_equal(np.concatenate(straight), parts)
-    np.testing.assert_array_equal(adversarial_fit.consecutive_rows(KEY, 3, 2, 12, 5), parts[3:5])
-    assert len({*parts[:2].ravel()}) == 10  # every image once a pass at most
-    assert (parts[:2] != parts[2:4]).any()
+        next(adversarial_fit.train(averaged(), start(), data, **kwargs))
 
 
 def test_the_length_of_an_epoch_is_free(tmp_path, monkeypatch):
     """Three epochs of four updates are six passes of two; a resumed run is the same."""
     monkeypatch.setattr(
-        loops, "updates_per_call", lambda *_: 1
-    )  # programs of a length, so to the bit
+        chunking, "updates_per_call", lambda *_: 1
+    )  # one program for all, so to the bit
     passes = run(6)[-1]
     long = run(3, steps_per_epoch=4)
     assert [len(epoch.history) for epoch in long] == [1, 2, 3]
@@ -475,11 +447,13 @@ def test_the_length_of_an_epoch_is_free(tmp_path, monkeypatch):
 
 def test_probability_and_key_survive_a_checkpoint(tmp_path):
     augmentation = adversarial.Augmentation(brighter, lambda p, logits: p + 0.125)
-    update = adversarial.make_update(
-        *players(), latent_shape=LATENT, key=None, augmentation=augmentation
+    update = updates.compile_updates(
+        adversarial.make_update(
+            *players(), latent_shape=LATENT, key=None, augmentation=augmentation
+        )
     )
 
-    def epochs(number: int, directory: Any) -> list[adversarial_fit.Epoch]:
+    def epochs(number: int, directory: Any) -> list[adversarial_fit.Progress]:
         state = start()._replace(probability=jnp.zeros(()), key=jax.random.key(11))
         return list(
             adversarial_fit.train(
@@ -499,9 +473,3 @@ def test_probability_and_key_survive_a_checkpoint(tmp_path):
     assert resumed.probability == straight.probability == 0.5
     assert resumed.key == jax.random.key(11)
     assert_same(resumed[:4], straight[:4])
-
-
-def test_one_update_is_compiled_once():
-    update = make()
-    assert adversarial_fit.compile_update(update) is adversarial_fit.compile_update(update)
-    assert adversarial_fit.compile_update(make()) is not adversarial_fit.compile_update(update)

@@ -1,14 +1,18 @@
 """Checkpoints come back to the bit, in another process too, and never half-written."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from outgen_jax.training.checkpoints import Checkpoints
@@ -19,11 +23,23 @@ ROOT = Path(__file__).resolve().parents[2]
 def state(value: float = 1.5) -> dict:
     """Every kind of array that a training state holds."""
     return {
-        "kernel": jnp.full((2, 3), value),
+        "kernel": jnp.full((2, 3), float(value)),
         "low": jnp.asarray([value, -value], jnp.bfloat16),
         "step": jnp.asarray(7, jnp.int32),
         "dropout": (jax.random.key(3), jnp.asarray(4, jnp.uint32)),
     }
+
+
+class Moments(NamedTuple):
+    mu: jax.Array
+    nu: jax.Array
+
+
+class Reordered(NamedTuple):
+    """The same arrays as `Moments` under the same names, in another order."""
+
+    nu: jax.Array
+    mu: jax.Array
 
 
 def zeros() -> dict:
@@ -73,19 +89,80 @@ def test_restore_without_a_checkpoint_names_the_directory(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "difference"),
     [
-        {"kernel": jnp.zeros((3, 2))},
-        {"kernel": jnp.zeros((2, 3), jnp.bfloat16)},
-        {"more": jnp.zeros(2)},
-        {"step": ()},
+        (
+            {"kernel": jnp.zeros((3, 2))},
+            r"\['kernel'\] is float32 \[2, 3\] there and float32 \[3, 2\] here",
+        ),
+        (
+            {"kernel": jnp.zeros((2, 3), jnp.bfloat16)},
+            r"\['kernel'\] is float32 .* there and bfloat16 .* here",
+        ),
+        ({"more": jnp.zeros(2)}, r"\['more'\] is missing there and float32 \[2\] here"),
+        ({"step": ()}, r"\['step'\] is int32 \[\] there and missing here"),
     ],
     ids=["shape", "type", "one more", "one fewer"],
 )
-def test_restore_refuses_another_network(tmp_path, change):
+def test_restore_refuses_another_network(tmp_path, change, difference):
     Checkpoints(tmp_path).save(1, state(), {})
-    with pytest.raises(ValueError, match=r"holds 5 arrays that do not match the [456] of this"):
+    message = (
+        rf"holds 5 arrays that do not match the [456] of this .*: {difference}\. .*use those, or"
+    )
+    with pytest.raises(ValueError, match=message):
         Checkpoints(tmp_path).restore(zeros() | change)
+
+
+def test_arrays_of_one_shape_keep_their_names_in_another_order(tmp_path):
+    saved = {"moments": Moments(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))}
+    Checkpoints(tmp_path).save(1, saved, {})
+    like = {"moments": Reordered(jnp.zeros(2), jnp.zeros(2))}
+    restored, _ = Checkpoints(tmp_path).restore(like)
+    np.testing.assert_array_equal(restored["moments"].mu, [1, 2])
+    np.testing.assert_array_equal(restored["moments"].nu, [3, 4])
+
+
+def test_no_two_arrays_of_a_state_share_a_name(tmp_path):
+    """Not where one key holds a dot, or looks like a number, or is the path of the other."""
+    names = ("a.b", "a/b", "['a']", "0")
+    saved = {name: jnp.full(2, i) for i, name in enumerate(names)}
+    saved |= {"a": {"b": jnp.full(2, 8), "['b']": jnp.full(2, 9)}, "list": [jnp.full(2, 10)]}
+    Checkpoints(tmp_path).save(1, saved, {})
+    restored, _ = Checkpoints(tmp_path).restore(jax.tree.map(jnp.zeros_like, saved))
+    assert_same(restored, saved)
+
+
+def test_a_single_array_is_a_state(tmp_path):
+    Checkpoints(tmp_path).save(1, jnp.arange(3), {})
+    np.testing.assert_array_equal(
+        Checkpoints(tmp_path).restore(jnp.zeros(3, jnp.int32))[0], [0, 1, 2]
+    )
+
+
+def test_adams_moments_come_back_as_they_were(tmp_path):
+    params = {"kernel": jnp.ones((2, 3))}
+    adam = optax.adam(0.1)
+    _, opt_state = adam.update({"kernel": jnp.full((2, 3), 2.0)}, adam.init(params))
+    Checkpoints(tmp_path).save(1, opt_state, {})
+    (restored, _), _ = Checkpoints(tmp_path).restore(adam.init(params))
+    np.testing.assert_allclose(restored.mu["kernel"], 0.2, rtol=1e-6)
+    np.testing.assert_allclose(restored.nu["kernel"], 0.004, rtol=1e-6)
+
+
+def test_a_checkpoint_of_the_format_with_numbers_is_refused(tmp_path):
+    """As it was before arrays had names; the advice is followed to the end."""
+    numbered = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(state()))}
+    old = ocp.CheckpointManager(tmp_path / "run")
+    arguments = {"state": ocp.args.StandardSave(numbered), "notes": ocp.args.JsonSave({})}
+    old.save(3, args=ocp.args.Composite(**arguments))
+    old.close()
+    with pytest.raises(
+        ValueError, match=r"checkpoint 3 in .*run was written by an older version, .*Remove"
+    ):
+        Checkpoints(tmp_path / "run").restore(zeros())
+    shutil.rmtree(tmp_path / "run")
+    Checkpoints(tmp_path / "run").save(1, state(), {})
+    assert_same(Checkpoints(tmp_path / "run").restore(zeros())[0], state())
 
 
 # Saves a first checkpoint, then dies without a word just before the second gets its name.

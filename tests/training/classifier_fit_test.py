@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from outgen_jax.training import classifier, classifier_fit, objectives
+from outgen_jax.training import classifier, classifier_fit, objectives, updates
 from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.classifier_recipe import ClassifierRecipe, make_optimizer
 from outgen_jax.training.objectives import Supervision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,12 +50,11 @@ def generate(
 @functools.cache
 def program() -> tuple[classifier.Update, Any]:
     """An update that generates, compiled once for all seeds, and what makes its first state."""
-    optimizer = classifier.make_optimizer(
-        classifier.Recipe(EPOCHS, BATCH, learning_rate=0.05), COUNT // BATCH
-    )
+    recipe = ClassifierRecipe(epochs=EPOCHS, batch_size=BATCH, learning_rate=0.05)
+    optimizer = make_optimizer(recipe, COUNT // BATCH)
     graphdef, _ = classifier.create(Network(), optimizer)
     update = classifier.make_update(graphdef, optimizer, objective=objectives.during(generate, 0.5))
-    return classifier.compile_update(update), lambda: classifier.create(Network(), optimizer)[1]
+    return updates.compile_updates(update), lambda: classifier.create(Network(), optimizer)[1]
 
 
 def data(seed: int = 0) -> tuple[jax.Array, Supervision]:
@@ -161,7 +161,7 @@ test.fit(Path(sys.argv[1]))
 
 def test_a_kill_in_the_middle_of_a_checkpoint_costs_one_epoch(tmp_path):
     killed = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(tmp_path), str(ROOT / "tests")],
+        [sys.executable, "-c", _KILLED, str(tmp_path), str(Path(__file__).parent)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -190,7 +190,7 @@ def test_a_divergence_is_named_and_the_last_good_checkpoint_stays(tmp_path, monk
             metrics = metrics._replace(loss=metrics.loss + np.where(steps >= at, np.inf, 0))
         return state, metrics
 
-    diverging.lower = update.lower
+    diverging.trace = update.trace
 
     message = (
         f"the {what} diverged at update {at + 1}, in epoch 3; the checkpoint of epoch 2 is kept"

@@ -10,10 +10,16 @@ import pytest
 from flax import nnx
 
 from outgen_jax.data import augment
-from outgen_jax.training import classifier, objectives
+from outgen_jax.training import classifier, objectives, updates
 from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.classifier_recipe import (
+    SCHEDULES,
+    ClassifierRecipe,
+    learning_rate_schedule,
+    make_optimizer,
+)
 
-RECIPE = classifier.Recipe(epochs=3, batch_size=8, learning_rate=0.05, weight_decay=0.01)
+RECIPE = ClassifierRecipe(epochs=3, batch_size=8, learning_rate=0.05, weight_decay=0.01)
 
 
 class Linear(nnx.Module):
@@ -62,16 +68,16 @@ def training() -> Training:
     labels = rng.integers(0, 2, 64)
     images = rng.integers(0, 100, (64, 8, 8, 3))
     images[np.arange(64), :, :, 2 * labels] += 100
-    optimizer = classifier.make_optimizer(RECIPE, 8)
+    optimizer = make_optimizer(RECIPE, 8)
     graphdef, _ = classifier.create(Network(), optimizer)
     update = classifier.make_update(
         graphdef, optimizer, key=jax.random.key(1), label_smoothing=RECIPE.label_smoothing
     )
-    rows = [classifier.epoch_rows(jax.random.key(0), epoch, 64, 8) for epoch in range(3)]
+    rows = [updates.epoch_rows(jax.random.key(0), epoch, 64, 8) for epoch in range(3)]
     return Training(
         graphdef,
         optimizer,
-        classifier.compile_update(update),
+        updates.compile_updates(update),
         jnp.asarray(images, jnp.uint8),
         jnp.asarray(labels, jnp.int32),
         np.concatenate(rows),
@@ -102,36 +108,36 @@ def leaves(state: classifier.TrainState) -> list[np.ndarray]:
 
 
 def test_cosine_schedule_at_its_corners():
-    rate = classifier.learning_rate_schedule(classifier.Recipe(10, learning_rate=0.4), 10)
+    rate = learning_rate_schedule(ClassifierRecipe(epochs=10, learning_rate=0.4), 10)
     steps = [0, 5, 10, 55, 100]  # start, half of the warm-up, its end, half of the cosine, end
     np.testing.assert_allclose([rate(s) for s in steps], [0, 0.2, 0.4, 0.2, 0], atol=1e-7)
     np.testing.assert_allclose(rate(32.5), 0.2 * (1 + np.cos(np.pi / 4)), rtol=1e-6)
 
 
 def test_step_schedule_falls_at_half_and_at_three_quarters():
-    recipe = classifier.Recipe(2, learning_rate=0.4, schedule="step")
-    rate = classifier.learning_rate_schedule(recipe, 4)
+    recipe = ClassifierRecipe(epochs=2, learning_rate=0.4, schedule="step")
+    rate = learning_rate_schedule(recipe, 4)
     expected = [0.4] * 4 + [0.04] * 2 + [0.004] * 2
     np.testing.assert_allclose([rate(step) for step in range(8)], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("schedule", classifier.SCHEDULES)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_shortest_trainings_have_a_schedule(schedule, steps):
-    rate = classifier.learning_rate_schedule(classifier.Recipe(1, schedule=schedule), steps)
+    rate = learning_rate_schedule(ClassifierRecipe(epochs=1, schedule=schedule), steps)
     assert 0 < max(float(rate(step)) for step in range(steps)) <= 0.1 + 1e-7
 
 
 def test_schedule_says_what_is_wrong():
     with pytest.raises(ValueError, match="unknown schedule 'linear'; use one of cosine, step"):
-        classifier.learning_rate_schedule(classifier.Recipe(1, schedule="linear"), 5)
+        learning_rate_schedule(ClassifierRecipe(epochs=1, schedule="linear"), 5)
     with pytest.raises(ValueError, match=r"2 epochs of 0 updates .* no larger than the data set"):
-        classifier.learning_rate_schedule(classifier.Recipe(2), 0)
+        learning_rate_schedule(ClassifierRecipe(epochs=2), 0)
 
 
 def test_sgd_is_nesterov_with_decay_of_kernels_alone():
-    recipe = classifier.Recipe(1, learning_rate=0.4, weight_decay=0.1, schedule="step")
-    optimizer = classifier.make_optimizer(recipe, 4)
+    recipe = ClassifierRecipe(epochs=1, learning_rate=0.4, weight_decay=0.1, schedule="step")
+    optimizer = make_optimizer(recipe, 4)
     rng = np.random.default_rng(0)
     params = {"kernel": rng.normal(size=(2, 3)), "bias": rng.normal(size=3)}
     velocity = {name: np.zeros_like(value) for name, value in params.items()}
@@ -144,8 +150,8 @@ def test_sgd_is_nesterov_with_decay_of_kernels_alone():
             velocity[name] = 0.9 * velocity[name] + total
             params[name] = params[name] - rate * (total + 0.9 * velocity[name])
         as_float = {name: jnp.asarray(g, jnp.float32) for name, g in gradients.items()}
-        updates, opt_state = optimizer.update(as_float, opt_state, ours)
-        ours = optax.apply_updates(ours, updates)
+        changes, opt_state = optimizer.update(as_float, opt_state, ours)
+        ours = optax.apply_updates(ours, changes)
         for name, value in params.items():
             np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-6)
 
@@ -159,8 +165,8 @@ def test_update_is_a_step_of_sgd_on_the_smoothed_cross_entropy(monkeypatch):
     rng = np.random.default_rng(3)
     images, labels = rng.integers(0, 256, (6, 2, 2, 3), np.uint8), np.array([0, 2, 1, 1, 0, 2])
     rows = np.array([4, 1, 2])
-    recipe = classifier.Recipe(1, weight_decay=0.02, schedule="step")
-    optimizer = classifier.make_optimizer(recipe, 100)
+    recipe = ClassifierRecipe(epochs=1, weight_decay=0.02, schedule="step")
+    optimizer = make_optimizer(recipe, 100)
     model = Linear()
     kernel, bias = np.float64(model.kernel[...]), np.float64(model.bias[...])
     graphdef, state = classifier.create(model, optimizer)
@@ -193,7 +199,7 @@ def test_every_step_and_key_augments_anew(monkeypatch):
     keys: list[jax.Array] = []
     monkeypatch.setattr(augment, "random_crop", crop)
     monkeypatch.setattr(augment, "random_flip_left_right", flip)
-    optimizer = classifier.make_optimizer(RECIPE, 8)
+    optimizer = make_optimizer(RECIPE, 8)
     graphdef, state = classifier.create(Linear(), optimizer)
     images, labels = jnp.zeros((2, 2, 2, 3), jnp.uint8), jnp.zeros(2, jnp.int32)
     for seed in (0, 1):
@@ -214,7 +220,7 @@ def test_crop_and_flip_are_as_asked(flip):
         seen.append(np.asarray(255 * batch).round())
         raise StopIteration  # what follows is slow outside of jit
 
-    optimizer = classifier.make_optimizer(RECIPE, 8)
+    optimizer = make_optimizer(RECIPE, 8)
     graphdef, state = classifier.create(Linear(), optimizer)
     objective = objectives.Objective(prepare, objectives.plain().loss)
     for padding in (0, 2):
@@ -269,7 +275,7 @@ def test_what_an_objective_sets_apart_is_normalised_by_itself(share, count):
     def loss(logits, labels):
         return (weights * logits).sum()
 
-    optimizer = classifier.make_optimizer(RECIPE, 100)
+    optimizer = make_optimizer(RECIPE, 100)
     graphdef, state = classifier.create(Normalised(), optimizer)
     objective = objectives.Objective(prepare, loss, share)
     update = classifier.make_update(graphdef, optimizer, key=jax.random.key(0), objective=objective)
@@ -294,7 +300,7 @@ def test_an_objective_sees_its_rows_and_says_what_is_learnt(monkeypatch):
         return 1 - images, 2 * given.labels
 
     objective = objectives.Objective(prepare, lambda logits, wanted: logits.mean() + wanted.sum())
-    optimizer = classifier.make_optimizer(RECIPE, 100)
+    optimizer = make_optimizer(RECIPE, 100)
     graphdef, state = classifier.create(Linear(), optimizer)
     update = classifier.make_update(graphdef, optimizer, objective=objective)
     images = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 3), np.uint8)
@@ -317,7 +323,7 @@ def test_an_objective_sees_its_rows_and_says_what_is_learnt(monkeypatch):
 
 
 def test_update_says_what_is_missing_or_too_much():
-    optimizer = classifier.make_optimizer(RECIPE, 8)
+    optimizer = make_optimizer(RECIPE, 8)
     graphdef, state = classifier.create(Linear(), optimizer)
     with pytest.raises(ValueError, match="label_smoothing is the default objective's"):
         classifier.make_update(
@@ -368,40 +374,3 @@ def test_a_scanned_chunk_is_the_single_steps(training):
     np.testing.assert_allclose(scanned, losses, rtol=1e-5)
     for a, b in zip(leaves(at_once), leaves(one_by_one), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_the_old_state_is_donated(training):
-    state = training.start()
-    run(training, state, training.rows[:1])
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
-
-
-def test_run_epoch_makes_many_updates_in_a_call():
-    @jax.jit
-    def update(state, images, labels, rows):
-        return state + len(rows), rows
-
-    rows = np.arange(74).reshape(37, 2)
-    results = list(classifier.run_epoch(update, 0, None, None, rows))
-    assert [len(metrics) for _, metrics in results] == [9, 9, 9, 10]
-    assert results[-1][0] == 37
-    np.testing.assert_array_equal(np.concatenate([metrics for _, metrics in results]), rows)
-
-
-def test_epoch_rows_visit_each_image_once_in_an_order_of_key_and_epoch():
-    key = jax.random.key(0)
-    rows = classifier.epoch_rows(key, 0, 50, 12)
-    assert rows.shape == (4, 12)
-    assert rows.dtype == np.int32
-    assert len(np.unique(rows)) == 48
-    assert set(rows.ravel()) <= set(range(50))
-    np.testing.assert_array_equal(rows, classifier.epoch_rows(key, 0, 50, 12))
-    assert not np.array_equal(rows, classifier.epoch_rows(key, 1, 50, 12))
-    assert not np.array_equal(rows, classifier.epoch_rows(jax.random.key(1), 0, 50, 12))
-    left_out = {
-        tuple(sorted({*range(50)} - set(classifier.epoch_rows(key, e, 50, 12).ravel())))
-        for e in range(4)
-    }
-    assert len(left_out) > 1
-    with pytest.raises(ValueError, match="batch_size 51 exceeds the 50 images"):
-        classifier.epoch_rows(key, 0, 50, 51)

@@ -1,5 +1,6 @@
 """Fine-tuning against steps written out, its invariances, resuming, and what it refuses."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,9 +12,9 @@ from flax import nnx
 
 from outgen_jax import losses
 from outgen_jax.data import distort
-from outgen_jax.training import finetuning, finetuning_step
+from outgen_jax.training import finetuning, finetuning_fit, finetuning_recipe
 from outgen_jax.training.checkpoints import Checkpoints
-from outgen_jax.training.finetuning import Penalty, Recipe
+from outgen_jax.training.finetuning_recipe import FinetuningRecipe, Penalty
 
 
 class Network(nnx.Module):
@@ -38,7 +39,9 @@ class Network(nnx.Module):
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
 LABELS = np.arange(12) % 3
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles in a fraction of the usual kind's time
-STEPS = Recipe(3, 12, 0.1, mirror=False)  # one recipe for most: one compiled program an arm
+STEPS = FinetuningRecipe(
+    updates=3, batch_size=12, learning_rate=0.1, mirror=False
+)  # one recipe for most: one compiled program an arm
 LAYERS = ("fc1", "fc2")
 
 
@@ -62,7 +65,7 @@ def model(**options) -> Network:
 def tune(recipe=STEPS, penalty=None, network=None, images=IMAGES, labels=LABELS, **options):
     options = {"distort": darker, "key": KEY} | options
     network = model() if network is None else network
-    return finetuning.finetune(network, images, labels, recipe, penalty or Penalty(), **options)
+    return finetuning_fit.finetune(network, images, labels, recipe, penalty or Penalty(), **options)
 
 
 def parameters(network) -> list[np.ndarray]:
@@ -108,7 +111,7 @@ def by_hand(penalty: Penalty, updates: int) -> tuple[nnx.State, list[float]]:
 
 @pytest.mark.parametrize(
     "penalty",
-    [Penalty(), Penalty("mse", 0.3), Penalty("constraint", 0.05, gain=2.0)],
+    [Penalty(), Penalty(kind="mse", weight=0.3), Penalty(kind="constraint", weight=0.05, gain=2.0)],
     ids=lambda p: p.kind,
 )
 def test_updates_equal_those_by_hand(penalty):
@@ -127,12 +130,12 @@ def test_without_weight_every_penalty_is_plain_fine_tuning():
     assert any(
         (x != y).any() for x, y in zip(*map(parameters, (plain.model, model())), strict=True)
     )
-    for kind in finetuning_step.HELD:
-        assert_same(tune(penalty=Penalty(kind, 0.0)).model, plain.model, atol=1e-6)
+    for kind in finetuning_recipe.HELD:
+        assert_same(tune(penalty=Penalty(kind=kind)).model, plain.model, atol=1e-6)
 
 
 def test_consistency_is_of_the_clean_image_and_two_distortions():
-    penalty = Penalty("consistency", 2.0)
+    penalty = Penalty(kind="consistency", weight=2.0)
     (row, *_) = tune(STEPS, penalty).history
     clean = jnp.asarray(IMAGES, jnp.float32) / 255
     logits = jnp.stack([model().activations(x)[0] for x in (clean, clean / 4, clean / 4)])
@@ -148,7 +151,7 @@ def draw(images, recipe, distort):
     """Clean, distorted, and distorted anew."""
 
     def run(key, images):
-        batch = finetuning_step._draw(key, images, LABELS, recipe, distort)
+        batch = finetuning._draw(key, images, LABELS, recipe, distort)
         return batch.clean, batch.distorted, batch.again()
 
     return map(np.asarray, jax.jit(run)(KEY, images))
@@ -161,21 +164,23 @@ def on_as_before(network) -> float:
 
 
 def test_the_constraint_keeps_neurons_on_or_off():
-    recipe = Recipe(60, 12, 0.1, mirror=False)
+    recipe = FinetuningRecipe(updates=60, batch_size=12, learning_rate=0.1, mirror=False)
     plain = on_as_before(tune(recipe).model)
-    held = on_as_before(tune(recipe, Penalty("constraint", 0.1)).model)
+    held = on_as_before(tune(recipe, Penalty(kind="constraint", weight=0.1)).model)
     assert held > plain + 0.05
 
 
 def test_named_layers_and_their_weights_alone_count():
-    only = tune(penalty=Penalty("mse", 0.5, layers=("fc2",)))
-    weighted = tune(penalty=Penalty("mse", 0.5, layers=LAYERS, layer_weights=(0.0, 3.0)))
+    only = tune(penalty=Penalty(kind="mse", weight=0.5, layers=("fc2",)))
+    weighted = tune(
+        penalty=Penalty(kind="mse", weight=0.5, layers=LAYERS, layer_weights=(0.0, 3.0))
+    )
     assert_same(only.model, weighted.model, atol=1e-6)
 
 
 def test_a_teacher_of_ones_own_holds():
     teacher = Network(seed=7)
-    result = tune(STEPS, Penalty("mse", 0.1), teacher=teacher)
+    result = tune(STEPS, Penalty(kind="mse", weight=0.1), teacher=teacher)
     clean = jnp.asarray(IMAGES, jnp.float32) / 255
     theirs, ours = teacher.activations(clean)[1], model().activations(clean / 4)[1]
     both = (jnp.concatenate([h[n] for n in LAYERS], 1) for h in (ours, theirs))
@@ -185,27 +190,30 @@ def test_a_teacher_of_ones_own_holds():
 
 
 def test_gain_is_annealed_geometrically_and_learned():
-    penalty = Penalty("constraint", 0.1, gain=1.0, gain_end=100.0)
-    numbers = finetuning_step.coefficients(penalty)
-    gains = [float(finetuning_step.gain_at(t, 10, numbers, jnp.log(2.0))) for t in (0, 5, 10)]
+    penalty = Penalty(kind="constraint", weight=0.1, gain=1.0, gain_end=100.0)
+    numbers = finetuning_recipe.coefficients(penalty)
+    gains = [float(finetuning_recipe.gain_at(t, 10, numbers, jnp.log(2.0))) for t in (0, 5, 10)]
     np.testing.assert_allclose(gains, [2, 20, 200], rtol=1e-5)
-    constant = finetuning_step.coefficients(Penalty(gain=7.0))
-    np.testing.assert_allclose(finetuning_step.gain_at(3, 10, constant, 0.0), 7, rtol=1e-6)
+    constant = finetuning_recipe.coefficients(Penalty(gain=7.0))
+    np.testing.assert_allclose(finetuning_recipe.gain_at(3, 10, constant, 0.0), 7, rtol=1e-6)
     annealed = tune(penalty=penalty)
     expected = [100 ** (t / 3) for t in range(3)]
     np.testing.assert_allclose([row["gain"] for row in annealed.history], expected, rtol=1e-5)
     # Neurons that disagree by far make a flatter sigmoid cheaper.
-    learning = Penalty("constraint", 0.1, gain=100.0, gain_rate=0.05)
+    learning = Penalty(kind="constraint", weight=0.1, gain=100.0, gain_rate=0.05)
     learned = tune(STEPS, learning, teacher=Network(seed=7))
     assert learned.history[2]["gain"] < learned.history[1]["gain"] < 100
 
 
 def test_a_grid_of_numbers_shares_one_compiled_update():
-    tune(penalty=Penalty("constraint", 0.1))
-    before = finetuning._compiled.cache_info().misses
+    tune(penalty=Penalty(kind="constraint", weight=0.1))
+    before = finetuning_fit.compile_update.cache_info().misses
     for weight, gain in ((0.2, 100.0), (0.3, 5.0)):
-        tune(penalty=Penalty("constraint", weight, gain=gain), key=jax.random.fold_in(KEY, 5))
-    assert finetuning._compiled.cache_info().misses == before
+        tune(
+            penalty=Penalty(kind="constraint", weight=weight, gain=gain),
+            key=jax.random.fold_in(KEY, 5),
+        )
+    assert finetuning_fit.compile_update.cache_info().misses == before
 
 
 # --- what goes in ---
@@ -236,7 +244,10 @@ class Reader:
 
 
 def test_images_that_are_read_train_as_resident_ones():
-    options = {"recipe": Recipe(7, 4, 0.1, crop_padding=1), "distort": noisy}
+    options = {
+        "recipe": FinetuningRecipe(updates=7, batch_size=4, learning_rate=0.1, crop_padding=1),
+        "distort": noisy,
+    }
     resident = tune(**options)
     for images in (Reader(), jnp.asarray(IMAGES)):
         other = tune(images=images, **options)
@@ -255,7 +266,7 @@ def test_further_channels_are_cropped_and_mirrored_alike():
     def negative(key, images):
         return images[..., 3:]
 
-    recipe = STEPS._replace(mirror=True, crop_padding=1)
+    recipe = dataclasses.replace(STEPS, mirror=True, crop_padding=1)
     clean, distorted, _ = draw(pairs, recipe, negative)
     inside = (clean + distorted) > 0  # zeros were padded in both
     np.testing.assert_allclose((clean + distorted)[inside], 1, atol=1e-6)
@@ -268,8 +279,16 @@ def test_further_channels_are_cropped_and_mirrored_alike():
 
 def test_resuming_is_exact(tmp_path):
     network = Network(dropout=0.3, norm=True)
-    recipe = Recipe(8, 4, 0.05, momentum=0.9, schedule="cosine", weight_decay=1e-3, crop_padding=1)
-    penalty = Penalty("constraint", 0.1, gain_rate=0.1)
+    recipe = FinetuningRecipe(
+        updates=8,
+        batch_size=4,
+        learning_rate=0.05,
+        momentum=0.9,
+        schedule="cosine",
+        weight_decay=1e-3,
+        crop_padding=1,
+    )
+    penalty = Penalty(kind="constraint", weight=0.1, gain_rate=0.1)
     whole = tune(recipe, penalty, network, distort=noisy, checkpoint_every=2)
     done: list[int] = []
 
@@ -309,7 +328,7 @@ def test_a_divergence_stops_and_keeps_the_checkpoint(tmp_path):
     def breaking(key, images):
         return jnp.where(jax.random.bernoulli(key, 0.1), jnp.inf, images)
 
-    recipe = Recipe(300, 4, 0.1)
+    recipe = FinetuningRecipe(updates=300, batch_size=4, learning_rate=0.1)
     with pytest.raises(FloatingPointError, match=r"diverged between updates \d+ and \d+; .*kept"):
         tune(recipe, distort=breaking, checkpoints=Checkpoints(tmp_path), checkpoint_every=1)
     latest = Checkpoints(tmp_path).latest
@@ -319,11 +338,15 @@ def test_a_divergence_stops_and_keeps_the_checkpoint(tmp_path):
 def test_schedules_and_weight_decay():
     kernels = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     zero = jax.tree.map(jnp.zeros_like, kernels)
-    optimizer = finetuning_step.make_optimizer(Recipe(10, learning_rate=0.5, weight_decay=0.1))
+    optimizer = finetuning_recipe.make_optimizer(
+        FinetuningRecipe(updates=10, learning_rate=0.5, weight_decay=0.1)
+    )
     updates, _ = optimizer.update(zero, optimizer.init(kernels), kernels)
     np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-6)
     np.testing.assert_array_equal(updates["bias"], 0)
-    optimizer = finetuning_step.make_optimizer(Recipe(10, learning_rate=0.5, schedule="cosine"))
+    optimizer = finetuning_recipe.make_optimizer(
+        FinetuningRecipe(updates=10, learning_rate=0.5, schedule="cosine")
+    )
     ones, state, sizes = jax.tree.map(jnp.ones_like, kernels), optimizer.init(kernels), []
     for _ in range(10):
         updates, state = optimizer.update(ones, state, kernels)
@@ -339,26 +362,29 @@ class Bare(nnx.Module):
         return images
 
 
+recipe = functools.partial(FinetuningRecipe, updates=1, batch_size=4)
+mse = functools.partial(Penalty, kind="mse", weight=0.1)
+constraint = functools.partial(Penalty, kind="constraint", weight=0.1)
 ERRORS = {
     "unknown layer": (
-        {"penalty": Penalty("constraint", 0.1, layers=("fc9",))},
+        {"penalty": constraint(layers=("fc9",))},
         "no layer 'fc9'; Network has 'fc1', 'fc2'",
     ),
-    "no layers": ({"penalty": Penalty("mse", 0.1, layers=())}, "none or repeated; Network has"),
-    "layer twice": ({"penalty": Penalty("mse", 0.1, layers=("fc1", "fc1"))}, "none or repeated"),
-    "unknown penalty": ({"penalty": Penalty("l1")}, "unknown penalty 'l1'; use one of none, mse"),
+    "no layers": ({"penalty": mse(layers=())}, "none or repeated; Network has"),
+    "layer twice": ({"penalty": mse(layers=("fc1", "fc1"))}, "none or repeated"),
+    "unknown penalty": ({"penalty": mse(kind="l1")}, "unknown penalty 'l1'; use one of none, mse"),
     "negative weight": (
-        {"penalty": Penalty("mse", -0.1)},
+        {"penalty": mse(weight=-0.1)},
         "λ must be finite and not negative, got -0.1; 0 is plain",
     ),
-    "weight that is no number": ({"penalty": Penalty("mse", float("nan"))}, "got nan"),
-    "gain": ({"penalty": Penalty("constraint", 0.1, gain=0.0)}, r"must be positive .* got 0\.0"),
-    "last gain": ({"penalty": Penalty("constraint", 0.1, gain_end=-1.0)}, "must be positive"),
+    "weight that is no number": ({"penalty": mse(weight=float("nan"))}, "got nan"),
+    "gain": ({"penalty": constraint(gain=0.0)}, r"must be positive .* got 0\.0"),
+    "last gain": ({"penalty": constraint(gain_end=-1.0)}, "must be positive"),
     "layer weights": (
-        {"penalty": Penalty("mse", 0.1, layer_weights=(1.0,))},
+        {"penalty": mse(layer_weights=(1.0,))},
         "one per layer, not negative and not all 0",
     ),
-    "all layer weights 0": ({"penalty": Penalty("mse", 0.1, layer_weights=(0.0, 0.0))}, "all 0"),
+    "all layer weights 0": ({"penalty": mse(layer_weights=(0.0, 0.0))}, "all 0"),
     "another architecture": (
         {"teacher": Network(hidden=7)},
         r"architecture of the network, Network; .*fc1.bias is \(7,\), not \(6,\)",
@@ -367,15 +393,15 @@ ERRORS = {
     "no activations": ({"network": Bare()}, r"Bare has no activations\(images\)"),
     "float images": ({"images": IMAGES / 255}, r"uint8 \[N, H, W, C\], got float64"),
     "too few labels": (
-        {"labels": LABELS[:-1], "recipe": Recipe(1, 4)},
+        {"labels": LABELS[:-1], "recipe": recipe()},
         r"integers \[12\], one per image; got int64 \[11\]",
     ),
     "labels beyond": ({"labels": LABELS + 1}, r"must be in 0\.\.2, the network's classes; .* 1\.\.3"),
-    "no updates": ({"recipe": Recipe(0, 4)}, "updates must be at least 1"),
-    "a large batch": ({"recipe": Recipe(1, 13)}, "1 to the number of images, 12; got 1 and 13"),
-    "rate": ({"recipe": Recipe(1, 4, -1.0)}, "learning_rate must be positive"),
-    "decay": ({"recipe": Recipe(1, 4, weight_decay=-1.0)}, "weight_decay and crop_padding not neg"),
-    "schedule": ({"recipe": Recipe(1, 4, schedule="step")}, "unknown schedule 'step'; use one of"),
+    "no updates": ({"recipe": recipe(updates=0)}, "updates must be at least 1"),
+    "a large batch": ({"recipe": recipe(batch_size=13)}, "1 to the number of images, 12; got 1 and 13"),
+    "rate": ({"recipe": recipe(learning_rate=-1.0)}, "learning_rate must be positive"),
+    "decay": ({"recipe": recipe(weight_decay=-1.0)}, "weight_decay and crop_padding not neg"),
+    "schedule": ({"recipe": recipe(schedule="step")}, "unknown schedule 'step'; use one of"),
 }  # fmt: skip
 
 

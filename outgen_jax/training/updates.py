@@ -1,0 +1,138 @@
+"""Many updates of a training: compiled once, several in a call where that is faster, in an order of their own.
+
+Classifiers, adversarial pairs and fine-tuning share this. An update is a pure function
+
+    update(state, *data, rows) -> (state, metrics)
+
+of all that changes (`state`), of arrays that stay as they are (`data`: images, labels, a frozen network), and of the
+rows [B] of the data set that form its batch.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from outgen_jax import chunking
+
+Update = Callable[..., tuple[Any, Any]]
+
+
+def compile_updates(update: Update) -> Update:
+    """Compiles `update` for one or several batches: `(state, *data, rows [n, B]) -> (state, metrics [n, ...])`.
+
+    One batch runs as it is, several run in a `jax.lax.scan`. The buffers of the state are donated: the state that
+    goes in cannot be used again. Each n is a program of its own. The programs live as long as what is returned.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.training import updates
+      >>> def update(total, values, rows):
+      ...     return total + values[rows].sum(), values[rows].max()
+      >>> compiled = updates.compile_updates(update)
+      >>> total, largest = compiled(jnp.zeros(()), jnp.arange(4.0), jnp.array([[0, 3], [1, 2]]))
+      >>> print(total, largest)
+      6.0 [3. 2.]
+    """
+
+    def chunk(state: Any, *data_and_rows: Any) -> tuple[Any, Any]:
+        *data, rows = data_and_rows
+        if len(rows) == 1:
+            state, metrics = update(state, *data, rows[0])
+            return state, jax.tree.map(lambda m: m[None], metrics)
+        return jax.lax.scan(lambda state, batch: update(state, *data, batch), state, rows)
+
+    return jax.jit(chunk, donate_argnums=0)
+
+
+def run(compiled: Update, state: Any, *data: Any, rows: np.ndarray) -> Iterator[tuple[Any, Any]]:
+    """Runs the batches `rows` [n, B], as many in a call as `chunking` says; yields after each call.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np
+      >>> from outgen_jax.training import updates
+      >>> compiled = updates.compile_updates(lambda total, values, rows: (total + values[rows].sum(), rows[0]))
+      >>> for total, first in updates.run(compiled, jnp.zeros(()), jnp.arange(4.0), rows=np.array([[0, 3], [1, 2]])):
+      ...     print(total, first)
+      6.0 [0 1]
+
+    Args:
+      compiled: from `compile_updates`.
+      state: before the first update. It is donated, and so is every state that was yielded once the next is asked
+        for: only the last one may be kept.
+      *data: what the update takes between its state and its rows.
+      rows: int32 [n, B], at least one batch.
+
+    Yields:
+      The state, and the metrics of the call's updates, [updates of the call, ...].
+    """
+    most = chunking.updates_per_call(compiled, state, *data, rows[:1])
+    for part in chunking.split(rows, most):
+        state, metrics = compiled(state, *data, jnp.asarray(part))
+        yield state, metrics
+
+
+def joined(metrics: list[Any]) -> Any:
+    """The metrics of several calls as numpy arrays over all their updates, [n, ...].
+
+    Example:
+      >>> import numpy as np
+      >>> from outgen_jax.training import updates
+      >>> updates.joined([{"loss": np.ones(2)}, {"loss": np.zeros(1)}])
+      {'loss': array([1., 1., 0.])}
+    """
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
+
+
+def epoch_rows(key: jax.Array, epoch: int, num_images: int, batch_size: int) -> np.ndarray:
+    """The batches of one pass over the images: each row once, in an order that depends on key and epoch.
+
+    The rows that do not fill a batch are left out.
+
+    Example:
+      >>> import jax
+      >>> from outgen_jax.training import updates
+      >>> updates.epoch_rows(jax.random.key(0), 0, num_images=10, batch_size=4).shape
+      (2, 4)
+
+    Returns:
+      int32 [num_images // batch_size, batch_size].
+
+    Raises:
+      ValueError: a batch larger than the data set.
+    """
+    if batch_size > num_images:
+        raise ValueError(
+            f"epoch_rows: batch_size {batch_size} exceeds the {num_images} images; use a smaller "
+            "batch"
+        )
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_images))
+    steps = num_images // batch_size
+    return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
+def consecutive_rows(
+    key: jax.Array, first: int, steps: int, num_images: int, batch_size: int
+) -> np.ndarray:
+    """Batches number `first` to `first + steps` of an endless sequence of passes, see `epoch_rows`.
+
+    Example:
+      >>> import jax
+      >>> from outgen_jax.training import updates
+      >>> updates.consecutive_rows(jax.random.key(0), 3, 5, num_images=10, batch_size=4).shape
+      (5, 4)
+
+    Returns:
+      int32 [steps, batch_size].
+
+    Raises:
+      ValueError: a batch larger than the data set.
+    """
+    a_pass = num_images // batch_size
+    if a_pass == 0:
+        return epoch_rows(key, 0, num_images, batch_size)  # refuses it
+    passes = range(first // a_pass, (first + steps - 1) // a_pass + 1)
+    rows = np.concatenate([epoch_rows(key, number, num_images, batch_size) for number in passes])
+    return rows[first % a_pass :][:steps]
