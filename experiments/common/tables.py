@@ -11,15 +11,12 @@ the parts that empty lines separate.
 import importlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
 
 from outgen_jax import files, runs
-
-_CHECK = flags.DEFINE_bool("check", False, "Compare only.")
-_ONLY = flags.DEFINE_list("only", [""], "Directories of results, by how their paths begin.")
 
 ROOT = Path(__file__).resolve().parents[2]
 # Results -> the module whose `table` makes their table.
@@ -103,27 +100,39 @@ def pages(root: Path = ROOT) -> Iterator[Path]:
         )
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    differing = []
-    for directory in filter(lambda d: d.startswith(tuple(_ONLY.value)), MODULES):
-        differing += _put(ROOT / directory / "table.md", made(directory))
-    for page in pages():
-        differing += _put(page, filled(page.read_text()))
-    if differing and _CHECK.value:
-        raise ValueError(
-            f"not as the results make them: {', '.join(differing)}; run without --check"
-        )
-    print("\n".join(differing) or "all tables are as the results make them")
+def remake(*, check: bool = False, only: Sequence[str] = ("",)) -> list[str]:
+    """Makes all tables and pages anew.
+
+    Args:
+      check: whether to compare only.
+      only: directories of results, by how their paths begin. Pages are always made.
+
+    Returns:
+      The files that differed.
+
+    Raises:
+      ValueError: `check`, and a file differs.
+    """
+    texts = {
+        ROOT / directory / "table.md": made(directory, ROOT)
+        for directory in MODULES
+        if directory.startswith(tuple(only))
+    }
+    differing = [path for path, text in texts.items() if _put(path, text, check)]
+    differing += [p for p in pages(ROOT) if _put(p, filled(p.read_text(), ROOT), check)]
+    names = [path.relative_to(ROOT).as_posix() for path in differing]
+    if check and names:
+        raise ValueError(f"not as the results make them: {', '.join(names)}; run without --check")
+    return names
 
 
-def _put(path: Path, text: str) -> list[str]:
-    """Writes the text, unless --check is set -> the path, if it held another one."""
+def _put(path: Path, text: str, check: bool) -> bool:
+    """Whether the file has another text; writes it unless `check` is set."""
     if path.exists() and path.read_text() == text:
-        return []
-    if not _CHECK.value:
+        return False
+    if not check:
         files.write_atomic(path, text)
-    return [str(path.relative_to(ROOT))]
+    return True
 
 
 def _module(name: str) -> object:
@@ -135,4 +144,7 @@ def _module(name: str) -> object:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    # Here, so that whoever imports this module gets no flags.
+    _check = flags.DEFINE_bool("check", False, "Compare only.")
+    _only = flags.DEFINE_list("only", [""], "Directories of results, by how their paths begin.")
+    runs.start(lambda argv: print(*remake(check=_check.value, only=_only.value), sep="\n"))
