@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from outgen_jax.files import write_atomic
+from outgen_jax.report.fonts import drawable
 from outgen_jax.report.run import CRISP_BELOW, printable
 
 # Okabe and Ito (2008): told apart with any colour vision.
@@ -50,10 +51,12 @@ def write_text(
 ) -> None:
     """Text at a place in axes fractions plus an offset in points, taken literally.
 
-    A file or a class may be called anything, so dollar signs start no formula.
+    A file or a class may be called anything: dollar signs start no formula, and the fonts are those
+    that have the characters.
     """
+    shown, families = drawable(printable(text))
     axes.annotate(
-        printable(text),
+        shown,
         at,
         offset,
         xycoords="axes fraction",
@@ -61,6 +64,7 @@ def write_text(
         horizontalalignment=align[0],
         verticalalignment=align[1],
         fontsize=size,
+        fontfamily=families,
         color=color,
         linespacing=1.1,
         parse_math=False,

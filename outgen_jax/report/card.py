@@ -14,9 +14,11 @@ from outgen_jax.report.run import (
     SMALLEST_SHOWN,
     TICK_FROM,
     SynthesisRun,
+    finite_rows,
     kl_divergence,
     pixel_change,
     printable,
+    probability,
     shown_probabilities,
     total_variation,
 )
@@ -34,6 +36,8 @@ def png_uri(data: bytes) -> str:
 
 def number(value: float) -> str:
     """Four decimals, or the bound where they would all be zero."""
+    if np.isnan(value):
+        return "not finite"
     if np.isinf(value):
         return "infinite"
     return "&lt; 0.0001" if 0 < value < 0.0001 else f"{value:.4f}"
@@ -46,13 +50,18 @@ def render_card(run: SynthesisRun, row: int) -> str:
     )
     distance, rms = (float(values[0]) for values in pixel_change(one))
     outcome, badge = ("hit", "target reached") if run.converged[row] else ("miss", "target missed")
+    if not finite_rows(one)[0]:
+        outcome, badge = "miss", "output not finite"
     names, table = shown_probabilities(run, row, limit=5)
-    present = np.max([run.wanted[row], run.before[row], run.reached[row]], axis=0) >= TICK_FROM
+    tables = [run.wanted[row], run.before[row], run.reached[row]]
+    present = np.max(np.nan_to_num(tables), axis=0) >= TICK_FROM
+    # The script sorts by it: what is not finite is farther than the farthest.
+    order = run.total_variation[row] if np.isfinite(run.total_variation[row]) else 2.0
     found_by = (run.ids[row], *(run.class_names[index] for index in np.flatnonzero(present)))
     words = " ".join(found_by).lower()
     return f"""
 <article class="card" data-index="{row}" data-outcome="{outcome}" data-words="{escape(words)}"
- data-distance="{run.total_variation[row]:.8f}" data-change="{rms:.6f}"
+ data-distance="{order:.8f}" data-change="{rms:.6f}"
  data-steps="{run.steps[row]}">
 {_stage(run, row)}
 <div class="body">
@@ -89,15 +98,16 @@ def _bar(name: str, wanted: float, before: float, reached: float) -> str:
     outline = f'<i class="wanted" style="width:{100 * wanted:.2f}%"></i>'
     tick = f'<i class="before" style="left:{100 * before:.2f}%"></i>'
     cells = "".join(
-        f'<td class="number{"" if value >= SMALLEST_SHOWN else " none"}">{value:.3f}</td>'
+        f'<td class="number{"" if value >= SMALLEST_SHOWN else " none"}">{probability(value)}</td>'
         for value in (wanted, reached)
     )
     return (
-        f'<tr title="{label}: source {before:.3f}, wanted {wanted:.3f}, reached {reached:.3f}">'
+        f'<tr title="{label}: source {probability(before)}, wanted {probability(wanted)}, '
+        f'reached {probability(reached)}">'
         f'<th scope="row">{label}</th><td><span class="track">'
-        f'<i class="reached" style="width:{100 * reached:.2f}%"></i>'
+        f'<i class="reached" style="width:{100 * np.nan_to_num(reached):.2f}%"></i>'
         f"{outline if wanted >= SMALLEST_SHOWN else ''}{tick if before >= TICK_FROM else ''}"
-        f'<span class="visually-hidden">{before:.3f}</span></span></td>{cells}</tr>'
+        f'<span class="visually-hidden">{probability(before)}</span></span></td>{cells}</tr>'
     )
 
 
@@ -122,6 +132,8 @@ def _stage(run: SynthesisRun, row: int) -> str:
 
 def _largest(run: SynthesisRun, probabilities: np.ndarray, limit: int) -> str:
     """The most probable classes by name, largest first, at most `limit`, none under TICK_FROM."""
+    if not np.isfinite(probabilities).all():
+        return "nothing finite"
     order = np.argsort(-probabilities, kind="stable")
     order = order[: max(1, int(np.sum(probabilities >= TICK_FROM)))]
     parts = [f"{escape(run.class_names[k])} {probabilities[k]:.2f}" for k in order[:limit]]

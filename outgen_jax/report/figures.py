@@ -23,6 +23,7 @@ from outgen_jax.report.canvas import (
     write_below,
     write_text,
 )
+from outgen_jax.report.fonts import set_text
 from outgen_jax.report.run import printable
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), "-.", (0, (7, 1.5, 1, 1.5, 1, 1.5)))
@@ -113,11 +114,12 @@ def history_figure(
     Args:
         curves: name to losses [steps] or [N, steps]; entry t is the loss after t updates. An image
             that stopped early holds its last value, or the median would be of the stragglers only.
+            Values that are not finite are left out, and the legend says of how many images.
         ylabel: what the values are.
         floor: smaller values, zero included, are drawn here, since a logarithm cannot show them.
 
     Raises:
-        ValueError: no curves, or one that is empty, not finite or not of one or two dimensions.
+        ValueError: no curves, or one that is empty or not of one or two dimensions.
     """
     if not curves:
         raise ValueError("history_figure: no curves to draw; give at least one")
@@ -127,7 +129,8 @@ def history_figure(
         _draw_curve(axes, name, np.asarray(losses, np.float64), index, floor)
     axes.set_yscale("log")
     axes.set_xlabel("updates", fontsize=10, color=INK)
-    axes.set_ylabel(ylabel, fontsize=10, color=INK, parse_math=False)
+    set_text(axes.yaxis.label, printable(ylabel))
+    axes.yaxis.label.set(fontsize=10, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.margins(x=0.01)
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
@@ -138,23 +141,31 @@ def history_figure(
     axes.tick_params(which="minor", length=0)
     legend = axes.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=2.6)
     for text in legend.get_texts():
-        text.set_parse_math(False)
+        set_text(text, text.get_text())
     return figure
 
 
 def _draw_curve(axes: Axes, name: str, losses: np.ndarray, index: int, floor: float) -> None:
     values = np.atleast_2d(losses)
-    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+    if values.ndim != 2 or not values.size:
         raise ValueError(
-            f"history_figure: curve {name!r} must be finite, [steps] or [N, steps]; it is "
-            f"{list(losses.shape)} with {int(np.sum(~np.isfinite(losses)))} values not finite. "
-            "Hold the last value of an image that stopped"
+            f"history_figure: curve {name!r} must be [steps] or [N, steps], and not empty; it is "
+            f"{list(losses.shape)}. Give losses over the updates, one row an image"
         )
-    low, middle, high = np.maximum(np.quantile(values, [0.05, 0.5, 0.95], axis=0), floor)
+    finite = np.isfinite(values)
+    # Where no value is finite the curve has a gap.
+    columns = [
+        column[ok] if ok.any() else [np.nan] for column, ok in zip(values.T, finite.T, strict=True)
+    ]
+    low, middle, high = np.transpose([np.quantile(c, [0.05, 0.5, 0.95]) for c in columns])
+    low, middle, high = (np.maximum(curve, floor) for curve in (low, middle, high))
+    broken = int(np.sum(~finite.all(1)))
     updates = np.arange(values.shape[1])
     color, dash = CURVES[index % len(CURVES)], DASHES[index % len(DASHES)]
     if len(values) > 1:
         axes.fill_between(updates, low, high, color=color, alpha=0.16, linewidth=0)
     # A label that starts with an underscore would be left out of the legend.
     label = printable(name).lstrip("_") or "curve"
+    if broken:
+        label += f" ({broken} of {len(values)} not finite)"
     axes.plot(updates, middle, color=color, linestyle=dash, linewidth=1.8, label=label)

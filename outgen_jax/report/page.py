@@ -10,7 +10,14 @@ from PIL import Image
 
 from outgen_jax.report.canvas import figure_bytes
 from outgen_jax.report.card import escape, number, png_uri, render_card
-from outgen_jax.report.run import SynthesisRun, check_run, pixel_change, total_variation
+from outgen_jax.report.run import (
+    SynthesisRun,
+    check_run,
+    finite_rows,
+    median,
+    pixel_change,
+    total_variation,
+)
 
 # Inlined styles, scripts and images only: a browser refuses anything from outside.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -81,10 +88,12 @@ the answer came first: each image was changed to make the classifier say exactly
 
 def _tiles(run: SynthesisRun) -> str:
     hits, total = int(np.sum(run.converged)), len(run.source)
-    before = float(np.median(total_variation(run.wanted, run.before)))
-    after = float(np.median(run.total_variation))
+    before = median(total_variation(run.wanted, run.before))
+    after = median(run.total_variation)
+    broken = int(np.sum(~finite_rows(run)))
+    not_finite = f"; the network's output is not finite on {broken:,}" if broken else ""
     tiles = (
-        (f"{hits:,} <small>of {total:,}</small>", "images reached their target"),
+        (f"{hits:,} <small>of {total:,}</small>", f"images reached their target{not_finite}"),
         (
             number(after),
             f"median total variation to the target, from {number(before)} at the start; 0 is exact",
@@ -110,20 +119,21 @@ def _facts(summary: Mapping[str, str]) -> str:
 def _histogram(run: SynthesisRun) -> str:
     """Total variation of all images before and after, 5 bins per decade from 0.00001 to 1."""
     rows = {"source": total_variation(run.wanted, run.before), "generated": run.total_variation}
+    finite = {name: values[np.isfinite(values)] for name, values in rows.items()}
     counts = {
         name: np.histogram(np.log10(np.clip(values, 1e-5, 1)), bins=25, range=(-5, 0))[0]
-        for name, values in rows.items()
+        for name, values in finite.items()
     }
     bars = "".join(
         f'<dt>{name}</dt><dd class="{name}">'
         + "".join(
-            f'<i style="height:{100 * count / counts[name].max():.2f}%"></i>'
+            f'<i style="height:{100 * count / max(counts[name].max(), 1):.2f}%"></i>'
             for count in counts[name]
         )
         + "</dd>"
         for name in counts
     )
-    medians = " and ".join(f"{number(np.median(rows[name]))} ({name})" for name in rows)
+    medians = " and ".join(f"{number(median(rows[name]))} ({name})" for name in rows)
     ticks = "".join(
         f'<span style="left:{20 * place}%">{tick}</span>'
         for place, tick in enumerate(("0.00001", "0.0001", "0.001", "0.01", "0.1", "1"))

@@ -17,7 +17,8 @@ class SynthesisRun(NamedTuple):
     """Everything a report shows of a run over N images and K classes, host arrays only.
 
     `reached` and `total_variation` belong to the saved 8-bit image, not to the float image it was
-    rounded from. Identifiers and class names may hold any characters.
+    rounded from. Identifiers and class names may hold any characters. An image on which the network
+    is not finite has NaN in `reached`, and a `total_variation` that is not finite.
     """
 
     source: np.ndarray  # [N, H, W, C] uint8, the images started from
@@ -67,12 +68,25 @@ def check_run(run: SynthesisRun, *, caller: str) -> None:
     if len(run.ids) != number:
         raise ValueError(f"{caller}: {number} images need as many ids; there are {len(run.ids)}")
     gap = np.abs(run.total_variation - total_variation(run.wanted, run.reached))
+    gap = np.where(finite_rows(run) | np.isfinite(run.total_variation), gap, 0.0)
     if number and not np.max(gap) <= 1e-3:
         row = int(np.argmax(np.where(np.isnan(gap), np.inf, gap)))
         raise ValueError(
             f"{caller}: total_variation of row {row} is {run.total_variation[row]:.4f}, off by "
             f"{gap[row]:.4f} from wanted and reached. Measure both on the saved image"
         )
+
+
+def finite_rows(run: SynthesisRun) -> np.ndarray:
+    """Which images the network says something finite of, [N] bool."""
+    finite: np.ndarray = np.isfinite(run.reached).all(axis=1)
+    return finite
+
+
+def median(values: np.ndarray) -> float:
+    """The median of the finite values; NaN where there are none."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -106,7 +120,9 @@ def leading_classes(run: SynthesisRun, row: int, *, limit: int) -> np.ndarray:
     wanted or reached probability, highest first, and then the source's first class if it is not
     among them.
     """
-    wanted, before, reached = run.wanted[row], run.before[row], run.reached[row]
+    wanted, before, reached = (
+        np.nan_to_num(table[row]) for table in (run.wanted, run.before, run.reached)
+    )
     if len(wanted) <= 10:
         return np.arange(len(wanted))
     highest = np.maximum(wanted, reached)
@@ -132,9 +148,22 @@ def shown_probabilities(run: SynthesisRun, row: int, *, limit: int) -> tuple[lis
     return names, np.clip(table, 0.0, 1.0)
 
 
+def probability(value: float) -> str:
+    """Three decimals, or a dash for what is not a number."""
+    return "–" if np.isnan(value) else f"{value:.3f}"
+
+
 def printable(name: str, *, limit: int | None = None) -> str:
-    """The name with control characters and lone surrogates replaced, cut to `limit` characters."""
+    """The name with control characters and lone surrogates replaced, cut to `limit` columns.
+
+    A wide character, as of Chinese, takes two columns.
+    """
     shown = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
-    if limit is not None and len(shown) > limit:
-        shown = shown[: limit - 1].rstrip() + "…"
-    return shown
+    if limit is None:
+        return shown
+    widths = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown]
+    if sum(widths) <= limit:
+        return shown
+    while sum(widths) > limit - 1:
+        widths.pop()
+    return shown[: len(widths)].rstrip() + "…"

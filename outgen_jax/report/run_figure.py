@@ -27,6 +27,7 @@ from outgen_jax.report.run import (
     check_run,
     pixel_change,
     printable,
+    probability,
     shown_probabilities,
 )
 
@@ -81,9 +82,15 @@ def _draw_images(panels: Sequence[Axes], run: SynthesisRun, row: int, amplify: f
     show_image(panels[0], run.source[row])
     show_image(panels[1], run.generated[row])
     show_image(panels[2], np.clip(0.5 + amplify * change, 0, 1))
-    outcome = "reached" if run.converged[row] else "missed"
+    outcome = f"total variation {run.total_variation[row]:.4f}"
+    if np.isnan(run.reached[row]).any():
+        outcome = "the network's output is not finite"
+    elif run.converged[row]:
+        outcome = f"reached, {outcome}"
+    else:
+        outcome = f"missed, {outcome}"
     write_below(panels[0], printable(run.ids[row], limit=22))
-    write_below(panels[1], f"{outcome}, total variation {run.total_variation[row]:.4f}")
+    write_below(panels[1], outcome)
     write_below(panels[2], f"RMS {pixel_change(one)[1][0]:.1f} of 255, {run.steps[row]} steps")
 
 
@@ -93,7 +100,7 @@ def _draw_bars(axes: Axes, run: SynthesisRun, row: int) -> None:
     wanted, before, reached = table.T
     places = np.arange(len(names))
     axes.barh(places, 1.0, height=THICK, color="#f2f2f2")
-    axes.barh(places, reached, height=THICK, color=SKY)
+    axes.barh(places, np.nan_to_num(reached), height=THICK, color=SKY)
     outlined = wanted >= SMALLEST_SHOWN
     axes.barh(
         places[outlined],
@@ -118,7 +125,7 @@ def _draw_bars(axes: Axes, run: SynthesisRun, row: int) -> None:
             color = INK if value >= SMALLEST_SHOWN else "#9a9a9a"
             offset = (_number_edge(column), -0.5)
             align = ("right", "center")
-            write_text(axes, f"{value:.3f}", (1, y), offset=offset, align=align, color=color)
+            write_text(axes, probability(value), (1, y), offset=offset, align=align, color=color)
 
 
 def _number_edge(column: int) -> float:

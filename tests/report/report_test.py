@@ -127,6 +127,7 @@ def test_leading_classes_are_the_wanted_ones_then_the_source():
         ({"ids": ("a",)}, "3 images need as many ids; there are 1"),
         ({"total_variation": np.array([0.0, 0.9, 0.0])}, "total_variation of row 1 is 0.9000"),
         ({"reached": np.full((3, 10), np.nan)}, "total_variation of row 0"),
+        ({"total_variation": np.full(3, np.nan)}, "total_variation of row 0 is nan"),
     ],
 )
 def test_a_run_that_contradicts_itself_is_refused(fields, message):
@@ -265,10 +266,20 @@ def test_history_shows_median_and_band_on_a_log_scale():
     assert [first.min(), first.max()] == pytest.approx(np.quantile(losses[:, 0], [0.05, 0.95]))
 
 
-@pytest.mark.parametrize("losses", [[1, np.nan], np.ones((2, 2, 2)), np.ones((0, 4)), [np.inf]])
+@pytest.mark.parametrize("losses", [np.ones((2, 2, 2)), np.ones((0, 4)), []])
 def test_history_refuses_what_it_cannot_average(losses):
-    with pytest.raises(ValueError, match="curve 'sgd' must be finite"):
+    with pytest.raises(ValueError, match=r"curve 'sgd' must be \[steps\] or \[N, steps\], and not"):
         report.history_figure({"sgd": losses})
+
+
+def test_history_leaves_out_what_is_not_finite_and_says_so(tmp_path):
+    losses = [[4, 2, 1], [4, np.nan, np.nan], [8, np.inf, 3]]
+    figure = report.history_figure({"sgd": losses, "lost": [np.nan, np.nan]})
+    sgd, lost = figure.axes[0].lines
+    assert list(sgd.get_ydata()) == [4, 2, 2]
+    assert np.isnan(lost.get_ydata()).all()
+    assert sgd.get_label() == "sgd (2 of 3 not finite)"
+    report.save_figure(figure, tmp_path / "history.png", dpi=50)
 
 
 def test_history_refuses_no_curves():
@@ -393,6 +404,35 @@ def test_unreached_classes_and_tiny_distances_read_well():
     text = Page(make_page(run)).text
     assert "infinite nats" in text
     assert "< 0.0001" in text
+
+
+@pytest.mark.parametrize("classes", [10, 1000])
+@pytest.mark.parametrize("lost", [[1], [0, 1, 2]])
+@pytest.mark.parametrize("distance", [np.nan, np.inf, 1.0])
+def test_an_image_that_ended_in_nan_costs_no_other_its_place(classes, lost, distance, tmp_path):
+    run = make_run(classes=classes)
+    reached, variation = run.reached.copy(), run.total_variation.copy()
+    reached[lost], variation[lost] = np.nan, distance
+    converged = np.isfinite(variation) & (variation < 1)
+    run = run._replace(reached=reached, total_variation=variation, converged=converged)
+    if distance == 1.0:  # a distance of what has none
+        with pytest.raises(ValueError, match=r"total_variation of row \d is 1.0000, off by nan"):
+            make_page(run)
+        return
+    text = make_page(run)
+    page = Page(text)
+    cards = page.all("article")
+    assert [card["data-outcome"] for card in cards] == [
+        "miss" if row in lost else "hit" for row in range(3)
+    ]
+    assert [float(card["data-distance"]) > 1 for card in cards] == [row in lost for row in range(3)]
+    assert not re.search(r"\b(nan|inf)\b", re.sub(r'src="[^"]*"|<script>.*', "", text, flags=re.S))
+    assert page.text.count("output not finite") == len(lost)
+    assert f"is not finite on {len(lost)}" in page.text
+    figure = report.synthesis_figure(run, rows=range(3))
+    report.save_figure(figure, tmp_path / "figure.png", dpi=50)
+    notes = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert notes.count("the network's output is not finite") == len(lost)
 
 
 def test_search_words_are_the_classes_that_matter():
