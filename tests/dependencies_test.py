@@ -1,0 +1,89 @@
+"""What the package imports is what its installation brings, by part."""
+
+import ast
+import configparser
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import outgen_jax as og
+
+PACKAGE = Path(og.__file__).parent
+# Modules whose distribution has another name.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "orbax": "orbax-checkpoint",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
+# Distributions that one part alone needs, and the extra that brings them.
+EXTRAS = {
+    "tensorflow-datasets": "data",
+    "array_record": "data",
+    "orbax-checkpoint": "train",
+    "tensorboardX": "train",
+    "matplotlib": "report",
+    "absl-py": "scripts",
+    "scikit-image": "scripts",
+    "scikit-learn": "scripts",
+}
+
+
+def requirements(text: str) -> set[str]:
+    return {re.split(r"[<>=!~\[ ]", line)[0] for line in text.split("\n") if line.strip()}
+
+
+@pytest.fixture(scope="module")
+def config() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    if not parser.read(PACKAGE.parent / "setup.cfg"):
+        pytest.skip("outgen_jax is installed without its source")
+    return parser
+
+
+def imported() -> dict[str, set[str]]:
+    """Distributions that the package imports anywhere, and by which files."""
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in {name.split(".")[0] for name in names}:
+                if name not in sys.stdlib_module_names and name != "outgen_jax":
+                    user = path.relative_to(PACKAGE).as_posix()
+                    found.setdefault(DISTRIBUTIONS.get(name, name), set()).add(user)
+    return found
+
+
+def test_whatever_is_imported_is_installed_with_the_package_or_named_by_an_extra(config):
+    core = requirements(config["options"]["install_requires"])
+    for distribution, users in imported().items():
+        if distribution in EXTRAS:
+            listed = requirements(config["options.extras_require"][EXTRAS[distribution]])
+            assert distribution in listed, users
+        else:
+            assert distribution in core, f"{distribution}, imported by {users}"
+
+
+def test_nothing_is_installed_that_nothing_needs(config):
+    core = requirements(config["options"]["install_requires"])
+    assert core <= imported().keys()
+
+
+def test_the_readmes_example_and_a_progress_bar_need_no_extra(config):
+    core = requirements(config["options"]["install_requires"])
+    assert {"pillow", "tqdm"} <= core
+
+
+def test_the_extra_for_scripts_brings_all_others(config):
+    extras = config["options.extras_require"]
+    listed = requirements(extras["scripts"])
+    for name in ("data", "train", "report", "imagenet"):
+        assert requirements(extras[name]) <= listed
