@@ -11,6 +11,7 @@ The same command resumes an interrupted run, at the last checkpoint (an epoch's 
 one before) and to the same bits (on CPU).
 """
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -21,12 +22,14 @@ from flax import nnx
 from tensorboardX import SummaryWriter
 
 import outgen_jax as og
-from outgen_jax import runs
+from outgen_jax import devices, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.training import classifier, classifier_fit
+from outgen_jax.networks import ApplyFn
+from outgen_jax.training import classifier, classifier_fit, classifier_recipe, updates
 from outgen_jax.training.checkpoints import Checkpoints
 from outgen_jax.training.classifier_fit import Epoch
+from outgen_jax.training.classifier_recipe import ClassifierRecipe
 
 _DATASET = flags.DEFINE_string(
     "dataset", "cifar10", "tfds name, .npz file, class folders, or 'digits'."
@@ -44,11 +47,13 @@ _HIDDEN = flags.DEFINE_integer(
 )
 _EPOCHS = flags.DEFINE_integer("epochs", 20, "Passes over the training images.", 1)
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images an update.", 1)
-_OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", classifier.OPTIMIZERS, "Optimiser.")
+_OPTIMIZER = flags.DEFINE_enum("optimizer", "sgd", classifier_recipe.OPTIMIZERS, "Optimiser.")
 _LR = flags.DEFINE_float("learning_rate", 0.1, "Peak learning rate.", 0)
 _DECAY = flags.DEFINE_float("weight_decay", 5e-4, "Weight decay of the kernels.", 0)
 _SMOOTHING = flags.DEFINE_float("label_smoothing", 0.0, "Mass spread over all classes.", 0, 1)
-_SCHEDULE = flags.DEFINE_enum("schedule", "cosine", classifier.SCHEDULES, "Learning rate schedule.")
+_SCHEDULE = flags.DEFINE_enum(
+    "schedule", "cosine", classifier_recipe.SCHEDULES, "Learning rate schedule."
+)
 _DTYPE = flags.DEFINE_enum(
     "dtype", "auto", ("auto", "float32", "bfloat16"), "auto: bfloat16 off the CPU."
 )
@@ -83,8 +88,8 @@ def exact_test_split() -> sources.ImageSource:
     )
 
 
-def recipe_from_flags() -> classifier.Recipe:
-    return classifier.Recipe(
+def recipe_from_flags() -> ClassifierRecipe:
+    return ClassifierRecipe(
         epochs=_EPOCHS.value,
         batch_size=_BATCH.value,
         optimizer=_OPTIMIZER.value,
@@ -96,7 +101,7 @@ def recipe_from_flags() -> classifier.Recipe:
 
 
 def build_model(num_classes: int) -> og.models.VGG16:
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = devices.platform_of() == "cpu"
     bfloat16 = _DTYPE.value == "bfloat16" or (_DTYPE.value == "auto" and not on_cpu)
     return og.models.VGG16(
         num_classes,
@@ -107,11 +112,11 @@ def build_model(num_classes: int) -> og.models.VGG16:
     )
 
 
-def train(run: runs.Run, recipe: classifier.Recipe) -> None:
+def train(run: runs.Run, recipe: ClassifierRecipe) -> None:
     train_set, test_set = load_split("train", _TRAIN_IMAGES.value), exact_test_split()
     assert train_set.class_names is not None
     steps = len(train_set.ids) // recipe.batch_size
-    optimizer = classifier.make_optimizer(recipe, steps)
+    optimizer = classifier_recipe.make_optimizer(recipe, steps)
     graphdef, state = classifier.create(build_model(len(train_set.class_names)), optimizer)
     key = jax.random.key(_SEED.value)
     update = classifier.make_update(
@@ -133,7 +138,7 @@ def train(run: runs.Run, recipe: classifier.Recipe) -> None:
             return found
 
         state, history = classifier_fit.fit(
-            classifier.compile_update(update),
+            updates.compile_updates(update),
             state,
             jnp.asarray(train_set.images),
             jnp.asarray(train_set.labels),
@@ -147,16 +152,14 @@ def train(run: runs.Run, recipe: classifier.Recipe) -> None:
     finish(run, recipe, graphdef, state, history, test_set)
 
 
-def accuracy(
-    apply: classifier.Apply, state: classifier.TrainState, test_set: sources.ImageSource
-) -> float:
+def accuracy(apply: ApplyFn, state: classifier.TrainState, test_set: sources.ImageSource) -> float:
     assert test_set.labels is not None
     return classifier.accuracy(apply, state, test_set.images, test_set.labels)
 
 
 def finish(
     run: runs.Run,
-    recipe: classifier.Recipe,
+    recipe: ClassifierRecipe,
     graphdef: nnx.GraphDef,
     state: classifier.TrainState,
     history: list[Epoch],
@@ -176,7 +179,7 @@ def finish(
         "dataset": _DATASET.value,
         "test_images": len(test_set.ids),
         "test_accuracy": accuracy(jax.jit(classifier.make_apply(graphdef)), exported, test_set),
-        "recipe": recipe._asdict(),
+        "recipe": dataclasses.asdict(recipe),
         "seed": _SEED.value,
         "seconds": sum(row.seconds for row in history),
         "device": jax.devices()[0].device_kind,

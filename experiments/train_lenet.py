@@ -8,6 +8,8 @@ Output    --out gets results.json and weights.npz (bf16) with its model card.
 The same command resumes an interrupted run.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from absl import flags
@@ -17,7 +19,7 @@ import outgen_jax as og
 from outgen_jax import runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.training import classifier, classifier_fit
+from outgen_jax.training import classifier, classifier_fit, classifier_recipe, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 _DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, or class folders.")
@@ -42,9 +44,11 @@ def load(split: str) -> sources.ImageSource:
 def train(run: runs.Run) -> None:
     train_set, test_set = load("train"), load("test")
     assert test_set.class_names is not None
-    recipe = classifier.Recipe(_EPOCHS.value, _BATCH.value, learning_rate=_LR.value)
+    recipe = classifier_recipe.ClassifierRecipe(
+        epochs=_EPOCHS.value, batch_size=_BATCH.value, learning_rate=_LR.value
+    )
     steps = len(train_set.ids) // recipe.batch_size
-    optimizer = classifier.make_optimizer(recipe, steps)
+    optimizer = classifier_recipe.make_optimizer(recipe, steps)
     model = og.models.LeNet(len(test_set.class_names), rngs=nnx.Rngs(_SEED.value))
     channels = [model.conv1.kernel.shape[-1], model.conv2.kernel.shape[-1]]
     graphdef, state = classifier.create(model, optimizer)
@@ -57,7 +61,7 @@ def train(run: runs.Run) -> None:
         return classifier.accuracy(apply, state, test_set.images, test_set.labels)
 
     state, history = classifier_fit.fit(
-        classifier.compile_update(update),
+        updates.compile_updates(update),
         state,
         jnp.asarray(train_set.images),
         jnp.asarray(train_set.labels),
@@ -79,7 +83,7 @@ def train(run: runs.Run) -> None:
         "dataset": _DATASET.value,
         "test_images": len(test_set.ids),
         "test_accuracy": accuracy(state._replace(params=params, variables=variables)),
-        "recipe": {**recipe._asdict(), "shift": SHIFT},
+        "recipe": {**dataclasses.asdict(recipe), "shift": SHIFT},
         "seed": _SEED.value,
         "seconds": sum(row.seconds for row in history),
         "device": jax.devices()[0].device_kind,

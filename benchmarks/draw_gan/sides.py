@@ -16,7 +16,8 @@ from flax import nnx
 
 from benchmarks.harness.alternation import Updates, threads
 from outgen_jax.models import draw
-from outgen_jax.training import adversarial, adversarial_fit
+from outgen_jax.training import adversarial
+from outgen_jax.training.updates import compile_updates
 
 _RATE, _BETAS = 3.75e-4, (0.75, 0.999)
 _SHOWN = 16  # images compared
@@ -64,7 +65,7 @@ def outgen(problem: Problem) -> Updates:
     adam = optax.adam(_RATE, b1=_BETAS[0], b2=_BETAS[1])
     g, g_state = adversarial.from_nnx(generator, lambda model, z, _: model(z).images, adam)
     d, d_state = adversarial.from_nnx(discriminator, lambda model, x, _: model(x)[0], adam)
-    update = adversarial_fit.compile_update(
+    update = compile_updates(
         adversarial.make_update(
             g, d, latent_shape=generator.latent_shape, key=jax.random.key(problem.seed)
         )

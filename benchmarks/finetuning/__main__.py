@@ -5,7 +5,7 @@ Subject   One SGD update of a VGG16 with two hidden layers on 32×32 images, ran
           given distorted images, and with noise and blur computed in the update. The twin in PyTorch
           (eager, channels-last) takes the same batch and weights; its first losses must agree.
 Method    Sides in processes of their own with the same cores, taking turns of ten updates, which is
-          what `finetuning.finetune` makes in a call on CPU; median of the rounds.
+          what `finetuning_fit.finetune` makes in a call on CPU; median of the rounds.
 Command   python -m benchmarks.finetuning
 Expected  constraint at most 1.6 times plain; at least as fast as PyTorch
 Output    the table, and --out gets results.json with the raw numbers of every round, and table.md.

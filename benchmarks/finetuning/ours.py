@@ -16,16 +16,16 @@ import outgen_jax as og
 from benchmarks.harness.alternation import Operations
 from benchmarks.harness.problem import CLASSES, Problem
 from outgen_jax.data import distort
-from outgen_jax.training import finetuning, finetuning_step
-from outgen_jax.training.finetuning import Penalty, Recipe
+from outgen_jax.training import finetuning, finetuning_fit, finetuning_recipe
+from outgen_jax.training.finetuning_recipe import FinetuningRecipe, Penalty
 
 RATE, WEIGHT, GAIN = 1e-3, 0.1, 100.0
 LAYERS = ("fc1", "fc2")
 PENALTIES = {
-    "plain": Penalty("none"),
-    "MSE": Penalty("mse", WEIGHT, LAYERS),
-    "constraint": Penalty("constraint", WEIGHT, LAYERS, gain=GAIN),
-    "AugMix-style": Penalty("consistency", WEIGHT),
+    "plain": Penalty(kind="none"),
+    "MSE": Penalty(kind="mse", weight=WEIGHT, layers=LAYERS),
+    "constraint": Penalty(kind="constraint", weight=WEIGHT, layers=LAYERS, gain=GAIN),
+    "AugMix-style": Penalty(kind="consistency", weight=WEIGHT),
 }
 
 
@@ -86,15 +86,15 @@ def outgen(problem: Problem, *, hidden: int, updates: int) -> Operations:
     model, given_inputs = network(problem, hidden), inputs(problem, hidden)
     images, labels = jnp.asarray(given_inputs.pairs), jnp.asarray(given_inputs.labels)
     rows = jnp.tile(jnp.arange(len(labels)), (updates, 1))
-    recipe = Recipe(1, len(labels), RATE, mirror=False)
+    recipe = FinetuningRecipe(updates=1, batch_size=len(labels), learning_rate=RATE, mirror=False)
 
     def operation(penalty: Penalty, distortion: Any) -> Any:
-        graphdef, state = finetuning._start(model, recipe, jax.random.key(problem.seed))
-        frozen_graphdef, frozen = finetuning._freeze(model)
-        advance = finetuning._compiled(
-            graphdef, frozen_graphdef, recipe, finetuning._without_numbers(penalty), distortion
+        graphdef, state = finetuning.create(model, recipe, jax.random.key(problem.seed))
+        frozen_graphdef, frozen = finetuning.freeze(model)
+        advance = finetuning_fit.compile_update(
+            graphdef, frozen_graphdef, recipe, penalty.without_numbers(), distortion
         )
-        numbers, now = finetuning_step.coefficients(penalty), [state]
+        numbers, now = finetuning_recipe.coefficients(penalty), [state]
 
         def update() -> jax.Array:
             now[0], metrics = advance(now[0], frozen, numbers, images, labels, rows)

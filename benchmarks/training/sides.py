@@ -39,18 +39,20 @@ def outgen(problem: Problem, *, dtype: str = "float32", augmented: bool = False)
     from flax import nnx
 
     from benchmarks.synthesis.ours import build
-    from outgen_jax.training import classifier, objectives
+    from outgen_jax.training import classifier, objectives, optimizers
+    from outgen_jax.training.updates import compile_updates
+    from outgen_jax.training.updates import run as run_updates
 
     jax.config.update("jax_enable_compilation_cache", False)
     plain = objectives.plain()
     given_images = plain._replace(
         prepare=lambda key, state, images, given: (given.frozen, given.labels)
     )
-    optimizer = classifier.sgd(
+    optimizer = optimizers.sgd(
         optax.constant_schedule(_RATE), momentum=_MOMENTUM, weight_decay=_DECAY
     )
     graphdef, state = classifier.create(build(problem, dtype), optimizer)
-    update = classifier.compile_update(
+    update = compile_updates(
         classifier.make_update(graphdef, optimizer, objective=plain if augmented else given_images)
     )
     images = jnp.asarray(problem.images())
@@ -61,7 +63,7 @@ def outgen(problem: Problem, *, dtype: str = "float32", augmented: bool = False)
     def run(updates: int) -> classifier.TrainState:
         rows = np.tile(np.arange(problem.batch_size, dtype=np.int32), (updates, 1))
         end = jax.tree.map(jnp.copy, state)
-        for end, _ in classifier.run_epoch(update, end, pixels, given, rows):  # noqa: B007, B020
+        for end, _ in run_updates(update, end, pixels, given, rows=rows):  # noqa: B007, B020
             pass
         return jax.block_until_ready(end)
 

@@ -62,16 +62,16 @@ def settings_of_flags() -> Settings:
             f"--updates={_UPDATES.value} must be a multiple of {rounds}, the rounds of --preset={_PRESET.value}"
         )
     return Settings(
-        _SIZE.value,
-        _WIDTH.value,
-        _BATCH.value,
-        rate,
-        decay,
-        rounds,
-        _UPDATES.value,
-        score_every,
-        min(curve_samples, _SAMPLES.value),
-        adapt_images,
+        size=_SIZE.value,
+        width=_WIDTH.value,
+        batch_size=_BATCH.value,
+        learning_rate=rate,
+        average_decay=decay,
+        rounds=rounds,
+        updates=_UPDATES.value,
+        score_every=score_every,
+        curve_samples=min(curve_samples, _SAMPLES.value),
+        adapt_images=adapt_images,
     )
 
 

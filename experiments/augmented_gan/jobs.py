@@ -1,5 +1,6 @@
 """Jobs of paper B's study: one GAN of a set and a seed, from its images to its numbers."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -225,7 +226,7 @@ def collect(
     return {
         "network": study.network.name,
         "neighbours": scores.K,
-        "settings": study.settings._asdict(),
+        "settings": dataclasses.asdict(study.settings),
         "subjects": subjects,
     }
 

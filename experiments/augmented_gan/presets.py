@@ -1,5 +1,6 @@
 """What paper B's study compares, and at which sizes."""
 
+import dataclasses
 from typing import Any, Literal, NamedTuple
 
 from outgen_jax.data import augmented_set, differentiable_augment
@@ -66,7 +67,8 @@ def _policy(name: str, changes: str) -> tuple[str, ...]:
     return policy
 
 
-class Settings(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
     """How every GAN is trained: the same for all sets."""
 
     size: int  # side of the images

@@ -12,12 +12,12 @@ import optax
 from flax import nnx
 
 from experiments.augmented_gan.presets import Arm, Scheme, Settings
-from outgen_jax import files, pixels, runs
-from outgen_jax.data import augmented_set
+from outgen_jax import files, runs
+from outgen_jax.data import augmented_set, grey_levels
 from outgen_jax.data.differentiable_augment import POLICY, adapt, differentiable_augment
 from outgen_jax.generation import provenance
 from outgen_jax.models import dcgan
-from outgen_jax.training import adversarial, adversarial_fit
+from outgen_jax.training import adversarial, adversarial_fit, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 _FIRST_PROBABILITY: dict[Scheme, float | None] = {
@@ -39,7 +39,7 @@ class Capacity(NamedTuple):
 class Program(NamedTuple):
     """What jobs with the same in front of the discriminator share."""
 
-    update: adversarial.Update
+    update: updates.Update
     first_state: Callable[[int], adversarial.GameState]  # of a seed
     settle: Callable[[adversarial.GameState], adversarial.PlayerState]  # the averaged generator
     generate: Callable[[Any, Any, jax.Array], jax.Array]  # parameters, statistics, z -> images
@@ -63,7 +63,7 @@ class Generated(NamedTuple):
 class Progress(NamedTuple):
     """Where a training stands after a round."""
 
-    epoch: adversarial_fit.Epoch
+    epoch: adversarial_fit.Progress
     samples: dict[int, np.ndarray]  # updates -> images [n, H, W, C] uint8, where there are scores
 
 
@@ -127,7 +127,9 @@ def program(
             variables = advance(state.average, variables, key)
         return state.generator._replace(params=state.average, variables=variables)
 
-    return Program(update, first_state, settle, generate, generator.latent_shape)
+    return Program(
+        updates.compile_updates(update), first_state, settle, generate, generator.latent_shape
+    )
 
 
 def _augmentation(
@@ -150,7 +152,9 @@ def sample(
         z = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), made.latent_shape))(
             ids
         )
-        parts.append(pixels.to_uint8(np.asarray(made.generate(player.params, player.variables, z))))
+        parts.append(
+            grey_levels.to_uint8(np.asarray(made.generate(player.params, player.variables, z)))
+        )
     return np.concatenate(parts)[:number]
 
 

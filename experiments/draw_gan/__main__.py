@@ -14,6 +14,7 @@ The same command resumes, within a run at the last checkpoint; finished runs are
 digits get samples and latent studies, but no scores, which rest on a classifier of digits.
 """
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -25,8 +26,8 @@ import tqdm
 from absl import flags
 
 from experiments.draw_gan import figures, latent, scores, table, training
-from outgen_jax import files, pixels, runs
-from outgen_jax.data import sources
+from outgen_jax import files, runs
+from outgen_jax.data import grey_levels, sources
 from outgen_jax.models import draw
 from outgen_jax.training import adversarial_fit
 from outgen_jax.training.checkpoints import Checkpoints
@@ -86,7 +87,8 @@ def preset_of(name: str) -> training.Preset:
         "points": _POINTS.value,
         "steps": _STEPS.value,
     }
-    return presets[name]._replace(**{k: v for k, v in changes.items() if v is not None})
+    given = {k: v for k, v in changes.items() if v is not None}
+    return dataclasses.replace(presets[name], **given)
 
 
 class Trained(NamedTuple):
@@ -142,7 +144,7 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
     trained = train(preset_of(name), seed, data, directory, f"{name}, seed {seed}")
     key_z, key_latent = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     z = jax.random.normal(key_z, (_SAMPLES.value, *trained.game.latent_shape))
-    generated = pixels.to_uint8(trained.images(z))
+    generated = grey_levels.to_uint8(trained.images(z))
     files.save_arrays(directory / "samples.npz", {"images": generated[:1000]})
     found = {**runs.code_version()._asdict(), "history": trained.history}
     recurrent = trained.preset.network == "attention"
@@ -174,7 +176,7 @@ def latent_study(trained: Trained, data: Data, key: jax.Array) -> latent.Study:
         look = data.reference.look
 
         def label(images: np.ndarray) -> np.ndarray:
-            return look(pixels.to_uint8(images)).probs.argmax(-1)
+            return look(grey_levels.to_uint8(images)).probs.argmax(-1)
 
     number = min(LATENT_IMAGES, _SAMPLES.value)
     shape = trained.game.latent_shape
@@ -184,7 +186,7 @@ def latent_study(trained: Trained, data: Data, key: jax.Array) -> latent.Study:
 def step_images(trained: Trained, z: jax.Array) -> np.ndarray:
     """Every canvas as an 8-bit image, [m, T, H, W, C]."""
     parts = (trained.drawing(z[i : i + _BATCH]).canvases for i in range(0, len(z), _BATCH))
-    return np.concatenate([pixels.to_uint8(np.asarray(jax.nn.sigmoid(p))) for p in parts])
+    return np.concatenate([grey_levels.to_uint8(np.asarray(jax.nn.sigmoid(p))) for p in parts])
 
 
 def real_scores(data: Data) -> dict[str, Any] | None:

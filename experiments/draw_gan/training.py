@@ -1,5 +1,6 @@
 """Presets of paper C's study, and the training of one of them from one seed."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -10,11 +11,13 @@ from flax import nnx
 
 from outgen_jax.models import draw, mlp_gan
 from outgen_jax.training import adversarial
+from outgen_jax.training.updates import Update, compile_updates
 
 Generator = draw.Generator | mlp_gan.Generator
 
 
-class Preset(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
     """Networks and their training."""
 
     network: Literal["attention", "perceptrons"]
@@ -44,10 +47,10 @@ class Preset(NamedTuple):
 # the first alone; attention that learns more slowly, as Adam moves all of h's weights at once; averaged weights;
 # somewhat more epochs than the baseline's.
 _PLUS = Preset(
-    "attention",
-    117,
-    1e-3,
-    0.5,
+    network="attention",
+    epochs=117,
+    learning_rate=1e-3,
+    beta1=0.5,
     cell="tanh",
     average_decay=0.999,
     penalty=0.5,
@@ -62,13 +65,14 @@ _PLUS = Preset(
 
 PRESETS = {
     # Paper C, Section 3.2.
-    "attention": Preset("attention", 49, 3.75e-4, 0.75),
-    "attention_n4": Preset("attention", 71, 5e-4, 0.9, points=4),
-    "baseline": Preset("perceptrons", 99, 1e-3, 0.5, units=1200),
+    "attention": Preset(network="attention", epochs=49, learning_rate=3.75e-4, beta1=0.75),
+    "attention_n4": Preset(network="attention", epochs=71, learning_rate=5e-4, beta1=0.9, points=4),
+    "baseline": Preset(network="perceptrons", epochs=99, learning_rate=1e-3, beta1=0.5, units=1200),
     "attention_plus": _PLUS,
-    "attention_plus_n4": _PLUS._replace(points=4),
+    "attention_plus_n4": dataclasses.replace(_PLUS, points=4),
     # Photographs in colour: less of R₁, under which the discriminator cannot tell them from anything; fainter strokes.
-    "attention_colour": _PLUS._replace(
+    "attention_colour": dataclasses.replace(
+        _PLUS,
         epochs=100,
         penalty=0.01,
         grown_penalty=None,
@@ -77,10 +81,10 @@ PRESETS = {
     ),
     # For continuous integration.
     "smoke": Preset(
-        "attention",
-        2,
-        1e-3,
-        0.5,
+        network="attention",
+        epochs=2,
+        learning_rate=1e-3,
+        beta1=0.5,
         cell="tanh",
         points=3,
         steps=2,
@@ -156,7 +160,7 @@ def judge(
 class Game(NamedTuple):
     """A generator and a discriminator ready to be trained."""
 
-    update: adversarial.Update
+    update: Update
     state: adversarial.GameState
     generate: Callable[[Any, jax.Array], Any]  # parameters, z -> the generator's output
     latent_shape: tuple[int, ...]
@@ -191,4 +195,9 @@ def game(
     def generate(params: Any, z: jax.Array) -> Any:
         return nnx.merge(graphdef, params, rest, copy=True)(z)
 
-    return Game(update, adversarial.create(g_state, d_state), generate, generator.latent_shape)
+    return Game(
+        compile_updates(update),
+        adversarial.create(g_state, d_state),
+        generate,
+        generator.latent_shape,
+    )

@@ -15,6 +15,7 @@ blur levels are the paper's times 32/224. The same command resumes, at a job's l
 IMAGENET is a directory with train/ and val/, one folder a class, or the tfds name imagenet2012.
 """
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ from experiments.intermediate_constraint.study import (
 from experiments.intermediate_constraint.tables import table
 from outgen_jax import files, report, runs
 from outgen_jax.data import distort
-from outgen_jax.training import finetuning, finetuning_checks
+from outgen_jax.training import finetuning_checks, finetuning_fit
 from outgen_jax.training.checkpoints import Checkpoints
 
 _PRESET = flags.DEFINE_enum("preset", "cpu", tuple(PRESETS), "What is run.")
@@ -89,19 +90,20 @@ def settings_of(preset: Preset, train_images: int) -> Settings:
     beyond = [v for v in _VARIANTS.value if v] if _VARIANTS.value is not None else preset.variants
     targeted = preset.targeted_images if _TARGETED.value is None else _TARGETED.value
     return Settings(
-        preset.levels,
-        preset.compared,
-        preset.recipe._replace(
+        levels=preset.levels,
+        compared=preset.compared,
+        recipe=dataclasses.replace(
+            preset.recipe,
             updates=max(1, int(epochs * (train_images // batch))),
             batch_size=batch,
             learning_rate=_LR.value or preset.recipe.learning_rate,
         ),
-        tuple(_LAYERS.value),
-        variants(tuple(_LAYERS.value), tuple(beyond)),
-        weights,
-        tuple(_KINDS.value or preset.kinds),
-        _SEEDS.value or preset.seeds,
-        targeted,
+        layers=tuple(_LAYERS.value),
+        variants=variants(tuple(_LAYERS.value), tuple(beyond)),
+        weights=weights,
+        kinds=tuple(_KINDS.value or preset.kinds),
+        seeds=_SEEDS.value or preset.seeds,
+        targeted_images=targeted,
         hardness_images=64,
         batch_size=preset.evaluation_batch,
     )
@@ -134,7 +136,7 @@ def check(model: nnx.Module, split: Split, settings: Settings) -> None:
     clean = distortion("clean", settings.levels)
     for penalty in settings.variants.values():
         # Also where the arm has no penalty: the agreement of these layers is measured for all.
-        held = penalty._replace(kind="constraint")
+        held = dataclasses.replace(penalty, kind="constraint")
         finetuning_checks.validate(
             model, split.images, split.labels, settings.recipe, held, clean, None
         )
@@ -152,7 +154,8 @@ def base_network(
             len(classes), _WIDTH.value, hidden=hidden, image_size=size, rngs=nnx.Rngs(0)
         )
     check(model, split, settings)  # before the time is spent
-    recipe = settings.recipe._replace(
+    recipe = dataclasses.replace(
+        settings.recipe,
         updates=max(1, int(_BASE_EPOCHS.value * (len(split.labels) // 128))),
         batch_size=min(128, len(split.labels)),
         learning_rate=0.05,
@@ -161,7 +164,7 @@ def base_network(
         schedule="cosine",
     )
     with tqdm.tqdm(total=recipe.updates, desc="training the network", mininterval=1) as bar:
-        trained = finetuning.finetune(
+        trained = finetuning_fit.finetune(
             model,
             split.images,
             split.labels,

@@ -1,13 +1,14 @@
 """The sizes at which the study of paper D is run."""
 
-from typing import NamedTuple
+import dataclasses
 
 from experiments.intermediate_constraint.study import AUGMIX, MSE, PLAIN, PROPOSED
 from outgen_jax.data import distort
-from outgen_jax.training import finetuning
+from outgen_jax.training.finetuning_recipe import FinetuningRecipe
 
 
-class Preset(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
     """What a run is unless flags say otherwise."""
 
     dataset: str
@@ -19,7 +20,7 @@ class Preset(NamedTuple):
     validation_images: int
     test_images: int
     epochs: float
-    recipe: finetuning.Recipe
+    recipe: FinetuningRecipe
     weights: tuple[str, ...]
     kinds: tuple[str, ...]
     variants: tuple[str, ...]
@@ -32,8 +33,16 @@ _ALL = 10**9  # more images than there are
 PRESETS = {
     # The paper says SGD and a rate of 0.001; momentum and augmentation it does not name.
     "paper": Preset(
-        *("imagenet2012", 224, distort.PAPER, distort.IMAGENET_C, "vgg16-397923af.pth"),
-        *(_ALL, 10_000, _ALL, 40, finetuning.Recipe(0, 64, 1e-3)),
+        dataset="imagenet2012",
+        size=224,
+        levels=distort.PAPER,
+        compared=distort.IMAGENET_C,
+        network="vgg16-397923af.pth",
+        train_images=_ALL,
+        validation_images=10_000,
+        test_images=_ALL,
+        epochs=40,
+        recipe=FinetuningRecipe(updates=0, batch_size=64, learning_rate=1e-3),
         weights=(),  # those the paper chose
         kinds=("both",),
         variants=(),
@@ -42,18 +51,50 @@ PRESETS = {
         evaluation_batch=64,
     ),
     "cpu": Preset(
-        *("cifar10", 32, distort.PAPER_32, distort.CIFAR10_C, None),
-        *(12_800, 2_000, 2_000, 1, finetuning.Recipe(0, 64, 0.01, 0.9, "cosine", crop_padding=4)),
+        dataset="cifar10",
+        size=32,
+        levels=distort.PAPER_32,
+        compared=distort.CIFAR10_C,
+        network=None,
+        train_images=12_800,
+        validation_images=2_000,
+        test_images=2_000,
+        epochs=1,
+        recipe=FinetuningRecipe(
+            updates=0,
+            batch_size=64,
+            learning_rate=0.01,
+            momentum=0.9,
+            schedule="cosine",
+            crop_padding=4,
+        ),
         weights=("0.125", "0.1", "0.075", "0.05", "0.025"),
         kinds=("both", "noise", "blur"),
-        variants=(AUGMIX, "alpha 10", "alpha 1", "alpha 1 to 100", "alpha learned", "last layer only"),
+        variants=(
+            AUGMIX,
+            "alpha 10",
+            "alpha 1",
+            "alpha 1 to 100",
+            "alpha learned",
+            "last layer only",
+        ),
         seeds=5,
         targeted_images=1_280,
         evaluation_batch=250,
     ),
     "smoke": Preset(
-        *("digits", 28, distort.PAPER_32, None, None),
-        *(128, 64, 64, 1, finetuning.Recipe(0, 32, 0.01, 0.9, mirror=False)),
+        dataset="digits",
+        size=28,
+        levels=distort.PAPER_32,
+        compared=None,
+        network=None,
+        train_images=128,
+        validation_images=64,
+        test_images=64,
+        epochs=1,
+        recipe=FinetuningRecipe(
+            updates=0, batch_size=32, learning_rate=0.01, momentum=0.9, mirror=False
+        ),
         weights=("0.1",),
         kinds=("both",),
         variants=(),
@@ -61,7 +102,7 @@ PRESETS = {
         targeted_images=0,
         evaluation_batch=64,
     ),
-}  # fmt: skip
+}
 # 12 is the λ of AugMix's paper, for training from scratch; a smaller α pulls less, so its grid goes higher.
 OWN_WEIGHTS = {
     PLAIN: (0.0,),

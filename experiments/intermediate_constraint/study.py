@@ -1,5 +1,6 @@
 """The parts of the study of paper D: what is tried, one fine-tuning job, and its evaluation."""
 
+import dataclasses
 import functools
 import shutil
 import time
@@ -16,8 +17,9 @@ import outgen_jax as og
 from experiments.intermediate_constraint.data import Split
 from outgen_jax import runs
 from outgen_jax.data import distort
-from outgen_jax.training import finetuning
+from outgen_jax.training import finetuning_fit
 from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.finetuning_recipe import FinetuningRecipe, Penalty
 
 PLAIN, MSE, PROPOSED, AUGMIX = "plain", "MSE", "proposed", "AugMix-style"
 MAIN = (PLAIN, MSE, PROPOSED)
@@ -25,14 +27,15 @@ SCALES = {distort.CIFAR10_C: "CIFAR-10-C ", distort.IMAGENET_C: "ImageNet-C "}
 SHOWN = 40  # images whose neurons are drawn
 
 
-class Settings(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
     """All that a run of the study fixes."""
 
     levels: distort.Levels
     compared: distort.Levels | None  # a second scale, for evaluation only
-    recipe: finetuning.Recipe
+    recipe: FinetuningRecipe
     layers: tuple[str, ...]  # constrained, and whose on/off agreement is measured
-    variants: dict[str, finetuning.Penalty]  # by name; their weights come from the grid
+    variants: dict[str, Penalty]  # by name; their weights come from the grid
     weights: tuple[float, ...]  # the grid of λ
     kinds: tuple[str, ...]
     seeds: int
@@ -76,34 +79,34 @@ class Study(NamedTuple):
     directory: Path
 
 
-def variants(layers: tuple[str, ...], beyond: tuple[str, ...]) -> dict[str, finetuning.Penalty]:
+def variants(layers: tuple[str, ...], beyond: tuple[str, ...]) -> dict[str, Penalty]:
     """The arms, and under `beyond` the versions of the constraint that the paper names no numbers for."""
-    hold = functools.partial(finetuning.Penalty, layers=layers)
-    found = {PLAIN: hold("none"), MSE: hold("mse"), PROPOSED: hold("constraint")}
+    hold = functools.partial(Penalty, layers=layers)
+    found = {PLAIN: hold(kind="none"), MSE: hold(kind="mse"), PROPOSED: hold(kind="constraint")}
     more = {
-        AUGMIX: hold("consistency"),
-        "alpha 10": hold("constraint", gain=10.0),
-        "alpha 1": hold("constraint", gain=1.0),
-        "alpha 1 to 100": hold("constraint", gain=1.0, gain_end=100.0),
-        "alpha learned": hold("constraint", gain_rate=0.1),
-        "first layer only": hold("constraint", layers=layers[:1]),
-        "last layer only": hold("constraint", layers=layers[-1:]),
-        "conv5 too": hold("constraint", layers=("conv5_1", "conv5_2", "conv5_3", *layers)),
+        AUGMIX: hold(kind="consistency"),
+        "alpha 10": hold(kind="constraint", gain=10.0),
+        "alpha 1": hold(kind="constraint", gain=1.0),
+        "alpha 1 to 100": hold(kind="constraint", gain=1.0, gain_end=100.0),
+        "alpha learned": hold(kind="constraint", gain_rate=0.1),
+        "first layer only": hold(kind="constraint", layers=layers[:1]),
+        "last layer only": hold(kind="constraint", layers=layers[-1:]),
+        "conv5 too": hold(kind="constraint", layers=("conv5_1", "conv5_2", "conv5_3", *layers)),
     }
     if unknown := [name for name in beyond if name not in more]:
         raise ValueError(f"unknown variant {unknown[0]!r}; there are {', '.join(more)}")
     return found | {name: more[name] for name in beyond}
 
 
-def penalty_of(job: Job, settings: Settings) -> finetuning.Penalty:
-    return settings.variants[job.variant]._replace(weight=job.weight)
+def penalty_of(job: Job, settings: Settings) -> Penalty:
+    return dataclasses.replace(settings.variants[job.variant], weight=job.weight)
 
 
-def recipe_of(job: Job, settings: Settings) -> finetuning.Recipe:
+def recipe_of(job: Job, settings: Settings) -> FinetuningRecipe:
     """AugMix's three views cost 9 passes where the constraint costs 4: it gets so many fewer updates."""
     recipe = settings.recipe
     if settings.variants[job.variant].kind == "consistency":
-        return recipe._replace(updates=max(1, round(recipe.updates * 4 / 9)))
+        return dataclasses.replace(recipe, updates=max(1, round(recipe.updates * 4 / 9)))
     return recipe
 
 
@@ -150,7 +153,7 @@ def _fine_tuned(
 ) -> dict[str, np.ndarray]:
     start = time.perf_counter()
     split = targeted_split(study) if job.kind == "targeted" else study.train
-    tuned = finetuning.finetune(
+    tuned = finetuning_fit.finetune(
         study.model,
         split.images,
         split.labels,
@@ -260,7 +263,7 @@ def targeted_split(study: Study) -> Split:
 
     def moved() -> dict[str, np.ndarray]:
         found = _bring_to_targets(study.model, clean, labels, steps=6)
-        return {"images": og.pixels.to_uint8(found.images)}
+        return {"images": og.data.to_uint8(found.images)}
 
     targeted = runs.kept(study.directory / "cache" / "targeted.npz", moved)["images"]
     return Split(np.concatenate([clean, targeted], axis=-1), labels)

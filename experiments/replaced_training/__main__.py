@@ -112,7 +112,13 @@ def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
 
 def prepare(out: Path, train: sources.ImageSource, test: sources.ImageSource) -> Study:
     """The frozen classifier, and all else that the jobs share."""
-    settings = jobs.Settings(_WIDTH.value, _EPOCHS.value, _BATCH.value, _OPTIMIZER.value, _LR.value)
+    settings = jobs.Settings(
+        width=_WIDTH.value,
+        epochs=_EPOCHS.value,
+        batch_size=_BATCH.value,
+        optimizer=_OPTIMIZER.value,
+        learning_rate=_LR.value,
+    )
     if _CLASSIFIER.value == "train":
         known = jobs.train_frozen(out / "classifier", settings, train)
     else:

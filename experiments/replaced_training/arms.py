@@ -1,11 +1,12 @@
 """The arms: how each is written, and what it makes of a training step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.training import objectives
 
@@ -64,8 +65,8 @@ def parse(name: str) -> Arm:
 def objective(
     arm: Arm,
     *,
-    frozen: objectives.Apply,
-    own: objectives.Apply,
+    frozen: ApplyFn,
+    own: ApplyFn,
     steering: Mapping[str, Steering],
 ) -> objectives.Objective | None:
     """What the arm learns from a batch; None: plain training.
@@ -95,9 +96,7 @@ def objective(
     return objectives.replaced()
 
 
-def generator(
-    apply: Callable[[Any, jax.Array], jax.Array], steering: Steering, *, own: bool = False
-) -> objectives.Generate:
+def generator(apply: ApplyFn, steering: Steering, *, own: bool = False) -> objectives.Generate:
     """Generates inside the step, by a fixed number of the solver's updates, float images as they are.
 
     The updates stand one after another, not in a loop, in which XLA's CPU convolutions are slow.

@@ -1,5 +1,6 @@
 """One training: an arm with a seed, from its images to its numbers."""
 
+import dataclasses
 import functools
 import shutil
 from collections.abc import Mapping
@@ -15,10 +16,11 @@ from flax import nnx
 import outgen_jax as og
 from experiments.replaced_training import arms, measures, sets
 from experiments.replaced_training.arms import Arm
-from outgen_jax import files, runs
+from outgen_jax import devices, files, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.training import classifier, classifier_fit, replaced
+from outgen_jax.networks import ApplyFn
+from outgen_jax.training import classifier, classifier_fit, classifier_recipe, replaced, updates
 from outgen_jax.training.checkpoints import Checkpoints
 from outgen_jax.training.objectives import Objective, Supervision
 
@@ -26,7 +28,8 @@ _WEIGHT_DECAY = {"sgd": 5e-4, "muon": 0.05}
 _FROZEN_SEED = 1_000_000  # of a frozen classifier that is trained here: no arm's
 
 
-class Settings(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
     """How every network is trained."""
 
     width: float
@@ -45,14 +48,14 @@ class Study(NamedTuple):
     frozen: sets.Frozen
     exam: measures.Exam
     graphdef: nnx.GraphDef  # of the network in training
-    own: classifier.Apply  # the network in training, in inference mode
+    own: ApplyFn  # the network in training, in inference mode
     steering: Mapping[str, arms.Steering]  # by method that generates in the step
 
 
 class Program(NamedTuple):
     """A training step, compiled once for all seeds."""
 
-    update: classifier.Update
+    update: updates.Update
     optimizer: optax.GradientTransformation
     epochs: int
 
@@ -67,7 +70,7 @@ class Lesson(NamedTuple):
 
 def build_model(num_classes: int, settings: Settings, seed: int) -> og.models.VGG16:
     """VGG16 with the seed's weights; it computes in bfloat16 off the CPU."""
-    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    dtype = jnp.float32 if devices.platform_of() == "cpu" else jnp.bfloat16
     return og.models.VGG16(num_classes, settings.width, dtype=dtype, rngs=nnx.Rngs(seed))
 
 
@@ -84,16 +87,16 @@ def compile_program(
 
     Without an objective it is plain training.
     """
-    recipe = classifier.Recipe(
+    recipe = classifier_recipe.ClassifierRecipe(
         epochs=max(1, round(settings.epochs * multiple)),
         batch_size=settings.batch_size,
         optimizer=settings.optimizer,
         learning_rate=settings.learning_rate,
         weight_decay=_WEIGHT_DECAY[settings.optimizer],
     )
-    optimizer = classifier.make_optimizer(recipe, num_images // recipe.batch_size)
+    optimizer = classifier_recipe.make_optimizer(recipe, num_images // recipe.batch_size)
     update = classifier.make_update(graphdef, optimizer, objective=objective)
-    return Program(classifier.compile_update(update), optimizer, recipe.epochs)
+    return Program(updates.compile_updates(update), optimizer, recipe.epochs)
 
 
 def program_of(study: Study, arm: Arm) -> Program:
@@ -180,7 +183,7 @@ def train_frozen(
             "width_multiplier": settings.width,
             "hidden": None,
             "class_names": list(train.class_names),
-            "recipe": settings._asdict(),
+            "recipe": dataclasses.asdict(settings),
             "seed": _FROZEN_SEED,
         }
         nnx.update(model, state.params, state.variables)
@@ -189,7 +192,7 @@ def train_frozen(
     return pretrained.load(weights)
 
 
-def network(num_classes: int, settings: Settings) -> tuple[nnx.GraphDef, classifier.Apply]:
+def network(num_classes: int, settings: Settings) -> tuple[nnx.GraphDef, ApplyFn]:
     """Definition of the network in training, and the network in inference mode."""
     graphdef = nnx.graphdef(_in_training(build_model(num_classes, settings, 0)))
     return graphdef, classifier.make_apply(graphdef)

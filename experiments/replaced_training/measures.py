@@ -52,7 +52,7 @@ def prepare(
         test.labels,
         og.predict(apply_fn, variables, test.images),
         {
-            name: [og.pixels.to_uint8(x) for x in xs]
+            name: [og.data.to_uint8(x) for x in xs]
             for name, xs in (("noise", noisy), ("blur", blurred))
         },
         min(attacked, len(test.images)),

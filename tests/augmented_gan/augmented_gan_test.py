@@ -237,7 +237,18 @@ def test_schemes_change_what_the_discriminator_sees(monkeypatch):
 
     monkeypatch.setattr(dcgan, "Generator", Generator)
     monkeypatch.setattr(dcgan, "Discriminator", Discriminator)
-    settings = presets.Settings(16, 99, 4, 1e-2, 0.0, 1, 1, 1, 2, 40)
+    settings = presets.Settings(
+        size=16,
+        width=99,
+        batch_size=4,
+        learning_rate=1e-2,
+        average_decay=0.0,
+        rounds=1,
+        updates=1,
+        score_every=1,
+        curve_samples=2,
+        adapt_images=40,
+    )
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 1)).astype(np.uint8)
     data = augmented_set.AugmentedSet(images, augmented_set.build(KEY, originals=8, available=8))
     losses, probabilities = {}, {}
@@ -245,8 +256,8 @@ def test_schemes_change_what_the_discriminator_sees(monkeypatch):
     for scheme in ("off", *presets.SCHEMES, *parts):
         arm = presets.parse("none" if scheme == "off" else scheme)
         made = training.program(settings, 1, arm.scheme, arm.policy)
-        state, metrics = jax.jit(made.update)(made.first_state(0), data, np.arange(4))
-        losses[scheme] = float(metrics.discriminator_loss)
+        state, metrics = made.update(made.first_state(0), data, np.arange(4)[None])
+        losses[scheme] = float(metrics.discriminator_loss[0])
         probabilities[scheme] = state.probability
     assert losses["off"] == pytest.approx(losses["adaptive"])  # at first it changes nothing
     assert abs(losses["off"] - losses["differentiable"]) > 1e-3
@@ -258,7 +269,18 @@ def test_schemes_change_what_the_discriminator_sees(monkeypatch):
 
 
 def test_there_are_scores_at_the_end_whatever_the_rounds():
-    settings = presets.Settings(64, 16, 32, 2e-4, 0.9, 12, 480, 5, 99, 100)
+    settings = presets.Settings(
+        size=64,
+        width=16,
+        batch_size=32,
+        learning_rate=2e-4,
+        average_decay=0.9,
+        rounds=12,
+        updates=480,
+        score_every=5,
+        curve_samples=99,
+        adapt_images=100,
+    )
     assert settings.round_updates == 40
     assert settings.points == (5, 10, 12)
 

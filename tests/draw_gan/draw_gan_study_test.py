@@ -1,5 +1,6 @@
 """Paper C's study from images to tables, at its smallest."""
 
+import dataclasses
 import json
 
 import jax
@@ -113,7 +114,7 @@ def test_user_errors_are_one_line(run_script, colours, tmp_path, arguments, mess
 
 
 def test_attention_learns_more_slowly_and_all_at_the_preset_rate_in_the_end():
-    preset = training.PRESETS["attention_plus"]._replace(end=0.0)
+    preset = dataclasses.replace(training.PRESETS["attention_plus"], end=0.0)
     optimizer = training.optimizer(preset, updates=4)
     params = {"attention": {"kernel": jnp.ones(3)}, "patch": {"kernel": jnp.ones(3)}}
     state, steps = optimizer.init(params), []
@@ -128,12 +129,12 @@ def test_attention_learns_more_slowly_and_all_at_the_preset_rate_in_the_end():
 
 
 def test_the_penalty_grows_and_is_small_again_in_the_end_while_the_rate_stays():
-    preset = training.PRESETS["attention_plus"]._replace(end=0.2)
+    preset = dataclasses.replace(training.PRESETS["attention_plus"], end=0.2)
     penalty = training.penalty(preset, 10)
     assert callable(penalty)
     grown = [0.5 + 2.5 * update / 8 for update in range(8)]
     np.testing.assert_allclose([penalty(update) for update in range(10)], [*grown, 1, 1], rtol=1e-5)
-    assert training.penalty(preset._replace(grown_penalty=None), 10) == 0.5
+    assert training.penalty(dataclasses.replace(preset, grown_penalty=None), 10) == 0.5
 
     optimizer = training.optimizer(preset, 10)
     params = {"patch": jnp.ones(1)}

@@ -1,5 +1,6 @@
 """The study of paper D end to end at its smallest, its readers, its tests and its verdict."""
 
+import dataclasses
 import json
 import re
 
@@ -13,7 +14,8 @@ from PIL import Image
 from experiments.intermediate_constraint import comparisons, data, presets, study, tables
 from outgen_jax.data import distort
 from outgen_jax.models import efficientnet_lite, pretrained
-from outgen_jax.training import finetuning
+from outgen_jax.training import finetuning_fit
+from outgen_jax.training.finetuning_recipe import FinetuningRecipe, Penalty
 
 SCRIPT = "intermediate_constraint/__main__.py"
 
@@ -54,7 +56,7 @@ def run(run_script, monkeypatch, tmp_path):
 
 def test_smoke_preset_runs_resumes_and_reports(run, tmp_path, monkeypatch):
     # Ctrl-C in the fourth of the six jobs, then the same command.
-    original, calls = finetuning.finetune, []
+    original, calls = finetuning_fit.finetune, []
 
     def interrupted(*arguments, **options):
         calls.append(options["key"])
@@ -63,7 +65,7 @@ def test_smoke_preset_runs_resumes_and_reports(run, tmp_path, monkeypatch):
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning, "finetune", interrupted)
+        patch.setattr(finetuning_fit, "finetune", interrupted)
         stopped = run()
         assert stopped.returncode == 130
         finished = run()
@@ -103,13 +105,13 @@ def test_smoke_preset_runs_resumes_and_reports(run, tmp_path, monkeypatch):
 
 def test_each_arm_of_a_grid_drops_its_programs(run, tmp_path, monkeypatch):
     """Or the process runs out of mappings."""
-    original, events = finetuning.finetune, []
+    original, events = finetuning_fit.finetune, []
 
     def noted(*arguments, **options):
         events.append(arguments[4].kind)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(finetuning, "finetune", noted)
+    monkeypatch.setattr(finetuning_fit, "finetune", noted)
     monkeypatch.setattr(jax, "clear_caches", lambda: events.append("dropped"))
     finished = run("--weights=0.1,0.2", "--seeds=1", "--epochs=0.25")
     assert finished.returncode == 0, finished.stderr
@@ -163,9 +165,9 @@ def test_class_folders_train_an_efficientnet(class_folders, tmp_path, monkeypatc
     assert (len(train.images), len(test.images)) == (6, 3)
     assert sorted(train.labels) == [0, 0, 1, 1, 2, 2]
     network = efficientnet_lite.EfficientNetLite0(rngs=nnx.Rngs(0))
-    penalty = finetuning.Penalty("constraint", 0.1, layers=("block2_depthwise", "head"))
-    recipe = finetuning.Recipe(2, 3)
-    result = finetuning.finetune(
+    penalty = Penalty(kind="constraint", weight=0.1, layers=("block2_depthwise", "head"))
+    recipe = FinetuningRecipe(updates=2, batch_size=3)
+    result = finetuning_fit.finetune(
         network,
         train.images,
         train.labels,
@@ -179,12 +181,12 @@ def test_class_folders_train_an_efficientnet(class_folders, tmp_path, monkeypatc
     with pytest.raises(
         ValueError, match="no layer 'fc1'; EfficientNetLite0 has 'stem', 'block1_dep"
     ):
-        finetuning.finetune(
+        finetuning_fit.finetune(
             network,
             train.images,
             train.labels,
             recipe,
-            penalty._replace(layers=("fc1",)),
+            dataclasses.replace(penalty, layers=("fc1",)),
             distort=lambda key, images: images,
             key=jax.random.key(0),
         )
@@ -197,12 +199,12 @@ def test_the_published_efficientnet_on_class_folders_at_full_size(class_folders,
         str(class_folders), None, network.class_names, network.image_size, tmp_path
     )
     assert train.images[np.array([0, 5])].shape == (2, 224, 224, 3)
-    result = finetuning.finetune(
+    result = finetuning_fit.finetune(
         network.model,
         train.images,
         train.labels,
-        finetuning.Recipe(1, 2),
-        finetuning.Penalty("constraint", 0.1, layers=("block16_depthwise", "head")),
+        FinetuningRecipe(updates=1, batch_size=2),
+        Penalty(kind="constraint", weight=0.1, layers=("block16_depthwise", "head")),
         distort=lambda key, images: distort.random_distortion(key, images, distort.PAPER),
         key=jax.random.key(0),
     )
@@ -342,6 +344,22 @@ def test_the_weight_of_the_best_validation_accuracy_is_chosen():
     assert "| MSE | 0.05 | 70.00% | 70.00% | 70.00% | 70.00% |" in text
 
 
+def settings_of(*, updates, variants=None):
+    return study.Settings(
+        levels=distort.PAPER_32,
+        compared=None,
+        recipe=FinetuningRecipe(updates=updates),
+        layers=("fc1",),
+        variants=variants or {},
+        weights=(),
+        kinds=(),
+        seeds=1,
+        targeted_images=0,
+        hardness_images=0,
+        batch_size=4,
+    )
+
+
 def test_agreement_counts_neurons_on_and_off_as_before(monkeypatch):
     """A network whose neurons are all turned over agrees nowhere."""
     model = Tiny(rngs=nnx.Rngs(0))
@@ -351,9 +369,7 @@ def test_agreement_counts_neurons_on_and_off_as_before(monkeypatch):
         layer.bias.set_value(-layer.bias[...])
     images = np.random.default_rng(0).integers(0, 256, (10, 28, 28, 1), np.uint8)
     split = data.Split(images, np.zeros(10, np.int32))
-    settings = study.Settings(
-        distort.PAPER_32, None, finetuning.Recipe(1), ("fc1",), {}, (), (), 1, 0, 0, batch_size=4
-    )  # fmt: skip
+    settings = settings_of(updates=1)
     made = study.Study(model, split, split, split, settings, None)
     same, other = (study.evaluate(m, made, "final") for m in (model, turned))
     np.testing.assert_array_equal(same["agreement"][0], 1)
@@ -367,10 +383,7 @@ def test_agreement_counts_neurons_on_and_off_as_before(monkeypatch):
 
 
 def test_augmix_gets_the_updates_that_its_passes_leave():
-    settings = study.Settings(
-        distort.PAPER_32, None, finetuning.Recipe(90), ("fc1",),
-        study.variants(("fc1",), ("AugMix-style",)), (), (), 1, 0, 0, batch_size=4,
-    )  # fmt: skip
+    settings = settings_of(updates=90, variants=study.variants(("fc1",), ("AugMix-style",)))
     assert study.recipe_of(job("AugMix-style", 1), settings).updates == 40
     assert study.recipe_of(job("proposed", 1), settings).updates == 90
 
