@@ -120,8 +120,17 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> jax.Array:
 def prdc(real: ArrayLike, fake: ArrayLike, *, k: int = 5) -> PRDC:
     """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
-    The neighbourhood of a row is the open ball that reaches to its k-th nearest row of its own set. Reals that are
-    copies of each other have empty ones, and distances equal to float32 rounding count as they fall.
+    The neighbourhood of a row is the open ball around it that reaches to the k-th nearest row of its own set. Rows with
+    k copies or more have an empty one. Distances come from differences of rows, not from products, which lose the
+    distances within tight clusters that lie far apart; this takes about six times as long on CPU.
+
+    Example:
+      >>> import numpy as np
+      >>> import outgen_jax as og
+      >>> real, fake = np.random.default_rng(0).normal(size=(2, 100, 8))
+      >>> result = og.metrics.prdc(real, fake + 100)
+      >>> print(result.precision, result.recall, result.density, result.coverage)
+      0.0 0.0 0.0 0.0
 
     Args:
       real: features [n, d].
@@ -212,8 +221,6 @@ def _kernel_distance(x: jax.Array, y: jax.Array) -> jax.Array:
 @functools.partial(jax.jit, static_argnames="k")
 def _prdc(real: jax.Array, fake: jax.Array, k: int) -> PRDC:
     n, m = len(real), len(fake)
-    center = real.mean(0)  # distances stay, squares far from 0 would cost digits
-    real, fake = real - center, fake - center
     real_radii = neighbour_radii(real, k)  # [n]
     fake_radii = neighbour_radii(fake, k)  # [m]
 
@@ -235,7 +242,14 @@ def _prdc(real: jax.Array, fake: jax.Array, k: int) -> PRDC:
 
 
 def neighbour_radii(rows: jax.Array, k: int) -> jax.Array:
-    """Squared distance of every row to its k-th nearest other: [n, d], centred -> [n]."""
+    """Squared distance of every row to its k-th nearest other row: [n, d] -> [n].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.metrics import generative
+      >>> print(generative.neighbour_radii(jnp.array([[0.0], [1.0], [3.0]]), k=1))
+      [1. 1. 4.]
+    """
 
     def radius(i: jax.Array) -> jax.Array:
         distances = squared_distances(rows[i], rows).at[i].set(jnp.inf)  # not to itself
@@ -246,13 +260,29 @@ def neighbour_radii(rows: jax.Array, k: int) -> jax.Array:
 
 
 def squared_distances(row: jax.Array, others: jax.Array) -> jax.Array:
-    """Of a row to others, [d], [n, d] -> [n]; to float32 rounding of the squares: centre both first."""
-    squares = jnp.sum(row**2) + jnp.sum(others**2, axis=-1)
-    return jnp.maximum(squares - 2 * _matmul(others, row), 0)
+    """Squared Euclidean distances of a row to others: [d], [n, d] -> [n].
+
+    They are sums of squared differences. |a|² + |b|² − 2 a·b would be a matrix product and faster, but cancels where
+    the distance is small beside |a| and |b|. XLA fuses the differences into the sum, so [n, d] of them never exist.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.metrics import generative
+      >>> print(generative.squared_distances(jnp.array([1e4, 0.0]), jnp.array([[1e4, 0.5], [1e4, 2.0]])))
+      [0.25 4.  ]
+    """
+    return jnp.sum((others - row) ** 2, axis=-1)
 
 
 def by_rows(function: Callable[[Any], Any], rows: Any, *, width: int) -> Any:
-    """`function` of every row, in blocks of so many that [block, width] stays small."""
+    """`function` of every row, in blocks of so many rows that [block, width] stays small.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.metrics import generative
+      >>> print(generative.by_rows(jnp.sum, jnp.ones((3, 2)), width=2))
+      [2. 2. 2.]
+    """
     return jax.lax.map(function, rows, batch_size=max(1, _BLOCK_ENTRIES // width))
 
 

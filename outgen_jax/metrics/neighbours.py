@@ -34,6 +34,13 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> jax.Array:
     over the real r whose neighbourhoods are no wider than the median one's, as wide ones say little. At least 1
     where the image lies in such a neighbourhood of the real ones, less the farther it is from all; huge for a copy.
 
+    Example:
+      >>> import numpy as np
+      >>> from outgen_jax.metrics import neighbours
+      >>> real = np.array([[0.0], [1.0], [2.0], [3.0]])
+      >>> print(neighbours.realism_score(real, np.array([[0.5], [13.0]]), k=1))
+      [2.  0.1]
+
     Args:
       real: features [n, d].
       fake: features [m, d].
@@ -59,7 +66,15 @@ def nearest_neighbours(queries: ArrayLike, references: ArrayLike) -> Nearest:
     """The nearest of the references for every query: of training images, it shows what was memorised.
 
     Compare the distances with those of unseen real images to the same references. Pixels or features; distances are
-    Euclidean.
+    Euclidean. Of equally near references the first is named.
+
+    Example:
+      >>> import numpy as np
+      >>> from outgen_jax.metrics import neighbours
+      >>> references = np.array([[0.0, 0.0], [3.0, 4.0]])
+      >>> found = neighbours.nearest_neighbours(np.array([[3.0, 4.5], [0.0, 0.0]]), references)
+      >>> print(found.row, found.distance)
+      [1 0] [0.5 0. ]
 
     Args:
       queries: [m, d].
@@ -76,8 +91,6 @@ def nearest_neighbours(queries: ArrayLike, references: ArrayLike) -> Nearest:
 
 @functools.partial(jax.jit, static_argnames="k")
 def _realism_score(real: jax.Array, fake: jax.Array, k: int) -> jax.Array:
-    center = real.mean(0)  # distances stay, squares far from 0 would cost digits
-    real, fake = real - center, fake - center
     radii = neighbour_radii(real, k)  # [n], squared
     radii = jnp.where(radii <= jnp.median(radii), radii, 0)
     tiny = jnp.finfo(real.dtype).tiny
@@ -90,12 +103,9 @@ def _realism_score(real: jax.Array, fake: jax.Array, k: int) -> jax.Array:
 
 @jax.jit
 def _nearest_neighbours(queries: jax.Array, references: jax.Array) -> Nearest:
-    center = references.mean(0)
-    references = references - center
-
     def nearest(row: jax.Array) -> Nearest:
-        index = jnp.argmin(squared_distances(row, references))
-        # Once more from the difference: the squares have lost the digits of a small one.
-        return Nearest(jnp.linalg.norm(row - references[index]), index)
+        distances = squared_distances(row, references)
+        index = jnp.argmin(distances)
+        return Nearest(jnp.sqrt(distances[index]), index)
 
-    return by_rows(nearest, queries - center, width=len(references))
+    return by_rows(nearest, queries, width=len(references))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.spatial.distance
 import scipy.special
 import sklearn.metrics.pairwise
 import sklearn.neighbors
@@ -257,11 +258,13 @@ def prdc_oracle(real: np.ndarray, fake: np.ndarray, k: int) -> list[float]:
     """The definitions of Naeem et al. in float64, radii by scikit-learn."""
 
     def radii(rows):
-        neighbours = sklearn.neighbors.NearestNeighbors(n_neighbors=k).fit(rows)
+        neighbours = sklearn.neighbors.NearestNeighbors(n_neighbors=k, algorithm="kd_tree").fit(
+            rows
+        )
         return neighbours.kneighbors()[0][:, -1]  # without arguments, a row is not its own
 
     real, fake = real.astype(np.float64), fake.astype(np.float64)
-    distances = sklearn.metrics.pairwise.euclidean_distances(real, fake)
+    distances = scipy.spatial.distance.cdist(real, fake)  # by differences
     in_real = distances < radii(real)[:, None]  # [n, m]
     in_fake = distances < radii(fake)[None]
     density = in_real.sum() / (k * len(fake))
@@ -277,6 +280,34 @@ def test_prdc_equals_the_definitions(n, m, d, k):
     np.testing.assert_allclose(metrics.prdc(real, fake, k=k), prdc_oracle(real, fake, k), rtol=1e-6)
 
 
+def tight_clusters(seed: int, n: int, d: int) -> np.ndarray:
+    """Four clusters of radius 0.01 at distances of about 100, n rows in all.
+
+    In float32, a product of two rows is off by more than a cluster's squared radius.
+    """
+    rng = np.random.default_rng(seed)
+    centres = 100 * np.random.default_rng(99).normal(size=(4, d))
+    return np.float32(centres[np.arange(n) % 4] + 0.01 / d**0.5 * rng.normal(size=(n, d)))
+
+
+@pytest.mark.parametrize(("n", "m", "d", "k"), [(120, 80, 8, 3), (80, 120, 60, 5)])
+def test_prdc_of_tight_clusters_far_apart(n, m, d, k):
+    real, fake = tight_clusters(1, n, d), tight_clusters(2, m, d)
+    fake[: m // 2] += np.float32(0.02 / d**0.5)  # half of them beside the clusters
+    expected = prdc_oracle(real, fake, k)
+    assert 0.1 < expected[0] < 0.9
+    assert 0.1 < expected[3] <= 1
+    np.testing.assert_allclose(metrics.prdc(real, fake, k=k), expected, rtol=1e-6)
+
+
+def test_distances_are_those_of_float64():
+    rows = tight_clusters(3, 40, 64)
+    got = jax.vmap(lambda row: generative.squared_distances(row, jnp.asarray(rows)))(rows)
+    exact = ((np.float64(rows)[:, None] - np.float64(rows)) ** 2).sum(-1)
+    np.testing.assert_allclose(got, exact, rtol=1e-5)
+    np.testing.assert_array_equal(got, got.T)  # so that ties are ties
+
+
 def test_prdc_of_a_line_by_hand():
     real, fake = np.array([[0], [1], [3], [9.0]]), np.array([[0.5], [0.6], [2.5], [20.0]])
     # Radii: 1, 1, 2, 6 of the reals; 0.1, 0.1, 1.9, 17.5 of the fakes. The fakes lie in 2, 2, 1, 0
@@ -287,7 +318,7 @@ def test_prdc_of_a_line_by_hand():
 
 def test_prdc_of_equal_and_of_distant_sets():
     x = normal(0, 200, 8)
-    np.testing.assert_allclose(metrics.prdc(x, x), (1, 1, 1, 1), rtol=0.05)  # ties, rounded
+    np.testing.assert_allclose(metrics.prdc(x, x), (1, 1, 1, 1), rtol=1e-6)
     np.testing.assert_array_equal(metrics.prdc(x, x + 1000), (0, 0, 0, 0))
 
 
@@ -315,8 +346,8 @@ def test_prdc_of_copies_and_far_from_the_origin():
     x, y = normal(0, 200, 8), normal(1, 200, 8)
     copies = np.repeat(x[:25], 8, axis=0)  # the five nearest rows of each are its copies
     assert metrics.prdc(copies, y).density == 0
-    far = metrics.prdc(x + 1000, y + 1000)
-    np.testing.assert_allclose(far, metrics.prdc(x, y), atol=0.02)
+    moved = np.float32(x + 1000), np.float32(y + 1000)
+    np.testing.assert_allclose(metrics.prdc(*moved), prdc_oracle(*moved, 5), rtol=1e-6)
 
 
 # --- transforms, blocks, refusals ---

@@ -21,8 +21,11 @@ def clouds() -> tuple[np.ndarray, np.ndarray]:
 
 
 def expected_realism(real: np.ndarray, fake: np.ndarray, k: int) -> np.ndarray:
-    distances, _ = NearestNeighbors(n_neighbors=k + 1).fit(real).kneighbors(real)
-    radii = distances[:, k]  # the first is the row itself
+    real, fake = np.float64(real), np.float64(fake)
+    neighbours = NearestNeighbors(n_neighbors=k + 1, algorithm="kd_tree").fit(
+        real
+    )  # by differences
+    radii = neighbours.kneighbors(real)[0][:, k]  # the first is the row itself
     kept = radii <= np.median(radii)
     return (radii[kept] / cdist(fake, real[kept])).max(1)
 
@@ -31,7 +34,7 @@ def expected_realism(real: np.ndarray, fake: np.ndarray, k: int) -> np.ndarray:
 def test_realism_equals_scikit_learns_neighbours(k):
     real, fake = clouds()
     got = neighbours.realism_score(real, fake, k=k)
-    np.testing.assert_allclose(got, expected_realism(real, fake, k), rtol=1e-3)
+    np.testing.assert_allclose(got, expected_realism(*map(np.float32, (real, fake)), k), rtol=1e-5)
     assert got.shape == (15,)
 
 
@@ -65,11 +68,31 @@ def test_the_nearest_are_scipys(monkeypatch):
         np.testing.assert_array_equal(got.row, distances.argmin(1))
 
 
+def tight_clusters(seed: int, n: int, d: int) -> np.ndarray:
+    """Clusters of radius 0.01 at distances of about 100."""
+    centres = 100 * np.random.default_rng(99).normal(size=(3, d))
+    within = np.random.default_rng(seed).normal(0, 0.01 / d**0.5, (n, d))
+    return np.float32(centres[np.arange(n) % 3] + within)
+
+
+@pytest.mark.parametrize("d", [8, 100])
+def test_tight_clusters_far_apart_keep_their_neighbours(d):
+    """Where products of float32 would find any row of the cluster."""
+    queries, references = tight_clusters(1, 30, d), tight_clusters(2, 60, d)
+    distances = cdist(np.float64(queries), np.float64(references))
+    got = neighbours.nearest_neighbours(queries, references)
+    np.testing.assert_array_equal(got.row, distances.argmin(1))
+    np.testing.assert_allclose(got.distance, distances.min(1), rtol=1e-5)
+    realism = neighbours.realism_score(references, queries)
+    expected = expected_realism(np.float64(references), np.float64(queries), 3)
+    np.testing.assert_allclose(realism, expected, rtol=1e-5)
+
+
 def test_a_copy_is_at_no_distance():
     images = np.random.default_rng(0).integers(0, 256, (20, 784)) / np.float32(255)
     got = neighbours.nearest_neighbours(images[[3, 7]], images)
     np.testing.assert_array_equal(got.row, [3, 7])
-    np.testing.assert_allclose(got.distance, 0, atol=1e-5)
+    np.testing.assert_array_equal(got.distance, 0)
 
 
 def test_both_may_be_jitted():
