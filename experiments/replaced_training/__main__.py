@@ -28,7 +28,7 @@ from experiments.replaced_training.presets import PRESETS
 from outgen_jax import files, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.training import classifier, replaced
+from outgen_jax.training import classifier_recipe, replaced
 
 _TRIALS = 2  # steps tried with each Jacobian in the step
 
@@ -55,7 +55,7 @@ _ONLY = flags.DEFINE_list("only", [], "Jobs to run now, as arm/seed,...; by defa
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training images.", 1)
 _BATCH = flags.DEFINE_integer("batch_size", None, "Images an update.", 1)
 _WIDTH = flags.DEFINE_float("width", None, "Width multiplier of the VGG16 in training.", 1 / 64)
-_OPTIMIZER = flags.DEFINE_enum("optimizer", None, classifier.OPTIMIZERS, "Optimiser.")
+_OPTIMIZER = flags.DEFINE_enum("optimizer", None, classifier_recipe.OPTIMIZERS, "Optimiser.")
 _LR = flags.DEFINE_float("learning_rate", None, "Peak learning rate; 0.08 suits Muon.", 0)
 _TARGETS = flags.DEFINE_string(
     "targets",
