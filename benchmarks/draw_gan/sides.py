@@ -189,7 +189,7 @@ def _arrays(model: nnx.Module) -> dict[str, np.ndarray]:
 
 
 def flops_per_update(problem: Problem) -> float:
-    """Of the recurrent networks' matrix products as printed, each multiplication and addition; attention left out.
+    """Multiplications and additions of the recurrent networks' matrix products as printed, without attention.
 
     `models.draw` multiplies h by the sum of its two matrices in the discriminator, and so needs less.
     """

@@ -187,7 +187,7 @@ def threads() -> int:
 
 
 def table(rows: Iterable[Mapping[str, str]]) -> str:
-    """Rows of one set of columns -> an aligned Markdown table, the first column to the left."""
+    """Rows with the same columns -> a Markdown table, aligned, with the first column to the left."""
     rows = list(rows)
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -1,4 +1,4 @@
-"""The sides of a benchmark against each other: whose numbers to believe, their turns, and the table."""
+"""Comparing the sides of a benchmark: agreement of their outputs, turns, and the rows of the table."""
 
 import contextlib
 import statistics
@@ -72,7 +72,7 @@ def measure(
 
 
 def tolerance(options: Mapping[str, Any]) -> float:
-    """The `judge`d difference that is rounding: float32's, on GPUs TF32's, or bf16's.
+    """The largest difference that rounding explains: of float32, on GPUs of TF32, or of bf16.
 
     A network of random weights magnifies it: where a unit is near 0, rounding decides whether the
     gradient passes. A share f of such units turns the gradient by √f; PyTorch's own layouts and

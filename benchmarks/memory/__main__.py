@@ -5,7 +5,7 @@ Method    Each number of images in a process of its own: its peak resident memor
           and returned, which must grow.
 Command   python -m benchmarks.memory
 Duration  about 2 minutes on 2 CPU cores
-Output    the table, and --out gets results.json.
+Output    a line for each number of images, and --out gets results.json.
 """
 
 import multiprocessing

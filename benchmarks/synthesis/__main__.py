@@ -10,7 +10,7 @@ Method    Sides in processes of their own with the same cores and environment, t
 Command   python -m benchmarks.synthesis
           python -m benchmarks.synthesis --peak_tflops=790 --cifar_job   (H200)
 Duration  about 30 minutes on 2 CPU cores (batch 1,024 is most of it)
-Output    the tables, and --out gets results.json with the raw numbers of every round.
+Output    the tables, and --out gets table.md and results.json with the raw numbers of every round.
 """
 
 import contextlib

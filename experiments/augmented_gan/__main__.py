@@ -1,20 +1,20 @@
 r"""Paper B: which augmentation of a thousand images helps a GAN?
 
-Purpose   The six experiments of Suzuki and Suzuki on two subjects (Figs B5 to B12): originals joined by images of more
-          contrast, negatives, mirrored, upturned or generated ones, one kind or two, as many or twice as many; beyond
-          them, augmentation in front of the discriminator. All GANs alike, at equal numbers of updates.
+Purpose   The six experiments of Suzuki and Suzuki on two subjects (Figs B5 to B12). To the originals come images of
+          more contrast, negatives, mirrored, upside-down or generated ones: one kind or two, as many or twice as many.
+          Beyond the paper: augmentation in front of the discriminator. All GANs have the same size and number of updates.
 Command   python -m experiments.augmented_gan --preset=cpu --subjects=faces=DIR,dogs=DIR --images=1000,196 --out=...
           python -m experiments.augmented_gan --preset=discriminator --subjects=faces=DIR --out=...
           python -m experiments.augmented_gan --preset=paper --only=faces/invert/0 --subjects=... (a GPU: job by job)
-          The same command resumes, also after a kill, and loses one twelfth (cpu) of a training at most.
-Sets      none; contrast, invert, flip_left_right, flip_up_down, generated, joined by + for a mixture in equal parts,
-          with @2 for twice as many as originals; differentiable and adaptive: the originals alone, changed in front of
-          the discriminator (Zhao et al. 2020; Karras et al. 2020), with =color, translation or cutout, joined by +, by
-          these alone. Generated images are those of the same seed's GAN on the originals.
-Expected  The paper: inversion scores highest, mirrored and generated images below no augmentation, two thousand below
-          one thousand in five of six cases. It reads a low score as good; the tables say what holds either way.
-Output    --out gets results.json (every seed's numbers), table.md, the figures, real/ (features of the real images)
-          and jobs/ (of each: scores.json, samples, generator.npz, where each image of its set comes from, and the
+          The same command resumes, also after a kill. At most one twelfth of a training (preset cpu) is lost.
+Sets      What joins the originals: none, contrast, invert, flip_left_right, flip_up_down, generated. A + mixes two
+          kinds in equal parts; @2 adds twice as many images as there are originals. Generated images come from the GAN
+          of the same seed on the originals. differentiable and adaptive train on the originals alone and change images
+          in front of the discriminator (Zhao et al. 2020; Karras et al. 2020); =color+translation names the changes.
+Expected  In the paper, inversion has the highest Inception Score; mirrored and generated images score lower than no
+          augmentation, and twice as many images lower than as many in five of six cases. It reads a low score as good.
+Output    --out gets results.json (numbers of every seed), table.md, figures, real/ (features of the real images) and
+          jobs/ (of each job: scores.json, samples, generator.npz, the origin of each image of its set, and the
           classes of every generated image).
 """
 
@@ -88,10 +88,10 @@ def arms_of_flags() -> list[Arm]:
 
 
 def wanted_jobs(subjects: list[str], arms: list[Arm], only: list[str]) -> list[Job]:
-    """Jobs to run now, and those that they need, first.
+    """Jobs to run now, after the jobs that they need.
 
     Raises:
-      ValueError: a job in --only that is none of this run's.
+      ValueError: --only names a job that this run does not have.
     """
     ordered = sorted(arms, key=lambda arm: arm.name != CONTROL)
     every = [Job(s, arm, seed) for seed in range(_SEEDS.value) for s in subjects for arm in ordered]

@@ -1,4 +1,4 @@
-"""Paper B's claims, held against the seeds: confirmed, refuted or undecided, in both readings of the score and by FID.
+"""Paper B's claims, tested over seeds: confirmed, refuted or undecided, in both readings of the score and by FID.
 
 `results` is what results.json has: subjects -> sets -> a list of seeds.
 """
@@ -50,7 +50,7 @@ CLAIMS = (
 
 
 def values(seeds: Sequence[Mapping[str, Any]], score: str) -> dict[int, float]:
-    """By seed."""
+    """The estimate of a score, by seed."""
     return {run["seed"]: run["scores"][score]["estimate"] for run in seeds}
 
 
@@ -61,14 +61,14 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[np.ndarray, 
 
 
 def verdict(differences: Sequence[tuple[float, float, float]]) -> str:
-    """Of (mean, low, high) of differences, all of which the claim has above 0."""
+    """The verdict on a claim that all differences, given as (mean, low, high), are positive."""
     if all(low > 0 for _, low, _ in differences):
         return CONFIRMED
     return REFUTED if any(high < 0 for *_, high in differences) else UNDECIDED
 
 
 def examine(claim: Claim, sets: Mapping[str, Any], reading: str) -> tuple[str, str] | None:
-    """Verdict and the difference nearest to refuting it; None: a set is missing, or a second seed."""
+    """The verdict, and the difference nearest to refuting the claim; None if a set or a second seed is missing."""
     score, sign = READINGS[reading]
     tests = []
     for better, worse in claim.pairs:
@@ -85,7 +85,7 @@ def examine(claim: Claim, sets: Mapping[str, Any], reading: str) -> tuple[str, s
 
 
 def doubled(subjects: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """By reading: in how many cases the mean of twice as many is the better one, and of how many."""
+    """By reading: in how many cases, of how many, twice as many added images have the better mean."""
     found = {}
     for reading, (score, sign) in READINGS.items():
         pairs = [
@@ -105,7 +105,7 @@ def _interval(low: float, high: float, sign: int) -> str:
 
 
 def similarity(subjects: Mapping[str, Any], score: str) -> tuple[str, str] | None:
-    """Is the order of the paper's sets the same for both subjects? By Spearman's correlation, a value a seed."""
+    """Whether both subjects order the paper's sets alike, by Spearman's correlation for each seed."""
     first, second = (subjects[name]["sets"] for name in list(subjects)[:2])
     names = [n for n in (CONTROL, *SINGLE, *MIXED, *DOUBLED) if n in first and n in second]
     by_name = [[values(sets[name], score) for name in names] for sets in (first, second)]
@@ -122,7 +122,7 @@ def similarity(subjects: Mapping[str, Any], score: str) -> tuple[str, str] | Non
 
 
 def findings(results: Mapping[str, Any]) -> Iterator[Finding]:
-    """All claims that the finished jobs allow to be examined."""
+    """The verdicts on all claims that the finished jobs can decide."""
     subjects = results["subjects"]
     for claim in CLAIMS:
         for name, subject in subjects.items():
@@ -137,7 +137,7 @@ def findings(results: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def fid_changes(sets: Mapping[str, Any]) -> dict[str, Any]:
-    """Of every scheme in front of the discriminator: FID over the control's, less 1, seed by seed and its interval."""
+    """For every scheme in front of the discriminator: relative change of FID against the control, with interval."""
     found = {}
     for scheme in sets if CONTROL in sets else ():
         if parse(scheme).scheme == "off":

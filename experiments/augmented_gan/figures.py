@@ -22,7 +22,7 @@ _LABELS = {"flip_left_right": "flip left-right", "flip_up_down": "flip up-down"}
 
 
 class Group(NamedTuple):
-    """Sets that stand in one figure; numbers of the paper's figures for its first and second subject."""
+    """The sets of one figure, and the numbers of the paper's figures for its two subjects."""
 
     name: str
     arms: tuple[str, ...]
@@ -50,7 +50,7 @@ def save_all(
     originals: Mapping[str, np.ndarray],
     samples: Mapping[str, Mapping[str, np.ndarray]],
 ) -> None:
-    """Everything that the finished jobs allow.
+    """Draws all figures for which there are finished jobs.
 
     Args:
       directory: where to.
@@ -155,7 +155,7 @@ def curves(path: Path, subject: Mapping[str, Any], title: tuple[str, str]) -> No
 def worst(
     path: Path, subject: Mapping[str, Any], samples: Mapping[str, np.ndarray], arms: Sequence[str]
 ) -> None:
-    """The images whose classes are least those of the originals, and what they are taken for."""
+    """The images whose classes are least like those of the originals, with their top classes."""
     columns, captions = {}, {}
     for arm in arms:
         listed = subject["sets"][arm][0]["worst"][:_WORST]

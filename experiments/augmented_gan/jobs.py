@@ -1,4 +1,4 @@
-"""Jobs of paper B's study: one GAN of a set and a seed, from its images to its numbers."""
+"""The jobs of paper B's study: each trains and scores one GAN, for one set and one seed."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ class Job(NamedTuple):
 
 
 def look_at_real(study: Study, data: Data) -> Subject:
-    """Features of the real images in all their versions; the first start computes them."""
+    """Features of the real images in all their versions; computed once and kept."""
 
     def compute() -> dict[str, np.ndarray]:
         found = scores.look_at_kinds(study.network, data.originals.images)
@@ -75,7 +75,7 @@ def job_directory(study: Study, job: Job) -> Path:
 
 
 def run_job(study: Study, job: Job, data: Data, subject: Subject, bar: tqdm.tqdm) -> None:
-    """Trains and scores one GAN; what it leaves is the directory of the job."""
+    """Trains and scores one GAN, and writes the directory of the job."""
     directory, settings = job_directory(study, job), study.settings
     directory.mkdir(parents=True, exist_ok=True)
     generated, looks = generated_of(study, job)
@@ -115,7 +115,7 @@ def _train(
     rows: int,
     bar: tqdm.tqdm,
 ) -> training.Progress:
-    """The end of the training, with a bar on the way."""
+    """Trains to the end, with a progress bar."""
     before = bar.n
     bar.set_description(job.name)
     for progress in training.train(
@@ -134,7 +134,7 @@ def _train(
 def score_samples(
     study: Study, subject: Subject, samples: dict[int, np.ndarray], directory: Path
 ) -> dict[str, Any]:
-    """Points of the curves, and everything of the last samples."""
+    """Scores along the training, and all scores of the last samples."""
     points = []
     for updates, images in samples.items():
         look = scores.look_at(study.network, images)
@@ -146,7 +146,7 @@ def score_samples(
 
 
 def numbers_of(study: Study, look: Look, subject: Subject) -> dict[str, Any]:
-    """Scores, leaks, and what the images are taken for."""
+    """Scores, leaks, and the classes that the images are assigned to."""
     return {
         "scores": scores.score(look, subject.real, resamples=study.resamples),
         "leaks": leaks.leaks(subject.detector, look.evidence, resamples=study.resamples),
@@ -155,7 +155,7 @@ def numbers_of(study: Study, look: Look, subject: Subject) -> dict[str, Any]:
 
 
 def real_numbers(study: Study, subject: Subject) -> dict[str, Any]:
-    """The same of the originals, which have no distance to themselves, and of other real images."""
+    """The same numbers for the originals, without distances to themselves, and for other real images."""
     real = subject.real.rows(slice(study.samples))
     unseen = subject.real.rows(leaks.held_out_rows(len(subject.real.features)))
     own = {
@@ -192,7 +192,7 @@ def worst(study: Study, by_image: dict[str, np.ndarray]) -> list[dict[str, Any]]
 
 
 def generated_of(study: Study, job: Job) -> tuple[Generated | None, Look | None]:
-    """Images of the same seed's control, and what the network says of them, where the job needs them."""
+    """Images of the control with the same seed, and their features, if the job needs them."""
     if "generated" not in job.arm.kinds:
         return None, None
     control = job_directory(study, job._replace(arm=parse(CONTROL)))
@@ -205,7 +205,7 @@ def generated_of(study: Study, job: Job) -> tuple[Generated | None, Look | None]
 def collect(
     study: Study, every: list[Data], looks: dict[str, Subject], arms: list[Arm], seeds: int
 ) -> dict[str, Any]:
-    """What all finished jobs found, as results.json has it."""
+    """The results of all finished jobs, as results.json has them."""
     subjects = {}
     for data in every:
         subject = looks[data.name]

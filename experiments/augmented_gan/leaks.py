@@ -1,4 +1,4 @@
-"""Augmentations that leak: generated images that a small classifier takes for inverted or upside down."""
+"""Leaking augmentations: the share of generated images that a small classifier takes for inverted or upside down."""
 
 import functools
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _UPDATES = 300
 
 
 class Detector(NamedTuple):
-    """A linear classifier of what is seen of images: as they were, inverted, upside down."""
+    """A linear classifier of features: original, inverted or upside-down images."""
 
     mean: np.ndarray  # [d]
     scale: np.ndarray  # [d]
@@ -33,7 +33,7 @@ class Detector(NamedTuple):
 
 
 def fit_detector(features: Mapping[str, np.ndarray]) -> Detector:
-    """Trains on four fifths of the originals and their versions, [n, d] each, examines itself on the rest."""
+    """Trains on four fifths of the originals and their versions, [n, d] each, and tests on the rest."""
     versions = [features[name] for name in ("original", *LEAKS)]
     held_out = held_out_rows(len(versions[0]))
     known = np.concatenate([version[~held_out] for version in versions])

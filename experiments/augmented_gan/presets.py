@@ -16,7 +16,7 @@ PARTS = ("differentiable=color+translation",)  # of their changes
 
 
 class Arm(NamedTuple):
-    """What a GAN is trained on, and what happens in front of its discriminator."""
+    """What a GAN is trained on, and how images are changed in front of its discriminator."""
 
     name: str
     kinds: tuple[str, ...] = ()  # that join the originals, as many images of each
@@ -36,7 +36,7 @@ class Arm(NamedTuple):
 
 
 def parse(name: str) -> Arm:
-    """'none'; kinds as 'contrast+generated@2', joined, times the originals; 'adaptive' or 'adaptive=color+translation'.
+    """Reads the name of a set, such as 'none', 'contrast+generated@2', 'adaptive' or 'adaptive=color+translation'.
 
     Raises:
       ValueError: anything else.
@@ -122,7 +122,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network": "EfficientNet-Lite0",
         "resamples": 50,
     },
-    # What stands in front of the discriminator, trained three times as long; for one core.
+    # Augmentation in front of the discriminator, trained three times as long; for one core.
     "discriminator": {
         "images": ["1000"],
         "sets": [CONTROL, "differentiable", *PARTS],
@@ -135,7 +135,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network": "EfficientNet-Lite0",
         "resamples": 50,
     },
-    # Does it run? Says nothing.
+    # Runs everything in seconds; its numbers mean nothing.
     "smoke": {
         "images": ["40"],
         "sets": [CONTROL, "invert", "generated", "contrast+generated@2", "adaptive"],
@@ -149,8 +149,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "resamples": 5,
     },
 }
-# What no flag says: rate, decay of the average, rounds, rounds between scores, images scored there, images of the
-# adaptive probability.
+# Settings without a flag: rate, decay of the average, rounds, rounds between scores, images scored there, and real
+# images over which the adaptive probability can go from 0 to 1.
 SCHEDULES: dict[str, tuple[float, float, int, int, int, int]] = {
     "paper": (2e-4, 0.999, 60, 10, 1000, 200_000),
     "cpu": (2e-4, 0.99, 12, 3, 125, 16_000),

@@ -1,6 +1,6 @@
-"""What a frozen network says of images: of real ones in all versions, of generated ones; and the scores.
+"""The features of a frozen network for real and generated images, and the scores made from them.
 
-Images are uint8 [n, H, W, C]. No score means anything without the network's name and n, which stand beside all of them.
+Images are uint8 [n, H, W, C]. A score means nothing without the network's name and n, so both stand beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ NETWORKS = ("EfficientNet-Lite0", "Inception-v3", "pixels")
 
 
 class Look(NamedTuple):
-    """What is seen of images."""
+    """Features of images."""
 
     features: np.ndarray  # [n, d], the network's
     probs: np.ndarray  # [n, K], the network's
@@ -37,12 +37,12 @@ class Look(NamedTuple):
 
     @property
     def evidence(self) -> np.ndarray:
-        """For the detector: the network alone hardly minds a negative, colours alone an upturned dog."""
+        """Features for the detector. The network hardly sees a negative; colours do not show an upside-down dog."""
         return np.concatenate([self.features, self.squares], -1)
 
 
 class Subject(NamedTuple):
-    """The network's view of a subject's real images."""
+    """Features of the real images of a subject."""
 
     kinds: Mapping[str, Look]  # of all originals, by the way they were changed
     held_out: Look | None  # real images that no GAN saw
@@ -70,7 +70,7 @@ def network_of(name: str, weights: str | None) -> FeatureNetwork:
 
 
 def _pixels() -> FeatureNetwork:
-    """Stands in where nothing is to be learned of the images: 4×4 mean values, and a fixed random map of them."""
+    """A stand-in for tests: 4×4 mean values, and a fixed random map of them."""
     weights = np.random.default_rng(0).normal(size=(16, 10)).astype(np.float32)
 
     def look(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +83,7 @@ def _pixels() -> FeatureNetwork:
 
 
 def look_at(network: FeatureNetwork, images: np.ndarray) -> Look:
-    """What is seen of images with 1 or 3 channels, their sides multiples of 8."""
+    """Features of images with 1 or 3 channels, whose sides are multiples of 8."""
     n, height, width, _ = images.shape
     squares = images.reshape(n, 8, height // 8, 8, width // 8, -1).mean((2, 4)) / 255
     seen = network.features_and_probs(np.repeat(images, 3 // images.shape[-1], -1))
@@ -91,7 +91,7 @@ def look_at(network: FeatureNetwork, images: np.ndarray) -> Look:
 
 
 def look_at_kinds(network: FeatureNetwork, originals: np.ndarray) -> dict[str, np.ndarray]:
-    """A look at all originals in every way of change, as flat names for a file."""
+    """Features of all originals, changed in every way, under flat names for a file."""
     number = len(originals)
     rows = np.arange(number, dtype=np.int32)
     found = {}
@@ -105,7 +105,7 @@ def look_at_kinds(network: FeatureNetwork, originals: np.ndarray) -> dict[str, n
 
 
 def named(name: str, look: Look) -> dict[str, np.ndarray]:
-    """A look as arrays for a file."""
+    """Features as named arrays for a file."""
     return {f"{name}/{field}": array for field, array in look._asdict().items()}
 
 
@@ -117,7 +117,7 @@ def subject_of(kinds: Mapping[str, Look], held_out: Look | None) -> Subject:
 def augmented_look(
     arm: Arm, table: augmented_set.Table, subject: Subject, generated: Look | None, number: int
 ) -> Look:
-    """The network's view of `number` random images of an augmented set; all, where there are no more."""
+    """Features of `number` random images of an augmented set, or of all if there are fewer."""
     rows = np.random.default_rng(0).permutation(len(table.source))[:number]
     originals = len(subject.real.features)
     looks = []
@@ -172,7 +172,7 @@ def point(found: Look, real: Look) -> dict[str, float]:
 
 
 def by_image(found: Look, real: Look) -> dict[str, np.ndarray]:
-    """Of every image: top classes and their probabilities [n, TOP], and how unlike the originals' they are [n]."""
+    """For every image: top classes and their probabilities [n, TOP], and their surprise under the originals' [n]."""
     top = np.argsort(-found.probs, axis=-1, kind="stable")[:, :TOP]
     return {
         "classes": top.astype(np.int32),
@@ -182,7 +182,7 @@ def by_image(found: Look, real: Look) -> dict[str, np.ndarray]:
 
 
 def frequent_classes(found: Look, names: Sequence[str]) -> dict[str, float]:
-    """The commonest top classes, and the share of images that they are the top class of."""
+    """The most frequent top classes, with their shares of the images."""
     top = og.metrics.top_classes(found.probs, count=FREQUENT)
     return {names[i]: float(share) for i, share in zip(top.classes, top.shares, strict=True)}
 

@@ -1,4 +1,4 @@
-"""Training of one GAN of paper B's study: a set, a seed, and samples on the way."""
+"""Trains one GAN of paper B's study, with samples along the training."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ class Capacity(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What jobs with the same in front of the discriminator share."""
+    """The compiled functions of jobs with the same scheme in front of the discriminator."""
 
     update: updates.Update
     first_state: Callable[[int], adversarial.GameState]  # of a seed
@@ -68,7 +68,7 @@ class Progress(NamedTuple):
 
 
 def capacity(arms: list[Arm], numbers: list[int]) -> Capacity:
-    """Of all arms, and subjects of so many originals."""
+    """The capacity that all arms need, for subjects of so many originals."""
     spare = [max(arm.generated(n) for arm in arms) for n in numbers]
     added = [max(arm.added(n) for arm in arms) for n in numbers]
     return Capacity(
@@ -159,14 +159,14 @@ def sample(
 
 
 def generated_key(seed: int) -> jax.Array:
-    """Of the images that a control's generator gives to other sets: none of those that are scored."""
+    """The key of the images that a control gives to other sets, none of which is scored."""
     return jax.random.fold_in(jax.random.key(seed), 5)
 
 
 def data_of(
     arm: Arm, seed: int, originals: Originals, generated: Generated | None, room: Capacity
 ) -> tuple[augmented_set.AugmentedSet, augmented_set.Table]:
-    """The set as the step reads it, padded, and its table as it is."""
+    """The set as the step reads it, padded, and its table without padding."""
     number = len(originals.images)
     found = originals.images[:0] if generated is None else generated.images
     table = augmented_set.build(
@@ -193,7 +193,7 @@ def train(
     samples: int,
     directory: Path,
 ) -> Iterator[Progress]:
-    """Trains for all rounds, or on from the last checkpoint; yields after each, with the samples so far.
+    """Trains from the last checkpoint for all remaining rounds; yields after each, with the samples so far.
 
     `rows` are those of the table without its padding, `samples` the number of images to generate in the end.
     """
@@ -246,7 +246,7 @@ def save_generator(path: Path, player: adversarial.PlayerState) -> str:
 def save_set(
     path: Path, table: augmented_set.Table, ids: tuple[str, ...], checkpoint: str | None
 ) -> None:
-    """Writes where every image of a set comes from: source, kind, checkpoint."""
+    """Writes the origin of every image of a set: source, kind, checkpoint."""
     origins = augmented_set.provenance(table, ids, checkpoint)
     columns = zip(*((o.source, o.kind, o.checkpoint or "") for o in origins), strict=True)
     names = augmented_set.Origin._fields

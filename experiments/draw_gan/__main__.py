@@ -1,17 +1,17 @@
-"""Paper C: a GAN that draws with attention, its figures, its latent studies, and scores of its realism.
+"""Paper C: a GAN that draws with attention; its figures, latent studies and scores.
 
-Purpose   Figs C3 to C10 of Kataoka, Matsubara and Uehara: digits drawn in six glances (N = 5 and N = 4) against the GAN
-          of perceptrons; the six latent conditions; and the numbers that the paper left to future work.
+Purpose   Figs C3 to C10 of Kataoka, Matsubara and Uehara: digits drawn in six glances (N = 5 and N = 4), a GAN of
+          perceptrons as baseline, and six latent conditions. Beyond the paper: scores, which it left to future work.
 Command   python -m experiments.draw_gan --data_dir=... --out=experiments/draw_gan/results/main
           python -m experiments.draw_gan --presets=attention_colour --seeds=1 --dataset=FOLDER --size=32 (photographs)
-Presets   attention, attention_n4, baseline: the paper's settings. attention_plus, attention_plus_n4: the same N and T,
-          trained better. attention_colour: that for photographs. smoke: a moment, for continuous integration.
-Expected  see README.md; hours for all presets and three seeds on 2 cores
-Output    --out gets results.json (every seed's numbers), table.md, fig_c3.png to fig_c10.png (those of attention_plus
-          with its name), GIFs of canvases being drawn, and a directory of checkpoints and samples for every run.
+Presets   attention, attention_n4, baseline: the paper's settings. attention_plus, attention_plus_n4: the same N and T
+          with settings found here. attention_colour: settings for photographs. smoke: seconds, for tests.
+Expected  see README.md; all presets with three seeds take about 8 hours of one core
+Output    --out gets results.json (numbers of every seed), table.md, fig_c3.png to fig_c10.png (with the preset's name
+          for attention_plus), GIFs of canvases being drawn, and a directory of checkpoints and samples for every run.
 
-The same command resumes, within a run at the last checkpoint; finished runs are kept. Images that are not 28×28 grey
-digits get samples and latent studies, but no scores, which rest on a classifier of digits.
+The same command resumes at the last checkpoint; finished runs are kept. Images that are not 28×28 grey digits get
+samples and latent studies but no scores, since the scores need a classifier of digits.
 """
 
 import dataclasses
@@ -134,7 +134,7 @@ def train(preset: training.Preset, seed: int, data: Data, directory: Path, title
 
 
 def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
-    """One preset from one seed: trained, looked at and scored; what `scores.json` keeps."""
+    """Trains, studies and scores one preset from one seed -> the content of `scores.json`."""
     directory = out / name / f"seed{seed}"
     kept = directory / "scores.json"
     if kept.exists():
@@ -190,7 +190,7 @@ def step_images(trained: Trained, z: jax.Array) -> np.ndarray:
 
 
 def real_scores(data: Data) -> dict[str, Any] | None:
-    """Of real images that no GAN saw, as if they were generated; None if there are too few."""
+    """The scores of real images that no GAN saw; None if there are too few."""
     if data.reference is None or len(data.held_out) < scores.FEWEST:
         return None
     return scores.score(data.held_out, data.reference, resamples=_RESAMPLES.value)

@@ -31,13 +31,13 @@ def samples(path: Path, images: np.ndarray) -> None:
 
 
 def boxes(attention: draw.Attention, points: int) -> sheets.Boxes:
-    """Of attentions [R, C]: the square that the grid's outermost filters span."""
+    """Attentions [R, C] -> the square that the outermost filters of the grid span."""
     center_x, center_y, stride, sigma, _ = (np.asarray(a) for a in attention)
     return sheets.Boxes(center_x, center_y, (points - 1) * stride, sigma)
 
 
 def canvases(path: Path, drawing: draw.Drawing, points: int) -> None:
-    """Fig. C6: ten images, step by step, with what is attended to."""
+    """Fig. C6: ten images, step by step, with a box around what is attended to."""
     images = _pixels(drawing)[:ROWS]
     first = jax.tree.map(lambda a: a[:ROWS], drawing.attention)
     titles = [f"t = {t}" for t in range(1, images.shape[1] + 1)]
@@ -45,7 +45,7 @@ def canvases(path: Path, drawing: draw.Drawing, points: int) -> None:
 
 
 def animation(path: Path, drawing: draw.Drawing, points: int, rows: int = 4) -> None:
-    """Images being drawn, a frame a step; the last one without boxes."""
+    """Images being drawn, one frame a step; the last frame has no boxes."""
     images = _pixels(drawing)
     columns = min(COLUMNS, len(images))
     rows = max(1, min(rows, len(images) // columns))
@@ -62,7 +62,7 @@ def animation(path: Path, drawing: draw.Drawing, points: int, rows: int = 4) -> 
 
 
 def latent(directory: Path, suffix: str, study: Study) -> None:
-    """Figs C8 to C10: the six conditions, a number beside each."""
+    """Figs C8 to C10: the six conditions, with a number beside each."""
     numbers: dict[str, Any] = study.numbers
     panels = {"all z random": grid(study.random, 3), "all z zero": grid(study.zero, 1)}
     notes = [f"spread {numbers['spread_random']:.3f}", f"spread {numbers['spread_zero']:.3f}"]

@@ -1,4 +1,4 @@
-"""Paper C's six latent conditions, and numbers for what the eye sees in them."""
+"""Paper C's six latent conditions, and numbers that describe them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ Draw = Callable[[jax.Array], np.ndarray]
 
 
 class Study(NamedTuple):
-    """Images [n, H, W, C] of each condition, and numbers in grey levels' fractions (1 is black against white)."""
+    """Images [n, H, W, C] of each condition, and distances of pixels in [0, 1]."""
 
     random: np.ndarray  # condition 1
     zero: np.ndarray  # condition 2, all alike
@@ -77,7 +77,7 @@ def study(
 
 
 def spread(images: np.ndarray) -> float:
-    """How much images [n, H, W, C] differ among themselves: root of the pixels' mean variance over images."""
+    """How much images [n, H, W, C] differ from each other: root of the mean variance of a pixel over images."""
     return float(np.sqrt(np.mean(np.var(images, axis=0))))
 
 

@@ -1,4 +1,4 @@
-"""The numerical realism that paper C's authors wished for: all scores of one set of generated digits."""
+"""All scores of one set of generated digits; paper C left numerical realism to future work."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ _RARE = 0.01  # a digit below this share counts as missing
 
 
 class Scored(NamedTuple):
-    """What the classifier says of a set of images."""
+    """The classifier's features of a set of images."""
 
     images: np.ndarray  # [n, 28, 28, 1] uint8
     probs: np.ndarray  # [n, 10]
@@ -30,7 +30,7 @@ class Scored(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What generated images are compared with."""
+    """The real images that generated ones are compared with."""
 
     test: Scored
     train: np.ndarray  # [N, 28, 28, 1] uint8, the images trained on
@@ -38,7 +38,7 @@ class Reference(NamedTuple):
 
 
 def reference(test: np.ndarray, train: np.ndarray) -> Reference:
-    """The shipped LeNet's view of the test images [n, 28, 28, 1] uint8."""
+    """The features of the shipped LeNet for the test images [n, 28, 28, 1] uint8."""
     check_number("the test set", len(test))
     model = pretrained.load("mnist_lenet").model
     assert isinstance(model, og.models.LeNet)

@@ -41,11 +41,12 @@ class Preset:
     save_every: int = 5  # epochs
 
 
-# What the paper's settings lack: R₁, which keeps the discriminator from winning, and growing, with a rate that does
-# not fall to 0, the digits equally frequent, before 18 epochs with less of it for their shapes; glances that begin
-# in the middle of the image with overlapping filters, not at random, and strong enough that every step counts, not
-# the first alone; attention that learns more slowly, as Adam moves all of h's weights at once; averaged weights;
-# somewhat more epochs than the baseline's.
+# What differs from the paper's settings, and why:
+# - R₁ keeps the discriminator from winning. It grows, and the rate does not fall to 0, so that the digits stay equally
+#   frequent; 18 last epochs with less of it improve their shapes.
+# - The first filters are in the middle of the image, overlap, and write strongly enough that every step counts.
+# - The layers that place the filters learn more slowly, since Adam moves all weights of h at once.
+# - The weights are averaged, and there are more epochs than for the baseline.
 _PLUS = Preset(
     network="attention",
     epochs=117,
@@ -70,7 +71,7 @@ PRESETS = {
     "baseline": Preset(network="perceptrons", epochs=99, learning_rate=1e-3, beta1=0.5, units=1200),
     "attention_plus": _PLUS,
     "attention_plus_n4": dataclasses.replace(_PLUS, points=4),
-    # Photographs in colour: less of R₁, under which the discriminator cannot tell them from anything; fainter strokes.
+    # Photographs in colour: with a stronger R₁ the discriminator learns nothing; fainter first strokes.
     "attention_colour": dataclasses.replace(
         _PLUS,
         epochs=100,
@@ -119,7 +120,7 @@ def networks(
 
 
 def optimizer(preset: Preset, updates: int) -> optax.GradientTransformation:
-    """Adam, slower where attention is decided, for so many `updates`."""
+    """Adam for so many `updates`, with a smaller rate for the layers that place the filters."""
     rate = optax.cosine_decay_schedule(
         preset.learning_rate, _before_end(preset, updates), alpha=preset.last_rate
     )
@@ -141,7 +142,7 @@ def _before_end(preset: Preset, updates: int) -> int:
 
 
 def _of_attention(params: Any) -> Any:
-    """True at the weights of the layer that says where to look."""
+    """True at the weights of the layer that places the filters."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == "attention", params)
 
 

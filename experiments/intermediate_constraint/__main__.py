@@ -1,8 +1,8 @@
 """Table D1: fine-tuning on noise and blur under the intermediate constraint, against MSE and plain fine-tuning.
 
-Purpose   Paper D: does holding deep neurons on or off, as they were on the clean image, help recognition of distorted
-          images? Three arms, a grid of λ chosen on validation images, seeds, paired tests. Beyond the paper: other
-          α and layers, AugMix-style consistency at equal cost, and output-targeted images as a distortion.
+Purpose   Paper D: are distorted images recognised better if deep neurons are held on or off, as they were on the clean
+          image? Three arms, λ chosen on validation images, several seeds, paired tests. Beyond the paper: other α and
+          layers, AugMix-style consistency at equal cost, and output-targeted images in place of distortions.
 Command   python -m experiments.intermediate_constraint --data_dir=...                              (cpu preset)
           python -m experiments.intermediate_constraint --preset=paper --dataset=IMAGENET --network=vgg16-397923af.pth
           python -m experiments.intermediate_constraint --preset=smoke                              (seconds, digits)
@@ -132,7 +132,7 @@ def prepare(preset: Preset, directory: Path) -> Study:
 
 
 def check(model: nnx.Module, split: Split, settings: Settings) -> None:
-    """Refuses layers, numbers or labels that some later job would stumble over."""
+    """Refuses layers, numbers or labels with which a later job would fail."""
     clean = distortion("clean", settings.levels)
     for penalty in settings.variants.values():
         # Also where the arm has no penalty: the agreement of these layers is measured for all.
@@ -188,7 +188,7 @@ def grid_jobs(settings: Settings) -> list[Job]:
 
 
 def final_jobs(settings: Settings, weights: dict[str, float], best: str) -> list[Job]:
-    """All seeds of the paper's arms, the best constraint and AugMix; the first seed of all comes first."""
+    """All seeds of the paper's arms, the best constraint and AugMix; the first seed of every arm comes first."""
     on_both = dict.fromkeys([*MAIN, best, *(v for v in (AUGMIX,) if v in settings.variants)])
     kinds = [*settings.kinds, *(["targeted"] if settings.targeted_images else [])]
     return [

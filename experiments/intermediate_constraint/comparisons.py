@@ -1,4 +1,4 @@
-"""The tests of paper D's study: choice of λ, paired comparisons of arms, and the verdict on the paper's order."""
+"""The statistics of paper D's study: choice of λ, paired comparisons of arms, verdict on the paper's order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -74,7 +74,7 @@ def over_seeds(ours: Sequence[float], theirs: Sequence[float]) -> OverSeeds:
 def compare(
     found: Found, a: str, b: str, kind: str, table: Sequence[Condition], group: str
 ) -> Comparison | None:
-    """None unless both have the same seeds."""
+    """The comparison of two arms; None unless both have the same number of seeds."""
     ours, theirs = (seeds_of(found, name, kind) for name in (a, b))
     if a == b or len(ours) != len(theirs) or not ours:
         return None

@@ -45,7 +45,7 @@ class Settings:
 
 
 class Job(NamedTuple):
-    """One fine-tuning: its results lie in a file of its name."""
+    """One fine-tuning; its results are in a file of its name."""
 
     stage: str  # "grid": on validation images; "final": on test images
     variant: str
@@ -80,7 +80,7 @@ class Study(NamedTuple):
 
 
 def variants(layers: tuple[str, ...], beyond: tuple[str, ...]) -> dict[str, Penalty]:
-    """The arms, and under `beyond` the versions of the constraint that the paper names no numbers for."""
+    """The arms, and those of `beyond`: variants of the constraint for which the paper has no numbers."""
     hold = functools.partial(Penalty, layers=layers)
     found = {PLAIN: hold(kind="none"), MSE: hold(kind="mse"), PROPOSED: hold(kind="constraint")}
     more = {
@@ -103,7 +103,7 @@ def penalty_of(job: Job, settings: Settings) -> Penalty:
 
 
 def recipe_of(job: Job, settings: Settings) -> FinetuningRecipe:
-    """AugMix's three views cost 9 passes where the constraint costs 4: it gets so many fewer updates."""
+    """The job's recipe. AugMix's three views cost 9 passes where the constraint costs 4, so it gets fewer updates."""
     recipe = settings.recipe
     if settings.variants[job.variant].kind == "consistency":
         return dataclasses.replace(recipe, updates=max(1, round(recipe.updates * 4 / 9)))
@@ -174,7 +174,7 @@ def _fine_tuned(
 
 
 def before(study: Study) -> dict[str, Any]:
-    """The same of the network before any fine-tuning."""
+    """The same evaluation of the network before fine-tuning."""
 
     def measured() -> dict[str, np.ndarray]:
         found = evaluate(study.model, study, "final")
@@ -257,7 +257,7 @@ def _compared(was_on: list[jax.Array], is_on: list[jax.Array]) -> tuple[np.ndarr
 
 
 def targeted_split(study: Study) -> Split:
-    """Training images with, as further channels, what the first network says random=0.9, true=0.1 of."""
+    """Training images and, as further channels, their output-targeted versions (random=0.9, true=0.1)."""
     count = study.settings.targeted_images
     clean, labels = study.train.images[np.arange(count)], study.train.labels[:count]
 
@@ -270,7 +270,7 @@ def targeted_split(study: Study) -> Split:
 
 
 def hardness(model: nnx.Module, study: Study) -> dict[str, np.ndarray]:
-    """What exact targets ask of a network: total variation left after 30 Jacobians, and L2 distance."""
+    """How hard exact targets are on a network: total variation after 30 Jacobians, and the L2 change."""
     rows = np.arange(min(study.settings.hardness_images, len(study.test.labels)))
     images = study.test.images[rows]
     found = _bring_to_targets(model, images, study.test.labels[rows], steps=30)

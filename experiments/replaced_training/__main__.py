@@ -1,7 +1,8 @@
-r"""Trains classifiers on sets of which a part was replaced by generated images, and on what they are held against.
+r"""Trains classifiers on sets of which a part was replaced by generated images, and on controls.
 
-Purpose   Paper A, Section 3 (Table A1): does training gain from images whose whole output was prescribed? Also from
-          images generated during training, and more than from label smoothing, mixup, CutMix, distillation or time?
+Purpose   Paper A, Section 3 (Table A1): does training gain from images whose whole output was prescribed? Beyond the
+          paper: from images generated during training? More than from label smoothing, mixup, CutMix, distillation, or
+          more epochs?
 Command   python -m experiments.replaced_training --preset=cpu --data_dir=... --out=runs/replaced_training
           python -m experiments.replaced_training --preset=paper --only=sgd:0.3/2 --data_dir=... --out=...
           The same command resumes, also after a kill; --only runs some of the jobs of the same run.
@@ -76,7 +77,7 @@ def wanted_jobs(arms: tuple[Arm, ...], only: list[str]) -> list[tuple[Arm, int]]
     """Arms and seeds to run now.
 
     Raises:
-      ValueError: two arms of one name, or a job in --only that is none of this run's.
+      ValueError: two arms have one name, or --only names a job that this run does not have.
     """
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
@@ -111,7 +112,7 @@ def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
 
 
 def prepare(out: Path, train: sources.ImageSource, test: sources.ImageSource) -> Study:
-    """The frozen classifier, and all else that the jobs share."""
+    """The frozen classifier, and everything else that the jobs share."""
     settings = jobs.Settings(
         width=_WIDTH.value,
         epochs=_EPOCHS.value,
@@ -139,7 +140,7 @@ def prepare(out: Path, train: sources.ImageSource, test: sources.ImageSource) ->
 
 
 def steer(text: str, frozen: sets.Frozen) -> Steering:
-    """Generation in the step towards such targets."""
+    """Generation in the step, towards the targets that `text` describes."""
     bank = sets.bank(text, frozen, seed=0)
     steered = sets.steered_classes(bank)
     solver = og.gauss_newton(steps=_UPDATES.value, trials=_TRIALS, classes=steered, stride=None)
@@ -149,7 +150,7 @@ def steer(text: str, frozen: sets.Frozen) -> Steering:
 def make_sets(
     study: Study, arms: tuple[Arm, ...], needed: set[str]
 ) -> dict[str, replaced.GeneratedSet]:
-    """The generated sets that the arms of the needed methods train on, as large as the largest arm wants."""
+    """The generated sets of the needed methods, each as large as its largest arm needs."""
     found = {}
     for method in needed & set(SETS):
         fraction = max(arm.fraction for arm in arms if arm.method == method)
@@ -173,7 +174,7 @@ def _set_directory(out: Path, method: str) -> Path:
 
 
 def write_report(run: runs.Run, arms: tuple[Arm, ...]) -> None:
-    """Table, figure and results.json of all jobs that have ended."""
+    """Writes table, figure and results.json of all finished jobs."""
     costs = {
         method: sets.seconds_an_image(_set_directory(run.directory, method)) for method in SETS
     }

@@ -1,4 +1,4 @@
-"""The arms: how each is written, and what it makes of a training step."""
+"""The arms: how each is written, and the training step that it stands for."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -97,7 +97,7 @@ def objective(
 
 
 def generator(apply: ApplyFn, steering: Steering, *, own: bool = False) -> objectives.Generate:
-    """Generates inside the step, by a fixed number of the solver's updates, float images as they are.
+    """Generates float images inside the training step, by a fixed number of solver updates.
 
     The updates stand one after another, not in a loop, in which XLA's CPU convolutions are slow.
     """

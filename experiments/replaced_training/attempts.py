@@ -1,4 +1,4 @@
-"""The table of single runs that were gathered by hand: what was tried so that accuracy is not the price."""
+"""The table of single runs, gathered by hand: what was tried against the loss of accuracy."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""One training: an arm with a seed, from its images to its numbers."""
+"""The jobs: each trains and measures one network, for one arm and one seed."""
 
 import dataclasses
 import functools
@@ -83,7 +83,7 @@ def compile_program(
     objective: Objective | None,
     multiple: float,
 ) -> Program:
-    """The training step for a set of so many images, and a multiple of the epochs; kept for the next caller.
+    """The training step for a set of so many images and a multiple of the epochs; cached.
 
     Without an objective it is plain training.
     """
@@ -135,7 +135,7 @@ def result_path(directory: Path, arm: Arm, seed: int) -> Path:
 
 
 def run_job(study: Study, arm: Arm, seed: int, program: Program, lesson: Lesson) -> dict[str, Any]:
-    """Trains and measures; leaves the result, and no checkpoints.
+    """Trains and measures one network, writes the result and deletes the checkpoints.
 
     Raises:
       FloatingPointError: the loss diverged.

@@ -13,7 +13,7 @@ from outgen_jax import losses
 from outgen_jax.data import distort, sources
 from outgen_jax.synthesis.predict import ApplyFn
 
-# A small attack: at this radius (L2, pixels in [0, 1]) a change cannot be seen at 32×32.
+# A small attack: at 32×32 this radius (L2, pixels in [0, 1]) is a root mean square of half a grey level.
 ATTACK_RADIUS = 0.1
 ATTACK_STEPS = 10
 _ATTACK_BATCH = 100
@@ -34,7 +34,7 @@ class Exam(NamedTuple):
 def prepare(
     test: sources.ImageSource, apply_fn: ApplyFn, variables: Any, *, distorted: int, attacked: int
 ) -> Exam:
-    """Distorts the images, and asks the frozen classifier.
+    """Distorts the images, and computes the frozen classifier's outputs.
 
     Levels are paper D's as a 32×32 image shows them (`distort.PAPER_32`), rounded to 8 bits.
     """

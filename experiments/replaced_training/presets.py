@@ -41,7 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "muon",
         "learning_rate": 0.08,
     },
-    # Few images and many epochs: what images at the network's own boundaries buy.
+    # Few images and many epochs: images at the network's own boundaries.
     "boundary": {
         "dataset": "cifar10",
         "train_images": 5_000,
@@ -57,7 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "muon",
         "learning_rate": 0.08,
     },
-    # Does it run? Says nothing.
+    # Runs everything in seconds; its numbers mean nothing.
     "smoke": {
         "dataset": "digits",
         "train_images": 64,

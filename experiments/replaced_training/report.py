@@ -29,7 +29,7 @@ Jobs = Sequence[Mapping[str, Any]]
 
 
 def summarise(jobs: Jobs, set_cost: Mapping[str, float]) -> dict[str, Any]:
-    """Of every arm: mean and 95 % interval of all measures over seeds, cost, tests against the plain arms.
+    """For every arm: means and 95 % intervals over seeds, cost, and tests against the plain arms.
 
     Args:
       jobs: what the jobs wrote.

@@ -28,7 +28,7 @@ _ASKED_ROWS = 2000  # of the training set, to learn what is confused with what
 
 
 class Frozen(NamedTuple):
-    """The frozen classifier, and what it confuses."""
+    """The frozen classifier, and which classes it confuses."""
 
     apply_fn: ApplyFn
     variables: Any
@@ -45,7 +45,7 @@ class Method(NamedTuple):
 
 
 def method(name: str, classes: int) -> Method:
-    """Paper A's "sgd": 100 updates, all of them, rounded to 8 bits. "exact": Gauss–Newton, kept exact in 8 bits.
+    """The solver of a method: "sgd", paper A's with 100 updates, then rounded; "exact", Gauss-Newton, then quantized.
 
     `classes` are those that a target names: Gauss–Newton steers the others as one.
     """
@@ -95,12 +95,12 @@ def targets(
 
 
 def steered_classes(targets: np.ndarray) -> int:
-    """The most classes that one target [..., K] names."""
+    """The largest number of classes that one target [..., K] names."""
     return int((targets > 0).sum(-1).max())
 
 
 def check_text(text: str, class_names: tuple[str, ...]) -> None:
-    """Raises ValueError for a text that `targets` will not read."""
+    """Raises ValueError for a text that `targets` cannot read."""
     uniform = np.full((len(class_names),) * 2, 1 / len(class_names))
     targets(text, Frozen(_no_network, None, class_names, uniform), np.zeros(1, int), "0", seed=0)
 
@@ -127,7 +127,7 @@ def make(
     directory: Path,
     seed: int,
 ) -> None:
-    """Generates so large a fraction of the training set, or what is missing of it."""
+    """Generates a fraction of the training set, or the part of it that is missing."""
     assert train.labels is not None
     order = np.random.default_rng(seed).permutation(len(train.ids))
     rows = order[: round(fraction * len(order))]
@@ -161,7 +161,7 @@ def make(
 
 
 def seconds_an_image(directory: Path) -> float:
-    """What generating one image took, compilation included; 0 where nothing was generated."""
+    """Seconds that generating one image took, with compilation; 0 if nothing was generated."""
     record = _cost(directory)
     return float(record.read_text()) if record.exists() else 0.0
 
