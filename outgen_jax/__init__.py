@@ -29,13 +29,17 @@ from outgen_jax import data as data
 from outgen_jax import losses as losses
 from outgen_jax import metrics as metrics
 from outgen_jax import models as models
+from outgen_jax import outputs as outputs
 from outgen_jax import pixels as pixels
 from outgen_jax import targets as targets
 from outgen_jax.generation.dataset import DatasetReport as DatasetReport
 from outgen_jax.generation.dataset import generate_dataset as generate_dataset
+from outgen_jax.solvers.combinators import restarted as restarted
+from outgen_jax.solvers.combinators import then as then
 from outgen_jax.solvers.descent import gradient_descent as gradient_descent
-from outgen_jax.solvers.newton import gauss_newton as gauss_newton
-from outgen_jax.solvers.newton_cg import gauss_newton_cg as gauss_newton_cg
+from outgen_jax.solvers.exact import exact as exact
+from outgen_jax.solvers.gauss_newton import gauss_newton as gauss_newton
+from outgen_jax.solvers.gauss_newton_cg import gauss_newton_cg as gauss_newton_cg
 from outgen_jax.solvers.presets import PRESETS as PRESETS
 from outgen_jax.solvers.presets import preset as preset
 from outgen_jax.solvers.solver import Solver as Solver
@@ -43,5 +47,6 @@ from outgen_jax.synthesis.predict import predict as predict
 from outgen_jax.synthesis.quantize import quantize as quantize
 from outgen_jax.synthesis.synthesize import Result as Result
 from outgen_jax.synthesis.synthesize import synthesize as synthesize
+from outgen_jax.synthesis.views import views as views
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

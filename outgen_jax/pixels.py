@@ -27,24 +27,59 @@ def arctan() -> PixelMap:
     """Paper A's map.
 
     Pixel to weight, Eq. A2: w = tan((x − 0.5)·π). Weight to pixel, Eq. A4: x = arctan(w)/π + 0.5.
+
+    >>> import outgen_jax as og
+    >>> og.pixels.arctan().to_pixels(0.0).item()
+    0.5
     """
-    return PixelMap(
-        to_weights=lambda x: jnp.tan((_inside(x) - 0.5) * jnp.pi),
-        to_pixels=lambda w: jnp.arctan(w) / jnp.pi + 0.5,
-    )
+    return PixelMap(_tan_weights, _arctan_pixels)
 
 
 def tanh() -> PixelMap:
-    """Carlini and Wagner's map (2017): x = (tanh(w) + 1)/2."""
-    return PixelMap(
-        to_weights=lambda x: jnp.arctanh(2 * _inside(x) - 1),
-        to_pixels=lambda w: (jnp.tanh(w) + 1) / 2,
-    )
+    """Carlini and Wagner's map (2017): x = (tanh(w) + 1)/2.
+
+    >>> import outgen_jax as og
+    >>> og.pixels.tanh().to_pixels(0.0).item()
+    0.5
+    """
+    return PixelMap(_arctanh_weights, _tanh_pixels)
 
 
 def identity() -> PixelMap:
-    """Pixels themselves, clipped: x = min(max(w, 0), 1). A pixel pushed beyond its range gets no gradient."""
-    return PixelMap(to_weights=lambda x: x, to_pixels=lambda w: jnp.clip(w, 0, 1))
+    """Pixels themselves, clipped: x = min(max(w, 0), 1). A pixel pushed beyond its range gets no gradient.
+
+    >>> import outgen_jax as og
+    >>> og.pixels.identity().to_pixels(1.5).item()
+    1.0
+    """
+    return PixelMap(_same_weights, _clipped_pixels)
+
+
+# Functions of the module, so that a map built anew equals the one before: solvers are compared by them.
+
+
+def _tan_weights(x: jax.Array) -> jax.Array:
+    return jnp.tan((_inside(x) - 0.5) * jnp.pi)
+
+
+def _arctan_pixels(w: jax.Array) -> jax.Array:
+    return jnp.arctan(w) / jnp.pi + 0.5
+
+
+def _arctanh_weights(x: jax.Array) -> jax.Array:
+    return jnp.arctanh(2 * _inside(x) - 1)
+
+
+def _tanh_pixels(w: jax.Array) -> jax.Array:
+    return (jnp.tanh(w) + 1) / 2
+
+
+def _same_weights(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _clipped_pixels(w: jax.Array) -> jax.Array:
+    return jnp.clip(w, 0, 1)
 
 
 def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.Array:
@@ -83,11 +118,6 @@ def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.A
 def high_frequency_energy(image: jax.Array, radius: float) -> jax.Array:
     """Mean square of what `lowpass(image, radius)` removes: [H, W, C] -> []; paper A's "noise", as a number."""
     return jnp.mean((image - lowpass(image, radius)) ** 2)
-
-
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Images in [0, 1] -> the nearest 8-bit image, as saved to a file."""
-    return np.round(np.asarray(images) * 255).astype(np.uint8)
 
 
 def _inside(x: jax.Array) -> jax.Array:

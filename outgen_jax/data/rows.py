@@ -52,10 +52,10 @@ class Block(NamedTuple):
     labels: np.ndarray  # [n] int32
     ids: tuple[str, ...]  # [n]
 
-    def digest(self, targets: np.ndarray) -> str:
+    def digest(self, targets: Sequence[np.ndarray]) -> str:
         """SHA-256 of the block and of what its images are to reach."""
         found = hashlib.sha256(repr((self.images.shape, self.ids)).encode())
-        for array in (self.rows, self.images, self.labels, targets):
+        for array in (self.rows, self.images, self.labels, *targets):
             found.update(np.ascontiguousarray(array).data)
         return found.hexdigest()
 

@@ -16,20 +16,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.typing import ArrayLike
 
 from outgen_jax.data import rows, shards
 from outgen_jax.data.image_source import PathLike
 from outgen_jax.generation import provenance, shard
-from outgen_jax.solvers import presets
+from outgen_jax.networks import ApplyFn
+from outgen_jax.solvers.combinators import Combinator
+from outgen_jax.solvers.exact import exact
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import predict, slots
-from outgen_jax.synthesis.predict import ApplyFn
+from outgen_jax.synthesis import request, slots, synthesize
+from outgen_jax.synthesis.programs import Network
 
-Targets = ArrayLike | Callable[[np.ndarray, np.ndarray], ArrayLike]
+# Like the network's outputs, or a function (rows [n], labels [n]) -> targets of these rows.
+Targets = Any
 
+# Where neither the caller nor the solver has a tolerance.
+_TOLERANCE = 0.005
 _DESCRIPTION = (
-    "Images changed until a frozen classifier returns a wanted output distribution (target); probs "
+    "Images changed until a frozen network's outputs are what is wanted (target). probs or outputs "
     "is what it says of the stored image, converged whether the solver met its tolerance before "
     "rounding to 8 bits. manifest.json says what they were made from."
 )
@@ -52,21 +56,25 @@ def generate_dataset(
     targets: Targets,
     directory: PathLike,
     *,
-    solver: Solver | None = None,
-    tolerance: float = 0.005,
+    output: Any = None,
+    solver: Solver | Combinator | None = None,
+    tolerance: float | None = None,
     quantize: bool = True,
     batch_size: int | None = None,
+    precision: str | None = "highest",
     shard_size: int = 1000,
     overwrite: bool = False,
     about: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> DatasetReport:
-    """Changes every image of a source until a classifier says what is wanted, and stores them all.
+    """Changes every image of a source until a network says what is wanted, and stores them all.
 
     The directory can be read by `tfds.builder_from_directory(directory).as_data_source("train")`.
-    An example has `id` and `label` of its source, the 8-bit `image`, its `target` [K], the
-    classifier's `probs` [K] of the stored image and their `total_variation`, and of the solver the
-    `steps` it used and whether it `converged`: came within `tolerance`, before rounding to 8 bits.
+    An example has `id` and `label` of its source, the 8-bit `image`, its `target` [K] (NaN where an
+    entry is free), the classifier's `probs` [K] of the stored image and their `total_variation`, and
+    of the solver the `steps` it used and whether it `converged`: came within `tolerance`, before
+    rounding to 8 bits. Of other outputs the entries are called `outputs` and `distance`; a network
+    with several has `target_NAME` and `outputs_NAME` for each.
 
     The same call resumes an interrupted one, also on other numbers of processes. Finished shards are
     checked against their checksums, and made anew where they differ. Under `jax.distributed` all
@@ -77,15 +85,18 @@ def generate_dataset(
       variables: any pytree.
       source: an `ImageSource`, an array [N, H, W, C] (also a memory map), a tfds data source, or
         whatever `data.rows.Rows` describes.
-      targets: [N, K], [K] for all images, or a function (rows [n] int64, labels [n] int32, -1 where
-        there is none) -> [n, K]. It must give a row the same target whenever it is asked: draw by
+      targets: as in `synthesize`, or a function (rows [n] int64, labels [n] int32, -1 where there is
+        none) -> targets of these rows. It must give a row the same target whenever it is asked: draw by
         the row's number, as `og.targets.dirichlet(seed, n, K, image_ids=rows)` does.
       directory: where to; made if need be.
-      solver: as in `synthesize`.
-      tolerance: total variation at which an image is done.
+      output: as in `synthesize`.
+      solver: as there.
+      tolerance: distance at which an image is done; None: the solver's own, or 0.005.
       quantize: correct the rounding to 8 bits, so that the stored image meets its target; False:
         round to the nearest level.
-      batch_size: images worked on at a time by each device; None: chosen for the backend.
+      batch_size: images worked on at a time on each device; None: chosen by platform, image size
+        and solver.
+      precision: as in `synthesize`.
       shard_size: images in one file. The last `batch_size` images of a shard are not joined by
         others: let it be several batches.
       overwrite: replace another data set in `directory`.
@@ -98,29 +109,33 @@ def generate_dataset(
       FileExistsError: `directory` holds something else, or a data set made otherwise.
       OSError: the disk is full, or `directory` cannot be written. Finished shards are kept.
     """
-    if not tolerance > 0:
-        raise ValueError(f"{shard.CALLER}: tolerance must be positive, got {tolerance}")
-    for name, value in (("batch_size", batch_size), ("shard_size", shard_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{shard.CALLER}: {name} must be at least 1, got {value}")
+    synthesize.check_options(tolerance, batch_size, caller=shard.CALLER)
+    if shard_size < 1:
+        raise ValueError(
+            f"{shard.CALLER}: shard_size must be at least 1, got {shard_size}; 1000 is usual"
+        )
+    solver = exact() if solver is None else solver
+    if tolerance is None:
+        tolerance = getattr(solver, "tolerance", None) or _TOLERANCE
     # Everything that can be wrong is found before a file is written.
     kind = rows.kind(source, caller=shard.CALLER)
     few = rows.read(source, kind, 0, min(8, kind.num_rows), caller=shard.CALLER).images
-    num_classes = predict.num_classes(apply_fn, variables, few, caller=shard.CALLER)
-    predict.check_logits(apply_fn, variables, few, caller=shard.CALLER)
-    at_most = min(shard_size, kind.num_rows)
+    network = Network(apply_fn, precision)
+    meaning = request.meaning(network, variables, few, output, caller=shard.CALLER)
     mesh = slots.local_mesh()
+    placed = slots.on_all_devices(mesh, variables)
+    synthesize.check_sources(network, placed, few, meaning, batch_size, caller=shard.CALLER)
     job = shard.Job(
-        apply_fn=apply_fn,
-        variables=slots.on_all_devices(mesh, variables),
+        network=network,
+        variables=placed,
+        meaning=meaning,
         source=source,
         kind=kind,
-        targets=_target_function(targets, kind.num_rows),
-        num_classes=num_classes,
-        solver=presets.preset("sgd") if solver is None else solver,
+        targets=_target_function(targets, meaning, kind.num_rows),
+        solver=solver,
         tolerance=float(tolerance),
         quantize=quantize,
-        batch_size=min(batch_size or predict.default_batch_size(few), at_most),
+        batch_size=batch_size,
         shard_size=shard_size,
         mesh=mesh,
     )
@@ -161,34 +176,43 @@ def _run(job: shard.Job, written: shards.Shards, overwrite: bool, progress: bool
 
 
 def _target_function(
-    targets: Targets, num_images: int
-) -> Callable[[np.ndarray, np.ndarray], ArrayLike]:
+    targets: Targets, meaning: request.Meaning, num_images: int
+) -> Callable[[np.ndarray, np.ndarray], Any]:
     """Targets as a function of rows and labels; an array may be a memory map, and stays one."""
     if callable(targets):
         return targets
-    array = np.asanyarray(targets)
-    if array.ndim == 1:
-        return lambda rows, labels: array
-    if len(array) != num_images:
-        raise ValueError(
-            f"{shard.CALLER}: targets must have one row per image, or be one for all; they have "
-            f"{len(array)} for {num_images} images"
-        )
-    return lambda rows, labels: array[rows]
+    leaves = request.target_leaves(meaning.structure, targets, caller=shard.CALLER)
+    by_row = [leaf.ndim > 1 and len(leaf) == num_images and num_images > 1 for leaf in leaves]
+    for leaf, shape, is_by_row in zip(leaves, meaning.shapes, by_row, strict=True):
+        if not is_by_row and leaf.ndim == len(shape) + 1 and len(leaf) != 1:
+            raise ValueError(
+                f"{shard.CALLER}: targets must have one row per image, or be one for all; they have "
+                f"{len(leaf)} for {num_images} images"
+            )
+
+    def of_rows(rows: np.ndarray, labels: np.ndarray) -> Any:
+        chosen = [
+            leaf[rows] if is_by_row else leaf
+            for leaf, is_by_row in zip(leaves, by_row, strict=True)
+        ]
+        return jax.tree.unflatten(meaning.structure, chosen)
+
+    return of_rows
 
 
 def _made_from(
     job: shard.Job, image: np.ndarray, about: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """What a resumed run must agree in, beyond the rows and targets of each shard."""
-    program = provenance.program_hash(
-        job.apply_fn, job.solver, job.variables, image, job.num_classes
-    )
     found = {
         **job.kind._asdict(),
-        "num_classes": job.num_classes,
+        "outputs": [list(shape) for shape in job.meaning.shapes],
+        "kinds": [repr(kind) for kind in job.meaning.kinds],
         "classifier": provenance.classifier_hash(job.variables),
-        "program": program,
+        "program": provenance.program_hash(job.network, job.meaning, job.variables, image),
+        "solver": provenance.solver_record(
+            job.solver, job.network, job.meaning, job.variables, image
+        ),
         "steps": job.solver.steps,
         "tolerance": job.tolerance,
         "quantize": job.quantize,
@@ -208,7 +232,10 @@ def _made_from(
 
 
 def _make(
-    job: shard.Job, written: shards.Shards, missing: Sequence[int], advance: Callable[[int], object]
+    job: shard.Job,
+    written: shards.Shards,
+    missing: Sequence[int],
+    advance: Callable[[float], object],
 ) -> None:
     """Makes shards one after another, reading ahead and writing behind in threads."""
     writing: Future[None] | None = None
@@ -221,18 +248,18 @@ def _make(
             outputs = shard.make_outputs(job, inputs, advance)
             if writing is not None:
                 writing.result()
-            writing = threads.submit(_write, written, index, inputs, outputs)
+            writing = threads.submit(_write, job, written, index, inputs, outputs)
     if writing is not None:
         writing.result()
 
 
 def _write(
-    written: shards.Shards, index: int, inputs: shard.Inputs, outputs: shard.Outputs
+    job: shard.Job, written: shards.Shards, index: int, inputs: shard.Inputs, outputs: shard.Outputs
 ) -> None:
     shards.write(
         written,
         index,
-        shard.examples(inputs, outputs),
+        shard.examples(job, inputs, outputs),
         inputs=inputs.digest,
         converged=int(outputs.converged.sum()),
     )
@@ -261,7 +288,7 @@ def _meet(name: str) -> None:
 @contextmanager
 def _progress_bar(
     job: shard.Job, mine: Sequence[int], missing: Sequence[int], show: bool
-) -> Iterator[Callable[[int], object]]:
+) -> Iterator[Callable[[float], object]]:
     """A bar over the images of this process; those of finished shards are there from the start."""
     if not show:
         yield lambda images: None

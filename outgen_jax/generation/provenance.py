@@ -4,18 +4,27 @@ A resumed run must agree with the run it goes on with. What can be named is name
 networks are functions, told apart by the program they compile to.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import slots
-from outgen_jax.synthesis.predict import ApplyFn
+from outgen_jax import outputs
+from outgen_jax.solvers.combinators import Combinator
+from outgen_jax.solvers.objective import Objective
+from outgen_jax.solvers.solver import Problem, Solver
+from outgen_jax.synthesis import programs, slots
+from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis.request import Meaning
 
+# Classes with a row each in the program of a solver, of a network with many; which does not matter for its hash.
+_COUNTED = 8
 _PACKAGES = ("outgen_jax", "jax", "jaxlib", "numpy", "pillow", "tensorflow-datasets")
 
 
@@ -32,16 +41,72 @@ def classifier_hash(variables: Any) -> str:
     return found.hexdigest()
 
 
-def program_hash(
-    apply_fn: ApplyFn, solver: Solver, variables: Any, image: np.ndarray, num_classes: int
-) -> str:
-    """SHA-256 of the update of one image [H, W, C] as a program.
+def program_hash(network: Network, meaning: Meaning, variables: Any, image: np.ndarray) -> str:
+    """SHA-256 of the network of one image [H, W, C], and of its gradient, as a program.
 
-    It tells apart solvers, their settings, networks, backends and versions of jax that compile
-    them otherwise; not the number of devices.
+    It tells apart networks, backends and versions of jax that compile them otherwise; not the number of devices.
     """
-    text = slots.program_text(apply_fn, solver, variables, image, num_classes)
+
+    def both(variables: Any, image: jax.Array, cotangents: Any) -> Any:
+        seen = slots.network_of(network, meaning.kinds, variables)
+        outputs, pull = jax.vjp(seen, image)
+        return outputs, pull(cotangents)
+
+    return _hash(both, _abstract(variables), _image(image), _targets(meaning))
+
+
+def solver_record(
+    solver: Solver | Combinator,
+    network: Network,
+    meaning: Meaning,
+    variables: Any,
+    image: np.ndarray,
+) -> Any:
+    """A solver as JSON has it: its parts with their options, and for a primitive one the hash of its program.
+
+    An optimiser is a pair of functions: only its program tells it from another.
+    """
+    if isinstance(solver, Combinator):
+        options = {
+            field.name: getattr(solver, field.name)
+            for field in dataclasses.fields(solver)  # type: ignore[arg-type]
+            if isinstance(getattr(solver, field.name), bool | int | float | str)
+        }
+        parts = [solver_record(p, network, meaning, variables, image) for p in solver.parts]
+        return {"name": type(solver).__name__, **options, "parts": parts}
+    counts = tuple(
+        None if shape[-1] <= outputs.ALL_CLASSES else _COUNTED for shape in meaning.shapes
+    )
+
+    def one(variables: Any, image: jax.Array, targets: Any) -> Any:
+        objective = Objective(targets, meaning.kinds, counts)
+        problem = Problem(slots.network_of(network, meaning.kinds, variables), objective, image)
+        return solver.update(problem, solver.init(problem, image))
+
+    program = _hash(one, _abstract(variables), _image(image), _targets(meaning))
+    return {"name": type(solver).__name__, "steps": solver.steps, "program": program}
+
+
+def _hash(function: Callable[..., Any], *arguments: Any) -> str:
+    with programs.relaxed():
+        text = jax.jit(function).lower(*arguments).as_text()
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _abstract(tree: Any) -> Any:
+    """Shapes alone: where the variables lie would be part of the program."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def _image(image: np.ndarray) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(image.shape, jnp.float32)
+
+
+def _targets(meaning: Meaning) -> tuple[jax.ShapeDtypeStruct, ...]:
+    return tuple(
+        jax.ShapeDtypeStruct((math.prod(shape[:-1]), shape[-1]), jnp.float32)
+        for shape in meaning.shapes
+    )
 
 
 def versions() -> dict[str, str | None]:

@@ -6,18 +6,20 @@ What comes out depends on the shard's own rows and on nothing else that may chan
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
 
-from outgen_jax import pixels
-from outgen_jax import targets as target_rows
 from outgen_jax.data import records, rows
-from outgen_jax.metrics import classification
+from outgen_jax.data.grey_levels import to_uint8
+from outgen_jax.solvers.combinators import Combinator
+from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import quantize, slots
-from outgen_jax.synthesis.predict import ApplyFn
-from outgen_jax.targets import partial
+from outgen_jax.synthesis import predict, quantize, request, synthesize
+from outgen_jax.synthesis.engine import Job as EngineJob
+from outgen_jax.synthesis.engine import Pool
+from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis.request import Meaning
 
 CALLER = "generate_dataset"  # whom the error messages name
 
@@ -25,16 +27,16 @@ CALLER = "generate_dataset"  # whom the error messages name
 class Job(NamedTuple):
     """A call of `generate_dataset`, validated."""
 
-    apply_fn: ApplyFn
+    network: Network
     variables: Any  # on all devices
+    meaning: Meaning
     source: rows.Source
     kind: rows.Kind
-    targets: Callable[[np.ndarray, np.ndarray], ArrayLike]  # rows [n], labels [n] -> [n, K]
-    num_classes: int
-    solver: Solver
+    targets: Callable[[np.ndarray, np.ndarray], Any]  # rows [n], labels [n] -> like the outputs
+    solver: Solver | Combinator
     tolerance: float
     quantize: bool
-    batch_size: int  # of each device
+    batch_size: int | None  # of each device
     shard_size: int
     mesh: Mesh
 
@@ -48,7 +50,7 @@ class Inputs(NamedTuple):
     """What a shard is made from."""
 
     block: rows.Block
-    targets: np.ndarray  # [n, K]
+    targets: tuple[np.ndarray, ...]  # [n, R, K] a part
     digest: str
 
 
@@ -56,25 +58,51 @@ class Outputs(NamedTuple):
     """What comes of it, by image."""
 
     images: np.ndarray  # [n, H, W, C] uint8
-    probs: np.ndarray  # [n, K] of them
-    total_variation: np.ndarray  # [n]
+    readout: tuple[np.ndarray, ...]  # [n, R, K] a part: what the network says of them
+    distance: np.ndarray  # [n]
     steps: np.ndarray  # [n]
     converged: np.ndarray  # [n]
 
 
+def part_names(meaning: Meaning) -> tuple[str, ...]:
+    """What the parts of the output are called in an example: "" for a single one."""
+    if meaning.structure == jax.tree.structure(0):
+        return ("",)
+    leaves = jax.tree.unflatten(meaning.structure, range(meaning.structure.num_leaves))
+    paths = jax.tree_util.tree_leaves_with_path(leaves)
+    return tuple("_" + "_".join(_key(k) for k in path) for path, _ in paths)
+
+
+def _key(entry: Any) -> str:
+    """One step of a path, without the signs of Python."""
+    for name in ("key", "idx", "name"):
+        if hasattr(entry, name):
+            return "".join(c if c.isalnum() else "_" for c in str(getattr(entry, name)))
+    return "part"
+
+
 def fields(job: Job) -> dict[str, records.Field]:
     """What every example consists of."""
-    names, probabilities = job.kind.class_names, records.tensor((job.num_classes,), "float32")
-    return {
+    names = job.kind.class_names
+    found: dict[str, records.Field] = {
         "id": records.text(),
         "image": records.image(job.kind.shape),
         "label": records.tensor((), "int32") if names is None else records.label(names),
-        "target": probabilities,
-        "probs": probabilities,
-        "total_variation": records.tensor((), "float32"),
+    }
+    readout, distance = entry_names(job.meaning)
+    for name, shape in zip(part_names(job.meaning), job.meaning.shapes, strict=True):
+        found[f"target{name}"] = records.tensor(shape, "float32")
+        found[f"{readout}{name}"] = records.tensor(shape, "float32")
+    return found | {
+        distance: records.tensor((), "float32"),
         "steps": records.tensor((), "int32"),
         "converged": records.tensor((), "bool"),
     }
+
+
+def entry_names(meaning: Meaning) -> tuple[str, str]:
+    """What an example calls the network's answer and its distance: their own names for a plain classifier."""
+    return ("probs", "total_variation") if meaning.is_one_softmax else ("outputs", "distance")
 
 
 def rows_of(job: Job, index: int) -> np.ndarray:
@@ -83,16 +111,16 @@ def rows_of(job: Job, index: int) -> np.ndarray:
     return np.arange(start, min(start + job.shard_size, job.kind.num_rows))
 
 
-def wanted(job: Job, chosen: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Targets [n, K] of some rows [n] with their labels [n].
+def wanted(job: Job, chosen: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Targets [n, R, K], one a part, of some rows [n] with their labels [n].
 
     Raises:
-        ValueError: they are no distributions over the classes.
+        ValueError: they do not fit the outputs.
     """
-    return target_rows.validate(
+    return request.checked_targets(
+        job.meaning,
         job.targets(chosen, labels),
-        num_images=len(chosen),
-        num_classes=job.num_classes,
+        len(chosen),
         caller=f"{CALLER}: rows {chosen[0]} to {chosen[-1]}",
     )
 
@@ -106,57 +134,49 @@ def read_inputs(job: Job, index: int) -> Inputs:
     return Inputs(block, targets, block.digest(targets))
 
 
-def make_outputs(job: Job, inputs: Inputs, advance: Callable[[int], object]) -> Outputs:
-    """Does the work; `advance` hears how many images have ended since it was last called."""
-    count = len(inputs.targets)
-    # Every shard in one shape, so that one program is compiled.
-    length = min(job.shard_size, job.kind.num_rows)
-    filled = np.minimum(np.arange(length), count - 1)
-    num_slots = job.batch_size * job.mesh.size
-    ended = slots.run(
-        job.apply_fn,
-        job.solver,
-        job.mesh,
-        job.variables,
-        inputs.block.images[filled],
-        inputs.targets[filled],
-        count=count,
-        num_slots=num_slots,
-        tolerance=job.tolerance,
-        advance=advance,
+def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -> Outputs:
+    """Does the work; `advance` hears of its progress, in images."""
+    images, targets = inputs.block.images, inputs.targets
+    kinds, counts = job.meaning.kinds, request.counts(job.meaning, targets)
+    engine_job = EngineJob(
+        job.network, job.variables, kinds, job.mesh, job.batch_size, advance=advance
     )
-    images = np.empty(inputs.block.images.shape, np.uint8)
-    probs = np.empty_like(inputs.targets)
-    for start in range(0, count, num_slots):
-        # The last batch is filled up with copies, so that one shape is compiled for all.
-        chosen = np.minimum(np.arange(start, start + num_slots), count - 1)
-        rounded = _rounded(job, ended.images[chosen], inputs.targets[chosen])
-        images[chosen] = rounded
-        probs[chosen] = slots.probabilities(job.apply_fn, job.mesh, job.variables, rounded)
-    with np.errstate(divide="ignore"):
-        targets = partial.complete(inputs.targets, np.log(probs))
-    distance = classification.total_variation(probs, targets)
-    return Outputs(
-        images, probs, np.asarray(distance), ended.steps[:count], ended.converged[:count]
+    pool = Pool(engine_job, images, targets, counts, job.solver.steps)
+    synthesize.move(pool, job.solver, job.tolerance)
+    rounded = to_uint8(pool.images)
+    if job.quantize:
+        rounded = quantize.quantized(
+            job.network,
+            job.variables,
+            pool.images,
+            targets,
+            counts,
+            kinds,
+            job.mesh,
+            batch_size=job.batch_size,
+        )
+    raw = predict.outputs_of(job.network, job.variables, rounded, kinds, job.mesh, job.batch_size)
+    distance = jax.vmap(lambda o, t: Objective(t, kinds, (None,) * len(kinds)).distance(o))(
+        raw, targets
     )
+    converged = pool.finite & (pool.distance <= job.tolerance)
+    readout = predict.readout(job.meaning, raw)
+    return Outputs(rounded, readout, np.asarray(distance), pool.steps, converged)
 
 
-def examples(inputs: Inputs, outputs: Outputs) -> Iterator[records.Example]:
+def examples(job: Job, inputs: Inputs, outputs: Outputs) -> Iterator[records.Example]:
     """The examples of a shard, as `fields` describes them."""
-    block = inputs.block
-    for name, label, target, *found in zip(
-        block.ids, block.labels, inputs.targets, *outputs, strict=True
-    ):
-        entries = dict(zip(Outputs._fields, found, strict=True))
-        image = entries.pop("images")
-        yield {"id": name, "label": int(label), "target": target, "image": image, **entries}
-
-
-def _rounded(job: Job, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Images [S, H, W, C] float32 -> uint8."""
-    if not job.quantize:
-        return pixels.to_uint8(images)
-    # One device's batch at a time, so that shapes do not follow the number of devices.
-    return quantize.quantize(
-        job.apply_fn, job.variables, images, targets, batch_size=job.batch_size
-    )
+    block, meaning = inputs.block, job.meaning
+    readout, distance = entry_names(meaning)
+    names = part_names(meaning)
+    for n, (name, label) in enumerate(zip(block.ids, block.labels, strict=True)):
+        entries: dict[str, Any] = {"id": name, "label": int(label), "image": outputs.images[n]}
+        parts = zip(names, meaning.shapes, inputs.targets, outputs.readout, strict=True)
+        for suffix, shape, target, said in parts:
+            entries[f"target{suffix}"] = target[n].reshape(shape)
+            entries[f"{readout}{suffix}"] = said[n].reshape(shape)
+        yield entries | {
+            distance: outputs.distance[n],
+            "steps": outputs.steps[n],
+            "converged": outputs.converged[n],
+        }

@@ -1,15 +1,15 @@
 """Gradient descent on the image: paper A's solver (Eq. A6–A8), over any optax optimiser."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from outgen_jax import losses
 from outgen_jax import pixels as pixel_maps
-from outgen_jax.solvers.solver import Network, Solver
-from outgen_jax.targets import partial
+from outgen_jax.solvers.objective import Outputs
+from outgen_jax.solvers.solver import Problem
 
 # Paper A, Sections 2.2 and 3.1.
 LEARNING_RATE = 0.05
@@ -26,6 +26,58 @@ class DescentState(NamedTuple):
     opt_state: optax.OptState
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GradientDescent:
+    """What `gradient_descent` returns; see there."""
+
+    optimizer: optax.GradientTransformation = dataclasses.field(metadata={"static": True})
+    weight_decay: float = dataclasses.field(default=WEIGHT_DECAY, metadata={"static": True})
+    steps: int = STEPS
+    pixels: pixel_maps.PixelMap = dataclasses.field(
+        default_factory=pixel_maps.arctan, metadata={"static": True}
+    )
+    lowpass_radius: float | None = dataclasses.field(default=None, metadata={"static": True})
+    lowpass_rolloff: str = dataclasses.field(default="ideal", metadata={"static": True})
+
+    def init(self, problem: Problem, image: jax.Array) -> DescentState:
+        """The weights of an image [H, W, C]."""
+        del problem
+        weights = self.pixels.to_weights(image)
+        return DescentState(weights, self.optimizer.init(weights))
+
+    def update(self, problem: Problem, state: DescentState) -> tuple[DescentState, Outputs]:
+        """One step of the optimiser; also the outputs of the image before it."""
+
+        def loss(weights: jax.Array) -> tuple[jax.Array, Outputs]:
+            outputs = problem.network(self._to_image(weights))
+            decay = self.weight_decay / 2 * (weights**2).sum()
+            return problem.objective.loss(outputs) + decay, outputs
+
+        (value, outputs), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
+        updates, opt_state = optax.with_extra_args_support(self.optimizer).update(
+            gradient,
+            state.opt_state,
+            state.weights,
+            value=value,
+            grad=gradient,
+            value_fn=lambda weights: loss(weights)[0],
+        )
+        return DescentState(optax.apply_updates(state.weights, updates), opt_state), outputs
+
+    def image(self, state: DescentState) -> jax.Array:
+        """The image [H, W, C] that the network sees."""
+        return self._to_image(state.weights)
+
+    def _to_image(self, weights: jax.Array) -> jax.Array:
+        image = self.pixels.to_pixels(weights)
+        if self.lowpass_radius is None:
+            return image
+        # The filter overshoots at edges; clipped here, the network sees exactly what is returned.
+        smooth = pixel_maps.lowpass(image, self.lowpass_radius, rolloff=self.lowpass_rolloff)
+        return jnp.clip(smooth, 0, 1)
+
+
 def gradient_descent(
     optimizer: optax.GradientTransformation,
     *,
@@ -34,15 +86,18 @@ def gradient_descent(
     pixels: pixel_maps.PixelMap | None = None,
     lowpass_radius: float | None = None,
     lowpass_rolloff: str = "ideal",
-) -> Solver:
-    r"""Descends the cross-entropy between the network's output and the target, in the weights of the image.
+) -> GradientDescent:
+    r"""Descends the loss between the network's output and the target, in the weights of the image.
 
     .. math:: W \leftarrow W - \gamma (\nabla L(W) + \lambda W)
 
-    for plain SGD (Eq. A6); any other optimiser takes ∇L + λW for its gradient (Eq. A7–A8 for momentum).
+    for plain SGD (Eq. A6); any other optimiser takes ∇L + λW for its gradient (Eq. A7–A8 for momentum). For
+    `og.outputs.softmax()` L is the cross-entropy (Eq. A11).
 
     Args:
-      optimizer: for example `optax.sgd(0.05)`. Keep the solver: one built anew compiles anew.
+      optimizer: any of optax, for example `optax.sgd(0.05)`. Optimisers that need the loss, such as `optax.lbfgs()`,
+        get the sum of L and λ/2 ‖W‖². Solvers are equal only if they hold the same optimiser object, as optax's are
+        functions: keep it in a variable.
       weight_decay: λ.
       steps: updates.
       pixels: map between pixels and weights; None: `pixels.arctan()`, the paper's.
@@ -51,38 +106,25 @@ def gradient_descent(
 
     Raises:
       ValueError: a negative number of steps or weight decay, or a low-pass filter that cannot be.
+
+    >>> import optax
+    >>> import outgen_jax as og
+    >>> og.gradient_descent(optax.adam(0.005), weight_decay=0.0, steps=250).steps
+    250
     """
     if steps < 0 or weight_decay < 0:
         raise ValueError(
-            f"gradient_descent: steps and weight_decay must not be negative, got {steps} and {weight_decay}"
+            f"gradient_descent: steps and weight_decay must not be negative, got {steps} and {weight_decay}; use 0 for none"
         )
     if lowpass_radius is not None:  # says now what would otherwise come from inside a trace
-        pixel_maps.lowpass(jnp.zeros((2, 2, 1)), lowpass_radius, rolloff=lowpass_rolloff)
-    pixels = pixel_maps.arctan() if pixels is None else pixels
-    decayed = optax.chain(optax.add_decayed_weights(weight_decay), optimizer)
-
-    def to_image(weights: jax.Array) -> jax.Array:
-        image = pixels.to_pixels(weights)
-        if lowpass_radius is None:
-            return image
-        # The filter overshoots at edges; clipped here, the network sees exactly what is returned.
-        return jnp.clip(pixel_maps.lowpass(image, lowpass_radius, rolloff=lowpass_rolloff), 0, 1)
-
-    def init(image: jax.Array, target: jax.Array) -> DescentState:
-        del target
-        weights = pixels.to_weights(image)
-        return DescentState(weights, decayed.init(weights))
-
-    def update(
-        network: Network, state: DescentState, target: jax.Array
-    ) -> tuple[DescentState, jax.Array]:
-        def loss(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-            logits = network(to_image(weights))
-            wanted = partial.complete(target, jax.lax.stop_gradient(logits))
-            return losses.cross_entropy(logits, wanted), logits
-
-        (_, logits), gradient = jax.value_and_grad(loss, has_aux=True)(state.weights)
-        updates, opt_state = decayed.update(gradient, state.opt_state, state.weights)
-        return DescentState(optax.apply_updates(state.weights, updates), opt_state), logits
-
-    return Solver(init, update, lambda state: to_image(state.weights), steps)
+        pixel_maps.lowpass(
+            jnp.zeros((2, 2, 1), jnp.float32), lowpass_radius, rolloff=lowpass_rolloff
+        )
+    return GradientDescent(
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        steps=steps,
+        pixels=pixel_maps.arctan() if pixels is None else pixels,
+        lowpass_radius=lowpass_radius,
+        lowpass_rolloff=lowpass_rolloff,
+    )

@@ -1,27 +1,48 @@
-"""What a solver is: pure functions of one image, which `synthesize` lifts over a batch with `jax.vmap`."""
+"""What a solver is: a value that knows how to move one image; the engine lifts it over many with `jax.vmap`."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
-Network = Callable[[jax.Array], jax.Array]  # one image [H, W, C] in [0, 1] -> logits [K]
+from outgen_jax.solvers.objective import Objective, Outputs
 
 
-class Solver(NamedTuple):
-    """A way to move one image to its target.
-
-    Entries of a target that are NaN are free: `targets.complete` says what is wanted of them.
+class Problem(NamedTuple):
+    """One image's problem.
 
     Attributes:
-      init: (image [H, W, C] in [0, 1], target [K]) -> state, any pytree.
-      update: (network, state, target [K]) -> (state after one update, logits [K] of the image *before* it). The logits
-        cost nothing there, and tell `synthesize` when to stop.
-      image: state -> image [H, W, C] in [0, 1].
-      steps: updates at most.
+      network: one image [H, W, C] in [0, 1] -> its outputs, one [R, K] float32 a part.
+      objective: what is wanted of the outputs.
+      source: [H, W, C] in [0, 1], the image as the user gave it. A solver may start elsewhere.
     """
 
-    init: Callable[[jax.Array, jax.Array], Any]
-    update: Callable[[Network, Any, jax.Array], tuple[Any, jax.Array]]
-    image: Callable[[Any], jax.Array]
-    steps: int
+    network: Callable[[jax.Array], Outputs]
+    objective: Objective
+    source: jax.Array
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """A way to move one image to its target.
+
+    Solvers are values: equal and hashed by their options, so that a solver built anew does not compile anew. Write one
+    as a frozen dataclass registered as a pytree (`jax.tree_util.register_dataclass`): jitted functions take it as an
+    argument. Its static fields choose the program. `steps` and arrays are data, so that other values of them share it.
+    """
+
+    @property
+    def steps(self) -> int:
+        """Updates at most."""
+
+    def init(self, problem: Problem, image: jax.Array) -> Any:
+        """The state, any pytree of arrays, at `image` [H, W, C] in [0, 1]."""
+
+    def update(self, problem: Problem, state: Any) -> tuple[Any, Outputs]:
+        """One step -> the next state, and the outputs of the image *before* it.
+
+        The outputs cost nothing there. They tell the engine when to stop.
+        """
+
+    def image(self, state: Any) -> jax.Array:
+        """The image of a state [H, W, C] in [0, 1]."""

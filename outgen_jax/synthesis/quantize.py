@@ -2,7 +2,7 @@ r"""Images of 8 bits that still meet their targets.
 
 Rounding moves every pixel a little and the output with it. A few pixels, moved on by one grey level
 more, bring it back. Which ones is a small problem of integers, solved greedily: with the changes a_i
-of the output probabilities [N] per grey level of pixel i, each pick takes the pixel and the sign s
+of the judged outputs [N], such as probabilities, per grey level of pixel i, each pick takes the pixel and the sign s
 that most reduce the squared error,
 
 .. math:: \|e - s a_i\|^2 - \|e\|^2 = \|a_i\|^2 - 2 s e · a_i
@@ -12,22 +12,22 @@ After some dozen picks the output is measured again, and the rest of the error p
 An image is a vector [D] of grey levels 0-255 (float32, whole numbers) here.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from outgen_jax import pixels
-from outgen_jax import targets as target_rows
-from outgen_jax.metrics import classification
-from outgen_jax.solvers import linearized
-from outgen_jax.solvers.solver import Network
-from outgen_jax.synthesis import predict
-from outgen_jax.synthesis.predict import ApplyFn
-from outgen_jax.targets import partial
+from outgen_jax.data.grey_levels import to_uint8
+from outgen_jax.networks import ApplyFn
+from outgen_jax.outputs import Output
+from outgen_jax.solvers import jacobian
+from outgen_jax.solvers.objective import Objective, Outputs
+from outgen_jax.synthesis import engine, request, slots
+from outgen_jax.synthesis.programs import Network, per_network
+from outgen_jax.synthesis.synthesize import check_options
 
 ROUNDS = 6
 TOLERANCE = 5e-4
@@ -38,7 +38,7 @@ class _Levels(NamedTuple):
     """One image, and how many more picks of one round it is trusted with."""
 
     levels: jax.Array  # [H, W, C]
-    distance: jax.Array  # [], total variation of their output to the target
+    distance: jax.Array  # [], of their output to the target
     picks: jax.Array  # [] int32
 
 
@@ -46,84 +46,105 @@ def quantize(
     apply_fn: ApplyFn,
     variables: Any,
     images: ArrayLike,
-    targets: ArrayLike,
+    targets: Any,
     *,
+    output: Any = None,
     rounds: int = ROUNDS,
     tolerance: float = TOLERANCE,
-    classes: int | None = None,
     batch_size: int | None = None,
+    precision: str | None = "highest",
 ) -> np.ndarray:
-    """Rounds images to 8 bits such that the classifier's output of the *rounded* images meets the targets.
+    """Rounds images to 8 bits such that the network's output of the *rounded* images meets the targets.
 
     Starts from the nearest 8-bit image, and returns for every image the best it saw.
 
     Args:
-      apply_fn: (variables, images [B, H, W, C] float32 in [0, 1]) -> logits [B, K], as in `synthesize`.
-      variables: any pytree.
-      images: [B, H, W, C] on their targets, float32 in [0, 1] or uint8; the closer, the better.
-      targets: [B, K], or [K] for all images: probabilities, as in `synthesize`.
+      apply_fn: as in `synthesize`.
+      variables: any pytree of arrays.
+      images: [B, H, W, C] on their targets, float in [0, 1] or uint8; the closer, the better.
+      targets: as in `synthesize`.
+      output: as in `synthesize`.
       rounds: Jacobians at most.
-      tolerance: total variation at which an image is done.
-      classes: so many of largest target are minded each by itself and the others as one, as in
-        `gauss_newton`; None: all of a network with at most 32, otherwise all that are wanted at all.
-      batch_size: images worked on at a time; None: chosen by backend and image size.
+      tolerance: distance at which an image is done.
+      batch_size: images worked on at a time on each device; None: chosen by platform and image size.
+      precision: as in `synthesize`.
 
     Returns:
       uint8 [B, H, W, C]. To know how well they do, `predict` them.
 
     Raises:
-      ValueError: images outside [0, 1] or not of rank 4; targets that are no distributions over the
-        network's classes; negative rounds, or a batch size or tolerance that is not positive.
+      ValueError: images, targets or outputs that `synthesize` refuses too; negative rounds, or a batch size or
+        tolerance that is not positive.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> apply_fn = lambda weights, images: images.reshape(len(images), -1) @ weights
+    >>> weights = jnp.linspace(-0.3, 0.3, 96).reshape(48, 2)
+    >>> og.quantize(apply_fn, weights, jnp.full((1, 4, 4, 3), 0.5), [0.5, 0.5]).dtype
+    dtype('uint8')
     """
-    array = predict.validated_images(images, caller="quantize")
-    at_least_one = (n for n in (classes, batch_size) if n is not None)
-    if rounds < 0 or not tolerance > 0 or any(n < 1 for n in at_least_one):
+    array = request.checked_images(images, caller="quantize")
+    check_options(tolerance, batch_size, caller="quantize")
+    if rounds < 0:
         raise ValueError(
-            "quantize: rounds must not be negative, tolerance, classes and batch_size positive, "
-            f"got {rounds}, {tolerance}, {classes} and {batch_size}"
+            f"quantize: rounds must not be negative, got {rounds}; 0 rounds to the nearest level"
         )
-    num_classes = predict.num_classes(apply_fn, variables, array, caller="quantize")
-    rows = target_rows.validate(
-        targets, num_images=len(array), num_classes=num_classes, caller="quantize"
+    network = Network(apply_fn, precision)
+    meaning = request.meaning(network, variables, array, output, caller="quantize")
+    wanted = request.checked_targets(meaning, targets, len(array), caller="quantize")
+    mesh = slots.local_mesh()
+    placed = slots.on_all_devices(mesh, variables)
+    counts = request.counts(meaning, wanted)
+    return quantized(
+        network, placed, array, wanted, counts, meaning.kinds, mesh, rounds, tolerance, batch_size
     )
-    steered = _num_wanted(rows) if classes is None else classes
-    nearest = array if array.dtype == np.uint8 else pixels.to_uint8(array)
-    result = np.empty(array.shape, np.uint8)
-    size = min(batch_size or predict.default_batch_size(array), len(array))
-    for start in range(0, len(array), size):
-        # The last batch is filled up with copies of the last image, so that one shape is compiled.
-        chosen = np.minimum(np.arange(start, start + size), len(array) - 1)
-        levels = _corrected(
-            apply_fn, variables, nearest[chosen], rows[chosen], steered, rounds, tolerance
-        )
-        result[start : start + size] = levels[: len(array) - start]
+
+
+def quantized(
+    network: Network,
+    variables: Any,
+    images: np.ndarray,
+    targets: tuple[np.ndarray, ...],
+    counts: list[tuple[int | None, ...]],
+    kinds: tuple[Output, ...],
+    mesh: Mesh,
+    rounds: int = ROUNDS,
+    tolerance: float = TOLERANCE,
+    batch_size: int | None = None,
+) -> np.ndarray:
+    """`quantize` of a checked request; `variables` lie on all devices of `mesh`."""
+    nearest = images if images.dtype == np.uint8 else to_uint8(images)
+    result = np.empty(images.shape, np.uint8)
+    for counted, rows in engine.grouped(counts, np.arange(len(images))).items():
+        num_rows = engine.num_coordinates(kinds, targets, counted)
+        passes = min(num_rows, jacobian.BLOCK)
+        share = batch_size or engine.default_batch_size(images, mesh, passes=passes)
+        size = mesh.size * min(share, -(-len(rows) // mesh.size))
+        for start in range(0, len(rows), size):
+            # The last batch is filled up with copies of the last image, so that one shape is compiled.
+            chosen = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
+            batch = (nearest[chosen], tuple(t[chosen] for t in targets))
+            options = {"kinds": kinds, "counts": counted, "mesh": mesh}
+            result[chosen] = _corrected(network, variables, batch, rounds, tolerance, options)
     return result
 
 
 def _corrected(
-    apply_fn: ApplyFn,
+    network: Network,
     variables: Any,
-    nearest: np.ndarray,
-    targets: np.ndarray,
-    classes: int,
+    batch: tuple[np.ndarray, tuple[np.ndarray, ...]],
     rounds: int,
     tolerance: float,
+    options: dict[str, Any],
 ) -> np.ndarray:
     """The best of a batch of 8-bit images, and of what up to so many rounds of picks make of it."""
-    wanted = jnp.asarray(targets)
-    state = _start(apply_fn, variables, jnp.asarray(nearest), wanted)
+    images, targets = slots.shared(options["mesh"], batch)
+    state = _start(network, variables, images, targets, **options)
     for _ in range(rounds):
-        if bool((state.distance <= tolerance).all()):
+        if (np.asarray(state.distance) <= tolerance).all():
             break
-        state = _round(apply_fn, classes, variables, wanted, jnp.float32(tolerance), state)
+        state = _round(network, variables, np.float32(tolerance), targets, state, **options)
     return np.asarray(state.levels).astype(np.uint8)
-
-
-def _num_wanted(targets: np.ndarray) -> int:
-    """Classes to mind in every image of targets [B, K]."""
-    num_classes = targets.shape[-1]
-    named = partial.num_named(targets)
-    return num_classes if num_classes <= linearized.CLASSES else min(linearized.CLASSES, named)
 
 
 def greedy_picks(
@@ -154,50 +175,63 @@ def greedy_picks(
     return levels + change
 
 
-@functools.partial(jax.jit, static_argnames="apply_fn")
-def _start(apply_fn: ApplyFn, variables: Any, images: jax.Array, targets: jax.Array) -> _Levels:
-    network = predict.one_image(apply_fn, variables)
-
-    def one(image: jax.Array, target: jax.Array) -> _Levels:
-        levels = image.astype(jnp.float32)
-        return _Levels(levels, _distance(network, levels, target), jnp.int32(_PICKS))
-
-    return jax.vmap(one)(images, targets)
-
-
-@functools.partial(jax.jit, static_argnames=("apply_fn", "count"), donate_argnames="state")
-def _round(
-    apply_fn: ApplyFn,
-    count: int,
+@per_network(static_argnames=("kinds", "counts", "mesh"))
+def _start(
+    network: Network,
     variables: Any,
-    targets: jax.Array,
-    tolerance: jax.Array,
-    state: _Levels,
+    images: jax.Array,
+    targets: Outputs,
+    *,
+    kinds: tuple[Output, ...],
+    counts: tuple[int | None, ...],
+    mesh: Mesh,
 ) -> _Levels:
-    network = predict.one_image(apply_fn, variables)
+    def share(variables: Any, batch: tuple[jax.Array, Outputs]) -> _Levels:
+        seen = slots.network_of(network, kinds, variables)
 
-    def one(state: _Levels, target: jax.Array) -> _Levels:
-        shape = state.levels.shape
-        classes = linearized.leading_classes(target, count)
-        logits, ratios, rows = linearized.jacobian(
-            lambda levels: network(levels.reshape(shape) / 255), state.levels.ravel(), classes
-        )
-        probs = linearized.probabilities(ratios)
-        effects = linearized.probability_rows(probs, rows)
-        error = linearized.group(partial.complete(target, logits), classes) - probs
-        levels = greedy_picks(state.levels.ravel(), effects, error, state.picks).reshape(shape)
-        distance = _distance(network, levels, target)
-        better = (distance < state.distance) & (state.distance > tolerance)
-        return _Levels(
-            jnp.where(better, levels, state.levels),
-            jnp.where(better, distance, state.distance),
-            jnp.where(better, state.picks, state.picks // 2),  # the linear model reached too far
-        )
+        def one(image: jax.Array, targets: Outputs) -> _Levels:
+            levels = image.astype(jnp.float32)
+            distance = Objective(targets, kinds, counts).distance(seen(levels / 255))
+            return _Levels(levels, distance, jnp.int32(_PICKS))
 
-    return jax.vmap(one)(state, targets)
+        return jax.vmap(one)(*batch)
+
+    return slots.on_each_device(mesh, share, slots.SPLIT)(variables, (images, targets))
 
 
-def _distance(network: Network, levels: jax.Array, target: jax.Array) -> jax.Array:
-    logits = network(levels / 255)
-    wanted = partial.complete(target, logits)
-    return classification.total_variation(jax.nn.softmax(logits), wanted)
+@per_network(static_argnames=("kinds", "counts", "mesh"))
+def _round(
+    network: Network,
+    variables: Any,
+    tolerance: jax.Array,
+    targets: Outputs,
+    state: _Levels,
+    *,
+    kinds: tuple[Output, ...],
+    counts: tuple[int | None, ...],
+    mesh: Mesh,
+) -> _Levels:
+    def share(variables: Any, tolerance: jax.Array, batch: tuple[_Levels, Outputs]) -> _Levels:
+        seen = slots.network_of(network, kinds, variables)
+
+        def one(state: _Levels, targets: Outputs) -> _Levels:
+            shape, objective = state.levels.shape, Objective(targets, kinds, counts)
+            outputs, r, rows = jacobian.jacobian(
+                lambda levels: seen(levels.reshape(shape) / 255), objective, state.levels.ravel()
+            )
+            effects = jax.jacobian(objective.judged)(r) @ rows  # [N, D]
+            error = objective.wanted(objective.goals(outputs)) - objective.judged(r)
+            free = jnp.isnan(error)
+            error, effects = jnp.where(free, 0, error), jnp.where(free[:, None], 0, effects)
+            levels = greedy_picks(state.levels.ravel(), effects, error, state.picks).reshape(shape)
+            distance = objective.distance(seen(levels / 255))
+            better = (distance < state.distance) & (state.distance > tolerance)
+            return _Levels(
+                jnp.where(better, levels, state.levels),
+                jnp.where(better, distance, state.distance),
+                jnp.where(better, state.picks, state.picks // 2),  # the model reached too far
+            )
+
+        return jax.vmap(one)(*batch)
+
+    return slots.on_each_device(mesh, share, slots.SPLIT)(variables, tolerance, (state, targets))

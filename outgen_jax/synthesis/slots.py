@@ -1,9 +1,11 @@
-"""A fixed number of slots through which any number of images pass: who is done makes room.
+"""What happens on the devices: a fixed number of slots, each with one image at work.
 
-Shapes never change, so one program is compiled: S slots over all devices of a mesh, N waiting
-images, K classes. Every turn is one update of all slots; then images that have met the tolerance,
-have had all their updates or have failed leave, and the next waiting ones take their slots, in the
-order of both. Nothing waits for the host: it hears of a turn while the next one runs.
+A solver's functions see one image. They are lifted here with `jax.vmap`, with the rules that hold for any solver: an
+image stops at its tolerance or at its first output that is not finite, and the best image so far is kept. Shapes never
+change, so one program serves all images of a call; `engine` decides who enters and who leaves.
+
+S slots are shared by the devices of a mesh. Each device runs on its share the program that a single one would run, so
+the number of devices does not change what happens to an image.
 """
 
 import functools
@@ -15,47 +17,51 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jax.typing import ArrayLike
 
-from outgen_jax import targets as target_rows
-from outgen_jax.solvers.solver import Network, Solver
-from outgen_jax.synthesis import batch, predict
-from outgen_jax.synthesis.batch import Progress
-from outgen_jax.synthesis.predict import ApplyFn
+from outgen_jax.outputs import Output
+from outgen_jax.solvers.objective import Objective, Outputs
+from outgen_jax.solvers.solver import Problem, Solver
+from outgen_jax.synthesis import network as networks
+from outgen_jax.synthesis.programs import Network, per_network
 
 AXIS = "data"
-
-
-class Waiting(NamedTuple):
-    """The images that are to pass through the slots; on every device."""
-
-    images: jax.Array  # [N, H, W, C] uint8, or float32 in [0, 1]
-    targets: jax.Array  # [N, K]
-    present: jax.Array  # [] int32: rows from there on only fill up the shape
+SPLIT = P(AXIS)
 
 
 class Slot(NamedTuple):
-    """One image at work; all fields lead with [S], which the devices share."""
+    """One image at work; all fields lead with [S]."""
 
-    row: jax.Array  # [] int32 among the waiting; N or more: empty
-    target: jax.Array  # [K]
-    progress: Progress
+    state: Any  # the solver's
+    source: jax.Array  # [H, W, C]
+    objective: Objective
+    best_image: jax.Array  # [H, W, C]
+    best_outputs: Outputs
+    best_divergence: jax.Array  # []
+    best_distance: jax.Array  # []
+    steps: jax.Array  # [] int32
+    active: jax.Array  # [] bool: False once it has converged or failed, or if the slot is empty
+    finite: jax.Array  # [] bool
 
 
-class Ended(NamedTuple):
-    """Where the images ended, by row; see `synthesize.Result`."""
+class Entry(NamedTuple):
+    """An image that enters a slot."""
 
-    images: Any  # [N, H, W, C] float32 in [0, 1]
-    steps: Any  # [N] int32
-    converged: Any  # [N] bool
+    source: jax.Array  # [H, W, C] uint8, or float32 in [0, 1]
+    start: jax.Array  # [H, W, C] float32: where the solver starts
+    targets: Outputs  # [R, K] a part
 
 
-class _Pass(NamedTuple):
-    """All that changes from turn to turn."""
+class Exit(NamedTuple):
+    """An image that leaves."""
 
-    slots: Slot
-    next_row: jax.Array  # [] int32, the first that still waits
-    ended: Ended
+    best_image: jax.Array  # [H, W, C]
+    last_image: jax.Array  # [H, W, C]
+    outputs: Outputs  # of the best
+    divergence: jax.Array  # []
+    distance: jax.Array  # []
+    steps: jax.Array  # [] int32
+    converged: jax.Array  # [] bool
+    finite: jax.Array  # [] bool
 
 
 def local_mesh() -> Mesh:
@@ -68,233 +74,228 @@ def on_all_devices(mesh: Mesh, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
-def stream(
-    apply_fn: ApplyFn,
+def shared(mesh: Mesh, tree: Any) -> Any:
+    """Every array split over the devices along its first axis."""
+    return jax.device_put(tree, NamedSharding(mesh, P(AXIS)))
+
+
+@per_network(static_argnames=("kinds", "counts", "mesh"))
+def start(
+    network: Network,
+    solver: Solver,
     variables: Any,
-    images: np.ndarray,
-    targets: ArrayLike,
+    entries: Entry,
+    present: jax.Array,
     *,
-    solver: Solver,
-    tolerance: float,
-    num_slots: int | None = None,
-    advance: Callable[[int], object] = lambda images: None,
-) -> Ended:
-    """Passes images through slots on all devices of this process; what they are is as in `synthesize`.
-
-    The images move as there, but none waits for the slowest of its batch.
-
-    Args:
-      apply_fn: as in `synthesize`.
-      variables: as there.
-      images: as there.
-      targets: as there, full or partial.
-      solver: as there.
-      tolerance: total variation at which an image leaves.
-      num_slots: rounded up to a multiple of the devices; None: as many as suit them.
-      advance: hears how many images have left since it was last called.
-
-    Raises:
-      ValueError: images or targets that `synthesize` refuses too.
-    """
-    images = predict.validated_images(images, caller="slots.stream")
-    num_classes = predict.num_classes(apply_fn, variables, images, caller="slots.stream")
-    rows = target_rows.validate(
-        targets, num_images=len(images), num_classes=num_classes, caller="slots.stream"
-    )
-    mesh = local_mesh()
-    wanted = min(num_slots or predict.default_batch_size(images), len(images))
-    return run(
-        apply_fn,
-        solver,
-        mesh,
-        on_all_devices(mesh, variables),
-        images,
-        rows,
-        count=len(images),
-        num_slots=mesh.size * -(-wanted // mesh.size),
-        tolerance=tolerance,
-        advance=advance,
-    )
-
-
-def run(
-    apply_fn: ApplyFn,
-    solver: Solver,
+    kinds: tuple[Output, ...],
+    counts: tuple[int | None, ...],
     mesh: Mesh,
-    variables: Any,
-    images: np.ndarray,
-    targets: np.ndarray,
-    *,
-    count: int,
-    num_slots: int,
-    tolerance: float,
-    advance: Callable[[int], object],
-) -> Ended:
-    """Passes the first `count` of N images through the slots.
+) -> Slot:
+    """Slots with `entries` [S]; those that are not `present` [S] are empty."""
 
-    Args:
-      apply_fn: as in `synthesize`; `variables` lie on all devices of `mesh`.
-      solver: what an update is.
-      mesh: of one axis, `AXIS`.
-      variables: of the network.
-      images: [N, H, W, C] uint8, or float32 in [0, 1].
-      targets: [N, K].
-      count: images that are meant.
-      num_slots: S, a multiple of the number of devices.
-      tolerance: total variation at which an image leaves.
-      advance: hears how many images have left since it was last called.
-
-    Returns:
-      The best of every image, in numpy; rows from `count` on mean nothing.
-    """
-    waiting = Waiting(*on_all_devices(mesh, (images, targets, np.int32(count))))
-    threshold = jnp.float32(tolerance)
-    state = _start(solver, mesh, num_slots, waiting)
-    heard, leaving = 0, np.int32(0)
-    while heard < count:
-        # Asks after the turn before this one, so that the devices have work meanwhile.
-        left, (state, leaving) = (
-            leaving,
-            _turn(apply_fn, solver, mesh, variables, waiting, threshold, state),
+    def one(entry: Entry, present: jax.Array) -> Slot:
+        objective = Objective(entry.targets, kinds, counts)
+        source = networks.as_float(entry.source)
+        problem = Problem(network_of(network, kinds, variables), objective, source)
+        return Slot(
+            state=solver.init(problem, entry.start),
+            source=source,
+            objective=objective,
+            best_image=entry.start,
+            best_outputs=jax.tree.map(lambda t: jnp.full_like(t, jnp.nan), entry.targets),
+            best_divergence=jnp.float32(jnp.inf),
+            best_distance=jnp.float32(jnp.inf),
+            steps=jnp.int32(0),
+            active=present,
+            finite=jnp.bool_(True),
         )
-        heard += int(left)
-        advance(int(left))
-    return jax.tree.map(np.asarray, state.ended)
+
+    return _placed(mesh, jax.vmap(one)(entries, present))
 
 
-def probabilities(apply_fn: ApplyFn, mesh: Mesh, variables: Any, images: np.ndarray) -> np.ndarray:
-    """What the network says of images [S, H, W, C] uint8 -> [S, K], S shared by the devices."""
-    placed = jax.device_put(images, NamedSharding(mesh, P(AXIS)))
-    return np.asarray(_probabilities(apply_fn, mesh, variables, placed))
-
-
-def program_text(
-    apply_fn: ApplyFn, solver: Solver, variables: Any, image: np.ndarray, num_classes: int
-) -> str:
-    """The update of one image as a program, which tells solvers and networks apart."""
-
-    def one(variables: Any, image: jax.Array, target: jax.Array) -> tuple[Slot, jax.Array]:
-        slot = Slot(jnp.int32(0), target, batch.start(solver, _as_float(image), target))
-        network = predict.one_image(apply_fn, variables)
-        return _update(solver, network, jnp.float32(0), slot)
-
-    # Shapes alone: where the variables lie would be part of the program.
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
-    target = jax.ShapeDtypeStruct((num_classes,), jnp.float32)
-    return jax.jit(one).lower(shapes, image, target).as_text()
-
-
-@functools.partial(jax.jit, static_argnames=("apply_fn", "mesh"))
-def _probabilities(apply_fn: ApplyFn, mesh: Mesh, variables: Any, images: jax.Array) -> jax.Array:
-    def share(variables: Any, images: jax.Array) -> jax.Array:
-        logits = jax.vmap(predict.one_image(apply_fn, variables))(_as_float(images))
-        return jax.nn.softmax(logits)
-
-    return _on_each_device(mesh, share)(variables, images)
-
-
-@functools.partial(jax.jit, static_argnames=("solver", "mesh", "num_slots"))
-def _start(solver: Solver, mesh: Mesh, num_slots: int, waiting: Waiting) -> _Pass:
-    length = len(waiting.images)
-    ended = Ended(
-        images=jnp.zeros(waiting.images.shape, jnp.float32),
-        steps=jnp.zeros(length, jnp.int32),
-        converged=jnp.zeros(length, bool),
-    )
-    slots = _filled(solver, waiting, jnp.arange(num_slots, dtype=jnp.int32))
-    taken = jnp.minimum(num_slots, waiting.present)
-    return _placed(mesh, _Pass(slots, taken, ended))
-
-
-@functools.partial(jax.jit, static_argnames=("apply_fn", "solver", "mesh"), donate_argnames="state")
-def _turn(
-    apply_fn: ApplyFn,
+@per_network(static_argnames=("updates", "mesh"), donate_argnames="slots")
+def advance(
+    network: Network,
     solver: Solver,
-    mesh: Mesh,
     variables: Any,
-    waiting: Waiting,
     threshold: jax.Array,
-    state: _Pass,
-) -> tuple[_Pass, jax.Array]:
-    """One update of all slots; who is done leaves, who waits comes in -> and how many have left."""
+    quota: jax.Array,
+    slots: Slot,
+    *,
+    updates: int,
+    mesh: Mesh,
+) -> tuple[Slot, jax.Array]:
+    """At most `updates` updates of all slots -> slots, and the divergence before each [updates, S], NaN where none.
 
-    def share(variables: Any, threshold: jax.Array, slots: Slot) -> tuple[Slot, jax.Array]:
-        network = predict.one_image(apply_fn, variables)
-        return jax.vmap(functools.partial(_update, solver, network, threshold))(slots)
+    A device ends early once `quota` of its slots are done.
+    """
 
-    slots, free = _on_each_device(mesh, share)(variables, threshold, state.slots)
-    ended = _store(state.ended, slots, free, len(waiting.images))
-    left = (free & (slots.row < waiting.present)).sum(dtype=jnp.int32)
+    def share(solver: Solver, variables: Any, threshold: Any, quota: Any, slots: Slot) -> Any:
+        one = jax.vmap(functools.partial(_update, network, solver, variables, threshold))
+        curve = jnp.full((updates, len(slots.steps)), jnp.nan, jnp.float32)
+        if updates == 1:  # no loop, in which convolutions of XLA are slow on CPU
+            slots, divergence = one(slots)
+            return slots, divergence[None]
 
-    rows = jnp.where(free, state.next_row + jnp.cumsum(free, dtype=jnp.int32) - 1, slots.row)
-    slots = jax.tree.map(
-        lambda new, old: jnp.where(free.reshape(-1, *(1,) * (new.ndim - 1)), new, old),
-        _filled(solver, waiting, rows),
-        slots,
+        def goes_on(carry: Any) -> jax.Array:
+            count, slots, _ = carry
+            done = ~slots.active | (slots.steps >= solver.steps)
+            # The first update is always made: an image that has had all its steps is still looked at.
+            is_early = done.sum(dtype=jnp.int32) >= quota
+            return (count == 0) | ((count < updates) & ~is_early)
+
+        def step(carry: Any) -> Any:
+            count, slots, curve = carry
+            slots, divergence = one(slots)
+            return count + 1, slots, curve.at[count].set(divergence)
+
+        _, slots, curve = jax.lax.while_loop(goes_on, step, (jnp.int32(0), slots, curve))
+        return slots, curve
+
+    return on_each_device(mesh, share, (P(AXIS), P(None, AXIS)))(
+        solver, variables, threshold, quota, slots
     )
-    next_row = jnp.minimum(state.next_row + free.sum(dtype=jnp.int32), waiting.present)
-    return _placed(mesh, _Pass(slots, next_row, ended)), left
+
+
+@per_network(static_argnames="mesh", donate_argnames="slots")
+def look(
+    network: Network,
+    solver: Solver,
+    variables: Any,
+    threshold: jax.Array,
+    slots: Slot,
+    *,
+    mesh: Mesh,
+) -> tuple[Slot, jax.Array]:
+    """Looks at the images after their last update -> slots, and their divergence [S]."""
+
+    def share(solver: Solver, variables: Any, threshold: Any, slots: Slot) -> Any:
+        def one(slot: Slot) -> tuple[Slot, jax.Array]:
+            image = solver.image(slot.state)
+            outputs = network_of(network, slot.objective.kinds, variables)(image)
+            return _record(slot, image, outputs, threshold)
+
+        return jax.vmap(one)(slots)
+
+    return on_each_device(mesh, share, (P(AXIS), P(AXIS)))(solver, variables, threshold, slots)
+
+
+@per_network(static_argnames="mesh")
+def leave(network: Network, solver: Solver, slots: Slot, places: jax.Array, *, mesh: Mesh) -> Exit:
+    """What the images in `places` [P] have come to, on every device."""
+    del network
+
+    def one(slot: Slot) -> Exit:
+        return Exit(
+            slot.best_image,
+            solver.image(slot.state),
+            slot.best_outputs,
+            slot.best_divergence,
+            slot.best_distance,
+            slot.steps,
+            slot.finite & ~slot.active,
+            slot.finite,
+        )
+
+    chosen = jax.tree.map(lambda x: x.at[places].get(mode="clip"), slots)
+    return _whole(mesh, jax.vmap(one)(chosen))
+
+
+@per_network(static_argnames="mesh", donate_argnames="slots")
+def enter(network: Network, slots: Slot, places: jax.Array, new: Slot, *, mesh: Mesh) -> Slot:
+    """Slots with `new` [P] in `places` [P]; places from S on are dropped."""
+    del network
+    return _placed(
+        mesh, jax.tree.map(lambda old, x: old.at[places].set(x, mode="drop"), slots, new)
+    )
+
+
+@per_network(static_argnames="mesh")
+def fewer(network: Network, slots: Slot, places: jax.Array, *, mesh: Mesh) -> Slot:
+    """The slots in `places` [P] alone."""
+    del network
+    return _placed(mesh, jax.tree.map(lambda x: x.at[places].get(mode="clip"), slots))
+
+
+@per_network()
+def gradient(network: Network, variables: Any, images: jax.Array) -> jax.Array:
+    """A gradient in one image [1, H, W, C]; its program shows which convolutions a network is made of."""
+
+    def total(image: jax.Array) -> jax.Array:
+        leaves = jax.tree.leaves(networks.raw_outputs(network, variables, image))
+        return sum((leaf.astype(jnp.float32).sum() for leaf in leaves), jnp.float32(0))
+
+    return jax.grad(total)(images[0])
 
 
 def _update(
-    solver: Solver, network: Network, threshold: jax.Array, slot: Slot
+    network: Network, solver: Solver, variables: Any, threshold: jax.Array, slot: Slot
 ) -> tuple[Slot, jax.Array]:
-    """One update of one image -> the slot, and whether its image is done.
+    """One update of one image -> slot, and the divergence before it; one that has stopped stays.
 
-    The logits come from before the update: an image that has had them all stays one turn more, in
-    which it is only looked at.
+    An image that has had all its steps is only looked at.
     """
-    looked_at = slot.progress.steps >= solver.steps
-    progress, _ = batch.update(solver, network, threshold, slot.progress, slot.target)
-    progress = progress._replace(steps=jnp.minimum(progress.steps, solver.steps))
-    return slot._replace(progress=progress), looked_at | ~progress.active
-
-
-def _filled(solver: Solver, waiting: Waiting, rows: jax.Array) -> Slot:
-    """Slots with the waiting images `rows` [S]; those beyond the last are empty, and at rest."""
-    length = len(waiting.images)
-    images, targets = (x.at[rows].get(mode="clip") for x in (waiting.images, waiting.targets))
-    progress = jax.vmap(functools.partial(batch.start, solver))(_as_float(images), targets)
-    present = rows < waiting.present
-    return Slot(jnp.where(present, rows, length), targets, progress._replace(active=present))
-
-
-def _store(ended: Ended, slots: Slot, leaving: jax.Array, length: int) -> Ended:
-    rows = jnp.where(leaving, slots.row, length)  # beyond the end: dropped
-    progress = slots.progress
-    found = Ended(
-        images=progress.best_image,
-        steps=progress.steps,
-        converged=progress.finite & ~progress.active,
+    problem = Problem(
+        network_of(network, slot.objective.kinds, variables), slot.objective, slot.source
     )
-    return jax.tree.map(lambda all_, some: all_.at[rows].set(some, mode="drop"), ended, found)
+    state, outputs = solver.update(problem, slot.state)
+    slot, divergence = _record(slot, solver.image(slot.state), outputs, threshold)
+    moves = slot.active & (slot.steps < solver.steps)
+    state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), state, slot.state)
+    return slot._replace(state=state, steps=slot.steps + moves), divergence
 
 
-def _as_float(images: jax.Array) -> jax.Array:
-    scale = 255 if images.dtype == jnp.uint8 else 1
-    return images.astype(jnp.float32) / scale
+def _record(
+    slot: Slot, image: jax.Array, outputs: Outputs, threshold: jax.Array
+) -> tuple[Slot, jax.Array]:
+    """Keeps `image` if it is the best so far; stops at the tolerance, or if the outputs are not finite."""
+    divergence, distance = slot.objective.divergence(outputs), slot.objective.distance(outputs)
+    finite = slot.objective.is_finite(outputs)
+    reached = distance <= threshold
+    # An image on the way may be nearer by divergence, yet beyond the tolerance.
+    better = slot.active & finite & (reached | (divergence < slot.best_divergence))
+
+    def best(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
+
+    slot = slot._replace(
+        best_image=best(image, slot.best_image),
+        best_outputs=best(outputs, slot.best_outputs),
+        best_divergence=best(divergence, slot.best_divergence),
+        best_distance=best(distance, slot.best_distance),
+        active=slot.active & finite & ~reached,
+        finite=slot.finite & (finite | ~slot.active),
+    )
+    return slot, divergence
 
 
-def _on_each_device(mesh: Mesh, share: Callable[..., Any]) -> Callable[..., Any]:
-    """`share` on every device's part of its last argument; the arguments before it are whole.
+def network_of(
+    network: Network, kinds: tuple[Output, ...], variables: Any
+) -> Callable[[jax.Array], Outputs]:
+    """One image [H, W, C] -> its outputs, as solvers see the network."""
+    return functools.partial(networks.outputs_of, network, kinds, variables)
 
-    So each device runs the very program that a single one would run on as many images.
-    """
+
+def on_each_device(mesh: Mesh, share: Callable[..., Any], out_specs: Any) -> Callable[..., Any]:
+    """`share` on every device's part of its last argument; the arguments before it are whole."""
+    if mesh.size == 1:
+        return share
 
     def lifted(*args: Any) -> Any:
         specs = (*(P() for _ in args[1:]), P(AXIS))
         # Varying axes are not tracked: networks and solvers know nothing of meshes.
-        return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)(
-            *args
-        )
+        return jax.shard_map(
+            share, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False
+        )(*args)
 
     return lifted
 
 
-def _placed(mesh: Mesh, state: _Pass) -> _Pass:
-    """The slots shared by the devices, all else on each of them."""
+def _placed(mesh: Mesh, slots: Slot) -> Slot:
+    """Slots shared by the devices."""
+    return jax.lax.with_sharding_constraint(slots, NamedSharding(mesh, P(AXIS)))
 
-    def put(tree: Any, spec: P) -> Any:
-        return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
 
-    return _Pass(put(state.slots, P(AXIS)), put(state.next_row, P()), put(state.ended, P()))
+def _whole(mesh: Mesh, tree: Any) -> Any:
+    """A copy on every device."""
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, P()))

@@ -1,159 +1,217 @@
-"""Running a solver over many images: stop each at its tolerance, keep its best, report.
-
-Memory on the device follows `batch_size`; images beyond it wait on the host. What happens to a batch is in `batch.py`.
-"""
+"""The main function: changes images until a network's outputs are what is wanted."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from outgen_jax import targets as target_rows
-from outgen_jax.metrics import classification
-from outgen_jax.solvers import presets
+from outgen_jax.networks import ApplyFn
+from outgen_jax.solvers.combinators import Combinator
+from outgen_jax.solvers.exact import exact
+from outgen_jax.solvers.objective import Outputs
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import batch, predict
-from outgen_jax.synthesis.predict import ApplyFn
-from outgen_jax.targets import partial
+from outgen_jax.synthesis import predict, request, slots
+from outgen_jax.synthesis.engine import Job, Pool
+from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis.request import Meaning
 
-# An image counts as converged below this total variation where no tolerance is given.
-CONVERGED_TOTAL_VARIATION = 0.01
+# An image counts as converged below this distance where neither the caller nor the solver has a tolerance.
+CONVERGED = 0.01
 
 
 class Result(NamedTuple):
     """What `synthesize` returns: numpy arrays, one row per image, of the best image found.
 
-    That is the one that met the tolerance, otherwise the one of lowest KL.
+    That is the one that met the tolerance, otherwise the one of lowest divergence.
     """
 
     images: np.ndarray  # [B, H, W, C] float32 in [0, 1]
-    probs: np.ndarray  # [B, K] what the classifier says of them
-    kl: np.ndarray  # [B] KL(target ‖ probs), nats
-    total_variation: np.ndarray  # [B] in [0, 1]
-    steps: np.ndarray  # [B] int32, updates used
-    converged: np.ndarray  # [B] bool: total variation at most the tolerance, and no NaN on the way
+    outputs: Any  # what the network returns for them, as `apply_fn` does
+    distance: np.ndarray  # [B] in the output's own measure, the largest over parts and views
+    divergence: np.ndarray  # [B] what solvers minimise; for a softmax the KL divergence in nats
+    steps: np.ndarray  # [B] int32, steps used
+    converged: np.ndarray  # [B] bool: distance at most the tolerance, and no NaN on the way
     finite: np.ndarray  # [B] bool: False where the network returned NaN or infinity on the way
-    history: np.ndarray | None = None  # [B, steps + 1] KL after each update, where asked for
+    meaning: Meaning  # what the outputs are
+    history: np.ndarray | None = None  # [B, steps + 1] divergence after each step, where asked for
+
+    @property
+    def probs(self) -> np.ndarray:
+        """[B, K] what the classifier says of the images; of one softmax output only."""
+        return predict.readout(self.meaning, self._only("probs"))[0][:, 0]
+
+    @property
+    def kl(self) -> np.ndarray:
+        """[B] KL(target ‖ probs), in nats; of one softmax output only."""
+        self._only("kl")
+        return self.divergence
+
+    @property
+    def total_variation(self) -> np.ndarray:
+        """[B] in [0, 1]; of one softmax output only, where it is the distance."""
+        self._only("total_variation")
+        return self.distance
+
+    def _only(self, name: str) -> Outputs:
+        if not self.meaning.is_one_softmax:
+            raise AttributeError(
+                f"Result.{name} is for one softmax output; use outputs, distance and divergence for others"
+            )
+        return (np.asarray(self.outputs)[:, None],)
 
 
 def synthesize(
     apply_fn: ApplyFn,
     variables: Any,
     images: ArrayLike,
-    targets: ArrayLike,
+    targets: Any,
     *,
-    solver: Solver | None = None,
+    output: Any = None,
+    solver: Solver | Combinator | None = None,
     tolerance: float | None = None,
     batch_size: int | None = None,
+    precision: str | None = "highest",
     history: bool = False,
     progress: bool = False,
 ) -> Result:
-    """Changes images until a frozen classifier returns the wanted output distributions (paper A, Section 2).
+    """Changes images until a frozen network's outputs are what is wanted (paper A, Section 2).
 
-    The result of an image does not depend on the images beside it, on its place, or on the batch size (to float32
-    rounding). A second call with the same `apply_fn`, `solver` and shapes does not compile again.
+    The result of an image does not depend on the images beside it, on its place, on the batch size or on the devices,
+    to float32 rounding. A second call with the same `apply_fn`, an equal solver and the same shapes does not compile
+    again. All devices of the process take part.
 
     Args:
-      apply_fn: (variables, images [B, H, W, C] float32 in [0, 1]) -> logits [B, K]; of any framework, in inference
-        mode, mappable with `jax.vmap`.
-      variables: any pytree; passed through, never closed over.
-      images: [B, H, W, C], float32 in [0, 1] or uint8.
-      targets: [B, K], or [K] for all images: probabilities. Masked entries (`numpy.ma`; `rest` in target texts) are
-        free: those classes share what the others leave, in whatever proportion.
-      solver: how to move an image; None: paper A's SGD, `gradient_descent(optax.sgd(0.05), weight_decay=5e-4,
-        steps=100)`. Keep the solver between calls: one built anew compiles anew.
-      tolerance: an image stops once its total variation to the target is at most this; None: only
-        after the last step.
-      batch_size: images worked on at a time; None: chosen by backend and image size.
-      history: record the KL divergence after every update.
+      apply_fn: (variables, images [B, H, W, C] float32 in [0, 1]) -> outputs: an array [B, ..., K], such as logits
+        [B, K], or a pytree of such arrays. Of any framework, in inference mode, mappable with `jax.vmap`.
+      variables: any pytree of arrays; passed through, never closed over.
+      images: [B, H, W, C], float in [0, 1] or uint8.
+      targets: like the outputs. The axis of images may be left out, and axes between may be left out or have length 1:
+        [K] is wanted of all images, [B, K] of all views of each. Masked entries (`numpy.ma`; `rest` in target texts)
+        are free.
+      output: what the outputs mean: `og.outputs.softmax()`, the default, `.sigmoid()`, `.values()`, or a pytree of
+        them like the outputs.
+      solver: how to move an image; None: `og.exact()`, which reaches the tolerance. `og.preset("sgd")` is paper A's.
+      tolerance: an image stops once its distance is at most this; None: the solver's own, 1e-5 for `og.exact()`; the
+        others have none and make all their steps.
+      batch_size: images worked on at a time on each device; None: chosen by platform, image size and solver.
+      precision: of the network's matrix products and convolutions on GPU and TPU, as in `jax.default_matmul_precision`.
+        In less than "highest" outputs are not exact to 1e-5. None: as the program has set it.
+      history: record the divergence after every step.
       progress: show a progress bar.
 
     Raises:
-      ValueError: images outside [0, 1], not finite or not of rank 4; targets that are no distributions over the
-        network's classes; an `apply_fn` that fails on such images or does not return logits
-        [B, K]; a tolerance or batch size that is not positive. A target that cannot be reached is
-        no error: see `converged`.
+      ValueError: images outside [0, 1], not finite or not of rank 4; targets that do not fit the outputs; an
+        `apply_fn` that fails on such images, returns something else than `output` says, or is not finite on a source
+        image; a tolerance or batch size that is not positive. A target that cannot be reached is no error: see
+        `converged`.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> apply_fn = lambda weights, images: images.reshape(len(images), -1) @ weights
+    >>> weights = jnp.linspace(-0.3, 0.3, 96).reshape(48, 2)
+    >>> result = og.synthesize(apply_fn, weights, jnp.full((1, 4, 4, 3), 0.5), [0.9, 0.1])
+    >>> result.probs.round(4).tolist(), result.converged.tolist()
+    ([[0.8999999761581421, 0.10000000149011612]], [True])
     """
-    images = predict.validated_images(images, caller="synthesize")
-    solver = presets.preset("sgd") if solver is None else solver
+    array = request.checked_images(images, caller="synthesize")
+    solver = exact() if solver is None else solver
+    check_options(tolerance, batch_size, caller="synthesize")
+    network = Network(apply_fn, precision)
+    meaning = request.meaning(network, variables, array, output, caller="synthesize")
+    wanted = request.checked_targets(meaning, targets, len(array), caller="synthesize")
+    mesh = slots.local_mesh()
+    placed = slots.on_all_devices(mesh, variables)
+    check_sources(network, placed, array, meaning, batch_size, caller="synthesize")
+    with progress_bar(len(array), progress) as advance:
+        job = Job(network, placed, meaning.kinds, mesh, batch_size, history, advance)
+        pool = Pool(job, array, wanted, request.counts(meaning, wanted), solver.steps)
+        move(pool, solver, tolerance)
+    reached = pool.distance <= judged_tolerance(solver, tolerance)
+    return Result(
+        images=pool.images,
+        outputs=meaning.tree(pool.outputs),
+        distance=pool.distance,
+        divergence=pool.divergence,
+        steps=pool.steps,
+        converged=pool.finite & reached,
+        finite=pool.finite,
+        meaning=meaning,
+        history=_history(pool, solver) if history else None,
+    )
+
+
+def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> None:
+    """Moves all images of a pool, to the given tolerance or the solver's own."""
+    rows = np.arange(len(pool.sources))
+    own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
+    pool.run(solver, rows, -1.0 if own is None else own)
+    pool.finish(rows)
+
+
+def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> float:
+    """The distance at which an image counts as converged."""
+    own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
+    return CONVERGED if own is None else own
+
+
+def check_options(tolerance: float | None, batch_size: int | None, *, caller: str) -> None:
+    """Refuses a tolerance or batch size that is not positive."""
     if tolerance is not None and not tolerance > 0:
         raise ValueError(
-            f"synthesize: tolerance must be positive, got {tolerance}; use None to run all steps"
+            f"{caller}: tolerance must be positive, got {tolerance}; use None for the solver's own"
         )
     if batch_size is not None and batch_size < 1:
         raise ValueError(
-            f"synthesize: batch_size must be at least 1, got {batch_size}; use None for a default"
+            f"{caller}: batch_size must be at least 1, got {batch_size}; use None for a default"
         )
-    num_classes = predict.num_classes(apply_fn, variables, images, caller="synthesize")
-    rows = target_rows.validate(
-        targets, num_images=len(images), num_classes=num_classes, caller="synthesize"
-    )
-    size = min(batch_size or predict.default_batch_size(images), len(images))
-    predict.check_logits(apply_fn, variables, images[:size], caller="synthesize")
-
-    result = _empty_result(images, num_classes, solver.steps if history else None)
-    with _progress_bar(len(images) * solver.steps, progress) as advance:
-        for start in range(0, len(images), size):
-            # The last batch is filled up with copies of the last image, so that one shape is compiled for all.
-            chosen = np.minimum(np.arange(start, start + size), len(images) - 1)
-            count = min(size, len(images) - start)
-            done, curve = batch.run(
-                apply_fn,
-                solver,
-                variables,
-                predict.as_float(images[chosen]),
-                jnp.asarray(rows[chosen]),
-                tolerance,
-                functools.partial(advance, count),
-            )
-            _store(result, slice(start, start + count), done, rows, tolerance)
-            if result.history is not None:
-                result.history[start : start + count] = curve[:, :count].T
-    return result
 
 
-def _empty_result(images: np.ndarray, num_classes: int, history_steps: int | None) -> Result:
-    count = len(images)
-    return Result(
-        images=np.empty(images.shape, np.float32),
-        probs=np.empty((count, num_classes), np.float32),
-        kl=np.empty(count, np.float32),
-        total_variation=np.empty(count, np.float32),
-        steps=np.empty(count, np.int32),
-        converged=np.empty(count, bool),
-        finite=np.empty(count, bool),
-        history=None if history_steps is None else np.empty((count, history_steps + 1), np.float32),
-    )
-
-
-def _store(
-    result: Result, rows: slice, done: batch.Progress, targets: np.ndarray, tolerance: float | None
+def check_sources(
+    network: Network,
+    variables: Any,
+    images: np.ndarray,
+    meaning: Meaning,
+    batch_size: int | None,
+    *,
+    caller: str,
 ) -> None:
-    count = rows.stop - rows.start
-    result.images[rows] = done.best_image[:count]
-    result.probs[rows] = jax.nn.softmax(done.best_logits[:count])
-    result.kl[rows] = done.best_kl[:count]
-    wanted = partial.complete(targets[rows], done.best_logits[:count])
-    distance = classification.total_variation(result.probs[rows], wanted)
-    result.total_variation[rows] = distance
-    result.steps[rows] = done.steps[:count]
-    result.finite[rows] = done.finite[:count]
-    # Measured again here, a distance may lie beyond the tolerance by rounding.
-    reached = distance <= CONVERGED_TOTAL_VARIATION if tolerance is None else ~done.active[:count]
-    result.converged[rows] = result.finite[rows] & reached
+    """Looks at the outputs of all sources.
+
+    Raises:
+      ValueError: they are not finite, or are not what `output` says.
+    """
+    mesh = slots.local_mesh()
+    parts = predict.outputs_of(network, variables, images, meaning.kinds, mesh, batch_size)
+    for kind, part in zip(meaning.kinds, parts, strict=True):
+        bad = np.flatnonzero(np.isnan(part).any((1, 2)) | np.isposinf(part).any((1, 2)))
+        if len(bad):
+            listed = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+            raise ValueError(
+                f"{caller}: the network must be finite on every source image, but returns NaN or infinity for "
+                f"{len(bad)} of {len(images)}: row {listed}. Leave these rows out, or look at their pixels"
+            )
+        kind.check_raw(part.reshape(-1, part.shape[-1]), caller=caller)
 
 
 @contextlib.contextmanager
-def _progress_bar(total: int, show: bool) -> Iterator[Callable[[int, int], object]]:
+def progress_bar(total: int, show: bool) -> Iterator[Callable[[float], object]]:
+    """A bar over images, which a solver's steps fill by fractions."""
     if not show:
-        yield lambda images, updates: None
+        yield lambda images: None
         return
     import tqdm
 
-    with tqdm.tqdm(total=total, unit="update", unit_scale=True, mininterval=0.5) as bar:
-        yield lambda images, updates: bar.update(images * updates)
+    shown = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}]"
+    with tqdm.tqdm(total=total, unit="image", mininterval=0.5, bar_format=shown) as bar:
+        yield bar.update
+
+
+def _history(pool: Pool, solver: Solver | Combinator) -> np.ndarray:
+    """[B, steps + 1]; images that have stopped keep their last value."""
+    curves = [np.concatenate(curve) for curve in pool.history]
+    longest = max(len(curve) for curve in curves)
+    if not isinstance(solver, Combinator):
+        longest = solver.steps + 1
+    return np.stack([np.pad(c, (0, longest - len(c)), mode="edge") for c in curves])

@@ -1,0 +1,209 @@
+"""Solvers made of solvers: hand over from one to another, restart what has not converged.
+
+A combinator does not see single images. It asks a pool to run other solvers on some of its images, and which of them
+are not finished; so every image costs only what the solver that it is with costs.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from outgen_jax.solvers.solver import Solver
+
+Start = Callable[[int], np.ndarray]  # row -> image [H, W, C] float32 where a solver starts
+
+# Of the noise of a new start: below half a grey level, so that the image still rounds to its source.
+_NOISE = 0.499 / 255
+
+
+class Pool(Protocol):
+    """The images of one call, as combinators see them; rows are numbered."""
+
+    def run(
+        self,
+        solver: "Solver | Combinator",
+        rows: np.ndarray,
+        tolerance: float,
+        *,
+        start: Start | None = None,
+    ) -> None:
+        """Runs a solver on some rows, from the source where there is no `start`."""
+
+    def unfinished(self, rows: np.ndarray, tolerance: float) -> np.ndarray:
+        """Those of `rows` that have not come within `tolerance` and can go on."""
+
+    def source(self, row: int) -> np.ndarray:
+        """The source image of a row."""
+
+    def best(self, row: int) -> np.ndarray:
+        """The best image of a row so far."""
+
+    def last(self, row: int) -> np.ndarray:
+        """Where the last solver left a row that has not converged."""
+
+    def coordinates(self, row: int) -> int | None:
+        """How many outputs the target of a row steers; None: more than a Jacobian should have rows."""
+
+
+@runtime_checkable
+class Combinator(Protocol):
+    """A solver that is made of others."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of all parts, at most."""
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The solvers that it is made of."""
+
+    def run(
+        self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
+    ) -> None:
+        """Moves the images `rows` of a pool until they are within `tolerance`, or for all steps."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Then:
+    """What `then` returns; see there."""
+
+    first: Solver | Combinator
+    second: Solver | Combinator
+    at: float
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """Both."""
+        return self.first, self.second
+
+    @property
+    def steps(self) -> int:
+        """Of both."""
+        return self.first.steps + self.second.steps
+
+    @property
+    def tolerance(self) -> float | None:
+        """The second's own."""
+        return getattr(self.second, "tolerance", None)
+
+    def run(
+        self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
+    ) -> None:
+        """Runs the first solver on all rows, then the second on those that need it."""
+        pool.run(self.first, rows, max(self.at, tolerance), start=start)
+        pool.run(self.second, pool.unfinished(rows, tolerance), tolerance, start=pool.best)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restarted:
+    """What `restarted` returns; see there."""
+
+    solver: Solver | Combinator
+    times: int
+    from_source: bool = False
+    via: Solver | None = None
+    later: Solver | Combinator | None = None
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """All that are given."""
+        return tuple(s for s in (self.solver, self.via, self.later) if s is not None)
+
+    @property
+    def steps(self) -> int:
+        """Of all starts."""
+        later = self.solver if self.later is None else self.later
+        between = 0 if self.via is None else self.via.steps
+        return self.solver.steps + self.times * (between + later.steps)
+
+    @property
+    def tolerance(self) -> float | None:
+        """The solver's own."""
+        return getattr(self.solver, "tolerance", None)
+
+    def run(
+        self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
+    ) -> None:
+        """Runs the solver on all rows, then again on those that have not converged."""
+        pool.run(self.solver, rows, tolerance, start=start)
+        for attempt in range(self.times):
+            rows = pool.unfinished(rows, tolerance)
+            if not len(rows):
+                return
+            again: Start = pool.last
+            if self.from_source:
+                again = _near_source(pool, attempt)
+            if self.via is not None:
+                pool.run(self.via, rows, tolerance, start=again)
+                rows, again = pool.unfinished(rows, tolerance), pool.last
+            pool.run(self.later or self.solver, rows, tolerance, start=again)
+
+
+def then(first: Solver | Combinator, second: Solver | Combinator, *, at: float) -> Then:
+    """Hands every image over from one solver to another, once its distance is at most `at`.
+
+    An image that does not come so near is handed over after the first solver's last step. The second solver starts at
+    the best image of the first.
+
+    Args:
+      first: for the long way, such as Adam.
+      second: for the end, such as `gauss_newton`.
+      at: distance, in the output's own measure.
+
+    Raises:
+      ValueError: `at` is not positive.
+
+    >>> import outgen_jax as og
+    >>> og.then(og.preset("adam"), og.gauss_newton(), at=3e-4).steps
+    140
+    """
+    if not at > 0:
+        raise ValueError(f"then: at must be a positive distance, got {at}; 3e-4 is usual")
+    return Then(first=first, second=second, at=at)
+
+
+def restarted(
+    solver: Solver | Combinator,
+    *,
+    times: int,
+    from_source: bool = False,
+    via: Solver | None = None,
+    later: Solver | Combinator | None = None,
+) -> Restarted:
+    """Starts a solver again for images that have not converged.
+
+    Args:
+      solver: which.
+      times: further starts at most.
+      from_source: start at the source with noise below half a grey level; otherwise where the image is.
+      via: a solver that moves the image before each further start.
+      later: the solver of further starts; None: the same.
+
+    Raises:
+      ValueError: a negative number of starts.
+
+    >>> import outgen_jax as og
+    >>> og.restarted(og.gauss_newton(steps=40), times=2).steps
+    120
+    """
+    if times < 0:
+        raise ValueError(
+            f"restarted: times must not be negative, got {times}; 0 means no further start"
+        )
+    return Restarted(solver=solver, times=times, from_source=from_source, via=via, later=later)
+
+
+def _near_source(pool: Pool, attempt: int) -> Start:
+    """Sources with noise that depends on the attempt alone, so that a row has the same in any company."""
+    noise: Any = None
+
+    def start(row: int) -> np.ndarray:
+        nonlocal noise
+        source = pool.source(row)
+        if noise is None:
+            noise = np.random.default_rng(attempt).uniform(-_NOISE, _NOISE, source.shape)
+        return np.clip(source + noise, 0, 1).astype(np.float32)
+
+    return start

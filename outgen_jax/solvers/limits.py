@@ -1,0 +1,111 @@
+"""What a change of an image may be: where, how far and how smooth.
+
+An image is a vector [D] in `Limits`, [H, W, C] elsewhere.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from outgen_jax import pixels
+
+
+class Limits(NamedTuple):
+    """What a change of one image may be."""
+
+    low: jax.Array  # [D] pixels at least
+    high: jax.Array  # [D] pixels at most
+    smooth: Callable[[jax.Array], jax.Array]  # [D] -> [D], the inverse of the norm's matrix
+
+
+@jax.tree_util.register_pytree_node_class
+class Mask:
+    """Pixels that may change, [H, W, C] bool; traced data in a solver, equal and hashed by its entries."""
+
+    def __init__(self, allowed: ArrayLike) -> None:
+        self.allowed = allowed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mask) and np.array_equal(
+            np.asarray(self.allowed), np.asarray(other.allowed)
+        )
+
+    def __hash__(self) -> int:
+        allowed = np.asarray(self.allowed)
+        return hash((allowed.shape, allowed.tobytes()))
+
+    def __repr__(self) -> str:
+        return f"Mask({list(np.shape(self.allowed))})"
+
+    def tree_flatten(self) -> tuple[tuple[ArrayLike], None]:
+        """For `jax.tree_util`."""
+        return (self.allowed,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[ArrayLike]) -> "Mask":
+        """For `jax.tree_util`."""
+        return cls(*children)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restriction:
+    """How the change of an image is restricted.
+
+    Attributes:
+      mask: only pixels that it allows change; None: all may.
+      max_change: no pixel moves further than this from its source (L∞); None: [0, 1] is the only limit.
+      lowpass_radius: changes are made of frequencies within about this many cycles per image side; None: of all alike.
+    """
+
+    mask: Mask | None = None
+    max_change: float | None = dataclasses.field(default=None, metadata={"static": True})
+    lowpass_radius: float | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def limits(self, source: jax.Array) -> Limits:
+        """Of one image whose source is [H, W, C]."""
+        reach = 1.0 if self.max_change is None else self.max_change
+        allowed = jnp.float32(1) if self.mask is None else jnp.asarray(self.mask.allowed)
+        free = jnp.broadcast_to(allowed.astype(jnp.float32), source.shape)
+        low, high = (jnp.clip(source + s * reach * free, 0, 1).ravel() for s in (-1.0, 1.0))
+
+        def smooth(row: jax.Array) -> jax.Array:
+            if self.lowpass_radius is None:
+                return row
+            image = row.reshape(source.shape)
+            return pixels.lowpass(image, self.lowpass_radius, rolloff="gaussian").ravel()
+
+        return Limits(low, high, smooth)
+
+
+def restriction(
+    mask: ArrayLike | None,
+    max_change: float | None,
+    lowpass_radius: float | None,
+    *,
+    caller: str,
+) -> Restriction:
+    """Checks what a solver's caller asked for.
+
+    Raises:
+      ValueError: `max_change` or a radius that is not positive; a mask that is not of rank 2 or 3, or that lets nothing
+        change.
+    """
+    for name, value in (("max_change", max_change), ("lowpass_radius", lowpass_radius)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{caller}: {name} must be positive, got {value}; None: no limit")
+    if mask is None:
+        return Restriction(max_change=max_change, lowpass_radius=lowpass_radius)
+    allowed = np.asarray(mask) != 0
+    if allowed.ndim not in (2, 3) or not allowed.any():
+        raise ValueError(
+            f"{caller}: mask must be [H, W] or [H, W, C] with an entry that is not 0, got "
+            f"{int(allowed.sum())} such entries in {list(allowed.shape)}; mark the pixels that may change"
+        )
+    allowed = allowed if allowed.ndim == 3 else allowed[:, :, None]
+    return Restriction(mask=Mask(allowed), max_change=max_change, lowpass_radius=lowpass_radius)

@@ -1,0 +1,86 @@
+r"""Gradient descent with momentum and steps of prescribed length: a way out of where Gauss–Newton converges slowly.
+
+.. math:: Δ' = β Δ - (1 - β) s \frac{g}{\|g\|}
+
+g is the slope of the loss with every coordinate counting alike (`prox_linear`, w = 1), however small it is. The length s
+falls linearly from a share of the image's change so far to 0. Steps are taken whether the loss falls or not: the image
+ends elsewhere, from where Gauss–Newton usually converges, with a larger change.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from outgen_jax.solvers.limits import Restriction
+from outgen_jax.solvers.objective import Outputs
+from outgen_jax.solvers.prox_linear import Loss
+from outgen_jax.solvers.solver import Problem
+
+# β.
+_INERTIA = 0.9
+
+
+class MomentumState(NamedTuple):
+    """Where an image is."""
+
+    image: jax.Array  # [H, W, C]
+    step: jax.Array  # [H, W, C], the last
+    change: jax.Array  # [], L2 distance of the first image from the source
+    count: jax.Array  # [] int32, steps so far
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Momentum:
+    """Steps of momentum whose length is a share of the change so far.
+
+    Attributes:
+      steps: how many.
+      share: s at first, over the L2 distance of the image from its source.
+      floor: as in `gauss_newton`.
+      restriction: as there.
+    """
+
+    steps: int = 128
+    share: float = dataclasses.field(default=0.35, metadata={"static": True})
+    floor: float = dataclasses.field(default=1e-6, metadata={"static": True})
+    restriction: Restriction = dataclasses.field(default_factory=Restriction)
+
+    # Its programs depend on how many coordinates a target has.
+    by_coordinates = True
+
+    def init(self, problem: Problem, image: jax.Array) -> MomentumState:
+        """The state at an image [H, W, C]."""
+        change = jnp.linalg.norm((image - problem.source).ravel())
+        return MomentumState(image, jnp.zeros_like(image), change, jnp.int32(0))
+
+    def update(self, problem: Problem, state: MomentumState) -> tuple[MomentumState, Outputs]:
+        """One step; also the outputs of the image before it."""
+        limits = self.restriction.limits(problem.source)
+
+        def value(image: jax.Array) -> tuple[jax.Array, Outputs]:
+            outputs = problem.network(image)
+            goals = problem.objective.goals(jax.lax.stop_gradient(outputs))
+            loss = Loss(problem.objective, goals, jnp.float32(1), self.floor)
+            return loss.value(problem.objective.coordinates(outputs)), outputs
+
+        slope, outputs = jax.grad(value, has_aux=True)(state.image)
+        way = limits.smooth(jnp.where(jnp.isfinite(slope), slope, 0).ravel())
+        length = self.share * (1 - state.count / self.steps) * state.change
+        step = downhill(way, state.step.ravel(), length)
+        moved = jnp.clip(state.image.ravel() + step, limits.low, limits.high)
+        step = (moved - state.image.ravel()).reshape(state.image.shape)
+        moved = moved.reshape(state.image.shape)
+        return MomentumState(moved, step, state.change, state.count + 1), outputs
+
+    def image(self, state: MomentumState) -> jax.Array:
+        """The image of a state [H, W, C]."""
+        return state.image
+
+
+def downhill(slope: jax.Array, last: jax.Array, length: jax.Array) -> jax.Array:
+    """The step Δ' [D] of the module's equation, from g [D], Δ [D] and s []."""
+    pull = length / jnp.maximum(jnp.linalg.norm(slope), 1e-20) * slope
+    return _INERTIA * last - (1 - _INERTIA) * pull

@@ -1,0 +1,346 @@
+"""The one loop that drives solvers: images enter slots, converge or run out of steps, and leave.
+
+`Pool` holds the images of a call on the host. `Pool.run` passes some of them through the slots on the devices; a solver
+that is made of others, such as `og.exact`, calls it several times. The order in which images enter and leave does not
+change what happens to any of them.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from outgen_jax import chunking
+from outgen_jax.outputs import Output
+from outgen_jax.solvers.combinators import Combinator
+from outgen_jax.solvers.solver import Solver
+from outgen_jax.synthesis import slots as device
+from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis.slots import Entry, Exit, Slot
+
+# Pixels of a batch (height × width × images × passes) where no size is given: 128 images of 32×32 for gradient descent
+# on CPU, 2,048 elsewhere.
+_CPU_BATCH_PIXELS = 2**17
+_ACCELERATOR_BATCH_PIXELS = 2**21
+_MIN_BATCH = 8
+# Rows of a Jacobian at most: classes of one softmax that have a row each, the others sharing one, and all rows.
+MOST_CLASSES = 64
+_MOST_ROWS = 512
+# A device ends a call early once this share of its slots is done, while others wait for a slot.
+_QUOTA = 1 / 16
+# Once nothing waits and at most this share of the slots works, they move into so many fewer slots; not below `_FEW`.
+_SHRINK = 1 / 4
+_FEW = 4
+# A tail must have lasted so many calls before: a short one ends sooner than a new program is compiled.
+_PATIENCE = 4
+
+
+class Job(NamedTuple):
+    """What is the same for all images of a call."""
+
+    network: Network
+    variables: Any  # on all devices of the mesh
+    kinds: tuple[Output, ...]
+    mesh: Mesh
+    batch_size: int | None = None  # of each device; None: by `default_batch_size`
+    keeps_history: bool = False
+    advance: Callable[[float], object] = lambda images: None
+
+
+class Pool:
+    """Images of one call, what is wanted of them, and where they have come to.
+
+    Attributes (host arrays that lead with [N]):
+      images: float32, the best so far.
+      outputs: of these, one [N, R, K] a part.
+      divergence, distance: of these to their targets.
+      steps: int32, so far.
+      finite: False where the network returned NaN or infinity on the way.
+      history: for each image a list of divergences, one before every update and one at every end.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        sources: np.ndarray,
+        targets: tuple[np.ndarray, ...],
+        counts: Sequence[tuple[int | None, ...]],
+        total_steps: int,
+    ) -> None:
+        """All images at their sources; `total_steps` says how much work the progress bar is to expect."""
+        count = len(sources)
+        self.job, self.sources, self.targets, self.counts = job, sources, targets, counts
+        self.images = np.empty(sources.shape, np.float32)
+        self.outputs = tuple(np.full(t.shape, np.nan, np.float32) for t in targets)
+        self.divergence = np.full(count, np.inf, np.float32)
+        self.distance = np.full(count, np.inf, np.float32)
+        self.steps = np.zeros(count, np.int32)
+        self.finite = np.ones(count, bool)
+        self.history: list[list[np.ndarray]] = [[] for _ in range(count)]
+        self._last: dict[int, np.ndarray] = {}
+        self._share_of_a_step = 1 / max(total_steps, 1)
+        self._shown = np.zeros(count)
+
+    def unfinished(self, rows: np.ndarray, tolerance: float) -> np.ndarray:
+        """Those of `rows` that have not come within `tolerance`, and have not failed."""
+        return rows[(self.distance[rows] > tolerance) & self.finite[rows]]
+
+    def source(self, row: int) -> np.ndarray:
+        """[H, W, C] float32 in [0, 1]."""
+        image = self.sources[row]
+        return image / np.float32(255) if image.dtype == np.uint8 else image
+
+    def best(self, row: int) -> np.ndarray:
+        """The best image of a row so far [H, W, C]."""
+        return self.images[row]
+
+    def last(self, row: int) -> np.ndarray:
+        """Where the last solver left a row that has not converged [H, W, C]."""
+        return self._last[row]
+
+    def coordinates(self, row: int) -> int | None:
+        """How many outputs the target of a row steers; None: more than a Jacobian should have rows."""
+        counts = self.counts[row]
+        if any(count is not None and count > MOST_CLASSES for count in counts):
+            return None
+        total = num_coordinates(self.job.kinds, self.targets, counts)
+        return total if total <= _MOST_ROWS else None
+
+    def run(
+        self,
+        solver: Solver | Combinator,
+        rows: np.ndarray,
+        tolerance: float,
+        *,
+        start: Callable[[int], np.ndarray] | None = None,
+    ) -> None:
+        """Moves the images `rows`, those of one program after another.
+
+        Args:
+          solver: how.
+          rows: [n] int.
+          tolerance: distance at which an image is done; negative: only after the last step.
+          start: row -> image where the solver starts; None: the source.
+        """
+        if isinstance(solver, Combinator):
+            solver.run(self, rows, tolerance, start=start)
+            return
+        groups = {(None,) * len(self.targets): rows} if len(rows) else {}
+        if getattr(solver, "by_coordinates", False):
+            groups = grouped(self.counts, rows)
+        for counts, group in groups.items():
+            _Stream(self, solver, counts, group.tolist(), tolerance, start or self.source).run()
+
+    def finish(self, rows: np.ndarray) -> None:
+        """Tells the progress bar that nothing more happens to `rows`."""
+        self.job.advance(float((1 - self._shown[rows]).sum()))
+        self._shown[rows] = 1
+
+    # --- what streams tell ---
+
+    def entry(self, row: int, start: np.ndarray) -> Entry:
+        """What a slot needs of a row."""
+        return Entry(self.sources[row], start, tuple(t[row] for t in self.targets))
+
+    def moved(self, row: int, updates: int, curve: np.ndarray) -> None:
+        """Hears of updates of a row, and of the divergences that were seen [n]."""
+        if self.job.keeps_history and len(curve):
+            self.history[row].append(curve)
+        shown = min(updates * self._share_of_a_step, 1 - self._shown[row])
+        self._shown[row] += shown
+        self.job.advance(float(shown))
+
+    def ended(self, rows: Sequence[int], found: Exit) -> None:
+        """Takes over what has left the slots: a result that has converged, or that is nearer than the one before."""
+        for place, row in enumerate(rows):
+            self.steps[row] += found.steps[place]
+            self.finite[row] &= found.finite[place]
+            if not found.converged[place]:
+                self._last[row] = np.array(found.last_image[place])
+            else:
+                self._last.pop(row, None)
+            if not (found.converged[place] or found.divergence[place] < self.divergence[row]):
+                if not np.isfinite(self.divergence[row]):  # nothing but the source is known
+                    self.images[row] = found.best_image[place]
+                continue
+            self.images[row] = found.best_image[place]
+            self.divergence[row] = found.divergence[place]
+            self.distance[row] = found.distance[place]
+            for part, new in zip(self.outputs, found.outputs, strict=True):
+                part[row] = new[place]
+
+
+class _Stream:
+    """Rows of a pool on their way through the slots with one primitive solver."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        solver: Solver,
+        counts: tuple[int | None, ...],
+        rows: list[int],
+        tolerance: float,
+        start: Callable[[int], np.ndarray],
+    ) -> None:
+        self.pool, self.solver, self.start_image = pool, solver, start
+        self.job, self.counts = pool.job, counts
+        self.threshold, self.waiting = np.float32(tolerance), rows[::-1]
+        devices = self.job.mesh.size
+        size = self.job.batch_size or self._default_size()
+        self.size = devices * min(size, -(-len(rows) // devices))
+        self.rows = np.full(self.size, -1)  # the row in each slot; -1: empty
+        self.steps = np.zeros(self.size, np.int64)
+
+    def run(self) -> None:
+        slots = self._first()
+        updates = self._updates_per_call(slots)
+        patience = _PATIENCE
+        while (self.rows >= 0).any():
+            slots = self._advance(slots, updates)
+            slots = self._exchange(slots)
+            working = int((self.rows >= 0).sum())
+            if not self.waiting and 0 < working <= _SHRINK * self.size and self.size > _FEW:
+                patience -= 1
+                if patience <= 0:
+                    slots, patience = self._fewer(slots), _PATIENCE
+
+    # --- on the devices ---
+
+    def _call(self, program: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        return program(self.job.network, *args, mesh=self.job.mesh, **options)
+
+    def _start(self, rows: Sequence[int], size: int) -> Slot:
+        """Slots with some rows of the pool, and empty ones up to `size`."""
+        filled = [*rows, *[rows[-1]] * (size - len(rows))]
+        entries = [self.pool.entry(row, self.start_image(row)) for row in filled]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *entries)
+        present = np.arange(size) < len(rows)
+        placed = device.shared(self.job.mesh, (stacked, present))
+        return self._call(
+            device.start,
+            self.solver,
+            self.job.variables,
+            *placed,
+            kinds=self.job.kinds,
+            counts=self.counts,
+        )
+
+    def _first(self) -> Slot:
+        rows = [self.waiting.pop() for _ in range(min(self.size, len(self.waiting)))]
+        self.rows[: len(rows)] = rows
+        return self._start(rows, self.size)
+
+    def _advance(self, slots: Slot, updates: int) -> Slot:
+        """One call, and a look at images that have had all their steps; marks who is done by `self.done`."""
+        share = self.size // self.job.mesh.size
+        quota = max(1, int(_QUOTA * share)) if self.waiting else share
+        args = (self.solver, self.job.variables, self.threshold)
+        before = self.steps
+        slots, curve = self._call(device.advance, *args, np.int32(quota), slots, updates=updates)
+        after, active = np.asarray(slots.steps, np.int64), np.asarray(slots.active)
+        had_all = before >= self.solver.steps
+        is_done = ~active | had_all
+        seen = after - before + is_done
+        curves = [np.asarray(curve)[:n, place] for place, n in enumerate(seen)]
+        last_look = active & ~had_all & (after >= self.solver.steps) & (self.rows >= 0)
+        # Nobody else has work: a look costs a forward pass, another call would cost an update.
+        if last_look.any() and (last_look | is_done | (self.rows < 0)).all():
+            slots, divergence = self._call(device.look, *args, slots)
+            is_done |= last_look
+            curves = [
+                np.append(c, d) if looked else c
+                for c, d, looked in zip(curves, np.asarray(divergence), last_look, strict=True)
+            ]
+        for place in np.flatnonzero(self.rows >= 0):
+            updates_made = int(after[place] - before[place])
+            self.pool.moved(int(self.rows[place]), updates_made, curves[place])
+        self.steps, self.done = after, is_done
+        return slots
+
+    def _exchange(self, slots: Slot) -> Slot:
+        """Takes out who is done, and fills their slots with those who wait."""
+        done = np.flatnonzero(self.done & (self.rows >= 0))
+        for places in self._portions(done):
+            size = self._portion_size(len(places))
+            padded = np.append(places, np.full(size - len(places), self.size)).astype(np.int32)
+            found = self._call(device.leave, self.solver, slots, padded)
+            self.pool.ended([int(r) for r in self.rows[places]], jax.tree.map(np.asarray, found))
+            self.rows[places] = -1
+            count = min(len(places), len(self.waiting))
+            if not count:
+                continue
+            new = [self.waiting.pop() for _ in range(count)]
+            padded[count:] = self.size
+            slots = self._call(device.enter, slots, padded, self._start(new, size))
+            self.rows[places[:count]] = new
+            self.steps[places[:count]] = 0
+        return slots
+
+    def _fewer(self, slots: Slot) -> Slot:
+        """The same images in fewer slots."""
+        places = np.flatnonzero(self.rows >= 0)
+        size = self._rounded(max(_FEW, int(_SHRINK * self.size)))
+        if size >= self.size:
+            return slots
+        empty = np.flatnonzero(self.rows < 0)[: size - len(places)]
+        chosen = np.concatenate([places, empty])
+        slots = self._call(device.fewer, slots, chosen.astype(np.int32))
+        self.rows, self.steps, self.size = self.rows[chosen], self.steps[chosen], size
+        return slots
+
+    # --- sizes ---
+
+    def _portion_size(self, count: int) -> int:
+        """Slots that are exchanged at once: all or an eighth, so that two programs serve."""
+        few = self._rounded(self.size // 8)
+        return few if count <= few else self.size
+
+    def _portions(self, places: np.ndarray) -> list[np.ndarray]:
+        return [places] if len(places) else []
+
+    def _rounded(self, size: int) -> int:
+        """At least `size`, and a multiple of the number of devices."""
+        devices = self.job.mesh.size
+        return devices * max(1, -(-size // devices))
+
+    def _default_size(self) -> int:
+        """By how many passes of the network the solver makes at once for each image."""
+        rows = num_coordinates(self.job.kinds, self.pool.targets, self.counts)
+        passes = getattr(self.solver, "passes", lambda num_coordinates: 1)(rows)
+        return default_batch_size(self.pool.sources, self.job.mesh, passes=passes)
+
+    def _updates_per_call(self, slots: Slot) -> int:
+        if self.solver.steps == 0:
+            return 1
+        gradient = device.gradient.program_of(self.job.network)
+        most = chunking.updates_per_call(gradient, self.job.variables, slots.source[:1])
+        return min(most, self.solver.steps)
+
+
+def default_batch_size(images: np.ndarray, mesh: Mesh, *, passes: int = 1) -> int:
+    """Images at a time for each device, by its platform, the size of the images and how many passes run at once."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    pixels = _CPU_BATCH_PIXELS if on_cpu else _ACCELERATOR_BATCH_PIXELS
+    least = max(1, _MIN_BATCH // passes)
+    return max(least, pixels // (images.shape[1] * images.shape[2] * passes))
+
+
+def grouped(
+    counts: Sequence[tuple[int | None, ...]], rows: np.ndarray
+) -> dict[tuple[int | None, ...], np.ndarray]:
+    """The `rows` by how many classes have a coordinate each, `MOST_CLASSES` at most; one program serves a group."""
+    groups: defaultdict[Any, list[int]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(n and min(n, MOST_CLASSES) for n in counts[row])].append(int(row))
+    return {counted: np.array(group) for counted, group in groups.items()}
+
+
+def num_coordinates(
+    kinds: tuple[Output, ...], targets: tuple[np.ndarray, ...], counts: tuple[int | None, ...]
+) -> int:
+    """M of targets [N, R, K], one a part."""
+    parts = zip(kinds, targets, counts, strict=True)
+    return sum(t.shape[1] * kind.num_coordinates(t.shape[2], count) for kind, t, count in parts)

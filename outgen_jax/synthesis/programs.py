@@ -1,0 +1,89 @@
+"""Compiled programs that live as long as the network they were compiled for, and no longer.
+
+A program of jax.jit holds on to its static arguments. Were the network one of them, a study that makes many networks
+would keep all their programs. Here each network has jitted functions of its own, which refer to it weakly.
+"""
+
+import contextlib
+import functools
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from outgen_jax.networks import ApplyFn
+
+
+class Network(NamedTuple):
+    """A network as the engine runs it; hashed by the identity of `apply_fn`."""
+
+    apply_fn: ApplyFn
+    precision: str | None = (
+        "highest"  # of its matrix products and convolutions; None: as the user has set it
+    )
+
+
+@contextlib.contextmanager
+def relaxed() -> Iterator[None]:
+    """Sets aside the global switches of jax that would forbid what the package does on purpose.
+
+    NaN marks free entries of targets, and vectors are broadcast against matrices.
+    """
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.debug_nans(False),
+    ):
+        yield
+
+
+def per_network(*, donate_argnames: str | None = None, static_argnames: Any = ()) -> Callable:
+    """Jits `function(network, ...)` once for each network, as a decorator."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        programs: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+        def program_of(network: Network) -> Any:
+            owner, name = _owner(network.apply_fn)
+            of_owner = programs.setdefault(owner, {})
+            key = (name, network.precision)
+            if key not in of_owner:
+                weak = Network(_Weak(network.apply_fn), network.precision)
+                of_owner[key] = jax.jit(
+                    functools.partial(function, weak),
+                    static_argnames=static_argnames,
+                    donate_argnames=donate_argnames,
+                )
+            return of_owner[key]
+
+        @functools.wraps(function)
+        def call(network: Network, *args: Any, **options: Any) -> Any:
+            with relaxed():
+                return program_of(network)(*args, **options)
+
+        call.program_of = program_of  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+class _Weak:
+    """Calls a function that it does not keep alive."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        is_method = isinstance(function, types.MethodType)
+        self._reference = weakref.WeakMethod(function) if is_method else weakref.ref(function)
+
+    def __call__(self, *args: Any) -> Any:
+        function = self._reference()
+        assert function is not None, "a program outlived its network"
+        return function(*args)
+
+
+def _owner(function: Callable[..., Any]) -> tuple[Any, str | None]:
+    """The object whose life decides, and the method's name if it is a bound method's object."""
+    if isinstance(function, types.MethodType):
+        return function.__self__, function.__func__.__qualname__
+    return function, None

@@ -1,0 +1,232 @@
+"""What a caller gives, checked at the door: images, a network, what its outputs mean, and targets like them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from outgen_jax import outputs as output_kinds
+from outgen_jax.outputs import Output
+from outgen_jax.synthesis.programs import Network
+
+
+class Meaning(NamedTuple):
+    """What a network's outputs are: an array or a pytree of arrays, each [B, ..., K]."""
+
+    structure: Any  # of the pytree
+    shapes: tuple[tuple[int, ...], ...]  # [..., K] of each part, for one image
+    kinds: tuple[Output, ...]  # one a part
+
+    def tree(self, parts: tuple[Any, ...]) -> Any:
+        """Parts [n, R, K] as the network returns them [n, ..., K]."""
+        shaped = [
+            part.reshape(len(part), *shape) for part, shape in zip(parts, self.shapes, strict=True)
+        ]
+        return jax.tree.unflatten(self.structure, shaped)
+
+    @property
+    def is_one_softmax(self) -> bool:
+        """Whether the network is a plain classifier."""
+        return (
+            len(self.kinds) == 1
+            and len(self.shapes[0]) == 1
+            and isinstance(self.kinds[0], output_kinds.Softmax)
+        )
+
+
+def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
+    """Images [B, H, W, C] as a host array, uint8 or float32.
+
+    Raises:
+      ValueError: no images, several sizes, another rank, another type, or values outside [0, 1].
+    """
+    try:
+        array = np.asarray(images)
+    except ValueError:
+        sizes = sorted({np.shape(image) for image in images})  # type: ignore[arg-type, union-attr]
+        raise ValueError(
+            f"{caller}: images must all have one size, got {', '.join(str(list(s)) for s in sizes[:3])}; resize or crop "
+            "them, or call once for each size"
+        ) from None
+    if array.ndim == 4 and len(array) == 0:
+        raise ValueError(
+            f"{caller}: there are no images, got shape {list(array.shape)}; give at least one"
+        )
+    if array.ndim != 4 or 0 in array.shape:
+        raise ValueError(
+            f"{caller}: images must have shape [B, H, W, C], got {list(array.shape)}; one image is images[None]"
+        )
+    if array.dtype == np.uint8:
+        return array
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"{caller}: images must be uint8, or float in [0, 1], got {array.dtype}; convert them first"
+        )
+    low, high = array.min(), array.max()  # either is NaN where any pixel is
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"{caller}: float images must lie in [0, 1], got values from {float(low):.4g} to {float(high):.4g}; "
+            "divide by 255, or pass uint8"
+        )
+    return array.astype(np.float32)
+
+
+def meaning(
+    network: Network, variables: Any, images: np.ndarray, output: Any, *, caller: str
+) -> Meaning:
+    """What the network returns for images like these, and what the caller says it means.
+
+    Raises:
+      ValueError: it fails on them, or returns other things than arrays [B, ..., K]; `output` does not match.
+    """
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    try:
+        out = jax.eval_shape(network.apply_fn, variables, one)
+    except Exception as error:
+        raise ValueError(
+            f"{caller}: apply_fn(variables, images) fails on images of shape {list(images.shape)}: {error}. "
+            "Check the image size and the number of channels that the network takes"
+        ) from error
+    leaves, structure = jax.tree.flatten(out)
+    for leaf in leaves:
+        if (
+            not hasattr(leaf, "shape")
+            or len(leaf.shape) < 2
+            or leaf.shape[0] != 1
+            or 0 in leaf.shape
+        ):
+            found = list(leaf.shape) if hasattr(leaf, "shape") else type(leaf).__name__
+            raise ValueError(
+                f"{caller}: apply_fn must return outputs [B, ..., K]; for one image it returns {found}. "
+                "Wrap it so that it does"
+            )
+    if not leaves:
+        raise ValueError(
+            f"{caller}: apply_fn must return outputs [B, ..., K], but it returns nothing"
+        )
+    return Meaning(
+        structure,
+        tuple(leaf.shape[1:] for leaf in leaves),
+        _kinds(output, structure, caller=caller),
+    )
+
+
+def checked_targets(
+    meaning: Meaning, targets: Any, num_images: int, *, caller: str
+) -> tuple[np.ndarray, ...]:
+    """Targets like the outputs -> one [B, R, K] float32 a part, NaN where an entry is free.
+
+    Raises:
+      ValueError: another tree, a shape that does not broadcast, or values that cannot be targets.
+    """
+    leaves = target_leaves(meaning.structure, targets, caller=caller)
+    parts = []
+    for index, (leaf, shape, kind) in enumerate(
+        zip(leaves, meaning.shapes, meaning.kinds, strict=True)
+    ):
+        where = caller if len(leaves) == 1 else f"{caller}: part {index}"
+        rows = _broadcast(leaf, num_images, shape, caller=where)
+        flat = kind.validated(rows.reshape(-1, shape[-1]), caller=where)
+        checked = np.broadcast_to(flat.reshape(rows.shape), (num_images, *shape))
+        parts.append(np.ascontiguousarray(checked).reshape(num_images, -1, shape[-1]))
+    return tuple(parts)
+
+
+def counts(meaning: Meaning, targets: tuple[np.ndarray, ...]) -> list[tuple[int | None, ...]]:
+    """For each image, how many classes of each part get a coordinate each; None: all.
+
+    A power of two, so that few programs are compiled, and a function of the image's own target alone.
+    """
+    columns: list[np.ndarray] = []
+    for kind, rows in zip(meaning.kinds, targets, strict=True):
+        size = rows.shape[-1]
+        if not isinstance(kind, output_kinds.Softmax) or size <= output_kinds.ALL_CLASSES:
+            columns.append(np.zeros(len(rows), int))
+            continue
+        named = kind.num_named(rows).max(-1)
+        columns.append(2 ** np.ceil(np.log2(named)).astype(int))
+    return [tuple(int(n) or None for n in row) for row in zip(*columns, strict=True)]
+
+
+def _kinds(output: Any, structure: Any, *, caller: str) -> tuple[Output, ...]:
+    """One kind a part, from one for all or a tree of them."""
+    output = output_kinds.softmax() if output is None else output
+    if _is_kind(output):
+        return (output,) * structure.num_leaves
+    try:
+        kinds = structure.flatten_up_to(output)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{caller}: output must be one of og.outputs, or a tree of them like the network's outputs, "
+            f"{_described(structure)}; got {output!r} ({error})"
+        ) from None
+    wrong = [kind for kind in kinds if not _is_kind(kind)]
+    if wrong:
+        raise ValueError(
+            f"{caller}: output must be made of og.outputs.softmax(), .sigmoid() and .values(); got {wrong[0]!r}"
+        )
+    return tuple(kinds)
+
+
+def _is_kind(output: Any) -> bool:
+    return hasattr(output, "divergence_at") and not isinstance(output, type)
+
+
+def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ma.MaskedArray]:
+    """The arrays of a tree of targets, in the order of the outputs' parts; raises ValueError for another tree."""
+    if structure == jax.tree.structure(0):
+        leaves = [targets]
+    else:
+        try:
+            leaves = structure.flatten_up_to(targets)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{caller}: targets must be a tree like the network's outputs, {_described(structure)}: {error}"
+            ) from None
+    found = []
+    for leaf in leaves:
+        try:
+            found.append(np.ma.asarray(leaf, dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{caller}: targets must be an array of numbers ({error}). Use og.targets.parse to turn text into one"
+            ) from None
+    return found
+
+
+def _described(structure: Any) -> str:
+    return str(structure).removeprefix("PyTreeDef(").removesuffix(")")
+
+
+def _broadcast(
+    target: np.ma.MaskedArray, num_images: int, shape: tuple[int, ...], *, caller: str
+) -> np.ma.MaskedArray:
+    """`target` with all axes [B or 1, ..., K] of outputs [B, *shape]; axes that are left out have length 1."""
+    full = (num_images, *shape)
+    rank, wanted = target.ndim, len(full)
+    middle = wanted - 2
+    if rank == wanted:
+        found = target
+    elif rank == 1:
+        found = target.reshape((1,) * (wanted - 1) + target.shape)
+    elif rank == 2 and target.shape[0] == num_images:  # [B, K] holds for all axes between
+        found = target.reshape((target.shape[0],) + (1,) * middle + target.shape[1:])
+    elif rank == wanted - 1:  # no axis of images
+        found = target.reshape((1, *target.shape))
+    else:
+        found = target
+    fits = found.ndim == wanted and all(a in (1, b) for a, b in zip(found.shape, full, strict=True))
+    if not fits or found.shape[-1] != shape[-1]:
+        options = [list(full), [num_images, shape[-1]], [shape[-1]]]
+        listed = (
+            ", ".join(map(str, dict.fromkeys(map(tuple, options))))
+            .replace("(", "[")
+            .replace(")", "]")
+        )
+        raise ValueError(
+            f"{caller}: targets must have one of the shapes {listed} for {num_images} images and {shape[-1]} outputs; "
+            f"they have {list(target.shape)}. Give one row per image, in the order of the network's outputs"
+        )
+    return found
