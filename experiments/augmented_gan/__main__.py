@@ -2,7 +2,7 @@ r"""Paper B: which augmentation of a thousand images helps a GAN?
 
 Purpose   The six experiments of Suzuki and Suzuki on two subjects (Figs B5 to B12). To the originals come images of
           more contrast, negatives, mirrored, upside-down or generated ones: one kind or two, as many or twice as many.
-          Beyond the paper: augmentation in front of the discriminator. All GANs have equal sizes and numbers of updates.
+          Beyond the paper: augmentation in front of the discriminator. All GANs have equal size and length.
 Command   python -m experiments.augmented_gan --preset=cpu --subjects=faces=DIR,dogs=DIR --images=1000,196 --out=...
           python -m experiments.augmented_gan --preset=discriminator --subjects=faces=DIR --out=...
           python -m experiments.augmented_gan --preset=paper --only=faces/invert/0 --subjects=... (a GPU: job by job)
