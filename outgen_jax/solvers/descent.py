@@ -114,7 +114,8 @@ def gradient_descent(
     """
     if steps < 0 or weight_decay < 0:
         raise ValueError(
-            f"gradient_descent: steps and weight_decay must not be negative, got {steps} and {weight_decay}; use 0 for none"
+            "gradient_descent: steps and weight_decay must not be negative, got "
+            f"{steps} and {weight_decay}; use 0 for none"
         )
     if lowpass_radius is not None:  # says now what would otherwise come from inside a trace
         pixel_maps.lowpass(

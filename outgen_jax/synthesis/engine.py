@@ -17,6 +17,7 @@ from outgen_jax import chunking
 from outgen_jax.outputs import Output
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.solver import Solver
+from outgen_jax.synthesis import network as networks
 from outgen_jax.synthesis import slots as device
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.slots import Entry, Exit, Slot
@@ -31,8 +32,8 @@ MOST_CLASSES = 64
 _MOST_ROWS = 512
 # A device ends a call early once this share of its slots is done, while others wait for a slot.
 _QUOTA = 1 / 16
-# Once nothing waits and at most this share of the slots works, they move into so many fewer slots; not below `_FEW`.
-_SHRINK = 1 / 4
+# Once nothing waits and few images are at work, they move into a fourth of the slots, and again; not below `_FEW`.
+_SHRINK = 4
 _FEW = 4
 # A tail must have lasted so many calls before: a short one ends sooner than a new program is compiled.
 _PATIENCE = 4
@@ -90,8 +91,7 @@ class Pool:
 
     def source(self, row: int) -> np.ndarray:
         """[H, W, C] float32 in [0, 1]."""
-        image = self.sources[row]
-        return image / np.float32(255) if image.dtype == np.uint8 else image
+        return networks.as_float(self.sources[row])
 
     def best(self, row: int) -> np.ndarray:
         """The best image of a row so far [H, W, C]."""
@@ -143,7 +143,7 @@ class Pool:
 
     def entry(self, row: int, start: np.ndarray) -> Entry:
         """What a slot needs of a row."""
-        return Entry(self.sources[row], start, tuple(t[row] for t in self.targets))
+        return Entry(self.source(row), start, tuple(t[row] for t in self.targets))
 
     def moved(self, row: int, updates: int, curve: np.ndarray) -> None:
         """Hears of updates of a row, and of the divergences that were seen [n]."""
@@ -190,7 +190,9 @@ class _Stream:
         self.threshold, self.waiting = np.float32(tolerance), rows[::-1]
         devices = self.job.mesh.size
         size = self.job.batch_size or self._default_size()
-        self.size = devices * min(size, -(-len(rows) // devices))
+        largest = devices * min(size, -(-len(pool.sources) // devices))
+        self.sizes = self._sizes(largest)
+        self.size = next((s for s in self.sizes if s >= len(rows)), largest)
         self.rows = np.full(self.size, -1)  # the row in each slot; -1: empty
         self.steps = np.zeros(self.size, np.int64)
 
@@ -202,10 +204,11 @@ class _Stream:
             slots = self._advance(slots, updates)
             slots = self._exchange(slots)
             working = int((self.rows >= 0).sum())
-            if not self.waiting and 0 < working <= _SHRINK * self.size and self.size > _FEW:
+            smaller = next(size for size in self.sizes if size >= working)
+            if not self.waiting and 0 < working and smaller < self.size:
                 patience -= 1
                 if patience <= 0:
-                    slots, patience = self._fewer(slots), _PATIENCE
+                    slots, patience = self._fewer(slots, smaller), _PATIENCE
 
     # --- on the devices ---
 
@@ -234,7 +237,10 @@ class _Stream:
         return self._start(rows, self.size)
 
     def _advance(self, slots: Slot, updates: int) -> Slot:
-        """One call, and a look at images that have had all their steps; marks who is done by `self.done`."""
+        """One call; `self.done` says who is done.
+
+        An image that has had all its steps is looked at by the first update of the next call.
+        """
         share = self.size // self.job.mesh.size
         quota = max(1, int(_QUOTA * share)) if self.waiting else share
         args = (self.solver, self.job.variables, self.threshold)
@@ -245,15 +251,6 @@ class _Stream:
         is_done = ~active | had_all
         seen = after - before + is_done
         curves = [np.asarray(curve)[:n, place] for place, n in enumerate(seen)]
-        last_look = active & ~had_all & (after >= self.solver.steps) & (self.rows >= 0)
-        # Nobody else has work: a look costs a forward pass, another call would cost an update.
-        if last_look.any() and (last_look | is_done | (self.rows < 0)).all():
-            slots, divergence = self._call(device.look, *args, slots)
-            is_done |= last_look
-            curves = [
-                np.append(c, d) if looked else c
-                for c, d, looked in zip(curves, np.asarray(divergence), last_look, strict=True)
-            ]
         for place in np.flatnonzero(self.rows >= 0):
             updates_made = int(after[place] - before[place])
             self.pool.moved(int(self.rows[place]), updates_made, curves[place])
@@ -279,12 +276,9 @@ class _Stream:
             self.steps[places[:count]] = 0
         return slots
 
-    def _fewer(self, slots: Slot) -> Slot:
+    def _fewer(self, slots: Slot, size: int) -> Slot:
         """The same images in fewer slots."""
         places = np.flatnonzero(self.rows >= 0)
-        size = self._rounded(max(_FEW, int(_SHRINK * self.size)))
-        if size >= self.size:
-            return slots
         empty = np.flatnonzero(self.rows < 0)[: size - len(places)]
         chosen = np.concatenate([places, empty])
         slots = self._call(device.fewer, slots, chosen.astype(np.int32))
@@ -300,6 +294,13 @@ class _Stream:
 
     def _portions(self, places: np.ndarray) -> list[np.ndarray]:
         return [places] if len(places) else []
+
+    def _sizes(self, largest: int) -> list[int]:
+        """Numbers of slots that programs are compiled for, smallest first."""
+        sizes = [largest]
+        while sizes[0] > self._rounded(_FEW):
+            sizes.insert(0, self._rounded(max(_FEW, sizes[0] // _SHRINK)))
+        return sizes
 
     def _rounded(self, size: int) -> int:
         """At least `size`, and a multiple of the number of devices."""

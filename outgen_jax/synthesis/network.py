@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from outgen_jax.outputs import Output
 from outgen_jax.solvers.objective import Outputs
@@ -28,10 +29,11 @@ def raw_outputs(network: Network, variables: Any, image: jax.Array) -> Any:
         return network.apply_fn(variables, image[None])
 
 
-def as_float(images: jax.Array) -> jax.Array:
-    """uint8 or float -> float32 in [0, 1]."""
-    scale = 255 if images.dtype == jnp.uint8 else 1
-    return images.astype(jnp.float32) / scale
+def as_float(images: np.ndarray) -> np.ndarray:
+    """uint8 or float on the host -> float32 in [0, 1]; one program then serves both."""
+    if images.dtype == np.uint8:
+        return images / np.float32(255)
+    return images.astype(np.float32, copy=False)
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ def outputs_of(
     for start in range(0, len(images), size):
         # The last batch is filled up with copies, so that one shape is compiled for all.
         chosen = np.minimum(np.arange(start, start + size), len(images) - 1)
-        placed = slots.shared(mesh, images[chosen])
+        placed = slots.shared(mesh, networks.as_float(images[chosen]))
         found.append(_outputs(network, variables, placed, kinds=kinds, mesh=mesh))
     joined = zip(*found, strict=True)
     return tuple(np.concatenate([np.asarray(x) for x in part])[: len(images)] for part in joined)
@@ -100,6 +100,6 @@ def _outputs(
 
     def share(variables: Any, images: jax.Array) -> Outputs:
         one = slots.network_of(network, kinds, variables)
-        return jax.vmap(one)(networks.as_float(images))
+        return jax.vmap(one)(images)
 
     return slots.on_each_device(mesh, share, slots.SPLIT)(variables, images)

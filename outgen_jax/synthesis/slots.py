@@ -46,7 +46,7 @@ class Slot(NamedTuple):
 class Entry(NamedTuple):
     """An image that enters a slot."""
 
-    source: jax.Array  # [H, W, C] uint8, or float32 in [0, 1]
+    source: jax.Array  # [H, W, C]
     start: jax.Array  # [H, W, C] float32: where the solver starts
     targets: Outputs  # [R, K] a part
 
@@ -95,11 +95,10 @@ def start(
 
     def one(entry: Entry, present: jax.Array) -> Slot:
         objective = Objective(entry.targets, kinds, counts)
-        source = networks.as_float(entry.source)
-        problem = Problem(network_of(network, kinds, variables), objective, source)
+        problem = Problem(network_of(network, kinds, variables), objective, entry.source)
         return Slot(
             state=solver.init(problem, entry.start),
-            source=source,
+            source=entry.source,
             objective=objective,
             best_image=entry.start,
             best_outputs=jax.tree.map(lambda t: jnp.full_like(t, jnp.nan), entry.targets),
@@ -155,29 +154,6 @@ def advance(
     return on_each_device(mesh, share, (P(AXIS), P(None, AXIS)))(
         solver, variables, threshold, quota, slots
     )
-
-
-@per_network(static_argnames="mesh", donate_argnames="slots")
-def look(
-    network: Network,
-    solver: Solver,
-    variables: Any,
-    threshold: jax.Array,
-    slots: Slot,
-    *,
-    mesh: Mesh,
-) -> tuple[Slot, jax.Array]:
-    """Looks at the images after their last update -> slots, and their divergence [S]."""
-
-    def share(solver: Solver, variables: Any, threshold: Any, slots: Slot) -> Any:
-        def one(slot: Slot) -> tuple[Slot, jax.Array]:
-            image = solver.image(slot.state)
-            outputs = network_of(network, slot.objective.kinds, variables)(image)
-            return _record(slot, image, outputs, threshold)
-
-        return jax.vmap(one)(slots)
-
-    return on_each_device(mesh, share, (P(AXIS), P(AXIS)))(solver, variables, threshold, slots)
 
 
 @per_network(static_argnames="mesh")
