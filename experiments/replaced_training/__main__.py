@@ -142,9 +142,8 @@ def prepare(out: Path, train: sources.ImageSource, test: sources.ImageSource) ->
 def steer(text: str, frozen: sets.Frozen) -> Steering:
     """Generation in the step, towards the targets that `text` describes."""
     bank = sets.bank(text, frozen, seed=0)
-    steered = sets.steered_classes(bank)
-    solver = og.gauss_newton(steps=_UPDATES.value, trials=_TRIALS, classes=steered, stride=None)
-    return Steering(solver, jnp.asarray(bank))
+    solver = og.gauss_newton(steps=_UPDATES.value, trials=_TRIALS, stride=None)
+    return Steering(solver, sets.steered_classes(bank), jnp.asarray(bank))
 
 
 def make_sets(

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+import outgen_jax as og
 from outgen_jax.networks import ApplyFn
-from outgen_jax.solvers.solver import Solver
+from outgen_jax.solvers.objective import Objective
+from outgen_jax.solvers.solver import Problem, Solver
 from outgen_jax.training import objectives
 
 # What an arm's name says: whether it has a fraction, and where its images come from.
@@ -21,6 +23,7 @@ class Steering(NamedTuple):
     """How images are generated in the step, and towards what."""
 
     solver: Solver  # all its updates are made
+    classes: int  # that a target names: each has a row of the Jacobian, the others share one
     bank: jax.Array  # targets [K, D, K]: for an image of class k one of the D of row k is drawn
 
 
@@ -105,21 +108,22 @@ def generator(apply: ApplyFn, steering: Steering, *, own: bool = False) -> objec
     def generate(
         key: jax.Array, state: Any, frozen: Any, images: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        solver, bank = steering
+        solver, classes, bank = steering
         variables = state if own else frozen
         drawn = jax.random.randint(key, labels.shape, 0, bank.shape[1])
-        targets = bank[labels, drawn]  # [n, K]
 
-        def network(image: jax.Array) -> jax.Array:
-            return apply(variables, image[None])[0].astype(jnp.float32)
+        def network(image: jax.Array) -> tuple[jax.Array]:
+            return (apply(variables, image[None]).astype(jnp.float32),)
 
-        def update(solver_state: Any, target: jax.Array) -> Any:
-            return solver.update(network, solver_state, target)[0]
+        def moved(image: jax.Array, target: jax.Array) -> jax.Array:
+            objective = Objective((target[None],), (og.outputs.softmax(),), (classes,))
+            problem = Problem(network, objective, image)
+            solver_state = solver.init(problem, image)
+            for _ in range(solver.steps):
+                solver_state, _ = solver.update(problem, solver_state)
+            return solver.image(solver_state)
 
-        solver_state = jax.vmap(solver.init)(images, targets)
-        for _ in range(solver.steps):
-            solver_state = jax.vmap(update)(solver_state, targets)
-        new = jax.vmap(solver.image)(solver_state)
+        new = jax.vmap(moved)(images, bank[labels, drawn])
         return new, apply(variables, new).astype(jnp.float32)
 
     return generate

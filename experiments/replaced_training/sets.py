@@ -44,14 +44,11 @@ class Method(NamedTuple):
     quantize: bool
 
 
-def method(name: str, classes: int) -> Method:
-    """The solver of a method: "sgd", paper A's with 100 updates, then rounded; "exact", Gauss-Newton, then quantized.
-
-    `classes` are those that a target names: Gauss–Newton steers the others as one.
-    """
+def method(name: str) -> Method:
+    """The solver of a method: "sgd", paper A's with 100 updates, then rounded; "exact", Gauss-Newton and quantized."""
     if name == "sgd":
         return Method(og.preset("sgd"), 1e-9, quantize=False)
-    return Method(og.gauss_newton(classes=classes, stride=None), 0.005, quantize=True)
+    return Method(og.gauss_newton(stride=None), 0.005, quantize=True)
 
 
 def confusion(apply_fn: ApplyFn, variables: Any, train: sources.ImageSource) -> np.ndarray:
@@ -134,7 +131,7 @@ def make(
     labels, ids = train.labels[rows], tuple(train.ids[row] for row in rows)
     source = sources.ImageSource(train.images[rows], labels, train.class_names, ids)
     wanted = targets(text, frozen, labels, ids, seed=seed)
-    chosen = method(name, steered_classes(wanted))
+    chosen = method(name)
     start = time.perf_counter()
     report = og.generate_dataset(
         frozen.apply_fn,

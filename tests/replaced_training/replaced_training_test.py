@@ -168,8 +168,8 @@ def test_the_generator_reaches_targets_of_its_label(toy_classifier):
     bank[np.arange(10), :, np.arange(10)] = 0.7
     bank[np.arange(10), 0, (np.arange(10) + 1) % 10] += 0.3
     bank[np.arange(10), 1, (np.arange(10) + 2) % 10] += 0.3
-    solver = og.gauss_newton(steps=3, trials=3, classes=2, stride=None)
-    generate = jax.jit(arms.generator(apply_fn, arms.Steering(solver, jnp.asarray(bank))))
+    solver = og.gauss_newton(steps=3, trials=3, stride=None)
+    generate = jax.jit(arms.generator(apply_fn, arms.Steering(solver, 2, jnp.asarray(bank))))
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(12, 8, 8, 3)), jnp.float32)
     labels = jnp.arange(12) % 10
     new, logits = generate(jax.random.key(0), None, variables, images, labels)
@@ -184,7 +184,7 @@ def test_the_generator_reaches_targets_of_its_label(toy_classifier):
 
 
 def test_the_generator_asks_the_frozen_network_or_the_one_in_training():
-    nothing = arms.Steering(og.gauss_newton(steps=0), jnp.full((2, 1, 2), 0.5))
+    nothing = arms.Steering(og.gauss_newton(steps=0), 2, jnp.full((2, 1, 2), 0.5))
     images, labels = jnp.zeros((1, 2, 2, 3)), jnp.zeros(1, int)
     for own, expected in ((False, 2.0), (True, 1.0)):
         generate = arms.generator(lambda v, images: v * jnp.ones((1, 2)), nothing, own=own)
