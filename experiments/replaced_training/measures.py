@@ -11,7 +11,7 @@ import optax
 import outgen_jax as og
 from outgen_jax import losses
 from outgen_jax.data import distort, sources
-from outgen_jax.synthesis.predict import ApplyFn
+from outgen_jax.networks import ApplyFn
 
 # A small attack: at 32×32 this radius (L2, pixels in [0, 1]) is a root mean square of half a grey level.
 ATTACK_RADIUS = 0.1

@@ -12,8 +12,8 @@ import outgen_jax as og
 from outgen_jax import files
 from outgen_jax.data import sources
 from outgen_jax.generation import provenance
+from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis.predict import ApplyFn
 from outgen_jax.targets.draws import id_digests
 from outgen_jax.training.replaced import GeneratedSet
 
