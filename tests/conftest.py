@@ -90,6 +90,8 @@ def run_script(
 ) -> Iterator[Callable[..., Finished]]:
     """`run_script("synthesize.py", "--steps=3")` runs a script of experiments/ in this process.
 
+    A study is `run_script("draw_gan/__main__.py", ...)`, as `python -m experiments.draw_gan` runs it.
+
     What a test has monkeypatched in the package holds in the script too.
     """
     monkeypatch.setattr(runs, "enable_compilation_cache", lambda: None)  # not the user's
