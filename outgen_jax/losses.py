@@ -16,7 +16,9 @@ from jax.typing import ArrayLike
 
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """Eq. A11: L_c(p, q) = −Σ q log p, with p = softmax(logits) and q = target; [K], [K] -> []."""
-    return -jnp.sum(target * jax.nn.log_softmax(logits))
+    # A class of logit −inf that is not wanted costs nothing: 0·log 0 = 0.
+    log_p = jnp.where(target > 0, jax.nn.log_softmax(logits), 0)
+    return -jnp.sum(target * log_p)
 
 
 def kl_divergence(target: jax.Array, logits: jax.Array) -> jax.Array:
@@ -82,7 +84,7 @@ def replaced_data(
     num_classes = logits.shape[1]
 
     def loss(x: jax.Array, label: jax.Array, teacher: jax.Array, is_new: jax.Array) -> jax.Array:
-        t = jax.nn.one_hot(label, num_classes)
+        t = jax.nn.one_hot(label, num_classes, dtype=x.dtype)
         if printed_smoothing is None:
             divergence = kl_divergence(jnp.where(is_new, jax.nn.softmax(teacher), t), x)
         else:
@@ -127,7 +129,7 @@ def intermediate_constraint(
     """
     _check_same_neurons("intermediate_constraint", distorted, undistorted)
     u = undistorted > 0
-    logit = gain * distorted.astype(jnp.float32)
+    logit = jnp.asarray(gain, jnp.float32) * distorted.astype(jnp.float32)
     # From the logits: in float32 the sigmoid itself rounds to 1 from 17.4 on, and log(1 − d) to −inf.
     log_d, log_not_d = jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)
     return jnp.mean(-jnp.where(u, log_d, log_not_d))
@@ -194,7 +196,7 @@ def jensen_shannon(logits: jax.Array) -> jax.Array:
     with p_v = softmax(logits_v); [V, K] -> [], from 0 to log V.
     """
     log_p = jax.nn.log_softmax(logits)
-    log_m = jax.nn.logsumexp(log_p, axis=0) - jnp.log(len(logits))
+    log_m = jax.nn.logsumexp(log_p, axis=0, keepdims=True) - math.log(len(logits))  # [1, K]
     return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_m), axis=-1))
 
 

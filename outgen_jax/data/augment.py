@@ -16,10 +16,11 @@ def random_crop(key: jax.Array, images: jax.Array, *, padding: int) -> jax.Array
     """
     b, h, w, c = images.shape
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    corners = jax.random.randint(key, (b, 2), 0, 2 * padding + 1)
+    corners = jax.random.randint(key, (b, 2), 0, 2 * padding + 1, jnp.int32)
 
     def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (h, w, c))
+        start = (corner[0], corner[1], jnp.zeros_like(corner[0]))
+        return jax.lax.dynamic_slice(image, start, (h, w, c))
 
     return jax.vmap(crop)(jnp.pad(images, sides), corners)
 
@@ -71,7 +72,7 @@ def contrast(images: jax.Array, factor: ArrayLike = 1.5) -> jax.Array:
 
 def random_flip_left_right(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors each image with probability 1/2."""
-    flip = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    flip = jax.random.bernoulli(key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
     return jnp.where(flip, flip_left_right(images), images)
 
 

@@ -50,7 +50,7 @@ def translate(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Arra
     padded = jnp.pad(
         image, ((limits[0],) * 2, (limits[1],) * 2, (0, 0)), constant_values=image.dtype.type(FILL)
     )
-    corner = (limits[0] - rows, limits[1] - columns, 0)
+    corner = [jnp.asarray(start, jnp.int32) for start in (limits[0] - rows, limits[1] - columns, 0)]
     return jax.lax.dynamic_slice(padded, corner, (height, width, channels))
 
 
@@ -153,7 +153,7 @@ def _whole(draw: jax.Array, number: int) -> jax.Array:
 
 def _window(side: int, middle: jax.Array) -> jax.Array:
     first = middle - _cut(side) // 2
-    places = jnp.arange(side)
+    places = jnp.arange(side, dtype=jnp.int32)
     return (places >= first) & (places < first + _cut(side))
 
 

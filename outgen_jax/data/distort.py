@@ -70,7 +70,7 @@ def random_levels(
             raise ValueError(
                 f"random_levels: levels must be finite and not negative, got {sigma}; 0 changes nothing"
             )
-    chosen = jax.random.randint(key, (count,), 0, 1 + len(noise) + len(blur))
+    chosen = jax.random.randint(key, (count,), 0, 1 + len(noise) + len(blur), jnp.int32)
     noise_sigmas = jnp.array([0, *noise, *(0 for _ in blur)], jnp.float32)
     blur_sigmas = jnp.array([0, *(0 for _ in noise), *blur], jnp.float32)
     return noise_sigmas[chosen], blur_sigmas[chosen]
@@ -108,9 +108,11 @@ def gaussian_noise(key: jax.Array, images: jax.Array, sigma: ArrayLike) -> jax.A
     sigmas = _validated_sigmas("gaussian_noise", images, sigma)
 
     def add(key: jax.Array, image: jax.Array, sigma: jax.Array) -> jax.Array:
-        return jnp.clip(image + sigma / 255 * jax.random.normal(key, image.shape), 0, 1)
+        noise = sigma / 255 * jax.random.normal(key, image.shape, jnp.float32)
+        return jnp.clip(image + noise.astype(image.dtype), 0, 1)
 
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))
+    places = jnp.arange(len(images), dtype=jnp.uint32)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
     return jax.vmap(add, (0, 0, 0 if sigmas.ndim else None))(keys, images, sigmas)
 
 
@@ -153,8 +155,8 @@ def gaussian_blur(
 
     def blur(image: jax.Array, sigma: jax.Array) -> jax.Array:
         height, width, _ = image.shape
-        rows = _blur_matrix(sigma, height, truncate, border)
-        columns = _blur_matrix(sigma, width, truncate, border)
+        rows = _blur_matrix(sigma, height, truncate, border).astype(image.dtype)
+        columns = _blur_matrix(sigma, width, truncate, border).astype(image.dtype)
         # Accelerators would round the factors to fewer bits than an 8-bit image has.
         blurred = jnp.einsum("yi,ijc,xj->yxc", rows, image, columns, precision="highest")
         return jnp.where(sigma == 0, image, jnp.clip(blurred, 0, 1))

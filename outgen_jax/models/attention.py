@@ -7,10 +7,12 @@ Source: Gregor et al., "DRAW: A Recurrent Neural Network For Image Generation", 
 (Kataoka, Matsubara and Uehara) uses it.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
@@ -77,8 +79,11 @@ def filter_bank(
                 f"filter_bank: {name} must be one number, got shape {jnp.shape(value)}; "
                 "jax.vmap(filter_bank) takes many"
             )
-    mean = center + (jnp.arange(points) - (points - 1) / 2) * stride  # [points]
-    distance = (jnp.arange(size) - mean[:, None]) / jnp.maximum(sigma, _NARROWEST)
+    dtype = _widest_type(center, stride, sigma)
+    center, stride, sigma = (jnp.asarray(x, dtype) for x in (center, stride, sigma))
+    mean = center + (jnp.arange(points, dtype=dtype) - (points - 1) / 2) * stride  # [points]
+    pixels = jnp.arange(size, dtype=dtype)[None]
+    distance = (pixels - mean[:, None]) / jnp.maximum(sigma, _NARROWEST)
     # The softmax is the quotient above, without the 0/0 far from the image or between two pixels.
     return jax.nn.softmax(-(distance**2) / 2)
 
@@ -141,7 +146,9 @@ def attention_layer(
             f"{intensity}; strides of two or three sigma leave no gaps"
         )
     layer.bias = nnx.Param(
-        jnp.array([0, 0, 2 * jnp.log(sigma), jnp.log(stride / widest), jnp.log(intensity)])
+        jnp.array(
+            [0, 0, 2 * math.log(sigma), math.log(stride / widest), math.log(intensity)], jnp.float32
+        )
     )
     return layer
 
@@ -203,6 +210,13 @@ def write_all(patches: jax.Array, attention: Attention, *, height: int, width: i
 
     # On CPU a product with the channels inside takes four times as long.
     return jax.vmap(write_channel, -1, -1)(patches) if patches.ndim == 4 else write_channel(patches)
+
+
+def _widest_type(*values: ArrayLike) -> np.dtype:
+    """Of the arrays of floats among the values; float32 where there are none."""
+    types = [jnp.asarray(x).dtype for x in values if hasattr(x, "dtype")]
+    floats = [x for x in types if jnp.issubdtype(x, jnp.floating)]
+    return max([np.dtype(np.float32), *floats], key=lambda x: x.itemsize)
 
 
 def _filters(

@@ -138,7 +138,7 @@ class Upsampling(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, norm: bool, rngs: nnx.Rngs) -> None:
         """`norm`: batch normalisation; otherwise a bias."""
-        alike = _normal(rngs.params(), (3, 3, inputs, outputs))
+        alike = _normal(rngs.params(), (3, 3, inputs, outputs), jnp.float32)
         self.kernel = nnx.Param(jnp.tile(alike, 4))  # of the four pixels that one becomes
         self.finish = _batch_norm(outputs, rngs) if norm else Bias(outputs)
 
@@ -152,7 +152,7 @@ class Downsampling(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, norm: bool, rngs: nnx.Rngs) -> None:
         """`norm`: batch normalisation; otherwise a bias."""
-        self.kernel = nnx.Param(_normal(rngs.params(), (4, 4, inputs, outputs)))
+        self.kernel = nnx.Param(_normal(rngs.params(), (4, 4, inputs, outputs), jnp.float32))
         self.finish = _batch_norm(outputs, rngs) if norm else Bias(outputs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -165,11 +165,11 @@ class Bias(nnx.Module):
 
     def __init__(self, channels: int) -> None:
         """Zeros at first."""
-        self.bias = nnx.Param(jnp.zeros(channels))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., channels] -> the same."""
-        return x + self.bias[...]
+        """[B, H, W, channels] -> the same."""
+        return x + self.bias[...].reshape(1, 1, 1, -1)
 
 
 def pixel_shuffle(x: jax.Array) -> jax.Array:

@@ -86,7 +86,7 @@ class Recurrent(nnx.Module):
         """`inputs` and `units`: lengths of x_t and h_t; h_0 is random, as in the paper, which leaves its scale open."""
         self.cell = _CELLS[cell](inputs, units, rngs=rngs)
         self.has_memory = cell == "lstm"
-        self.h_0 = nnx.Param(nnx.initializers.normal(0.1)(rngs.params(), (units,)))
+        self.h_0 = nnx.Param(nnx.initializers.normal(0.1)(rngs.params(), (units,), jnp.float32))
 
     def start(self) -> tuple[Any, jax.Array]:
         """The state before the first step, and h_0 [units]."""
@@ -149,7 +149,9 @@ class Generator(nnx.Module):
         self.image_shape, self.points = tuple(image_shape), points
         self.latent_shape = (steps, latent)
         self.c_0 = nnx.Param(
-            jnp.zeros(image_shape) if mean_image is None else mean_logits(mean_image, image_shape)
+            jnp.zeros(image_shape, jnp.float32)
+            if mean_image is None
+            else mean_logits(mean_image, image_shape)
         )
         self.rnn = Recurrent(latent, units, cell=cell, rngs=rngs)
         self.attention = attention_layer(units, points, image_shape, first, rngs)
@@ -185,7 +187,7 @@ class Generator(nnx.Module):
             patches, attention
         )
         finished = c_0 + write_all(patches, attention, height=height, width=width)
-        return Drawing(c_0 + jnp.cumsum(writes, 0), attention, jax.nn.sigmoid(finished))
+        return Drawing(c_0[None] + jnp.cumsum(writes, 0), attention, jax.nn.sigmoid(finished))
 
 
 class Discriminator(nnx.Module):

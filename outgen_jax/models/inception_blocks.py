@@ -106,7 +106,8 @@ class Convolution(nnx.Module):
     def __init__(self, inputs: int, layer: Layer, *, padding: str, rngs: nnx.Rngs) -> None:
         """Kernel by He's rule; `padding` "SAME" or "VALID"."""
         shape = (*layer.kernel, inputs, layer.outputs)
-        self.kernel = nnx.Param(jax.nn.initializers.he_normal()(rngs.params(), shape))
+        he = jax.nn.initializers.he_normal()
+        self.kernel = nnx.Param(he(rngs.params(), shape, jnp.float32))
         self.norm = nnx.BatchNorm(layer.outputs, epsilon=1e-3, rngs=rngs)
         self.stride, self.padding = layer.stride, padding
 
@@ -153,10 +154,18 @@ class Block(nnx.Module):
 def pooled(x: jax.Array, pooling: Pooling) -> jax.Array:
     """3×3 pooling: averages and maxima at the same size over the pixels that there are, or maxima at half the size."""
     if pooling == "average":
-        return nnx.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+        zero = np.zeros((), x.dtype)
+        total = jax.lax.reduce_window(x, zero, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
+        rows, columns = (_neighbours(side) for side in x.shape[1:3])
+        return total / jnp.asarray((rows[:, None] * columns)[None, :, :, None], x.dtype)
     if pooling == "max":
         return nnx.max_pool(x, (3, 3), padding="SAME")
     return nnx.max_pool(x, (3, 3), (2, 2))
+
+
+def _neighbours(side: int) -> np.ndarray:
+    """How many pixels of a line each one sees of itself and its two neighbours, [side]."""
+    return np.convolve(np.ones(side), np.ones(3))[1:-1]
 
 
 def resize(images: jax.Array, side: int) -> jax.Array:

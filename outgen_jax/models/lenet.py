@@ -21,7 +21,7 @@ class Convolution(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs) -> None:
         """Kernel [3, 3, inputs, outputs] by He's rule."""
         he = jax.nn.initializers.he_normal()
-        self.kernel = nnx.Param(he(rngs.params(), (3, 3, inputs, outputs)))
+        self.kernel = nnx.Param(he(rngs.params(), (3, 3, inputs, outputs), jnp.float32))
         self.norm = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -35,7 +35,7 @@ class Linear(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs) -> None:
         """Kernel [inputs, outputs] by He's rule."""
         he = jax.nn.initializers.he_normal()
-        self.kernel = nnx.Param(he(rngs.params(), (inputs, outputs)))
+        self.kernel = nnx.Param(he(rngs.params(), (inputs, outputs), jnp.float32))
         self.norm = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

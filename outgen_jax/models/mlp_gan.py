@@ -141,7 +141,11 @@ def _linear(inputs: int, outputs: int, reach: float, rngs: nnx.Rngs) -> nnx.Line
 
 
 def _dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    return nnx.Dropout(rate)(x, deterministic=key is None, rngs=key)
+    if key is None:
+        return x
+    # In float32, as `nnx.Dropout` draws where 64-bit types are off: the same units are dropped.
+    kept = jax.random.bernoulli(key, jnp.float32(1 - rate), x.shape)
+    return jnp.where(kept, x / (1 - rate), 0)
 
 
 def _check_options(caller: str, image_shape: tuple[int, ...], **sizes: int) -> None:

@@ -31,7 +31,7 @@ class Convolution(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         """Kernel [3, 3, inputs, outputs] by He's rule, float32; the computation is in `dtype`."""
         he = jax.nn.initializers.he_normal()
-        self.kernel = nnx.Param(he(rngs.params(), (3, 3, inputs, outputs)))
+        self.kernel = nnx.Param(he(rngs.params(), (3, 3, inputs, outputs), jnp.float32))
         self.norm = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
         self.dtype = dtype
 
@@ -114,13 +114,19 @@ class VGG16(nnx.Module):
                 "VGG16: images must be [B, H, W, 3], H and W multiples of 32, got "
                 f"{images.shape}; add the batch axis with images[None], or resize"
             )
-        x = ((images - jnp.array(_MEAN)) / jnp.array(_STD)).astype(self.dtype)
+        x = normalised(images, _MEAN, _STD).astype(self.dtype)
         x, convolved = through_blocks(self.blocks, x)
         # fc1 sees the whole map where there is one, the plain head its mean.
         x = x.reshape(x.shape[0], -1) if self.hidden else x.mean((1, 2))
         x, hidden = through_hidden(self.hidden, self.dropout, x)
         logits = self.head(x).astype(jnp.float32)
         return logits, dict(zip(self.layer_names, convolved + hidden, strict=True))
+
+
+def normalised(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+    """Images [B, H, W, C] minus a mean, over a deviation, each [C]."""
+    shift, scale = (jnp.asarray(x, images.dtype).reshape(1, 1, 1, -1) for x in (mean, std))
+    return (images - shift) / scale
 
 
 def convolution_blocks(

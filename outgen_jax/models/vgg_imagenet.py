@@ -34,14 +34,14 @@ class Convolution(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         """Kernel [3, 3, inputs, outputs] by He's rule, float32; the computation is in `dtype`."""
         he = jax.nn.initializers.he_normal()
-        self.kernel = nnx.Param(he(rngs.params(), (3, 3, inputs, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.kernel = nnx.Param(he(rngs.params(), (3, 3, inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, inputs] -> pre-activation [B, H, W, outputs]."""
         convolved = conv.convolution(x.astype(self.dtype), self.kernel.astype(self.dtype))
-        return convolved + self.bias.astype(self.dtype)
+        return convolved + self.bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
 
 class ImageNetVGG16(nnx.Module):
@@ -113,7 +113,7 @@ class ImageNetVGG16(nnx.Module):
                 f"ImageNetVGG16: images must be [B, {size}, {size}, 3], got {images.shape}; add the "
                 "batch axis with images[None], or resize"
             )
-        x = ((images - jnp.array(_MEAN)) / jnp.array(_STD)).astype(self.dtype)
+        x = vgg.normalised(images, _MEAN, _STD).astype(self.dtype)
         x, convolved = vgg.through_blocks(self.blocks, x)
         x = x.reshape(x.shape[0], -1)  # [B, (H/32)·(W/32)·512]
         x, hidden = vgg.through_hidden(self.hidden, self.dropout, x)
