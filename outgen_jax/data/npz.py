@@ -1,6 +1,5 @@
 """Images in .npz files, as numpy.savez writes them; nothing is unpickled."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +46,11 @@ def _arrays(file: Path) -> _Arrays:
     try:
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (AttributeError, EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"from_npz: {str(file)!r} cannot be read ({error}); write it with numpy.savez, no "
-            "arrays of Python objects in it"
-        ) from error
+    except Exception as error:  # a damaged archive may raise anything
+        remedy = "copy it again, or write it anew with numpy.savez"
+        if "allow_pickle" in str(error):
+            remedy = "store text as array.astype(str), and no other arrays of Python objects"
+        raise ValueError(f"from_npz: {str(file)!r} cannot be read ({error}); {remedy}") from error
 
 
 def _images(arrays: _Arrays, limit: int | None) -> np.ndarray:
@@ -61,19 +60,46 @@ def _images(arrays: _Arrays, limit: int | None) -> np.ndarray:
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
         raise ValueError(
             "'images' must be [N, H, W, C] with C 1 or 3 and nothing empty; got shape "
-            f"{images.shape}. Add or move axes (images[..., None], numpy.moveaxis)"
+            f"{images.shape}{_shape_remedy(images.shape)}"
         )
     images = images[:limit]
     if images.dtype == np.uint8:
         return images
     if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"'images' must be uint8, or floats in [0, 1]; got {images.dtype}")
+        raise ValueError(
+            f"'images' must be uint8, or floats in [0, 1]; got {images.dtype}. If they are 0 to 255, "
+            "store images.astype(numpy.uint8)"
+        )
     if not (images.min() >= 0 and images.max() <= 1):  # written so that nan is refused
         raise ValueError(
-            f"float 'images' must lie in [0, 1]; they span {images.min():g} to {images.max():g}. "
-            "Rescale them, or store uint8"
+            f"float 'images' must lie in [0, 1]; they span {images.min():g} to {images.max():g}"
+            + _range_remedy(float(images.min()), float(images.max()))
         )
     return np.rint(images * 255).astype(np.uint8)
+
+
+def _shape_remedy(shape: tuple[int, ...]) -> str:
+    """What to store instead of images of the wrong shape, where that can be seen."""
+    if 0 in shape:
+        return ""
+    if len(shape) == 3:
+        return ". Grey images become such with images[..., None], one image with images[None]"
+    if len(shape) == 4 and shape[1] in (1, 3):
+        return ". Channels go last: numpy.moveaxis(images, 1, -1)"
+    if len(shape) == 4 and shape[3] == 4:
+        return ". Drop the transparency: images[..., :3]"
+    return ""
+
+
+def _range_remedy(low: float, high: float) -> str:
+    """What to store instead of floats of another range, where that can be seen."""
+    if low >= 0 and high <= 255:
+        return ". Store images / 255"
+    if low >= -1 and high <= 1:
+        return ". Store (images + 1) / 2"
+    if low != low:
+        return ". Leave out the images that are not finite"
+    return ". Undo their normalisation: multiply by the deviation and add the mean"
 
 
 def _names(arrays: _Arrays, key: str, count: int | None) -> tuple[str, ...] | None:
@@ -96,11 +122,25 @@ def _labels(arrays: _Arrays, count: int, class_names: tuple[str, ...] | None) ->
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"'labels' must be {count} integers, one per image; got {labels.dtype} of shape "
-            f"{labels.shape}"
+            f"{labels.shape}{_labels_remedy(labels, count)}"
         )
     classes = len(class_names) if class_names is not None else np.iinfo(np.int32).max
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
-            f"'labels' must lie in 0..{classes - 1}; they span {labels.min()} to {labels.max()}"
+            f"'labels' must lie in 0..{classes - 1}; they span {labels.min()} to {labels.max()}. "
+            "Count classes from 0, and name all of them in 'class_names'"
         )
     return labels
+
+
+def _labels_remedy(labels: np.ndarray, count: int) -> str:
+    """What to store instead of labels of another form, where that can be seen."""
+    if labels.shape == (count, 1):
+        return ". Store labels[:, 0]"
+    if labels.ndim == 2 and len(labels) == count:
+        return ". Of a row per class, store numpy.argmax(labels, 1)"
+    if labels.shape == (count,) and labels.dtype.kind == "f":
+        return ". Store labels.astype(int)"
+    if labels.shape == (count,) and labels.dtype.kind in "SU":
+        return ". Of names, store numpy.unique(labels, return_inverse=True)[1], and the others as class_names"
+    return ". Leave 'labels' out if there are none"

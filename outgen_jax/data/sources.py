@@ -56,10 +56,15 @@ def load(
         return photographs(size=(224, 224) if size is None else size, limit=limit)
     if text == "digits":
         return digits(size=size, limit=limit)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return from_npz(path, size=size, limit=limit)
     if path.is_dir() and not (path / "dataset_info.json").is_file():
         return from_folder(path, size=size, limit=limit)
+    if path.is_file():
+        raise ValueError(
+            f"load: {text!r} is a file, and no .npz; give the folder that it is in, "
+            f"{str(path.parent)!r}, if it is an image, or extract it first if it is an archive"
+        )
     if not path.is_dir() and text.startswith((".", "~", os.sep)):
         raise FileNotFoundError(f"load: no folder {text!r}; check the path")
     return from_tfds(text, split=split, data_dir=data_dir, size=size, limit=limit)

@@ -69,7 +69,7 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
             f"pretrained.load: no weights {name!r}: expected one of {', '.join(NAMES)}, or an .npz "
             "with its .json card beside it, as experiments/train_classifier.py writes them"
         )
-    card, data = json.loads(card_path.read_text()), path.read_bytes()
+    card, data = _card(card_path), path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != card["sha256"]:
         raise ValueError(
@@ -81,6 +81,27 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
         _fill(model, arrays, path)
     model.eval()
     return Pretrained(model, tuple(card["class_names"]), image_size, card)
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """The model card, with all entries that the network is built from."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"pretrained.load: the card {str(path)!r} is no JSON ({error}). Copy it again from where "
+            "the weights were exported"
+        ) from error
+    needed = {"sha256", "class_names"}
+    lenet = isinstance(card, dict) and card.get("network") == "LeNet"
+    needed |= {"channels"} if lenet else {"width_multiplier", "hidden"}
+    missing = sorted(needed - set(card)) if isinstance(card, dict) else sorted(needed)
+    if missing:
+        raise ValueError(
+            f"pretrained.load: the card {str(path)!r} has no {', '.join(missing)}. It must be one that "
+            "pretrained.save wrote: export the weights with it again"
+        )
+    return card
 
 
 def save(path: Path, model: nnx.Module, card: Mapping[str, Any]) -> None:

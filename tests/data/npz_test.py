@@ -1,5 +1,7 @@
 """Images in .npz files: values kept or rounded to levels, wrong arrays refused."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,75 @@ def test_that_is_no_archive(tmp_path):
             npz.from_npz(file)
     with pytest.raises(FileNotFoundError, match="no file"):
         npz.from_npz(tmp_path / "absent.npz")
+
+
+UNIT = PIXELS / 255
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        PIXELS[..., 0],
+        PIXELS.transpose(0, 3, 1, 2),
+        np.concatenate([PIXELS, PIXELS[..., :1]], -1),
+        PIXELS.astype(np.int64),
+        PIXELS.astype(np.float32),
+        2 * UNIT - 1,
+    ],
+)
+def test_the_remedy_for_images_works(tmp_path, images):
+    mended = remedied(tmp_path, "images", images=images)
+    grey = images.ndim == 3
+    np.testing.assert_array_equal(mended.images, PIXELS[..., :1] if grey else PIXELS)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([[0], [2], [1], [0], [1]]),
+        np.eye(3)[[0, 2, 1, 0, 1]],
+        np.array([0.0, 2, 1, 0, 1]),
+        np.array(["a", "c", "b", "a", "b"]),
+    ],
+)
+def test_the_remedy_for_labels_works(tmp_path, labels):
+    assert remedied(tmp_path, "labels", images=PIXELS, labels=labels).labels.tolist() == [
+        *(0, 2, 1, 0, 1)
+    ]
+
+
+def test_the_remedy_for_python_objects_works(tmp_path):
+    names = np.array(["cat", "dog"], object)
+    np.savez(tmp_path / "a.npz", images=PIXELS, class_names=names)
+    with pytest.raises(ValueError, match=r"store text as array\.astype\(str\)"):
+        npz.from_npz(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", images=PIXELS, class_names=names.astype(str))
+    assert npz.from_npz(tmp_path / "a.npz").class_names == ("cat", "dog")
+
+
+def remedied(tmp_path, name, **arrays):
+    """What is read once the array `name` is stored as the message says."""
+    file = tmp_path / "a.npz"
+    np.savez(file, **arrays)
+    with pytest.raises(ValueError, match=rf"'{name}' must") as error:
+        npz.from_npz(file)
+    expression = re.search(
+        rf"(numpy\.\w+\({name}.*?\)(\[1\])?|\({name} \+ 1\) / 2|{name}( / 255|\.astype\(.*?\)|\[.*?\]))"
+        r"($|, )",
+        str(error.value),
+    ).group(1)
+    arrays[name] = eval(expression, {"numpy": np, name: arrays[name]})
+    np.savez(file, **arrays)
+    return npz.from_npz(file)
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.6, 0.95])
+def test_a_truncated_or_altered_archive_is_named(tmp_path, fraction):
+    file = tmp_path / "a.npz"
+    np.savez_compressed(file, images=PIXELS)
+    data = file.read_bytes()
+    place = int(len(data) * fraction)
+    for damaged in (data[:place], data[:place] + bytes(8) + data[place + 8 :]):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.npz.*; copy it again"):
+            npz.from_npz(file)

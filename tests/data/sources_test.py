@@ -1,6 +1,7 @@
 """The front door: `load` finds the right reader, and the pictures that packages carry."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,15 @@ def test_reading_needs_no_tensorflow_and_importing_needs_no_reader(places):
     )
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""
+
+
+def test_a_file_that_is_no_npz_is_told_from_a_folder(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(
+        ValueError, match=r"is a file, and no \.npz; give the folder .*'(.*)', if"
+    ) as e:
+        sources.load(tmp_path / "a.png")
+    assert len(sources.load(re.search(r"in, '(.*?)', if", str(e.value)).group(1)).images) == 1
+    np.savez(tmp_path / "a", images=np.zeros((1, 4, 4, 3), np.uint8))
+    (tmp_path / "a.npz").rename(tmp_path / "A.NPZ")
+    assert len(sources.load(tmp_path / "A.NPZ").images) == 1

@@ -147,3 +147,18 @@ def test_imagenets_networks_are_loaded_by_name(number, side):
     assert loaded.image_size == side
     assert len(loaded.class_names) == 1000
     assert loaded.model.dropout.deterministic  # in evaluation mode
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "has no class_names, hidden, sha256, width_multiplier"),
+        ('{"network": "LeNet", "class_names": ["a"]}', "has no channels, sha256"),
+    ],
+)
+def test_a_card_that_others_wrote_is_named(tmp_path, card, message):
+    (tmp_path / "net.npz").write_bytes(b"")
+    (tmp_path / "net.json").write_text(card)
+    with pytest.raises(ValueError, match=rf"pretrained\.load: the card '.*net\.json' {message}"):
+        pretrained.load(tmp_path / "net.npz")
