@@ -44,11 +44,11 @@ _TARGETS = flags.DEFINE_string(
     "top, runnerup, random, uniform), 'dirichlet', or a .csv with a row per image.",
 )
 _SOLVER = flags.DEFINE_enum(
-    "solver", "adam", og.PRESETS, "Paper A's settings, Adam, or Gauss-Newton."
+    "solver", "exact", og.PRESETS, "The default solver, paper A's settings, or another preset."
 )
-_STEPS = flags.DEFINE_integer("steps", 250, "Updates at most.", 0)
+_STEPS = flags.DEFINE_integer("steps", None, "Steps at most; by default the solver's own.", 0)
 _TOLERANCE = flags.DEFINE_float(
-    "tolerance", 0.005, "Total variation at which an image is done.", 1e-9
+    "tolerance", 1e-5, "Total variation at which an image is done.", 1e-9
 )
 _QUANTIZE = flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
 _BATCH = flags.DEFINE_integer(
@@ -89,27 +89,24 @@ def wanted(job: Job) -> Any:
     """The targets as `generate_dataset` takes them, from --targets."""
     source, text = job.source, _TARGETS.value
     names = job.classifier.class_names
-    # Labels of other classes than the classifier's would be taken for its own.
-    labels = source.labels if source.class_names == names else None
     if text.endswith(".csv"):
         before = og.predict(job.apply_fn, job.variables, source.images)
-        known: dict[str, Any] = {"class_names": names, "labels": labels, "image_ids": source.ids}
-        return og.targets.from_csv(text, source_probs=before, seed=_SEED.value, **known)
+        known: dict[str, Any] = {"class_names": names, "source": source, "seed": _SEED.value}
+        return og.targets.from_csv(text, source_probs=before, **known)
 
     def of_rows(rows: np.ndarray, _: np.ndarray) -> np.ndarray:
-        ids = [source.ids[row] for row in rows]
+        chosen = source._replace(
+            images=source.images[rows],
+            labels=None if source.labels is None else source.labels[rows],
+            ids=tuple(source.ids[row] for row in rows),
+        )
         if text == "dirichlet":
-            return og.targets.dirichlet(_SEED.value, len(rows), len(names), image_ids=ids)
+            return og.targets.dirichlet(_SEED.value, len(rows), len(names), image_ids=chosen.ids)
         # The network is asked only where the text speaks of it.
         asks = any(word in text for word in ("top", "runnerup"))
-        images = source.images[rows]
+        probs = og.predict(job.apply_fn, job.variables, chosen.images) if asks else None
         return og.targets.parse(
-            text,
-            class_names=names,
-            labels=None if labels is None else labels[rows],
-            image_ids=ids,
-            source_probs=og.predict(job.apply_fn, job.variables, images) if asks else None,
-            seed=_SEED.value,
+            text, class_names=names, source=chosen, source_probs=probs, seed=_SEED.value
         )
 
     of_rows(np.arange(1), np.zeros(1))  # an error in the text is found before a file is written

@@ -208,8 +208,8 @@ class Softmax:
         """Refuses one output, and probabilities where logits are expected."""
         if outputs.shape[-1] < 2:
             raise ValueError(
-                f"{caller}: a softmax output needs at least two logits, got {outputs.shape[-1]}. For the probability of "
-                "one label pass output=og.outputs.sigmoid(), for one number output=og.outputs.values()"
+                f"{caller}: a softmax output needs at least two logits, got {outputs.shape[-1]}. For the probability "
+                "of one label pass output=og.outputs.sigmoid(), for one number output=og.outputs.values()"
             )
         rows = np.asarray(outputs, np.float64)[np.isfinite(outputs).all(-1)]
         # Rows of bfloat16 probabilities sum to 1 within about 1e-2, and no logits do so in every row.

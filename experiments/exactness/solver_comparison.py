@@ -94,7 +94,7 @@ def run_solver(name: str, job: Job) -> dict[str, np.ndarray]:
     start = time.perf_counter()
     result = og.synthesize(*network, job.images, job.targets, progress=True, **options)
     seconds = time.perf_counter() - start
-    generated = og.pixels.to_uint8(result.images)
+    generated = og.data.to_uint8(result.images)
     reached = og.predict(*network, generated)
     return {
         **measure(job.images, result, job.targets, reached),

@@ -106,7 +106,7 @@ class Runner:
         network = self.problem.apply_fn, self.problem.variables
         images = np.asarray(self.progress.best_image)
         saved = {
-            "nearest": og.pixels.to_uint8(images),
+            "nearest": og.data.to_uint8(images),
             "quantize": og.quantize(*network, images, self.problem.targets),
         }
         rounded = {

@@ -45,13 +45,11 @@ class Exact:
 
     def by_rows(self) -> Restarted:
         """For targets with a row of the Jacobian for every output."""
-        options = {
-            "floor": min(_FLOOR * self.tolerance, 0.01),
-            "restriction": self.restriction,
-        }
-        first = GaussNewton(steps=_PASS, **options)
-        later = GaussNewton(steps=_LATER_PASS, **options)
-        passes = Restarted(solver=first, times=_RESTARTS, via=Momentum(**options), later=later)
+        floor, limits = min(_FLOOR * self.tolerance, 0.01), self.restriction
+        first = GaussNewton(steps=_PASS, floor=floor, restriction=limits)
+        later = dataclasses.replace(first, steps=_LATER_PASS)
+        via = Momentum(floor=floor, restriction=limits)
+        passes = Restarted(solver=first, times=_RESTARTS, via=via, later=later)
         return Restarted(solver=passes, times=_NEW_STARTS, from_source=True)
 
     def without_rows(self) -> GaussNewtonCG:

@@ -28,10 +28,8 @@ def jacobian(
         return to_image(*to_outputs(cotangent))[0]
 
     unit = jnp.eye(len(r), dtype=jnp.float32)
-    if len(r) <= BLOCK:
-        rows = jax.vmap(row)(unit)
-    else:
-        rows = jax.lax.map(row, unit, batch_size=BLOCK)
+    few = len(r) <= BLOCK
+    rows = jax.vmap(row)(unit) if few else jax.lax.map(row, unit, batch_size=BLOCK)
     return outputs, r, jnp.where(jnp.isfinite(rows), rows, 0)
 
 

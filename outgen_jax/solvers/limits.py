@@ -31,15 +31,18 @@ class Mask:
         self.allowed = allowed
 
     def __eq__(self, other: object) -> bool:
+        """Whether another mask has the same entries."""
         return isinstance(other, Mask) and np.array_equal(
             np.asarray(self.allowed), np.asarray(other.allowed)
         )
 
     def __hash__(self) -> int:
+        """By the entries."""
         allowed = np.asarray(self.allowed)
         return hash((allowed.shape, allowed.tobytes()))
 
     def __repr__(self) -> str:
+        """Its shape alone."""
         return f"Mask({list(np.shape(self.allowed))})"
 
     def tree_flatten(self) -> tuple[tuple[ArrayLike], None]:

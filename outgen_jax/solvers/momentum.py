@@ -2,8 +2,8 @@ r"""Gradient descent with momentum and steps of prescribed length: a way out of 
 
 .. math:: Δ' = β Δ - (1 - β) s \frac{g}{\|g\|}
 
-g is the slope of the loss with every coordinate counting alike (`prox_linear`, w = 1), however small it is. The length s
-falls linearly from a share of the image's change so far to 0. Steps are taken whether the loss falls or not: the image
+g is the slope of the loss with every coordinate counting alike (`prox_linear`, w = 1), however small it is. The
+length s falls linearly from a share of the image's change so far to 0. Steps are taken whether the loss falls or not: the image
 ends elsewhere, from where Gauss–Newton usually converges, with a larger change.
 """
 
@@ -28,7 +28,7 @@ class MomentumState(NamedTuple):
     image: jax.Array  # [H, W, C]
     step: jax.Array  # [H, W, C], the last
     change: jax.Array  # [], L2 distance of the first image from the source
-    count: jax.Array  # [] int32, steps so far
+    taken: jax.Array  # [] int32, steps so far
 
 
 @jax.tree_util.register_dataclass
@@ -68,12 +68,12 @@ class Momentum:
 
         slope, outputs = jax.grad(value, has_aux=True)(state.image)
         way = limits.smooth(jnp.where(jnp.isfinite(slope), slope, 0).ravel())
-        length = self.share * (1 - state.count / self.steps) * state.change
+        length = self.share * (1 - state.taken / self.steps) * state.change
         step = downhill(way, state.step.ravel(), length)
         moved = jnp.clip(state.image.ravel() + step, limits.low, limits.high)
         step = (moved - state.image.ravel()).reshape(state.image.shape)
         moved = moved.reshape(state.image.shape)
-        return MomentumState(moved, step, state.change, state.count + 1), outputs
+        return MomentumState(moved, step, state.change, state.taken + 1), outputs
 
     def image(self, state: MomentumState) -> jax.Array:
         """The image of a state [H, W, C]."""

@@ -8,6 +8,7 @@ import optax
 
 from outgen_jax.solvers import descent, gauss_newton
 from outgen_jax.solvers.descent import LEARNING_RATE, LOWPASS_RADIUS, MOMENTUM, gradient_descent
+from outgen_jax.solvers.exact import Exact, exact
 from outgen_jax.solvers.solver import Solver
 
 # Built once: solvers are equal only if they hold the same optimiser.
@@ -21,6 +22,9 @@ _ADAM = optax.adam(0.005)
 class _Preset(NamedTuple):
     build: Callable[[int], Solver]  # from a number of steps
     steps: int = descent.STEPS  # where none is asked for
+
+
+_EXACT = "exact"
 
 
 _PRESETS: Mapping[str, _Preset] = MappingProxyType(
@@ -38,28 +42,34 @@ _PRESETS: Mapping[str, _Preset] = MappingProxyType(
         ),
     }
 )
-PRESETS = tuple(_PRESETS)
+PRESETS = (_EXACT, *_PRESETS)
 
 
-def preset(name: str, *, steps: int | None = None) -> Solver:
-    """Paper A's settings by name, and two more.
+def preset(name: str, *, steps: int | None = None) -> Solver | Exact:
+    """Paper A's settings by name, and three more.
 
     "sgd" is Eq. A6 (Fig. A3), "momentum" Eq. A7–A8 with the learning rate applied once (Fig. A4),
     "momentum_printed" Eq. A7–A8 to the letter, "momentum_lowpass" momentum behind a low-pass filter
     of radius 10 (Fig. A5). "adam" is Adam with rate 0.005 and no weight decay, "gauss_newton"
-    `gauss_newton`.
+    `gauss_newton`, "exact" `exact`.
 
     Args:
       name: one of `PRESETS`.
       steps: updates at most; None: 100, or for "gauss_newton" its own default.
 
     Raises:
-      ValueError: an unknown name.
+      ValueError: an unknown name; steps for "exact", which ends at its tolerance.
 
     >>> import outgen_jax as og
     >>> og.preset("sgd") == og.preset("sgd", steps=100)
     True
     """
+    if name == _EXACT:
+        if steps is not None:
+            raise ValueError(
+                f"preset: 'exact' ends at its tolerance and takes no steps, got {steps}; leave them out"
+            )
+        return exact()
     if name not in _PRESETS:
         raise ValueError(f"preset: no solver {name!r}; use one of {', '.join(PRESETS)}")
     return _PRESETS[name].build(_PRESETS[name].steps if steps is None else steps)

@@ -39,6 +39,9 @@ _FEW = 4
 _PATIENCE = 4
 
 
+Groups = dict[tuple[int | None, ...], np.ndarray]
+
+
 class Job(NamedTuple):
     """What is the same for all images of a call."""
 
@@ -60,6 +63,7 @@ class Pool:
       divergence, distance: of these to their targets.
       steps: int32, so far.
       finite: False where the network returned NaN or infinity on the way.
+      tolerance: at which an image is finished for good; negative: none is.
       history: for each image a list of divergences, one before every update and one at every end.
     """
 
@@ -81,6 +85,7 @@ class Pool:
         self.steps = np.zeros(count, np.int32)
         self.finite = np.ones(count, bool)
         self.history: list[list[np.ndarray]] = [[] for _ in range(count)]
+        self.tolerance = -1.0  # at which an image is finished for good; set by `move`
         self._last: dict[int, np.ndarray] = {}
         self._share_of_a_step = 1 / max(total_steps, 1)
         self._shown = np.zeros(count)
@@ -128,7 +133,7 @@ class Pool:
         if isinstance(solver, Combinator):
             solver.run(self, rows, tolerance, start=start)
             return
-        groups = {(None,) * len(self.targets): rows} if len(rows) else {}
+        groups: Groups = {(None,) * len(self.targets): rows} if len(rows) else {}
         if getattr(solver, "by_coordinates", False):
             groups = grouped(self.counts, rows)
         for counts, group in groups.items():
@@ -171,6 +176,8 @@ class Pool:
             self.distance[row] = found.distance[place]
             for part, new in zip(self.outputs, found.outputs, strict=True):
                 part[row] = new[place]
+        done = np.array(rows)[self.distance[np.array(rows)] <= self.tolerance]
+        self.finish(done)
 
 
 class _Stream:
@@ -205,7 +212,7 @@ class _Stream:
             slots = self._exchange(slots)
             working = int((self.rows >= 0).sum())
             smaller = next(size for size in self.sizes if size >= working)
-            if not self.waiting and 0 < working and smaller < self.size:
+            if not self.waiting and working > 0 and smaller < self.size:
                 patience -= 1
                 if patience <= 0:
                     slots, patience = self._fewer(slots, smaller), _PATIENCE
@@ -329,9 +336,7 @@ def default_batch_size(images: np.ndarray, mesh: Mesh, *, passes: int = 1) -> in
     return max(least, pixels // (images.shape[1] * images.shape[2] * passes))
 
 
-def grouped(
-    counts: Sequence[tuple[int | None, ...]], rows: np.ndarray
-) -> dict[tuple[int | None, ...], np.ndarray]:
+def grouped(counts: Sequence[tuple[int | None, ...]], rows: np.ndarray) -> Groups:
     """The `rows` by how many classes have a coordinate each, `MOST_CLASSES` at most; one program serves a group."""
     groups: defaultdict[Any, list[int]] = defaultdict(list)
     for row in rows:

@@ -58,7 +58,7 @@ def predict(
     return meaning.tree(readout(meaning, parts))
 
 
-def readout(meaning: Meaning, parts: Outputs) -> tuple[np.ndarray, ...]:
+def readout(meaning: Meaning, parts: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
     """What raw outputs say, in the units of targets; [B, R, K] a part."""
     zipped = zip(meaning.kinds, parts, strict=True)
     return tuple(np.asarray(jax.vmap(jax.vmap(kind.readout))(part)) for kind, part in zipped)

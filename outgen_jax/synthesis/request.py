@@ -45,10 +45,10 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
     try:
         array = np.asarray(images)
     except ValueError:
-        sizes = sorted({np.shape(image) for image in images})  # type: ignore[arg-type, union-attr]
+        sizes = sorted({np.shape(image) for image in images})  # type: ignore[union-attr]
         raise ValueError(
-            f"{caller}: images must all have one size, got {', '.join(str(list(s)) for s in sizes[:3])}; resize or crop "
-            "them, or call once for each size"
+            f"{caller}: images must all have one size, got {', '.join(str(list(s)) for s in sizes[:3])}; "
+            "resize or crop them, or call once for each size"
         ) from None
     if array.ndim == 4 and len(array) == 0:
         raise ValueError(

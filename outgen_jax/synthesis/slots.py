@@ -46,9 +46,9 @@ class Slot(NamedTuple):
 class Entry(NamedTuple):
     """An image that enters a slot."""
 
-    source: jax.Array  # [H, W, C]
-    start: jax.Array  # [H, W, C] float32: where the solver starts
-    targets: Outputs  # [R, K] a part
+    source: Any  # [H, W, C] float32 in [0, 1]
+    start: Any  # [H, W, C]: where the solver starts
+    targets: tuple[Any, ...]  # [R, K] a part
 
 
 class Exit(NamedTuple):

@@ -10,7 +10,6 @@ from jax.typing import ArrayLike
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
-from outgen_jax.solvers.objective import Outputs
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, request, slots
 from outgen_jax.synthesis.engine import Job, Pool
@@ -54,7 +53,7 @@ class Result(NamedTuple):
         self._only("total_variation")
         return self.distance
 
-    def _only(self, name: str) -> Outputs:
+    def _only(self, name: str) -> tuple[np.ndarray, ...]:
         if not self.meaning.is_one_softmax:
             raise AttributeError(
                 f"Result.{name} is for one softmax output; use outputs, distance and divergence for others"
@@ -146,7 +145,8 @@ def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> No
     """Moves all images of a pool, to the given tolerance or the solver's own."""
     rows = np.arange(len(pool.sources))
     own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
-    pool.run(solver, rows, -1.0 if own is None else own)
+    pool.tolerance = -1.0 if own is None else own
+    pool.run(solver, rows, pool.tolerance)
     pool.finish(rows)
 
 

@@ -74,8 +74,8 @@ def _seen(
     shapes = {image.shape[1:] for image in shown}
     if len(shapes) > 1:
         raise ValueError(
-            f"views: all transforms must give images of one shape, got {sorted(map(list, shapes))}; resize them to what "
-            "the network takes"
+            f"views: all transforms must give images of one shape, got {sorted(map(list, shapes))}; resize them "
+            "to what the network takes"
         )
     stacked = jnp.stack(shown, 1)  # [B, V, H', W', C]
     batch, count = stacked.shape[:2]
