@@ -43,6 +43,9 @@ class Pool(Protocol):
     def last(self, row: int) -> np.ndarray:
         """Where the last solver left a row that has not converged."""
 
+    def named(self, row: int) -> int | None:
+        """How many of a network's many classes the target of a row names; None: there are few, or no classes."""
+
     def coordinates(self, row: int) -> int | None:
         """How many outputs the target of a row steers; None: more than a Jacobian should have rows."""
 

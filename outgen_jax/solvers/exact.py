@@ -1,16 +1,21 @@
 """The default solver: reaches the tolerance from far and near, whatever the outputs, without further settings."""
 
 import dataclasses
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
-from outgen_jax.solvers.combinators import Pool, Restarted, Start
+from outgen_jax import pixels
+from outgen_jax.solvers.combinators import Combinator, Pool, Restarted, Start, Then
+from outgen_jax.solvers.descent import GradientDescent, gradient_descent
 from outgen_jax.solvers.gauss_newton import GaussNewton
 from outgen_jax.solvers.gauss_newton_cg import GaussNewtonCG
 from outgen_jax.solvers.limits import Restriction, restriction
 from outgen_jax.solvers.momentum import Momentum
+from outgen_jax.solvers.solver import Solver
 
 TOLERANCE = 1e-5
 # Images stop at this share of the tolerance: judged in another batch, the distance differs by rounding.
@@ -24,6 +29,24 @@ _LATER_PASS = 24
 _RESTARTS = 6
 _NEW_STARTS = 4
 _CG_STEPS = 80
+# Few of many classes: Adam on the pixels goes nearly all the way, at a fifth of the price of Jacobians there. Its rate
+# and updates by the number of classes that are named, at most so many: the smaller the rate, the smaller the change.
+_HAND_OVER = 3e-4
+_ADAM = {1: (3e-4, 1000), 8: (5e-4, 1000), None: (3e-3, 2000)}
+
+
+def _adam(rate: float, updates: int) -> GradientDescent:
+    """Adam on the pixels themselves, its rate falling to 0 along a cosine."""
+    return gradient_descent(
+        optax.adam(optax.cosine_decay_schedule(rate, updates)),
+        pixels=pixels.identity(),
+        weight_decay=0.0,
+        steps=updates,
+    )
+
+
+# Built once: solvers are equal only if they hold the same optimiser.
+_DESCENTS = {named: _adam(*options) for named, options in _ADAM.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,13 +58,13 @@ class Exact:
 
     @property
     def steps(self) -> int:
-        """Of all parts, at most."""
-        return self.by_rows().steps
+        """Of the longest part, at most."""
+        return max(part.steps for part in self.parts)
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """For few outputs, and for many."""
-        return self.by_rows(), self.without_rows()
+        """For few outputs, for few of many, and for many."""
+        return self.by_rows(), *map(self.from_afar, _DESCENTS), self.without_rows()
 
     def by_rows(self) -> Restarted:
         """For targets with a row of the Jacobian for every output."""
@@ -52,22 +75,32 @@ class Exact:
         passes = Restarted(solver=first, times=_RESTARTS, via=via, later=later)
         return Restarted(solver=passes, times=_NEW_STARTS, from_source=True)
 
+    def from_afar(self, named: int | None) -> Then:
+        """For targets that name few of a network's many classes, at most so many; None: more."""
+        return Then(first=_DESCENTS[named], second=self.by_rows(), at=_HAND_OVER)
+
     def without_rows(self) -> GaussNewtonCG:
         """For targets over so many outputs that a row for each would be too expensive."""
-        return GaussNewtonCG(steps=_CG_STEPS)
+        return GaussNewtonCG(steps=_CG_STEPS, restriction=self.restriction)
 
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
     ) -> None:
         """Chooses by the number of outputs that each target steers."""
-        aim = AIM * tolerance
-        has_rows = np.array([pool.coordinates(row) is not None for row in rows], bool)
-        for solver, chosen in (
-            (self.by_rows(), rows[has_rows]),
-            (self.without_rows(), rows[~has_rows]),
-        ):
-            if len(chosen):
-                pool.run(solver, chosen, aim, start=start)
+        groups: defaultdict[Solver | Combinator, list[int]] = defaultdict(list)
+        for row in rows:
+            groups[self._chosen(pool, row)].append(row)
+        for solver, chosen in groups.items():
+            pool.run(solver, np.array(chosen), AIM * tolerance, start=start)
+
+    def _chosen(self, pool: Pool, row: int) -> Solver | Combinator:
+        steered, named = pool.coordinates(row), pool.named(row)
+        if steered is None:
+            return self.without_rows()
+        # Adam knows no limits but [0, 1].
+        if named is None or self.restriction != Restriction():
+            return self.by_rows()
+        return self.from_afar(next(n for n in _DESCENTS if n is None or named <= n))
 
 
 def exact(
@@ -80,8 +113,9 @@ def exact(
     """The default solver: images whose output is the target, to the tolerance.
 
     Gauss–Newton moves every image. The few that converge slowly take steps of momentum and start again from there, and
-    in the end from their sources with noise below half a grey level. Targets over more than 64 classes of a larger
-    network are reached by conjugate gradients, less exactly.
+    in the end from their sources with noise below half a grey level. Where a target names a few of more than 32
+    classes, Adam makes most of the way first. Targets over more than 64 classes are reached by conjugate gradients,
+    less exactly: a total variation of about 0.002 on ImageNet's classes.
 
     Args:
       tolerance: distance at which an image is done, in the output's own measure. `synthesize(tolerance=...)` overrides

@@ -15,6 +15,9 @@ and near it they are worth their price: they end where the gradient has fallen t
 was (Dembo, Eisenstat and Steihaug, "Inexact Newton methods", 1982). The network is not linear within a step, and
 convergence may be slow: the less the last step lowered the divergence, the larger the share β of it that comes first.
 
+Where changes are restricted, conjugate gradients search for z with Δ = S z: S makes it smooth, and 0 where no pixel may
+change.
+
 An image is a vector [D] in [0, 1] here.
 """
 
@@ -28,6 +31,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from outgen_jax.solvers import trust
+from outgen_jax.solvers.limits import Limits, Restriction, restriction
 from outgen_jax.solvers.objective import Objective, Outputs
 from outgen_jax.solvers.solver import Problem
 
@@ -66,6 +70,7 @@ class GaussNewtonCG:
 
     steps: int = STEPS
     iterations: int = dataclasses.field(default=ITERATIONS, metadata={"static": True})
+    restriction: Restriction = dataclasses.field(default_factory=Restriction)
 
     def passes(self, num_coordinates: int) -> int:
         """Forward passes of one image that run at once; sets the default batch size."""
@@ -82,6 +87,7 @@ class GaussNewtonCG:
     def update(self, problem: Problem, state: CGState) -> tuple[CGState, Outputs]:
         """One expansion of the network and the search in it; also the outputs of the image before."""
         shape, objective = state.image.shape, problem.objective
+        limits = self.restriction.limits(problem.source)
 
         def flat(image: jax.Array) -> Outputs:
             return problem.network(image.reshape(shape))
@@ -90,19 +96,19 @@ class GaussNewtonCG:
         outputs, to_image = jax.vjp(flat, image)
         before = objective.divergence(outputs)
         moved_on = momentum(before, state.divergence) * state.step.ravel()
-        base = jnp.clip(image + moved_on, 0, 1)
+        base = jnp.clip(image + moved_on, limits.low, limits.high)
         base_outputs = flat(base)
         share = jnp.minimum(0.5, jnp.sqrt(before / objective.num_rows))
         search = functools.partial(
             truncated_cg, radius=state.radius, share=share, iterations=self.iterations
         )
         # J is still the image's own.
-        step, change = _step(base, base_outputs, to_image, objective, search)
+        step, change = _step(limits, base, base_outputs, to_image, objective, search)
 
         # From where momentum took the image, or along the whole way there.
         parts = jnp.array(_PARTS, jnp.float32)[:, None]
         ways = (base + parts * step, image + parts[1:] * (base + step - image))
-        tried = jnp.clip(jnp.concatenate(ways), 0, 1)
+        tried = jnp.clip(jnp.concatenate(ways), limits.low, limits.high)
         found = jax.vmap(lambda image: objective.divergence(flat(image)))(tried)
         at_base = objective.divergence(base_outputs)
         foretold = at_base - objective.divergence(jax.tree.map(jnp.add, base_outputs, change))
@@ -118,7 +124,14 @@ class GaussNewtonCG:
         return state.image
 
 
-def gauss_newton_cg(*, steps: int = STEPS, iterations: int = ITERATIONS) -> GaussNewtonCG:
+def gauss_newton_cg(
+    *,
+    steps: int = STEPS,
+    iterations: int = ITERATIONS,
+    mask: ArrayLike | None = None,
+    max_change: float | None = None,
+    lowpass_radius: float | None = None,
+) -> GaussNewtonCG:
     """Moves an image onto a target over any number of outputs; see the module for the equations.
 
     For up to a few dozen classes, and for partial targets, `gauss_newton` needs less work and comes nearer.
@@ -126,9 +139,12 @@ def gauss_newton_cg(*, steps: int = STEPS, iterations: int = ITERATIONS) -> Gaus
     Args:
       steps: expansions of the network at most.
       iterations: of conjugate gradients in each, at most.
+      mask: as in `gauss_newton`.
+      max_change: as there.
+      lowpass_radius: as there.
 
     Raises:
-      ValueError: a negative number of steps, or no iterations.
+      ValueError: a negative number of steps, or no iterations; limits as in `gauss_newton`.
 
     >>> import outgen_jax as og
     >>> og.gauss_newton_cg(steps=80).iterations
@@ -139,7 +155,8 @@ def gauss_newton_cg(*, steps: int = STEPS, iterations: int = ITERATIONS) -> Gaus
             f"gauss_newton_cg: steps must not be negative and iterations be at least 1, got {steps} and {iterations}; "
             f"the defaults are {STEPS} and {ITERATIONS}"
         )
-    return GaussNewtonCG(steps=steps, iterations=iterations)
+    limits = restriction(mask, max_change, lowpass_radius, caller="gauss_newton_cg")
+    return GaussNewtonCG(steps=steps, iterations=iterations, restriction=limits)
 
 
 def momentum(divergence: ArrayLike, divergence_before: ArrayLike) -> jax.Array:
@@ -200,6 +217,7 @@ def _to_boundary(step: jax.Array, direction: jax.Array, radius: jax.Array) -> ja
 
 
 def _step(
+    limits: Limits,
     image: jax.Array,
     outputs: Outputs,
     to_image: Callable[[Outputs], tuple[jax.Array]],
@@ -213,11 +231,14 @@ def _step(
     gradient = to_image(objective.gradient(outputs))[0]
     curvature = objective.curvature_product(outputs)
     # Pixels that the gradient would push out of the box stay where they are.
-    free = jnp.where(gradient > 0, image > 0, image < 1)
+    free = jnp.where(gradient > 0, image > limits.low, image < limits.high)
 
-    def product(step: jax.Array) -> jax.Array:
-        return jnp.where(free, to_image(curvature(to_outputs(step)[0]))[0], 0)
+    def allowed(z: jax.Array) -> jax.Array:
+        return jnp.where(free, limits.smooth(jnp.where(free, z, 0)), 0)
 
-    step = search(product, jnp.where(free, gradient, 0))
-    step = jnp.clip(image + step, 0, 1) - image
+    def product(z: jax.Array) -> jax.Array:
+        return allowed(to_image(curvature(to_outputs(allowed(z))[0]))[0])
+
+    step = allowed(search(product, allowed(gradient)))
+    step = jnp.clip(image + step, limits.low, limits.high) - image
     return step, to_outputs(step)[0]

@@ -3,8 +3,8 @@ r"""Gradient descent with momentum and steps of prescribed length: a way out of 
 .. math:: Δ' = β Δ - (1 - β) s \frac{g}{\|g\|}
 
 g is the slope of the loss with every coordinate counting alike (`prox_linear`, w = 1), however small it is. The
-length s falls linearly from a share of the image's change so far to 0. Steps are taken whether the loss falls or not: the image
-ends elsewhere, from where Gauss–Newton usually converges, with a larger change.
+length s falls linearly from a share of the image's change so far to 0. Steps are taken whether the loss falls or not:
+the image ends elsewhere, from where Gauss–Newton usually converges, with a larger change.
 """
 
 import dataclasses

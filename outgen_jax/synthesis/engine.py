@@ -106,6 +106,11 @@ class Pool:
         """Where the last solver left a row that has not converged [H, W, C]."""
         return self._last[row]
 
+    def named(self, row: int) -> int | None:
+        """How many of a network's many classes the target of a row names; None: there are few, or no classes."""
+        counted = [count for count in self.counts[row] if count is not None]
+        return max(counted) if len(counted) == len(self.counts[row]) else None
+
     def coordinates(self, row: int) -> int | None:
         """How many outputs the target of a row steers; None: more than a Jacobian should have rows."""
         counts = self.counts[row]
