@@ -13,8 +13,9 @@ from benchmarks.harness.alternation import Operations, Updates
 from benchmarks.harness.problem import CLASSES, Problem, Weights
 from outgen_jax import losses, runs
 from outgen_jax.data import sources
-from outgen_jax.synthesis import batch
-from outgen_jax.synthesis.predict import ApplyFn
+from outgen_jax.networks import ApplyFn
+from outgen_jax.synthesis import slots
+from outgen_jax.synthesis.programs import Network
 
 
 def outgen(problem: Problem, *, dtype: str = "float32", cache: bool = False) -> Updates:
@@ -70,10 +71,16 @@ def _temporary_bytes(
     apply_fn: ApplyFn, variables: Any, images: np.ndarray, targets: np.ndarray
 ) -> int:
     """What the compiled update needs beside its arguments and results."""
-    solver, rows = og.preset("sgd", steps=1), jnp.asarray(targets)
-    progress = batch._start(solver, jnp.asarray(images), rows)
-    lowered = batch._advance.lower(apply_fn, solver, 1, variables, rows, jnp.float32(-1), progress)
-    analysis = lowered.compile().memory_analysis()
+    solver, network, mesh = og.preset("sgd", steps=1), Network(apply_fn), slots.local_mesh()
+    entries = slots.Entry(images, images, (targets[:, None],))
+    present = np.ones(len(images), bool)
+    kinds = (og.outputs.softmax(),)
+    state = slots.start(
+        network, solver, variables, entries, present, kinds=kinds, counts=(None,), mesh=mesh
+    )
+    arguments = (solver, variables, np.float32(-1), np.int32(len(images)), state)
+    program = slots.advance.program_of(network)
+    analysis = program.lower(*arguments, updates=1, mesh=mesh).compile().memory_analysis()
     assert analysis is not None
     return analysis.temp_size_in_bytes
 

@@ -68,8 +68,9 @@ def measure(source: np.ndarray, result: og.Result) -> dict[str, np.ndarray]:
     }
 
 
-def table(found: dict[str, dict[str, list[float]]]) -> str:
-    """Markdown table: a row per way, medians over images."""
+def table(results: dict[str, Any]) -> str:
+    """Markdown table of `results`, as results.json has them: a row per way, medians over images."""
+    tolerance = results["flags"]["tolerance"]
     headings = (
         "change",
         "within the tolerance",
@@ -80,8 +81,8 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
         "Jacobians",
     )
     rows = []
-    for name, numbers in found.items():
-        reached = np.mean(np.array(numbers["total_variation"]) <= _TOLERANCE.value)
+    for name, numbers in results["per_image"].items():
+        reached = np.mean(np.array(numbers["total_variation"]) <= tolerance)
         medians = (f"{np.median(numbers[key]):.2g}" for key in MEASURES)
         rows.append([name, f"{reached:.0%}", *medians])
     return report.markdown_table(headings, rows)
@@ -121,12 +122,13 @@ def main(argv: list[str]) -> None:
             key: [float(f"{x:.4g}") for x in values]
             for key, values in measure(source, result).items()
         }
-    run.write_results({"per_image": found})
-    files.write_atomic(run.directory / "table.md", table(found))
+    results = {"flags": run.flags, "per_image": found}
+    run.write_results(results)
+    files.write_atomic(run.directory / "table.md", table(results))
     labels = [text for name in data.ids[shown] for text in (name, f"change × {_AMPLIFIED}")]
     figure = report.image_grid_figure(columns, row_labels=labels)
     report.save_figure(figure, run.directory / "norm_choices.png", dpi=120)
-    print(table(found))
+    print(table(results))
 
 
 if __name__ == "__main__":

@@ -46,10 +46,10 @@ SOLVERS = {
 # Columns of the table: heading, key of an image's number, how to summarise it over images.
 COLUMNS = (
     ("KL, nats", "kl", np.median),
-    ("total variation", "total_variation", np.median),
-    ("its 95th percentile", "total_variation", functools.partial(np.percentile, q=95)),
-    ("after rounding", "total_variation_8bit", np.median),
-    ("its 95th percentile", "total_variation_8bit", functools.partial(np.percentile, q=95)),
+    ("TV", "total_variation", np.median),
+    ("TV, 95 %", "total_variation", functools.partial(np.percentile, q=95)),
+    ("8-bit TV", "total_variation_8bit", np.median),
+    ("8-bit TV, 95 %", "total_variation_8bit", functools.partial(np.percentile, q=95)),
     ("L2", "l2", np.median),
     ("L∞", "linf", np.median),
     ("L2 above radius 10", "noise", np.median),
@@ -106,11 +106,11 @@ def run_solver(name: str, job: Job) -> dict[str, np.ndarray]:
 
 def table(results: dict[str, Any]) -> str:
     """Markdown table of `results`, as results.json has them: a row per solver."""
-    headings = ["solver", *(heading for heading, _, _ in COLUMNS), "seconds"]
+    headings = ["solver", *(heading for heading, _, _ in COLUMNS)]
     rows = []
     for name, numbers in results["per_image"].items():
         cells = [f"{summarise(numbers[key]):.2g}" for _, key, summarise in COLUMNS]
-        rows.append([SOLVERS[name], *cells, f"{results['seconds'][name]:.0f}"])
+        rows.append([SOLVERS[name], *cells])
     return report.markdown_table(headings, rows)
 
 

@@ -9,7 +9,6 @@ Time is that of updates alone: compilation and judging stand aside. Images that 
 end every solver's best images are rounded to 8 bits, to the nearest level and by `og.quantize`.
 """
 
-import functools
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -25,9 +24,9 @@ from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.report import canvas
-from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import batch, predict
-from outgen_jax.synthesis.batch import Progress
+from outgen_jax.synthesis import network as networks
+from outgen_jax.synthesis import slots
+from outgen_jax.synthesis.programs import Network
 
 _DATASET = flags.DEFINE_string("dataset", "cifar10", "tfds name, folder of class folders, or .npz.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
@@ -42,7 +41,7 @@ _OUT = flags.DEFINE_string("out", "runs/exactness", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 _MANY = 10**6  # steps: time is the limit
-SOLVERS: dict[str, Solver] = {
+SOLVERS: dict[str, og.Solver] = {
     "SGD": og.preset("sgd", steps=_MANY),
     "momentum": og.preset("momentum", steps=_MANY),
     "Adam": og.preset("adam", steps=_MANY),
@@ -65,28 +64,44 @@ class Problem(NamedTuple):
 
 
 class Runner:
-    """One solver on its way, an update at a time."""
+    """One solver at work, a step at a time."""
 
-    def __init__(self, problem: Problem, solver: Solver) -> None:
-        self.problem = problem
-        images, targets = predict.as_float(problem.images), jnp.asarray(problem.targets)
-
-        def update(variables: Any, progress: Progress, targets: jax.Array) -> Progress:
-            network = predict.one_image(problem.apply_fn, variables)
-            one = functools.partial(batch.update, solver, network, jnp.float32(-1))
-            return jax.vmap(lambda p, q: one(p, q)[0])(progress, targets)
-
-        self._update = functools.partial(jax.jit(update), problem.variables)
-        self._targets = targets
-        begin = jax.jit(jax.vmap(functools.partial(batch.start, solver)))
-        self.progress: Progress = begin(images, targets)
-        jax.block_until_ready(self._update(self.progress, targets))  # compiles
+    def __init__(self, problem: Problem, solver: og.Solver) -> None:
+        self.problem, self.solver = problem, solver
+        images = networks.as_float(problem.images)
+        self._network, self._mesh = Network(problem.apply_fn), slots.local_mesh()
+        kinds = (og.outputs.softmax(),)
+        entries = slots.Entry(images, images, (problem.targets[:, None],))
+        self._variables = slots.on_all_devices(self._mesh, problem.variables)
+        self.slots = slots.start(
+            self._network,
+            solver,
+            self._variables,
+            *slots.shared(self._mesh, (entries, np.ones(len(images), bool))),
+            kinds=kinds,
+            counts=(None,),
+            mesh=self._mesh,
+        )
+        self._step(jax.tree.map(jnp.copy, self.slots))  # compiles
         self.seconds, self.curve = 0.0, list[dict[str, float]]()
 
+    def _step(self, state: slots.Slot) -> slots.Slot:
+        moved, _ = slots.advance(
+            self._network,
+            self.solver,
+            self._variables,
+            np.float32(-1),  # no tolerance: images that have converged stay in the batch
+            np.int32(len(self.problem.images)),
+            state,
+            updates=1,
+            mesh=self._mesh,
+        )
+        return jax.block_until_ready(moved)
+
     def advance(self) -> None:
-        """One update; the curve speaks of the best images before it."""
+        """One step; the curve speaks of the best images before it."""
         start = time.perf_counter()
-        self.progress = jax.block_until_ready(self._update(self.progress, self._targets))
+        self.slots = self._step(self.slots)
         before, self.seconds = self.seconds, self.seconds + time.perf_counter() - start
         distance = self.distances()
         found = {"median": float(np.median(distance)), "p95": float(np.percentile(distance, 95))}
@@ -94,17 +109,16 @@ class Runner:
 
     def distances(self) -> np.ndarray:
         """Total variation [B] of the best images."""
-        probs = jax.nn.softmax(self.progress.best_logits)
-        return np.asarray(og.metrics.total_variation(probs, self._targets))
+        return np.asarray(self.slots.best_distance)
 
     def changes(self) -> np.ndarray:
         """L2 [B] by which the best images differ from their sources."""
-        return np.asarray(og.metrics.l2_change(self.progress.best_image, self.problem.images))
+        return np.asarray(og.metrics.l2_change(self.slots.best_image, self.problem.images))
 
     def summary(self) -> dict[str, Any]:
         """What there is at the end: distances, also after rounding, and the size of the change."""
         network = self.problem.apply_fn, self.problem.variables
-        images = np.asarray(self.progress.best_image)
+        images = np.asarray(self.slots.best_image)
         saved = {
             "nearest": og.data.to_uint8(images),
             "quantize": og.quantize(*network, images, self.problem.targets),
@@ -139,14 +153,14 @@ def compare(problem: Problem, seconds: float) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown table: a row per target and solver."""
+    """Markdown table of `results`, as results.json has them: a row per target and solver."""
     headings = (
         *("target", "solver", "updates", *(f"s to {mark:g}" for mark in _MARKS)),
         f"L2 at {_MARKS[0]:g}",
         *("total variation, median", "its 95th percentile", "rounded", "by quantize", "L2, median"),
     )
     rows = []
-    for target, solvers in results.items():
+    for target, solvers in results["targets"].items():
         for name, found in solvers.items():
             times = ("-" if s is None else f"{s:.1f}" for s in found["seconds_to"].values())
             size = found["l2_at"][f"{_MARKS[0]:g}"]
@@ -217,9 +231,9 @@ def main(argv: list[str]) -> None:
     for text, rows in kinds.items():
         results[text] = compare(Problem(*network, source.images, rows), _SECONDS.value)
         run.write_results({"targets": results})
-        files.write_atomic(run.directory / "table.md", table(results))
+        files.write_atomic(run.directory / "table.md", table({"targets": results}))
         files.write_atomic(run.directory / "exactness.png", figure(results))
-    print(table(results))
+    print(table({"targets": results}))
 
 
 if __name__ == "__main__":
