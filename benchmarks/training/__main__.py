@@ -24,7 +24,7 @@ from benchmarks.harness.comparison import REFERENCE, Turn, measure
 from benchmarks.harness.problem import Problem
 from benchmarks.training.sides import kernels
 from benchmarks.training.table import table
-from outgen_jax import files, runs
+from outgen_jax import devices, files, runs
 
 _BATCHES = flags.DEFINE_list("batch_sizes", ["128", "512"], "Images at a time.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     # Several processes share a GPU; none may take most of its memory at the start.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = devices.platform_of() == "cpu"
     versions = {d.name: d.version for d in importlib.metadata.distributions()}
     peers = {"torch": versions.get("torch")}
     results: dict[str, Any] = {"threads": threads(), "peers": peers, "batches": {}}
