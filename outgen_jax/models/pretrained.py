@@ -57,9 +57,12 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
     name = str(name_or_path)
     if name in IMAGENET:
         network = IMAGENET[name]
-        model = efficientnet_lite.load_imagenet(network=network)
-        names, size = efficientnet_lite.imagenet_classes(), network.variant.image_size
-        return Pretrained(model, names, size, {"network": network.variant.name})
+        return Pretrained(
+            efficientnet_lite.load_imagenet(network=network),
+            efficientnet_lite.imagenet_classes(),
+            network.variant.image_size,
+            {"network": network.variant.name},
+        )
     path = Path(name)
     if name in SHIPPED:
         path = Path(str(importlib.resources.files("outgen_jax.models") / "weights" / f"{name}.npz"))

@@ -88,7 +88,7 @@ def make_context(
         if image_ids is not None:
             _check_same(where, "image_ids", ids, source.ids, source)
         if label_array is not None and found is not None:
-            _check_same(where, "labels", label_array, found.classes, source)
+            _check_same(where, "labels", label_array.tolist(), found.classes.tolist(), source)
         ids = list(source.ids)
         label_array = label_array if found is None else found.classes
     names = class_names or ()
