@@ -143,8 +143,9 @@ def create(
       probability: with which the augmentation changes an image, at first. None: there is no augmentation.
       key: of everything random in the updates. None: `make_update` has it.
     """
-    # A copy: one array in two places could not be donated.
+    # Copies: the state is donated, so no buffer may be in two places or be the caller's key.
     average = jax.tree.map(jnp.copy, generator.params)
+    key = None if key is None else jax.random.clone(key)
     first = None if probability is None else jnp.asarray(probability, jnp.float32)
     return GameState(generator, discriminator, average, jnp.zeros((), jnp.int32), first, key)
 

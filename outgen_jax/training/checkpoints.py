@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 T = TypeVar("T")
@@ -57,7 +58,8 @@ class Checkpoints:
 
         Args:
           like: a state with the structure, shapes, types and devices that the result gets. The order of its leaves
-            may differ from the saved one.
+            may differ from the saved one. Where a leaf was not put on a device explicitly, the result is not either,
+            so that programs compiled for `like` serve the restored state.
 
         Raises:
           FileNotFoundError: no checkpoint.
@@ -75,7 +77,7 @@ class Checkpoints:
                 state=ocp.args.StandardRestore(wanted), notes=ocp.args.JsonRestore()
             ),
         )
-        leaves = [restored["state"][path] for path in wanted]
+        leaves = [_placed_as(leaf, restored["state"][path]) for path, leaf in wanted.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), restored["notes"]
 
     def _check_layout(self, wanted: dict[str, str]) -> None:
@@ -102,6 +104,16 @@ class Checkpoints:
 def _by_path(state: Any) -> dict[str, jax.Array]:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path) or "state": leaf for path, leaf in leaves}
+
+
+def _placed_as(like: jax.Array, restored: jax.Array) -> jax.Array:
+    """The restored array, which orbax commits to its device, uncommitted where `like` is."""
+    if getattr(like, "committed", True):
+        return restored
+    if jax.numpy.issubdtype(restored.dtype, jax.dtypes.prng_key):
+        data = jax.numpy.asarray(np.asarray(jax.random.key_data(restored)))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(restored))
+    return jax.numpy.asarray(np.asarray(restored))
 
 
 def _layout(leaf: jax.Array) -> str:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def state(value: float = 1.5) -> dict:
     """Every kind of array that a training state holds."""
     return {
-        "kernel": jnp.full((2, 3), float(value)),
+        "kernel": jnp.full((2, 3), value, jnp.float32),
         "low": jnp.asarray([value, -value], jnp.bfloat16),
         "step": jnp.asarray(7, jnp.int32),
         "dropout": (jax.random.key(3), jnp.asarray(4, jnp.uint32)),
@@ -137,6 +137,21 @@ def test_a_single_array_is_a_state(tmp_path):
     np.testing.assert_array_equal(
         Checkpoints(tmp_path).restore(jnp.zeros(3, jnp.int32))[0], [0, 1, 2]
     )
+
+
+def test_arrays_come_back_where_they_were(tmp_path):
+    """A compiled program serves the state before and after, as all of it is placed as before."""
+    cpu = jax.devices("cpu")[0]
+    Checkpoints(tmp_path).save(1, state(), {})
+    like = zeros() | {"step": jax.device_put(jnp.asarray(0, jnp.int32), cpu)}
+    restored, _ = Checkpoints(tmp_path).restore(like)
+    program = jax.jit(lambda state: state["kernel"] + state["step"])
+    program(like)
+    program(restored)
+    assert program._cache_size() == 1
+    assert restored["step"].committed
+    assert not restored["kernel"].committed
+    assert not restored["dropout"][0].committed
 
 
 def test_adams_moments_come_back_as_they_were(tmp_path):

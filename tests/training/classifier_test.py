@@ -281,7 +281,7 @@ def test_what_an_objective_sets_apart_is_normalised_by_itself(share, count):
     update = classifier.make_update(graphdef, optimizer, key=jax.random.key(0), objective=objective)
     images = np.random.default_rng(0).uniform(size=(5, 4, 4, 3)).astype(np.float32)
     data = jnp.zeros((5, 4, 4, 3), jnp.uint8)
-    after, metrics = update(state, data, jnp.zeros(5, jnp.int32), jnp.arange(5))
+    after, metrics = jax.jit(update)(state, data, jnp.zeros(5, jnp.int32), jnp.arange(5))
     means = images.mean((1, 2), dtype=np.float64)
     groups = [part for part in (means[:count], means[count:]) if len(part)]
     logits = np.concatenate([(g - g.mean(0)) / np.sqrt(g.var(0) + 1e-5) for g in groups])
