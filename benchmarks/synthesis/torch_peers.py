@@ -29,8 +29,8 @@ class Normalize(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(vgg._MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(vgg._STD).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(vgg.MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(vgg.STD).view(3, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return (images - self.mean) / self.std

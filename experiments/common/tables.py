@@ -21,6 +21,7 @@ from outgen_jax import files, runs
 ROOT = Path(__file__).resolve().parents[2]
 # Results -> the module whose `table` makes their table.
 MODULES = {
+    "experiments/exactness/results/arithmetic": "experiments.exactness.arithmetic",
     "experiments/exactness/results/exact_targets": "experiments.exactness.exact_targets",
     "experiments/exactness/results/exact_targets_mnist": "experiments.exactness.exact_targets",
     "experiments/exactness/results/full_targets": "experiments.exactness.full_targets",

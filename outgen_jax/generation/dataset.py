@@ -7,9 +7,8 @@ it written. What is in flight, three shards at most, is all that is held in memo
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,7 +157,10 @@ def _run(job: shard.Job, written: shards.Shards, overwrite: bool, progress: bool
     _meet("opened")
     mine = range(jax.process_index(), written.num_shards, jax.process_count())
     missing = [index for index in mine if not _is_finished(job, written, index)]
-    with _progress_bar(job, mine, missing, progress and first) as advance:
+    # Images of this process; those of finished shards are there from the start.
+    total, left = (sum(len(shard.rows_of(job, i)) for i in some) for some in (mine, missing))
+    bar = synthesize.progress_bar(total, progress and first, done=total - left)
+    with bar as advance:
         _make(job, written, missing, advance)
     _meet("made")
     if first:
@@ -283,18 +285,3 @@ def _meet(name: str) -> None:
     """Waits until all processes are here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"{shard.CALLER}: {name}")
-
-
-@contextmanager
-def _progress_bar(
-    job: shard.Job, mine: Sequence[int], missing: Sequence[int], show: bool
-) -> Iterator[Callable[[float], object]]:
-    """A bar over the images of this process; those of finished shards are there from the start."""
-    if not show:
-        yield lambda images: None
-        return
-    import tqdm
-
-    total, left = (sum(len(shard.rows_of(job, i)) for i in some) for some in (mine, missing))
-    with tqdm.tqdm(total=total, initial=total - left, unit="image", mininterval=0.5) as bar:
-        yield bar.update

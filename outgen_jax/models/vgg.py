@@ -21,8 +21,8 @@ from outgen_jax.models import conv
 
 # Channels of each block's convolutions; every block ends in 2×2 max-pooling.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-_MEAN = (0.4914, 0.4822, 0.4465)  # CIFAR-10 training set, per channel
-_STD = (0.2470, 0.2435, 0.2616)
+MEAN = (0.4914, 0.4822, 0.4465)  # CIFAR-10 training set, per channel
+STD = (0.2470, 0.2435, 0.2616)
 
 
 class Convolution(nnx.Module):
@@ -114,7 +114,7 @@ class VGG16(nnx.Module):
                 "VGG16: images must be [B, H, W, 3], H and W multiples of 32, got "
                 f"{images.shape}; add the batch axis with images[None], or resize"
             )
-        x = normalised(images, _MEAN, _STD).astype(self.dtype)
+        x = normalised(images, MEAN, STD).astype(self.dtype)
         x, convolved = through_blocks(self.blocks, x)
         # fc1 sees the whole map where there is one, the plain head its mean.
         x = x.reshape(x.shape[0], -1) if self.hidden else x.mean((1, 2))

@@ -196,16 +196,17 @@ def check_sources(
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, show: bool) -> Iterator[Callable[[float], object]]:
-    """A bar over images, which a solver's steps fill by fractions."""
+def progress_bar(total: int, show: bool, *, done: int = 0) -> Iterator[Callable[[float], object]]:
+    """A bar over images, `done` of them at the start, which a solver's steps fill by fractions."""
     if not show:
         yield lambda images: None
         return
     import tqdm
 
     shown = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}]"
-    with tqdm.tqdm(total=total, unit="image", mininterval=0.5, bar_format=shown) as bar:
-        yield bar.update
+    with tqdm.tqdm(total=total, initial=done, mininterval=0.5, bar_format=shown) as bar:
+        # Shares of images add up to the total but for rounding.
+        yield lambda images: bar.update(min(images, bar.total - bar.n))
 
 
 def _history(pool: Pool, solver: Solver | Combinator) -> np.ndarray:
