@@ -70,11 +70,11 @@ def test_the_digest_tells_everything_apart():
         first._replace(rows=first.rows + 1),
         first._replace(images=first.images.transpose(0, 2, 1, 3)),
     ]
-    digests = [block.digest(targets) for block in changed]
-    digests.append(first.digest(targets[:, ::-1] * [0.5, 1.5]))
+    digests = [block.digest([targets]) for block in changed]
+    digests.append(first.digest([targets[:, ::-1] * [0.5, 1.5]]))
     assert len(set(digests)) == len(digests)
     again = block_of(Classed(zip(IMAGES, LABELS, "abcde", strict=True)))
-    assert again.digest(targets.copy()) == digests[0]
+    assert again.digest([targets.copy()]) == digests[0]
 
 
 @pytest.mark.parametrize(
