@@ -15,6 +15,7 @@ from outgen_jax.training import adversarial, adversarial_fit, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 LATENT, SHAPE = (3,), (2, 2, 1)
+DECAY = 0.25  # of the average, in most tests
 KEY = jax.random.key(5, impl="unsafe_rbg")  # compiles in less time than the usual kind
 
 
@@ -63,7 +64,7 @@ def make(**options: Any) -> adversarial.Update:
 @functools.cache
 def compiled(penalty: float = 0.0) -> adversarial.Update:
     """For batches of three: other sizes compile it anew."""
-    return jax.jit(make(penalty=penalty))
+    return jax.jit(make(penalty=penalty, average_decay=DECAY))
 
 
 # --- the update ---
@@ -134,7 +135,7 @@ def test_an_update_is_both_players_steps_one_after_the_other(penalty):
 
 def test_a_scheduled_penalty_is_that_of_the_updates_done():
     data, rows = jnp.asarray(images()), np.arange(3)
-    scheduled = jax.jit(make(penalty=lambda done: 0.7 * done))
+    scheduled = jax.jit(make(penalty=lambda done: 0.7 * done, average_decay=DECAY))
     for step, penalty in ((0, 0.0), (1, 0.7)):
         state = start()._replace(step=jnp.asarray(step))
         got = jax.tree.leaves(scheduled(state, data, rows))
@@ -144,16 +145,13 @@ def test_a_scheduled_penalty_is_that_of_the_updates_done():
 
 
 def test_the_average_follows_the_generator():
-    averaging = jax.jit(make(average_decay=0.25))
     state, data, rows = start(), jnp.asarray(images()), np.arange(3)
     expected = np.asarray(state.generator.params["w"])
     for step in range(4):
-        state, _ = averaging(state, data, rows)
-        decay = min(0.25, (1 + step) / (10 + step))
+        state, _ = compiled()(state, data, rows)
+        decay = min(DECAY, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * np.asarray(state.generator.params["w"])
         np.testing.assert_allclose(state.average["w"], expected, rtol=1e-5)
-    state, _ = compiled()(start(), data, rows)
-    np.testing.assert_array_equal(state.average["w"], state.generator.params["w"])
 
 
 def test_a_module_becomes_a_player():
@@ -324,7 +322,12 @@ def test_what_is_off_changes_no_bit():
     plain, metrics = compiled(penalty=0.7)(start(), data, rows)
     idle = adversarial.Augmentation(lambda key, x, probability: x)
     other = adversarial.make_update(
-        *players(), latent_shape=LATENT, key=None, penalty=0.7, augmentation=idle
+        *players(),
+        latent_shape=LATENT,
+        key=None,
+        penalty=0.7,
+        augmentation=idle,
+        average_decay=DECAY,
     )
     before = start()._replace(probability=jnp.zeros(()), key=KEY)
     after, other_metrics = jax.jit(other)(before, data, rows)
@@ -390,6 +393,8 @@ def test_the_probability_is_told_the_logits_of_the_real_images():
     real = jnp.asarray(data[rows] / 255, jnp.float32)
     logits = discriminate(before.discriminator.params, 0, real, KEY)[0]
     np.testing.assert_allclose(after.probability, 0.25 + logits.sum(), rtol=1e-5)
+    # Without a decay the average is the generator itself.
+    np.testing.assert_array_equal(after.average["w"], after.generator.params["w"])
 
 
 def test_a_state_is_created_with_what_the_update_lacks():
