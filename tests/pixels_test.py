@@ -10,6 +10,7 @@ import pytest
 import reference
 
 from outgen_jax import pixels
+from outgen_jax.data import to_uint8
 
 MAPS = {"arctan": pixels.arctan(), "tanh": pixels.tanh(), "identity": pixels.identity()}
 each_map = pytest.mark.parametrize("pixel_map", MAPS.values(), ids=MAPS)
@@ -74,7 +75,7 @@ def test_every_grey_level_comes_back_as_itself(pixel_map):
     levels = np.arange(256, dtype=np.uint8)
     weights = pixel_map.to_weights(jnp.float32(levels) / 255)
     assert np.isfinite(weights).all()
-    np.testing.assert_array_equal(og.data.to_uint8(pixel_map.to_pixels(weights)), levels)
+    np.testing.assert_array_equal(to_uint8(pixel_map.to_pixels(weights)), levels)
 
 
 @each_map
@@ -95,8 +96,8 @@ def test_identity_gives_no_gradient_beyond_the_range():
 
 def test_to_uint8_takes_the_nearest_level():
     images = np.array([0, 0.49, 0.51, 254.49, 254.51, 255]) / 255
-    np.testing.assert_array_equal(og.data.to_uint8(images), [0, 0, 1, 254, 255, 255])
-    assert og.data.to_uint8(jnp.float32(images)).dtype == np.uint8
+    np.testing.assert_array_equal(to_uint8(images), [0, 0, 1, 254, 255, 255])
+    assert to_uint8(jnp.float32(images)).dtype == np.uint8
 
 
 # --- low-pass filter ---

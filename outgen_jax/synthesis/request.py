@@ -220,11 +220,7 @@ def _broadcast(
     fits = found.ndim == wanted and all(a in (1, b) for a, b in zip(found.shape, full, strict=True))
     if not fits or found.shape[-1] != shape[-1]:
         options = [list(full), [num_images, shape[-1]], [shape[-1]]]
-        listed = (
-            ", ".join(map(str, dict.fromkeys(map(tuple, options))))
-            .replace("(", "[")
-            .replace(")", "]")
-        )
+        listed = ", ".join(dict.fromkeys(map(str, options)))
         raise ValueError(
             f"{caller}: targets must have one of the shapes {listed} for {num_images} images and {shape[-1]} outputs; "
             f"they have {list(target.shape)}. Give one row per image, in the order of the network's outputs"

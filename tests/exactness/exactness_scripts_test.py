@@ -15,7 +15,7 @@ CLASSIFIER = "--classifier=mnist_lenet"
 @pytest.fixture
 def digits(tmp_path) -> str:
     """Scikit-learn's first digits, drawn out to MNIST's 28×28 pixels."""
-    found = sources.digits(size=(28, 28), limit=NUMBER)
+    found = sources.digits(size=(28, 28), limit=12)
     path = tmp_path / "digits.npz"
     names = np.array(found.class_names)
     np.savez(path, images=found.images, labels=found.labels, class_names=names)
@@ -23,57 +23,46 @@ def digits(tmp_path) -> str:
 
 
 def results_of(run_script, script: str, out, *options: str) -> dict:
-    finished = run_script(script, CLASSIFIER, f"--out={out}", *options)
+    finished = run_script(f"exactness/{script}", CLASSIFIER, f"--out={out}", *options)
     assert finished.returncode == 0, finished.stderr
     assert (out / "table.md").read_text() in finished.stdout
     return json.loads((out / "results.json").read_text())
 
 
 def test_exact_targets_resumes_and_keeps_its_promise(run_script, digits, tmp_path):
-    options = (f"--dataset={digits}", f"--number={NUMBER}", "--steps=20", "--batch_size=3")
+    options = (f"--dataset={digits}", f"--number={NUMBER}", "--batch_size=3")
     out = tmp_path / "run"
     found = results_of(run_script, "exact_targets.py", out, *options)
     assert len(found["per_image"]) == len(found["seconds"]) == 6
     for numbers in found["per_image"].values():
         assert all(len(values) == NUMBER for values in numbers.values())
-    assert np.median(found["per_image"]["0.9 / 0.1"]["total_variation"]) <= 1e-3
+        assert max(numbers["total_variation"]) <= 1e-5
+        # Rounding costs something, and the correction brings most of it back.
+        assert np.median(numbers["total_variation_png"]) <= 5e-3
+    assert (out / "table.md").read_text().count("| 0.9 / 0.1 |") == 2
     again = results_of(run_script, "exact_targets.py", out, *options)
     assert again["per_image"] == found["per_image"]
     assert again["seconds"] == found["seconds"]
 
 
-def test_exact_targets_starts_again_with_those_that_have_not_arrived(run_script, digits, tmp_path):
-    def arrived_after(restarts: int) -> tuple[np.ndarray, np.ndarray]:
-        options = (f"--dataset={digits}", f"--number={NUMBER}", "--steps=12", "--batch_size=3")
-        out = tmp_path / f"run{restarts}"
-        found = results_of(run_script, "exact_targets.py", out, *options, f"--restarts={restarts}")
-        kinds = found["per_image"].values()
-        steps = np.array([kind["steps"] for kind in kinds])
-        return np.array([kind["total_variation"] for kind in kinds]) <= 1e-5, steps
-
-    (once, steps_once), (twice, steps_twice) = arrived_after(0), arrived_after(3)
-    assert once.any()
-    assert twice.sum() > once.sum()
-    assert twice[once].all()
-    np.testing.assert_array_equal(steps_twice[once], steps_once[once])
-    assert (steps_twice[twice & ~once] > 12).all()
-
-
 def test_exact_targets_needs_the_classifiers_classes(run_script, tmp_path):
     np.savez(tmp_path / "unnamed.npz", images=np.zeros((4, 28, 28, 1), np.uint8))
     data = f"--dataset={tmp_path / 'unnamed.npz'}"
-    finished = run_script("exact_targets.py", CLASSIFIER, data, f"--out={tmp_path / 'run'}")
+    finished = run_script(
+        "exactness/exact_targets.py", CLASSIFIER, data, f"--out={tmp_path / 'run'}"
+    )
     assert finished.returncode != 0
     assert "must have the classifier's classes: 0, 1, 2" in finished.stderr
 
 
 def test_ordered_top_k(run_script, digits, tmp_path):
-    options = (f"--source={digits}", f"--number={NUMBER}", "--k=2", "--learning_rate=0.02")
-    found = results_of(run_script, "ordered_top_k.py", tmp_path / "run", *options, "--updates=200")
-    assert np.mean(found["k"]["2"]["in_order"]) >= 0.8
+    options = (f"--source={digits}", f"--number={NUMBER}", "--k=2")
+    found = results_of(run_script, "ordered_top_k.py", tmp_path / "run", *options)
+    assert np.mean(found["k"]["2"]["in_order"]) == 1
     assert np.mean(np.array(found["k"]["2"]["total_variation"]) <= 1e-5) >= 0.8
-    assert min(found["k"]["2"]["updates"]) > 1  # of Adam, before
-    finished = run_script("ordered_top_k.py", CLASSIFIER, "--k=10", f"--out={tmp_path / 'other'}")
+    assert min(found["k"]["2"]["steps"]) > 1
+    out = f"--out={tmp_path / 'other'}"
+    finished = run_script("exactness/ordered_top_k.py", CLASSIFIER, "--k=10", out)
     assert finished.returncode != 0
     assert "--k must lie in 1..9" in finished.stderr
 
@@ -94,3 +83,16 @@ def test_norm_choices_hold_what_they_name(run_script, digits, tmp_path):
     assert np.mean(found["smooth"]["fine_share"]) < np.mean(found["as it comes"]["fine_share"])
     with Image.open(tmp_path / "run" / "norm_choices.png") as image:
         assert image.width > 200
+
+
+def test_solver_comparison_tabulates_every_preset_and_resumes(run_script, digits, tmp_path):
+    out = tmp_path / "run"
+    options = (f"--dataset={digits}", "--steps=2", "--number=12")
+    results = results_of(run_script, "solver_comparison.py", out, *options)
+    assert set(results["per_image"]) == {"sgd", "momentum", "momentum_lowpass"}
+    assert all(len(numbers["kl"]) == 12 for numbers in results["per_image"].values())
+    assert len((out / "table.md").read_text().splitlines()) == 5
+    assert (out / "fig_a3_a5.png").stat().st_size > 1000
+    (out / "cache" / "sgd.npz").unlink()
+    repeated = results_of(run_script, "solver_comparison.py", out, *options)["per_image"]
+    assert repeated["sgd"] == results["per_image"]["sgd"]

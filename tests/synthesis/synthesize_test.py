@@ -1,16 +1,29 @@
 """What comes back from `synthesize`, when an image stops, and what a failing network does."""
 
+import dataclasses
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import reference
 import scipy.special
-from toy_synthesis import APPLY, CLASSES, FAST, SHAPE, WEIGHTS, assert_same, sources, targets
+from toy_synthesis import (
+    APPLY,
+    CLASSES,
+    FAST,
+    SHAPE,
+    WEIGHTS,
+    assert_same,
+    rows_of,
+    sources,
+    targets,
+)
 
 import outgen_jax as og
-from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import batch as module
+from outgen_jax.synthesis import engine
 
 # --- what comes back ---
 
@@ -31,8 +44,12 @@ def test_the_result_describes_its_images():
     assert result.images.max() <= 1
     np.testing.assert_array_equal(result.steps, 12)
     assert result.finite.all()
-    kinds = [field.dtype for field in result]
-    assert kinds == [np.float32] * 4 + [np.int32, bool, bool, np.float32]
+    np.testing.assert_allclose(result.outputs, logits, atol=1e-4)
+    np.testing.assert_array_equal(result.divergence, result.kl)
+    np.testing.assert_array_equal(result.distance, result.total_variation)
+    types = {name: field.dtype for name, field in result._asdict().items() if name != "meaning"}
+    others = {"steps": np.int32, "converged": bool, "finite": bool}
+    assert types == {name: others.get(name, np.float32) for name in types}
 
 
 def test_history_begins_at_the_source_and_holds_the_best():
@@ -60,11 +77,13 @@ def test_a_far_too_large_step_never_makes_an_image_worse():
     np.testing.assert_allclose(kl, result.kl, rtol=1e-3, atol=1e-5)
 
 
-def test_the_default_solver_is_the_papers_sgd():
-    images, rows = sources(2), targets(2)
-    expected = og.synthesize(APPLY, WEIGHTS, images, rows, solver=og.preset("sgd"))
-    assert_same(og.synthesize(APPLY, WEIGHTS, images, rows), expected, atol=0)
-    np.testing.assert_array_equal(expected.steps, 100)
+def test_the_default_solver_is_exact():
+    images, rows = sources(4), targets(4)
+    result = og.synthesize(APPLY, WEIGHTS, images, rows)
+    expected = og.synthesize(APPLY, WEIGHTS, images, rows, solver=og.exact(), tolerance=1e-5)
+    assert_same(result, expected, atol=0)
+    assert result.converged.all()
+    assert result.distance.max() <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["arctan", "tanh", "identity"])
@@ -74,7 +93,7 @@ def test_no_updates_return_every_grey_level_as_it_was(name):
     still = og.gradient_descent(optax.sgd(0.1), steps=0, pixels=getattr(og.pixels, name)())
     weights = reference.perceptron((16, 16, 3))
     result = og.synthesize(APPLY, weights, images, targets(3), solver=still, history=True)
-    np.testing.assert_array_equal(og.pixels.to_uint8(result.images), images)
+    np.testing.assert_array_equal(og.data.to_uint8(result.images), images)
     np.testing.assert_array_equal(result.steps, 0)
     np.testing.assert_array_equal(result.history, result.kl[:, None])
     floats = images / np.float32(255)
@@ -139,7 +158,7 @@ def test_an_image_at_its_target_takes_no_step():
     )
     np.testing.assert_array_equal(result.steps, 0)
     assert result.converged.all()
-    np.testing.assert_array_equal(og.pixels.to_uint8(result.images), np.clip(images, 1, 254))
+    np.testing.assert_array_equal(og.data.to_uint8(result.images), np.clip(images, 1, 254))
     np.testing.assert_allclose(result.history, 0, atol=1e-6)
 
 
@@ -153,25 +172,32 @@ def test_converged_without_a_tolerance_means_within_one_percent():
 
 # By KL the first image is the nearer one to (0.5, 0.5, 0), by total variation the second.
 _NEAR_BY_KL, _NEAR_BY_DISTANCE = [0.549, 0.45, 0.001], [0.495, 0.495, 0.01]
-_TO_THE_SECOND = [
-    Solver(
-        init=lambda image, target: image,
-        update=lambda network, image, target: (
-            jnp.array(_NEAR_BY_DISTANCE).reshape(image.shape),
-            network(image),
-        ),
-        image=lambda image: image,
-        steps=steps,
-    )
-    for steps in (1, 3)
-]
 
 
-@pytest.mark.parametrize("solver", _TO_THE_SECOND, ids=["at the last look", "on the way"])
-def test_the_image_that_met_the_tolerance_is_the_one_returned(solver):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ToTheSecond:
+    """A user's own solver: one step, onto the second image."""
+
+    steps: int
+
+    def init(self, problem: Any, image: jax.Array) -> jax.Array:
+        return image
+
+    def update(self, problem: Any, state: jax.Array) -> tuple[jax.Array, Any]:
+        return jnp.array(_NEAR_BY_DISTANCE).reshape(state.shape), problem.network(state)
+
+    def image(self, state: jax.Array) -> jax.Array:
+        return state
+
+
+@pytest.mark.parametrize("steps", [1, 3], ids=["at the last look", "on the way"])
+def test_the_image_that_met_the_tolerance_is_the_one_returned(steps):
     def log_pixels(_, images):
         return jnp.log(images.reshape(len(images), -1))
 
+    solver = ToTheSecond(steps)
+    assert isinstance(solver, og.Solver)
     # Two images: their pixels alone would pass for the probabilities that `synthesize` refuses.
     images = np.float32([_NEAR_BY_KL, [0.8, 0.1, 0.2]]).reshape(2, 1, 1, 3)
     row = [0.5, 0.5, 0]
@@ -197,14 +223,13 @@ def poisoned(variables, images):
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("updates", [1, 5], ids=["host loop", "scanned"])
+@pytest.mark.parametrize("updates", [1, 5], ids=["one update a call", "several"])
 def test_an_image_that_breaks_the_network_harms_no_other(monkeypatch, poison, updates):
-    monkeypatch.setattr(module, "_chunks", lambda *_: [updates] * (20 // updates))
-    solver = og.gradient_descent(optax.sgd(0.5), steps=20)
-    images = np.random.default_rng(0).uniform(0.2, 0.4, (4, *SHAPE)).astype(np.float32)
+    monkeypatch.setattr(engine.chunking, "updates_per_call", lambda *_: updates)
+    solver = og.gradient_descent(_DESCENT, steps=20)
+    images = np.random.default_rng(0).uniform(0.2, 0.4, (3, *SHAPE)).astype(np.float32)
     images[2] += 0.2
-    images[3] = 0.7  # beyond the limit from the start
-    rows = [[0.1, 0.9], [0.05, 0.95], [0.99, 0.01], [0.99, 0.01]]
+    rows = [[0.1, 0.9], [0.05, 0.95], [0.99, 0.01]]
     healthy, result = (
         og.synthesize(
             poisoned, (np.float32(limit), poison), images, rows, solver=solver, history=True
@@ -212,10 +237,9 @@ def test_an_image_that_breaks_the_network_harms_no_other(monkeypatch, poison, up
         for limit in (np.inf, 0.53)
     )
     assert healthy.finite.all()
-    np.testing.assert_array_equal(result.finite, [True, True, False, False])
-    assert not result.converged[2:].any()
-    for name, a, b in zip(og.Result._fields, result, healthy, strict=True):
-        np.testing.assert_array_equal(a[:2], b[:2], err_msg=name)
+    np.testing.assert_array_equal(result.finite, [True, True, False])
+    assert not result.converged[2]
+    assert_same(rows_of(result, slice(2)), rows_of(healthy, slice(2)), atol=0)
     # The third crosses the limit on the way, and keeps the last image before that.
     assert 0 < result.steps[2] < 20
     last = result.steps[2] - 1
@@ -223,8 +247,110 @@ def test_an_image_that_breaks_the_network_harms_no_other(monkeypatch, poison, up
     np.testing.assert_array_equal(result.kl[2], result.history[2, last])
     assert 0.5 < result.images[2].mean() <= 0.53
     assert np.isfinite(result.probs[2]).all()
-    # The fourth never gave a number: its source comes back.
-    assert result.steps[3] == 0
-    np.testing.assert_array_equal(result.images[3], images[3])
-    assert np.isinf(result.kl[3])
-    assert np.isnan(result.probs[3]).all()
+
+
+def test_an_image_that_failed_is_not_started_again():
+    images = np.full((1, *SHAPE), 0.5, np.float32)
+    solver = og.restarted(og.gradient_descent(_DESCENT, steps=20), times=3)
+    result = og.synthesize(
+        poisoned, (np.float32(0.53), np.float32(np.nan)), images, [0.99, 0.01], solver=solver
+    )
+    assert result.steps[0] < 20
+    assert not result.finite[0]
+
+
+_DESCENT = optax.sgd(0.5)
+
+
+# --- other outputs ---
+
+
+def test_properties_of_a_classifier_are_refused_for_other_outputs():
+    result = og.synthesize(
+        APPLY, WEIGHTS, sources(2), np.zeros(CLASSES), output=og.outputs.values(), solver=FAST
+    )
+    for name in ("probs", "kl", "total_variation"):
+        with pytest.raises(AttributeError, match=f"Result.{name} is for one softmax output; use"):
+            getattr(result, name)
+    remedy = (result.outputs, result.distance, result.divergence)
+    assert all(np.isfinite(part).all() for part in remedy)
+
+
+def several(weights, images):
+    """A classifier, labels of two halves, and numbers, by name."""
+    logits = APPLY(weights, images)
+    halves = jnp.stack([logits[:, :2], -logits[:, 1:3]], 1)
+    return {"kind": logits, "labels": halves, "size": 2 * logits[:, 3:]}
+
+
+SEVERAL_KINDS = {
+    "kind": og.outputs.softmax(),
+    "labels": og.outputs.sigmoid(),
+    "size": og.outputs.values(scale=2.0),
+}
+
+
+def test_several_outputs_come_back_as_the_network_returns_them():
+    images = sources(3)
+    nearby = og.predict(several, WEIGHTS, sources(3, seed=9), output=SEVERAL_KINDS)
+    solver = og.gauss_newton(steps=1)
+    result = og.synthesize(several, WEIGHTS, images, nearby, output=SEVERAL_KINDS, solver=solver)
+    assert {name: part.shape for name, part in result.outputs.items()} == {
+        "kind": (3, 5),
+        "labels": (3, 2, 2),
+        "size": (3, 2),
+    }
+    raw = several(WEIGHTS, result.images)
+    for name in SEVERAL_KINDS:
+        np.testing.assert_allclose(result.outputs[name], raw[name], atol=1e-4)
+    said = og.predict(several, WEIGHTS, result.images, output=SEVERAL_KINDS)
+    distances = [
+        np.abs(said["kind"] - nearby["kind"]).sum(1) / 2,
+        np.abs(said["labels"] - nearby["labels"]).max((1, 2)),
+        np.sqrt((((said["size"] - nearby["size"]) / 2) ** 2).mean(1)),
+    ]
+    np.testing.assert_allclose(result.distance, np.max(distances, 0), atol=1e-5)
+
+
+def test_two_networks_at_once_are_both_steered():
+    """A tuple of a classifier and of labels of another one, each with its own targets."""
+    other = jax.tree.map(lambda w: w[::-1] if w.ndim == 1 else -w, WEIGHTS)
+
+    def both(variables, images):
+        return APPLY(variables[0], images), APPLY(variables[1], images[:, :, ::-1])[:, :3]
+
+    kinds = (og.outputs.softmax(), og.outputs.sigmoid())
+    rows = (targets(3), np.array([0.0, 0.5, 1.0]))
+    result = og.synthesize(both, (WEIGHTS, other), sources(3), rows, output=kinds, tolerance=1e-4)
+    assert result.converged.all()
+    said = og.predict(both, (WEIGHTS, other), result.images, output=kinds)
+    np.testing.assert_allclose(said[0], rows[0], atol=2e-4)
+    np.testing.assert_allclose(said[1], np.tile(rows[1], (3, 1)), atol=2e-4)
+
+
+def test_all_views_meet_one_target():
+    flipped = og.views(APPLY, [lambda x: x, lambda x: x[:, ::-1], lambda x: x[::-1]])
+    rows = targets(2)
+    result = og.synthesize(flipped, WEIGHTS, sources(2), rows, tolerance=1e-4)
+    assert result.converged.all()
+    assert result.outputs.shape == (2, 3, CLASSES)
+    for images in (result.images, result.images[:, :, ::-1], result.images[:, ::-1]):
+        np.testing.assert_allclose(og.predict(APPLY, WEIGHTS, images), rows, atol=2e-4)
+
+
+# --- reported by users ---
+
+
+def test_a_class_that_is_switched_off_may_be_wanted_with_0():
+    def masked(weights, images):
+        return jnp.where(jnp.arange(CLASSES) < 4, APPLY(weights, images), -jnp.inf)
+
+    row = np.array([0.5, 0.3, 0.1, 0.1, 0.0])
+    result = og.synthesize(
+        masked, WEIGHTS, sources(3), row, solver=og.gauss_newton(), tolerance=1e-3
+    )
+    assert result.converged.all()
+    np.testing.assert_array_equal(result.probs[:, 4], 0)
+    descended = og.synthesize(masked, WEIGHTS, sources(3), row, solver=FAST)
+    assert descended.finite.all()
+    assert np.isfinite(descended.kl).all()

@@ -1,0 +1,35 @@
+"""The examples in docstrings run and print what they say."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import outgen_jax
+from outgen_jax import generation, outputs, solvers, synthesis
+
+
+def modules() -> list[str]:
+    """Names of the modules of the main subject."""
+    found = [outputs.__name__]
+    for package in (solvers, synthesis, generation):
+        found += [m.name for m in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
+    return found
+
+
+PUBLIC = ("exact", "gauss_newton", "gauss_newton_cg", "gradient_descent", "preset", "then")
+PUBLIC += ("restarted", "synthesize", "predict", "quantize", "views")
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_run(name):
+    found = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert found.failed == 0
+
+
+def test_public_functions_have_examples():
+    for name in PUBLIC:
+        assert ">>> " in getattr(outgen_jax, name).__doc__, name
+    for name in ("softmax", "sigmoid", "values"):
+        assert ">>> " in getattr(outputs, name).__doc__

@@ -1,0 +1,323 @@
+"""Kinds of output: each against its definition in float64, its derivatives against differences of that."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special
+from toy_synthesis import SHAPE, linear, linear_weights
+
+import outgen_jax as og
+from outgen_jax import outputs
+from outgen_jax.targets import partial
+
+SOFTMAX, SIGMOID, VALUES = og.outputs.softmax(), og.outputs.sigmoid(), og.outputs.values(scale=0.5)
+FREE = np.nan
+# Kind, and targets of four entries: full, with entries at the edge, and partly free.
+CASES = [
+    (SOFTMAX, [0.4, 0.3, 0.2, 0.1]),
+    (SOFTMAX, [0.7, 0.3, 0.0, 0.0]),
+    (SOFTMAX, [0.5, FREE, 0.2, FREE]),
+    (SIGMOID, [0.4, 0.9, 0.02, 0.5]),
+    (SIGMOID, [0.0, 1.0, 0.3, FREE]),
+    (VALUES, [0.3, -2.0, 5.0, 0.0]),
+    (VALUES, [FREE, -2.0, FREE, 0.0]),
+]
+each_case = pytest.mark.parametrize(("kind", "target"), CASES)
+OUTPUT = np.array([0.7, -1.2, 0.1, 1.9])
+
+
+def oracle(kind, output, target) -> float:
+    """The divergence in float64."""
+    named = ~np.isnan(target)
+    if kind == SIGMOID:
+        p, q = special.expit(output[named]), target[named]
+        return (special.rel_entr(q, p) + special.rel_entr(1 - q, 1 - p)).sum()
+    if kind == VALUES:
+        return (((output - target)[named] / VALUES.scale) ** 2).mean() / 2
+    p = special.softmax(output)
+    grouped = (special.rel_entr(target[named], p[named])).sum()
+    if named.all():
+        return grouped
+    return grouped + special.rel_entr(1 - target[named].sum(), p[~named].sum())
+
+
+def differences(function, x: np.ndarray, size: float = 1e-5) -> np.ndarray:
+    """Central differences of a function of [N], along its axis."""
+    columns = [
+        (np.asarray(function(x + e)) - np.asarray(function(x - e))) / (2 * size)
+        for e in size * np.eye(len(x))
+    ]
+    return np.stack(columns, -1)
+
+
+def f32(x) -> jax.Array:
+    return jnp.asarray(x, jnp.float32)
+
+
+# --- what is far from what ---
+
+
+@each_case
+def test_divergence_and_loss_and_their_gradients(kind, target):
+    target = np.array(target)
+    expected = oracle(kind, OUTPUT, target)
+    np.testing.assert_allclose(kind.divergence(f32(OUTPUT), f32(target)), expected, rtol=1e-5)
+    slope = differences(lambda o: oracle(kind, o, target), OUTPUT)
+    for function in (kind.divergence, kind.loss):  # equal up to a constant
+        found = jax.grad(function)(f32(OUTPUT), f32(target))
+        np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-6)
+
+
+@each_case
+def test_distance(kind, target):
+    target = np.array(target)
+    named = ~np.isnan(target)
+    if kind == SOFTMAX:
+        p = special.softmax(OUTPUT)
+        rest = abs(p[~named].sum() - (1 - target[named].sum()))  # free classes count as one
+        expected = (np.abs(p - target)[named].sum() + rest) / 2
+    elif kind == SIGMOID:
+        expected = np.abs(special.expit(OUTPUT) - target)[named].max()
+    else:
+        expected = np.sqrt((((OUTPUT - target)[named] / 0.5) ** 2).mean())
+    np.testing.assert_allclose(kind.distance(f32(OUTPUT), f32(target)), expected, rtol=1e-5)
+
+
+@each_case
+def test_nothing_is_left_at_the_target(kind, target):
+    if kind == SOFTMAX:
+        p = partial.complete(f32(target), f32(OUTPUT))
+        at = jnp.log(jnp.maximum(p, 1e-20))
+    elif kind == SIGMOID:
+        filled = np.where(np.isnan(target), 0.123, target)
+        at = f32(special.logit(np.clip(filled, 1e-12, 1 - 1e-7)))
+    else:
+        at = f32(np.where(np.isnan(target), 77.0, target))
+    assert kind.distance(at, f32(target)) < 1e-6
+    assert 0 <= kind.divergence(at, f32(target)) < 1e-6
+
+
+@each_case
+def test_free_entries_pull_at_nothing(kind, target):
+    """No gradient in a free label or number; none among the free classes."""
+    free = np.isnan(target)
+    if not free.any():
+        return
+    slope = jax.grad(kind.divergence)(f32(OUTPUT), f32(target))[free]
+    if kind == SOFTMAX:
+        shares = special.softmax(OUTPUT)[free]
+        np.testing.assert_allclose(slope / shares, (slope / shares)[0], rtol=1e-4)
+    else:
+        np.testing.assert_array_equal(slope, 0)
+        moved = f32(np.where(free, 50.0, OUTPUT))
+        assert kind.distance(moved, f32(target)) == kind.distance(f32(OUTPUT), f32(target))
+
+
+# --- coordinates ---
+
+
+@each_case
+@pytest.mark.parametrize("count", [None, 2])
+def test_coordinates_hold_the_divergence_with_its_slope_and_curvature(kind, target, count):
+    if kind == SOFTMAX and count == 2 and target[2] == 0.2 and not np.isnan(target).any():
+        return  # two wanted classes in one group: another divergence
+    output, wanted = f32(OUTPUT), f32(target)
+    r, goal = kind.coordinates(output, wanted, count), kind.goal(output, wanted, count)
+    assert len(r) == kind.num_coordinates(4, count)
+    expected = oracle(kind, OUTPUT, np.array(target))
+    np.testing.assert_allclose(kind.divergence_at(r, goal), expected, rtol=1e-4)
+    with jax.enable_x64(True):
+        wide, goal64 = jnp.asarray(r, jnp.float64), jnp.asarray(goal, jnp.float64)
+        slope = differences(lambda x: kind.divergence_at(jnp.asarray(x), goal64), np.asarray(wide))
+        bends = differences(lambda x: kind.slope(jnp.asarray(x), goal64), np.asarray(wide))
+    np.testing.assert_allclose(kind.slope(r, goal), slope, atol=1e-5)
+    np.testing.assert_allclose(kind.curvature(r, goal), bends, atol=1e-5)
+
+
+@each_case
+def test_errors_are_0_at_the_goal_and_have_its_sign(kind, target):
+    wanted = f32(target)
+    r, goal = kind.coordinates(f32(OUTPUT), wanted, None), kind.goal(f32(OUTPUT), wanted, None)
+    errors = kind.errors(r, goal, 1e-6)
+    assert not np.isnan(errors).any()
+    there = r - errors  # errors are in the coordinates' own units
+    np.testing.assert_allclose(kind.errors(there, goal, 1e-6), 0, atol=1e-5)
+    above = kind.errors(there + 1, goal, 1e-6)
+    pulls = np.asarray(above) != 0
+    np.testing.assert_allclose(above[pulls], 1, atol=1e-5)
+
+
+def test_probabilities_of_0_and_1_are_one_sided():
+    target = f32([0.0, 1.0, 0.3])
+    assert SIGMOID.one_sided(target, 1e-6).tolist() == [True, True, False]
+    far, near, wrong = f32([-30, 30, -30]), f32([-13, 13, 0]), f32([3, -3, 0])
+    np.testing.assert_array_equal(SIGMOID.errors(far, target, 1e-6)[:2], 0)
+    assert (np.abs(SIGMOID.errors(near, target, 1e-6)[:2]) > 0.5).all()
+    assert (SIGMOID.errors(wrong, target, 1e-6) * f32([1, -1, 1]) > 0).all()
+    assert SOFTMAX.one_sided(f32([0.7, 0.3, 0.0]), 1e-6).tolist() == [False, True]
+    below = SOFTMAX.errors(f32([np.log(3 / 7), -40]), f32([0.7, 0.3, 0.0]), 1e-6)
+    np.testing.assert_allclose(below, 0, atol=1e-6)
+    assert not VALUES.one_sided(target, 1e-6).any()
+
+
+# --- the curvature that conjugate gradients see ---
+
+
+@each_case
+def test_the_models_minimum_is_the_target(kind, target):
+    """H (o* − o) = −∇D, and H is positive semidefinite."""
+    output, wanted = f32(OUTPUT), f32(target)
+    filled = np.array(target)
+    free = np.isnan(filled)
+    if kind == SOFTMAX:
+        there = np.log(np.maximum(partial.complete(wanted, output), 1e-12))
+    elif kind == SIGMOID:
+        there = np.where(free, OUTPUT, outputs._logit(f32(filled)))
+    else:
+        there = np.where(free, OUTPUT, filled)
+    at = np.log(special.softmax(OUTPUT)) if kind == SOFTMAX else OUTPUT
+    product = kind.curvature_product(output, wanted)
+    slope = jax.grad(kind.divergence)(output, wanted)
+    np.testing.assert_allclose(product(f32(there - at)), -slope, rtol=1e-3, atol=2e-5)
+    matrix = np.stack([product(row) for row in jnp.eye(4)])
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
+    assert np.linalg.eigvalsh(matrix).min() > -1e-6
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), spread=st.floats(0, 3))
+def test_over_all_logits_the_models_minimum_is_the_losss(seed, spread):
+    rng = np.random.default_rng(seed)
+    probs, wanted = (jax.nn.softmax(f32(spread * rng.normal(size=7))) for _ in range(2))
+    weights = np.asarray(outputs._logarithmic_mean(probs, wanted), np.float64)
+    curvature = np.diag(weights) - np.outer(weights, weights) / weights.sum()
+    step = np.log(wanted) - np.log(probs)
+    np.testing.assert_allclose(curvature @ step, np.asarray(wanted - probs), atol=2e-5)
+    assert (weights >= np.minimum(probs, wanted) * (1 - 1e-3)).all()
+    assert (weights <= np.maximum(probs, wanted) * (1 + 1e-3)).all()
+
+
+def test_classes_wanted_with_0_weigh_little_and_alike_ones_their_probability():
+    probs, wanted = jnp.array([0.5, 0.2, 0.3]), jnp.array([0.8, 0.2, 0.0])
+    weights = outputs._logarithmic_mean(probs, wanted)
+    np.testing.assert_allclose(weights[:2], [0.3 / np.log(1.6), 0.2], rtol=1e-5)
+    assert 0 < weights[2] < 0.02
+
+
+# --- what is judged, and what is finite ---
+
+
+@each_case
+def test_what_is_judged_is_the_readout(kind, target):
+    output, wanted = f32(OUTPUT), f32(target)
+    judged = kind.judged(kind.coordinates(output, wanted, None))
+    asked = kind.wanted(kind.goal(output, wanted, None))
+    assert judged.shape == asked.shape
+    readout = {SOFTMAX: special.softmax, SIGMOID: special.expit, VALUES: np.array}[kind](OUTPUT)
+    np.testing.assert_allclose(kind.readout(output), readout, rtol=1e-5)
+    scale = VALUES.scale if kind == VALUES else 1
+    np.testing.assert_allclose(np.sort(judged * scale), np.sort(readout), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "finite"),
+    [
+        (SOFTMAX, [0, 1, -np.inf], True),  # a class that is switched off
+        (SOFTMAX, [-np.inf] * 3, False),
+        (SOFTMAX, [0, 1, np.inf], False),
+        (SOFTMAX, [0, 1, np.nan], False),
+        (SIGMOID, [0, np.inf, -np.inf], True),
+        (SIGMOID, [0, 1, np.nan], False),
+        (VALUES, [0, 1, 2], True),
+        (VALUES, [0, 1, -np.inf], False),
+        (VALUES, [0, 1, np.nan], False),
+    ],
+)
+def test_what_is_finite_is_cleaned(kind, values, finite):
+    assert kind.is_finite(f32(values)) == finite
+    if finite:
+        cleaned = kind.cleaned(f32(values))
+        assert np.isfinite(cleaned).all()
+        np.testing.assert_allclose(kind.readout(cleaned), kind.readout(f32(values)), atol=1e-7)
+        np.testing.assert_array_equal(
+            cleaned[np.isfinite(values)], np.array(values)[np.isfinite(values)]
+        )
+        slope = jax.grad(lambda o: kind.divergence(kind.cleaned(o), f32([0.4, 0.6, 0.0])))(
+            f32(values)
+        )
+        assert np.isfinite(slope).all()
+
+
+def test_how_many_coordinates_targets_need():
+    rows = np.zeros((3, 100))
+    rows[:, 7], rows[1, 8], rows[1, 9] = 0.5, 0.3, 0.2
+    rows[2, 1:] = FREE
+    assert SOFTMAX.num_named(rows).tolist() == [1, 3, 1]
+    assert SOFTMAX.num_named(np.full((1, 4), FREE)).tolist() == [1]
+    assert SIGMOID.num_named(rows).tolist() == VALUES.num_named(rows).tolist() == [100] * 3
+
+
+# --- validation ---
+
+
+def test_targets_are_validated_in_their_own_terms():
+    np.testing.assert_allclose(SIGMOID.validated(np.array([[0.0, 1.0]]), caller="x"), [[0, 1]])
+    masked = np.ma.masked_array([[0.2, 3.0]], mask=[[False, True]])
+    for kind in (SIGMOID, VALUES):
+        found = kind.validated(masked, caller="x")
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, [[0.2, FREE]])
+    with pytest.raises(
+        ValueError, match=r"x: targets of a sigmoid .* row 1 has 1.5 for label 0. Give"
+    ):
+        SIGMOID.validated(np.array([[0.5, 0], [1.5, 0]]), caller="x")
+    with pytest.raises(ValueError, match=r"x: targets must be numbers; row 0 has inf in column 1"):
+        VALUES.validated(np.array([[0.5, np.inf]]), caller="x")
+    with pytest.raises(ValueError, match=r"masked_invalid") as caught:
+        SIGMOID.validated(np.array([[0.5, np.nan]]), caller="x")
+    assert "numpy.ma.masked_invalid(targets)" in str(caught.value)
+    repaired = np.ma.masked_invalid([[0.5, np.nan]])
+    np.testing.assert_allclose(SIGMOID.validated(repaired, caller="x"), [[0.5, FREE]])
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, np.inf, np.nan])
+def test_a_scale_that_measures_nothing_is_refused(scale):
+    with pytest.raises(
+        ValueError,
+        match=f"outputs.values: scale must be positive and finite, got {float(scale)}; give",
+    ):
+        og.outputs.values(scale=scale)
+
+
+def test_kinds_are_values():
+    assert og.outputs.values(scale=2) == og.outputs.values(scale=2.0)
+    assert len({SOFTMAX, SIGMOID, VALUES, og.outputs.softmax(), og.outputs.values()}) == 4
+
+
+# --- a linear network, whose answer is known ---
+
+
+@pytest.mark.parametrize("free", [(), (1, 3)], ids=["all named", "some free"])
+@pytest.mark.parametrize("kind", [SIGMOID, VALUES], ids=["sigmoid", "values"])
+def test_the_smallest_change_of_a_linear_network_is_found(kind, free):
+    """The projection J⁺ (o* − o) over the named outputs, where the box does not interfere."""
+    rng = np.random.default_rng(4)
+    weights = linear_weights(5, SHAPE)
+    images = rng.uniform(0.45, 0.55, (2, *SHAPE)).astype(np.float32)
+    target = rng.uniform(0.3, 0.7, (2, 5))
+    masked = np.ma.masked_array(target, mask=np.zeros((2, 5), bool))
+    masked[:, list(free)] = np.ma.masked
+    result = og.synthesize(
+        linear, weights, images, masked, output=kind, solver=og.gauss_newton(), tolerance=1e-6
+    )
+    assert result.converged.all()
+    named = [k for k in range(5) if k not in free]
+    matrix = np.asarray(weights, np.float64)[:, named]
+    wanted = special.logit(target) if kind == SIGMOID else target
+    for image, row, found in zip(images, wanted, result.images, strict=True):
+        missing = row[named] - (image.ravel() - 0.5) @ matrix
+        smallest = np.linalg.pinv(matrix.T) @ missing
+        np.testing.assert_allclose((found - image).ravel(), smallest, atol=2e-4)

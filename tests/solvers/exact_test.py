@@ -1,0 +1,192 @@
+"""The default solver: gets there, whatever is asked for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from sklearn import datasets
+from toy_synthesis import linear, linear_weights
+
+import outgen_jax as og
+from outgen_jax.models import pretrained
+from outgen_jax.solvers.combinators import Restarted, Then
+from outgen_jax.solvers.gauss_newton import GaussNewton
+from outgen_jax.solvers.gauss_newton_cg import GaussNewtonCG
+
+SHAPE = (8, 8, 3)
+WEIGHTS = reference.perceptron(SHAPE, steepness=2.8)
+WIDE = linear_weights(1000, SHAPE)
+TOLERANCE = 1e-5
+
+
+def sources(count: int) -> np.ndarray:
+    """Random 8-bit images with pure black and pure white in them."""
+    images = np.random.default_rng(2).integers(0, 256, (count, *SHAPE), np.uint8)
+    images[:, :2], images[:, 2:4] = 0, 255
+    return images
+
+
+def judged(apply_fn, variables, result, rows) -> np.ndarray:
+    """Total variation of what the network says of the images, in float64."""
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda w: jnp.asarray(w, jnp.float64), variables)
+        logits = np.asarray(apply_fn(wide, jnp.asarray(result.images, jnp.float64)))
+    return np.abs(reference.softmax(logits) - rows).sum(-1) / 2
+
+
+@pytest.mark.parametrize("classes", [2, 5, 40])
+def test_full_targets_of_every_kind_from_images_with_black_and_white(classes):
+    weights = reference.perceptron(SHAPE, steepness=2.8, hidden=64, classes=classes)
+    rows = np.random.default_rng(3).dirichlet(np.ones(classes), 6)
+    rows[0], rows[1], rows[2] = np.eye(classes)[1], 1 / classes, 0
+    rows[2, :2] = 0.9, 0.1
+    result = og.synthesize(reference.perceptron_logits, weights, sources(6), rows)
+    assert result.converged.all()
+    assert (result.distance <= TOLERANCE).all()
+    assert (judged(reference.perceptron_logits, weights, result, rows) <= 2 * TOLERANCE).all()
+    assert result.images.min() >= 0
+    assert result.images.max() <= 1
+
+
+def test_from_all_black_and_all_white():
+    images = np.stack([np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)])
+    rows = np.array([[0.9, 0.1, 0, 0, 0], [0.2] * 5])
+    result = og.synthesize(reference.perceptron_logits, WEIGHTS, images, rows)
+    assert result.converged.all()
+
+
+def partial(count: int, named: dict[int, float]) -> np.ma.MaskedArray:
+    rows = np.ma.masked_all((count, 1000), np.float32)
+    for k, q in named.items():
+        rows[:, k] = q
+    return rows
+
+
+def test_of_a_thousand_classes_few_are_named():
+    """By rows: the named ones, and those in an order, with all others free or wanted with 0."""
+    images = np.random.default_rng(4).uniform(0.2, 0.8, (3, *SHAPE)).astype(np.float32)
+    ordered = {
+        k: q for k, q in zip((7, 300, 999, 2, 41), (0.4, 0.25, 0.15, 0.1, 0.05), strict=True)
+    }
+    two = np.zeros((3, 1000))
+    two[:, 3], two[:, 800] = 0.7, 0.3
+    for rows in (partial(3, ordered), partial(3, {5: 0.9}), two):
+        result = og.synthesize(linear, WIDE, images, rows)
+        assert result.converged.all(), result.distance
+        named = ~np.ma.getmaskarray(rows[0])
+        np.testing.assert_allclose(result.probs[:, named], rows[:, named], atol=TOLERANCE)
+    top = np.argsort(-og.synthesize(linear, WIDE, images, partial(3, ordered)).probs, 1)
+    assert (top[:, :5] == list(ordered)).all()
+
+
+def test_rows_or_conjugate_gradients_by_the_number_of_outputs():
+    """Few outputs, too many, few classes of many; and the limits that only some of the solvers keep."""
+
+    class Pool:
+        def __init__(self):
+            self.asked = {}
+
+        def coordinates(self, row):
+            return [3, None, 8, None][row]
+
+        def named(self, row):
+            return [None, 500, 7, None][row]
+
+        def run(self, solver, rows, tolerance, *, start=None):
+            self.asked |= {row: (type(solver), tolerance) for row in rows.tolist()}
+
+    def asked(**options):
+        pool = Pool()
+        og.exact(**options).run(pool, np.arange(4), 1e-4)
+        assert {tolerance for _, tolerance in pool.asked.values()} == {pytest.approx(0.9e-4)}
+        return [pool.asked[row][0] for row in range(4)]
+
+    assert asked() == [Restarted, GaussNewtonCG, Then, GaussNewtonCG]
+    assert asked(max_change=0.3) == [Restarted, GaussNewtonCG, Restarted, GaussNewtonCG]
+
+
+def test_over_all_of_a_thousand_classes_it_comes_near():
+    """By conjugate gradients, which the distance says to be less exact."""
+    images = np.random.default_rng(5).uniform(0.3, 0.7, (2, *SHAPE)).astype(np.float32)
+    rows = np.roll(og.predict(linear, WIDE, images), 1, axis=0)
+    result = og.synthesize(linear, WIDE, images, rows, tolerance=1e-3)
+    assert result.converged.all()
+    assert (result.steps <= 80).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"mask": np.tri(8)}, {"max_change": 0.25}, {"lowpass_radius": 2.0}], ids=str
+)
+def test_restrictions_hold_in_every_part(options):
+    """One target is out of reach, so that every part has its turn."""
+    images = np.random.default_rng(6).uniform(0.3, 0.7, (2, *SHAPE)).astype(np.float32)
+
+    def apply_fn(variables, x):
+        logits = reference.perceptron_logits(variables, x)
+        return jnp.concatenate([logits, 2 * jnp.tanh(logits[:, :1])], -1)
+
+    rows = np.stack([np.full(6, 1 / 6), np.eye(6)[5]])  # the last class never has 0.9
+    result = og.synthesize(apply_fn, WEIGHTS, images, rows, solver=og.exact(**options))
+    assert result.converged.tolist() == [True, False]
+    assert result.steps[1] == og.exact(**options).by_rows().steps
+    change = result.images - images
+    assert np.abs(change).max() > 0.01
+    if "mask" in options:
+        assert not change[:, np.tri(8) == 0].any()
+    if "max_change" in options:
+        assert np.abs(change).max() <= 0.25 + 1e-6
+    if "lowpass_radius" in options:
+        fine = [og.pixels.high_frequency_energy(jnp.asarray(c), 3.5) for c in change[:1]]
+        free = og.synthesize(apply_fn, WEIGHTS, images[:1], rows[:1]).images - images[:1]
+        wide = [og.pixels.high_frequency_energy(jnp.asarray(c), 3.5) for c in free]
+        assert fine[0] / (change[0] ** 2).mean() < 0.5 * wide[0] / (free[0] ** 2).mean()
+
+
+def test_restrictions_are_given_to_all_parts():
+    solver = og.exact(mask=np.eye(8), max_change=0.1, lowpass_radius=3.0)
+    passes = solver.by_rows().solver
+    for part in (passes.solver, passes.via, passes.later):
+        assert part.restriction == solver.restriction
+        assert part.floor == pytest.approx(1e-6)
+    assert solver.without_rows().restriction == solver.restriction
+    assert og.exact(tolerance=1e-3).by_rows().solver.solver.floor == pytest.approx(1e-4)
+
+
+def test_images_that_converge_slowly_arrive_once_they_start_again():
+    """Digits halfway to another class, which 120 Jacobians in one go do not bring within 1e-5."""
+    rows = [11, 12, 19, 20, 21, 26, 31, 36, 48, 60]
+    digits = np.kron(datasets.load_digits().images[rows], np.ones((3, 3))) * (255 / 16)
+    images = np.pad(digits, ((0, 0), (2, 2), (2, 2))).round().astype(np.uint8)[..., None]
+    network = og.models.from_nnx(pretrained.load("mnist_lenet").model)
+    labels = og.predict(*network, images).argmax(1)
+    others = (labels + np.random.default_rng(0).integers(1, 10, 64)[rows]) % 10
+    halves = np.eye(10, dtype=np.float32)[np.stack([labels, others], 1)].mean(1)
+    alone = og.synthesize(
+        *network, images, halves, solver=GaussNewton(steps=120), tolerance=TOLERANCE
+    )
+    assert alone.converged.sum() <= 3
+    assert og.synthesize(*network, images, halves).converged.all()
+
+
+def test_its_tolerance_is_where_it_stops():
+    images, rows = sources(4), np.random.default_rng(7).dirichlet(np.ones(5), 4)
+    apply_fn = reference.perceptron_logits
+    loose = og.synthesize(apply_fn, WEIGHTS, images, rows, solver=og.exact(tolerance=0.02))
+    assert loose.converged.all()
+    assert loose.distance.max() > 1e-4
+    overridden = og.synthesize(
+        apply_fn, WEIGHTS, images, rows, solver=og.exact(tolerance=0.02), tolerance=1e-5
+    )
+    assert overridden.distance.max() <= 1e-5
+    assert (overridden.steps > loose.steps).any()
+
+
+def test_it_is_a_value_and_bad_settings_are_refused():
+    assert og.exact() == og.exact(tolerance=1e-5)
+    assert hash(og.exact(mask=np.eye(4))) == hash(og.exact(mask=np.eye(4)))
+    assert og.exact(mask=np.eye(4)) != og.exact(mask=1 - np.eye(4))
+    with pytest.raises(ValueError, match="exact: tolerance must be positive, got 0; 1e-5 is"):
+        og.exact(tolerance=0)
+    with pytest.raises(ValueError, match="exact: max_change must be positive"):
+        og.exact(max_change=-1)

@@ -1,0 +1,68 @@
+"""Restrictions of a change: the box, the norm, and masks as values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from outgen_jax import pixels
+from outgen_jax.solvers.limits import Mask, Restriction, restriction
+
+SOURCE = np.random.default_rng(0).random((4, 5, 3), np.float32)
+
+
+def test_the_box_is_the_range_the_reach_and_the_mask():
+    mask = np.zeros((4, 5))
+    mask[1:3, 2:] = 7  # anything but 0
+    limits = restriction(mask, 0.1, None, caller="test").limits(jnp.asarray(SOURCE))
+    low, high = (np.reshape(side, SOURCE.shape) for side in limits[:2])
+    free = np.broadcast_to(mask[:, :, None] != 0, SOURCE.shape)
+    np.testing.assert_array_equal(low[~free], SOURCE[~free])
+    np.testing.assert_array_equal(high[~free], SOURCE[~free])
+    np.testing.assert_allclose(low[free], np.maximum(SOURCE - 0.1, 0)[free], atol=1e-7)
+    np.testing.assert_allclose(high[free], np.minimum(SOURCE + 0.1, 1)[free], atol=1e-7)
+    everything = Restriction().limits(jnp.asarray(SOURCE))
+    assert not everything.low.any()
+    assert (everything.high == 1).all()
+    row = jnp.arange(60.0)
+    assert everything.smooth(row) is row
+
+
+def test_the_norm_weighs_frequencies():
+    limits = restriction(None, None, 2.0, caller="test").limits(jnp.asarray(SOURCE))
+    expected = pixels.lowpass(SOURCE, 2.0, rolloff="gaussian")
+    np.testing.assert_allclose(limits.smooth(SOURCE.ravel()), expected.ravel(), atol=1e-6)
+
+
+def test_masks_are_equal_by_their_entries():
+    a, b = (restriction(m, None, None, caller="t") for m in (np.eye(4), 3 * np.eye(4)))
+    other = restriction(np.ones((4, 4)), None, None, caller="t")
+    narrow = restriction(np.eye(4)[:2], None, None, caller="t")
+    assert a == b
+    assert hash(a) == hash(b)
+    assert len({a, b, other, narrow, Restriction()}) == 4
+    assert Mask(np.eye(4)) != "mask"
+    assert repr(a.mask) == "Mask([4, 4, 1])"
+
+
+def test_a_mask_is_data_and_the_rest_is_the_program():
+    limited = restriction(np.eye(4), 0.1, 2.0, caller="t")
+    leaves, structure = jax.tree.flatten(limited)
+    assert [leaf.shape for leaf in leaves] == [(4, 4, 1)]
+    assert jax.tree.unflatten(structure, leaves) == limited
+    assert structure == jax.tree.structure(restriction(1 - np.eye(4), 0.1, 2.0, caller="t"))
+    assert structure != jax.tree.structure(restriction(np.eye(4), 0.2, 2.0, caller="t"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, 0.0, None), "someone: max_change must be positive, got 0.0; None: no limit"),
+        ((None, None, np.nan), "someone: lowpass_radius must be positive, got nan; None: no limit"),
+        ((np.zeros((2, 2)), None, None), r"mask must be .* got 0 such entries in \[2, 2\]; mark"),
+        ((np.ones(3), None, None), r"got 3 such entries in \[3\]"),
+    ],
+)
+def test_bad_restrictions_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        restriction(*arguments, caller="someone")

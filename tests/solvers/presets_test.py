@@ -1,0 +1,33 @@
+"""Solvers by name."""
+
+import pytest
+
+import outgen_jax as og
+from outgen_jax.solvers import descent, gauss_newton
+
+
+def test_a_preset_asked_for_twice_is_the_same_solver():
+    for name in og.PRESETS:
+        assert og.preset(name) == og.preset(name)
+        assert hash(og.preset(name)) == hash(og.preset(name))
+        assert og.preset(name) != og.preset(name, steps=3)
+        assert og.preset(name, steps=3).steps == 3
+    assert og.preset("sgd") == og.preset("sgd", steps=descent.STEPS)
+    assert og.preset("gauss_newton") == og.gauss_newton()
+
+
+def test_presets_differ_and_have_their_numbers_of_steps():
+    assert len({og.preset(name) for name in og.PRESETS}) == len(og.PRESETS) == 6
+    steps = [og.preset(name).steps for name in og.PRESETS]
+    assert steps == [descent.STEPS] * 5 + [gauss_newton.STEPS]
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(
+        ValueError, match=r"preset: no solver 'adamw'; use one of sgd, momentum, .*"
+    ):
+        og.preset("adamw")
+    with pytest.raises(ValueError, match=r"must not be negative, got -1 and 0.0005"):
+        og.preset("sgd", steps=-1)
+    with pytest.raises(ValueError, match=r"gauss_newton: steps must not be negative"):
+        og.preset("gauss_newton", steps=-1)

@@ -1,0 +1,63 @@
+"""One image seen in several ways."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_synthesis import APPLY, SHAPE, WEIGHTS, sources
+
+import outgen_jax as og
+from outgen_jax.synthesis import views
+
+IMAGES = sources(3) / np.float32(255)
+
+
+def test_outputs_gain_an_axis_in_the_order_of_the_transforms():
+    transforms = [lambda x: x, views.flip_left_right, views.shift(1, -2)]
+    seen = og.views(APPLY, transforms)(WEIGHTS, IMAGES)
+    assert seen.shape == (3, 3, 5)
+    for v, transform in enumerate(transforms):
+        shown = np.stack([transform(image) for image in IMAGES])
+        np.testing.assert_allclose(seen[:, v], APPLY(WEIGHTS, shown), rtol=1e-4, atol=1e-5)
+
+
+def test_every_part_of_a_tree_gains_it():
+    seen = og.views(lambda w, x: {"a": APPLY(w, x), "b": x[:, 0]}, [lambda x: x] * 4)
+    shapes = jax.tree.map(jnp.shape, seen(WEIGHTS, IMAGES))
+    assert shapes == {"a": (3, 4, 5), "b": (3, 4, *SHAPE[1:])}
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (2, 0), (-1, 3), (0, -2)])
+def test_a_shift_moves_pixels_and_fills_with_0(rows, columns):
+    image = IMAGES[0]
+    found = np.asarray(views.shift(rows, columns)(jnp.asarray(image)))
+    expected = np.zeros_like(image)
+    for i in range(SHAPE[0]):
+        for j in range(SHAPE[1]):
+            if 0 <= i - rows < SHAPE[0] and 0 <= j - columns < SHAPE[1]:
+                expected[i, j] = image[i - rows, j - columns]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_straight_through_has_the_value_of_one_and_the_slope_of_another():
+    rounded = views.straight_through(lambda x: jnp.round(x * 4) / 4)
+    image = jnp.asarray(IMAGES[0])
+    np.testing.assert_allclose(rounded(image), np.round(image * 4) / 4, atol=1e-6)
+    np.testing.assert_array_equal(jax.grad(lambda x: rounded(x).sum())(image), 1)
+
+
+def test_transforms_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="views: there must be at least one transform"):
+        og.views(APPLY, [])
+    remedy = og.views(APPLY, [lambda image: image])  # as the message says
+    assert remedy(WEIGHTS, IMAGES).shape == (3, 1, 5)
+    uneven = og.views(APPLY, [lambda x: x, lambda x: x[:4]])
+    message = (
+        r"views: all transforms must give images of one shape, got \[\[4, 6, 3\], \[8, 6, 3\]\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        uneven(WEIGHTS, IMAGES)
+    with pytest.raises(ValueError, match=rf"^synthesize: apply_fn.*{message}"):
+        og.synthesize(uneven, WEIGHTS, IMAGES, np.full(5, 0.2))
+    whole = og.views(APPLY, [lambda x: x, lambda x: jax.image.resize(x[:4], SHAPE, "linear")])
+    assert whole(WEIGHTS, IMAGES).shape == (3, 2, 5)
