@@ -7,6 +7,7 @@ exchanges the equations of its jaxpr:
 
   - `conv_general_dilated` by the primitive of `conv_primitives`, in any layout,
   - pooling and its gradients by those of `pooling`,
+  - the logarithm of a softmax by its closed form, any other by one whose derivative at 0 is 0 (`logarithm`),
 
 in the bodies of `jit`, `checkpoint`, `scan`, `while_loop`, `cond`, `custom_jvp` and `custom_vjp`
 too. All other equations stay as they are. On GPU and TPU the new primitives are XLA's convolutions.
@@ -15,7 +16,7 @@ too. All other equations stay as they are. On GPU and TPU the new primitives are
 import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -23,7 +24,7 @@ import numpy as np
 from jax.extend import linear_util as lu
 from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
 
-from outgen_jax.models import conv_equations, pooling
+from outgen_jax.models import conv_equations, logarithm, pooling
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -156,16 +157,18 @@ def _exchange_one(jaxpr: Any, known: _Known) -> Any:
     if isinstance(jaxpr, ClosedJaxpr):
         inner = _exchange(jaxpr.jaxpr, known)
         return jaxpr if inner is jaxpr.jaxpr else ClosedJaxpr(inner, jaxpr.consts)
-    equations = [_faster(equation, known) for equation in jaxpr.eqns]
+    makers = {id(var): equation for equation in jaxpr.eqns for var in equation.outvars}
+    equations = [_faster(equation, known, makers) for equation in jaxpr.eqns]
     if all(a is b for a, b in zip(equations, jaxpr.eqns, strict=True)):
         return jaxpr
     return jaxpr.replace(eqns=equations)
 
 
-def _faster(equation: JaxprEqn, known: _Known) -> JaxprEqn:
+def _faster(equation: JaxprEqn, known: _Known, makers: Mapping[int, JaxprEqn]) -> JaxprEqn:
     """The equation, exchanged or with its bodies exchanged; as it is where that is not possible."""
     try:
-        form = conv_equations.form(equation) or pooling.form(equation)
+        equation = logarithm.of_softmax(equation, makers)
+        form = conv_equations.form(equation) or pooling.form(equation) or logarithm.form(equation)
         if form is not None:
             return _like(equation, form)
         return _with_bodies(equation, known)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from outgen_jax.models.accelerate import accelerate
 from outgen_jax.networks import ApplyFn
 
 
@@ -70,7 +71,7 @@ def per_network(*, donate_argnames: str | None = None, static_argnames: Any = ()
 
 
 class _Weak:
-    """Calls a function that it does not keep alive."""
+    """Calls a network, accelerated, that it does not keep alive."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         is_method = isinstance(function, types.MethodType)
@@ -79,7 +80,7 @@ class _Weak:
     def __call__(self, *args: Any) -> Any:
         function = self._reference()
         assert function is not None, "a program outlived its network"
-        return function(*args)
+        return accelerate(function)(*args)
 
 
 def _owner(function: Callable[..., Any]) -> tuple[Any, str | None]:
