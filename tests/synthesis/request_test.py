@@ -246,7 +246,7 @@ def test_targets_of_other_outputs(targets, message):
         ((og.outputs.softmax(),), r"output must be one of og.outputs, or a tree of them"),
         (
             (og.outputs.softmax(), 3),
-            r"must be made of .*softmax\(\), .sigmoid\(\) and .values\(\); got 3",
+            r"output must be made of .*softmax\(\), .sigmoid\(\) and .values\(\); got 3",
         ),
         (og.outputs.softmax, r"output must be one of og.outputs, or a tree of them"),
     ],
