@@ -94,7 +94,7 @@ def test_restarts_and_hand_overs_do_not_mix_images_either(batch_size):
     rows = np.concatenate([targets(4), np.eye(5, dtype=np.float32)[:1]])
     options = {"solver": solver, "tolerance": 1e-4}
     expected = og.synthesize(APPLY, WEIGHTS, sources(5), rows, **options)
-    assert len(set(expected.steps)) > 2
+    assert len(set(expected.steps)) > 1
     for chosen in (slice(4, 5), slice(None, None, -1)):
         found = og.synthesize(
             APPLY, WEIGHTS, sources(5)[chosen], rows[chosen], batch_size=batch_size, **options
