@@ -16,6 +16,7 @@ Layout: images [N, *spatial, C], kernels [*spatial, C/groups, K], one to three s
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,12 +51,7 @@ def kernel_gradient(
 def _primitive(name: str, on_cpu: Callable[..., jax.Array], xla: Callable[..., jax.Array]) -> Any:
     primitive = Primitive(name)
     primitive.def_impl(jax.jit(primitive.bind, static_argnames=("window", "size")))
-
-    def abstract(*operands: Any, **params: Any) -> Any:
-        # As XLA's form would give it, with its sharding.
-        return jax.make_jaxpr(lambda *arrays: xla(*arrays, **params))(*operands).out_avals[0]
-
-    primitive.def_abstract_eval(abstract)
+    primitive.def_abstract_eval(functools.partial(conv_window.abstract_result, xla))
     mlir.register_lowering(primitive, mlir.lower_fun(xla, multiple_results=False))
     mlir.register_lowering(primitive, mlir.lower_fun(on_cpu, multiple_results=False), "cpu")
     return primitive

@@ -4,7 +4,7 @@ Layout: images [N, *spatial, C], kernels [*spatial, C/groups, K], one to three s
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -71,6 +71,13 @@ def xla_kernel_gradient(
     kernel = jax.ShapeDtypeStruct(shape, x.dtype)
     transpose = jax.linear_transpose(lambda kernel: xla_convolve(x, kernel, window=window), kernel)
     return transpose(cotangent)[0]
+
+
+def abstract_result(xla: Callable[..., jax.Array], *operands: Any, **params: Any) -> Any:
+    """The abstract value of `xla`: its shape, type and sharding; in `jax.shard_map` it varies as the operands."""
+    result: Any = jax.make_jaxpr(lambda *arrays: xla(*arrays, **params))(*operands).out_avals[0]
+    varying = getattr(operands[0], "manual_axis_type", None)
+    return result if varying is None else result.update(manual_axis_type=varying)
 
 
 def _layout(ndim: int) -> lax.ConvDimensionNumbers:

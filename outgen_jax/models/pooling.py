@@ -25,6 +25,8 @@ from jax import lax
 from jax.extend.core import JaxprEqn, Primitive
 from jax.interpreters import ad, batching, mlir
 
+from outgen_jax.models.conv_window import abstract_result
+
 _LARGEST = 25  # places of a window: beyond, a sum of that many arrays is not faster
 
 
@@ -211,10 +213,6 @@ def _primitive(name: str, on_cpu: Callable[..., jax.Array], xla: Callable[..., j
     primitive = Primitive(name)
     primitive.def_impl(jax.jit(primitive.bind, static_argnames="windows"))
 
-    def abstract(*operands: Any, windows: Windows) -> Any:
-        form = functools.partial(xla, windows=windows)
-        return jax.make_jaxpr(form)(*operands).out_avals[0]
-
     def batch(
         operands: Sequence[jax.Array], axes: Sequence[int | None], *, windows: Windows
     ) -> tuple[jax.Array, int]:
@@ -225,7 +223,7 @@ def _primitive(name: str, on_cpu: Callable[..., jax.Array], xla: Callable[..., j
         ]
         return primitive.bind(*arrays, windows=windows.mapped(length)), 0
 
-    primitive.def_abstract_eval(abstract)
+    primitive.def_abstract_eval(functools.partial(abstract_result, xla))
     batching.primitive_batchers[primitive] = batch
     mlir.register_lowering(primitive, mlir.lower_fun(xla, multiple_results=False))
     mlir.register_lowering(primitive, mlir.lower_fun(on_cpu, multiple_results=False), "cpu")
