@@ -116,7 +116,7 @@ class GaussNewton:
 
         outputs, r, rows = jacobian.jacobian(flat, objective, state.image.ravel())
         loss = Loss(objective, objective.goals(outputs), state.weight, self.floor)
-        memory = jnp.where(state.is_first, 0, _MEMORY)
+        memory = jnp.where(state.is_first, 0, jnp.float32(_MEMORY))
         averaged = memory * state.rows + (1 - memory) * rows
         given = self._given(loss, limits, state, averaged, r, problem.source)
 
@@ -129,7 +129,7 @@ class GaussNewton:
 
         image = end.image.reshape(shape)
         is_near = loss.divergence(end.r) < _NEAR * objective.num_rows
-        first = jnp.where(is_near, _FIRST_WEIGHT, 0)
+        first = jnp.where(is_near, jnp.float32(_FIRST_WEIGHT), 0)
         weight = jnp.where(state.weight > 0, _WEIGHT_DECAY * state.weight, first)
         return GaussNewtonState(
             image, image - state.image, end.rows, jnp.bool_(False), end.radius, weight
@@ -150,7 +150,7 @@ class GaussNewton:
     ) -> jax.Array:
         """The first trial's p [D]: back towards the source while the target is far, then on as the last step did."""
         moves_on = (loss.weight > 0) & _is_far(loss, r)
-        onward = jnp.where(moves_on, _MOMENTUM, 0) * state.step.ravel()
+        onward = jnp.where(moves_on, jnp.float32(_MOMENTUM), 0) * state.step.ravel()
         if self.stride is None:
             return onward
         ways = jax.vmap(limits.smooth)(rows)
