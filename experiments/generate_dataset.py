@@ -95,11 +95,7 @@ def wanted(job: Job) -> Any:
         return og.targets.from_csv(text, source_probs=before, **known)
 
     def of_rows(rows: np.ndarray, _: np.ndarray) -> np.ndarray:
-        chosen = source._replace(
-            images=source.images[rows],
-            labels=None if source.labels is None else source.labels[rows],
-            ids=tuple(source.ids[row] for row in rows),
-        )
+        chosen = source.take(rows)
         if text == "dirichlet":
             return og.targets.dirichlet(_SEED.value, len(rows), len(names), image_ids=chosen.ids)
         # The network is asked only where the text speaks of it.

@@ -196,7 +196,7 @@ def write(
         files.write_atomic(out.directory / "images" / name, files.png_bytes(image))
     figure = report.synthesis_figure(run, rows=range(min(6, len(run.ids))))
     report.save_figure(figure, out.directory / "figure.png", dpi=120)
-    curves = report.history_figure({_SOLVER.value: np.nan_to_num(result.history, posinf=0.0)})
+    curves = report.history_figure({_SOLVER.value: result.history})
     summary = {
         "classifier": job.classifier.card["network"],
         "source": _SOURCE.value,

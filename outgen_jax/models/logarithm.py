@@ -6,6 +6,7 @@ taken for 0: it is infinite, and times 0 it would be NaN for all pixels, in the 
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +32,15 @@ def _log_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax
     return log(x), slope * tangent
 
 
-def form(equation: JaxprEqn) -> Callable[[jax.Array], jax.Array] | None:
+def form(equation: JaxprEqn) -> Callable[..., jax.Array] | None:
     """What replaces an equation that takes a logarithm of real numbers, or of a softmax; None for others."""
     if equation.primitive.name != "log":
         return None
-    if not jnp.issubdtype(equation.invars[0].aval.dtype, jnp.floating):
+    operand: Any = equation.invars[0].aval
+    if not jnp.issubdtype(operand.dtype, jnp.floating):
         return None
-    return log if len(equation.invars) == 1 else _log_of_quotient
+    found: Callable[..., jax.Array] = log if len(equation.invars) == 1 else _log_of_quotient
+    return found
 
 
 def of_softmax(equation: JaxprEqn, makers: Mapping[int, JaxprEqn]) -> JaxprEqn:

@@ -97,6 +97,7 @@ class GaussNewton:
     def init(self, problem: Problem, image: jax.Array) -> GaussNewtonState:
         """The state at an image [H, W, C]."""
         rows = (problem.objective.num_coordinates, image.size)
+        image = self.restriction.nearest(problem.source, image)
         return GaussNewtonState(
             image=image,
             step=jnp.zeros_like(image),

@@ -79,7 +79,7 @@ class GaussNewtonCG:
 
     def init(self, problem: Problem, image: jax.Array) -> CGState:
         """The state at an image [H, W, C]."""
-        del problem
+        image = self.restriction.nearest(problem.source, image)
         return CGState(
             image, jnp.zeros_like(image), jnp.float32(jnp.inf), trust.first_radius(image)
         )

@@ -85,6 +85,11 @@ class Restriction:
 
         return Limits(low, high, smooth)
 
+    def nearest(self, source: jax.Array, image: jax.Array) -> jax.Array:
+        """The image nearest to `image` [H, W, C] that the restriction allows."""
+        limits = self.limits(source)
+        return jnp.clip(image.ravel(), limits.low, limits.high).reshape(image.shape)
+
 
 def restriction(
     mask: ArrayLike | None,

@@ -53,6 +53,7 @@ class Momentum:
 
     def init(self, problem: Problem, image: jax.Array) -> MomentumState:
         """The state at an image [H, W, C]."""
+        image = self.restriction.nearest(problem.source, image)
         change = jnp.linalg.norm((image - problem.source).ravel())
         return MomentumState(image, jnp.zeros_like(image), change, jnp.int32(0))
 

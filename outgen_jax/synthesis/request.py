@@ -81,6 +81,13 @@ def meaning(
     Raises:
       ValueError: it fails on them, or returns other things than arrays [B, ..., K]; `output` does not match.
     """
+    try:
+        hash(network.apply_fn)
+    except TypeError:
+        raise ValueError(
+            f"{caller}: apply_fn must be hashable, as functions are, but {type(network.apply_fn).__name__} is not. "
+            "Wrap it once, lambda variables, images: f(variables, images), and pass the same wrapper in every call"
+        ) from None
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     try:
         out = jax.eval_shape(network.apply_fn, variables, one)

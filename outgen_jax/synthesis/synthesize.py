@@ -78,7 +78,7 @@ def synthesize(
     """Changes images until a frozen network's outputs are what is wanted (paper A, Section 2).
 
     The result of an image does not depend on the images beside it, on its place, on the batch size or on the devices,
-    to float32 rounding. A second call with the same `apply_fn`, an equal solver and the same shapes does not compile
+    to float32 rounding. A second call with the same `apply_fn`, an equal solver and the same arrays does not compile
     again. All devices of the process take part.
 
     Args:

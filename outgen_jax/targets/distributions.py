@@ -27,6 +27,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -255,7 +256,8 @@ def completed(targets: ArrayLike, probs: ArrayLike) -> np.ndarray:
     rows = validate(
         targets, num_images=len(output), num_classes=output.shape[1], caller="targets.completed"
     )
-    with np.errstate(divide="ignore"):
+    # NaN marks free entries on the way.
+    with np.errstate(divide="ignore"), jax.debug_nans(False):
         return np.asarray(partial.complete(rows, np.log(output)))
 
 
