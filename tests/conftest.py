@@ -1,10 +1,13 @@
 """What the tests share: the platform, small networks, and a way to run the scripts."""
 
+import atexit
 import contextlib
 import math
 import os
 import runpy
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +20,17 @@ import numpy as np
 import pytest
 from absl import flags
 from flax import nnx
-from jax.experimental.compilation_cache import compilation_cache
 
 from outgen_jax import runs
 from outgen_jax.models import VGG16, vgg
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Many tests compile the same programs for networks of their own; a worker keeps its programs for the others.
+_PROGRAMS = tempfile.mkdtemp(prefix="outgen_jax_tests_")
+atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 class Finished(NamedTuple):
@@ -78,16 +86,10 @@ def small_vgg16(five_layers: None) -> Callable[..., VGG16]:
     return build
 
 
-@pytest.fixture(scope="session")
-def compiled_scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the scripts' compiled programs stay, so that a second run of one starts at once."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture
 def run_script(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiled_scripts: Path
-) -> Iterator[Callable[..., Finished]]:
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
     """`run_script("synthesize.py", "--steps=3")` runs a script of experiments/ in this process.
 
     A study is `run_script("draw_gan/__main__.py", ...)`, as `python -m experiments.draw_gan` runs it.
@@ -108,11 +110,7 @@ def run_script(
                 code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
         return Finished(code, *capsys.readouterr())
 
-    compilation_cache.reset_cache()
-    jax.config.update("jax_compilation_cache_dir", str(compiled_scripts))
-    yield run
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
+    return run
 
 
 @contextlib.contextmanager
