@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from outgen_jax import outputs as output_kinds
 from outgen_jax.outputs import Output
 from outgen_jax.synthesis.programs import Network
+from outgen_jax.targets.partial import as_masked
 
 
 class Meaning(NamedTuple):
@@ -195,7 +196,7 @@ def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ma.Ma
     found = []
     for leaf in leaves:
         try:
-            found.append(np.ma.asarray(leaf, dtype=np.float64))
+            found.append(as_masked(leaf))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{caller}: targets must be an array of numbers ({error}). Use og.targets.parse to turn text into one"

@@ -65,7 +65,7 @@ def validate(
             that does not sum to 1.
     """
     try:
-        rows = np.ma.asarray(targets, dtype=np.float64)
+        rows = partial.as_masked(targets)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{caller}: targets must be an array of numbers ({error}). "

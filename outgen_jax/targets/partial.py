@@ -6,6 +6,7 @@ The entries of free classes are NaN, in targets [..., K] that `targets.validate`
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.typing import ArrayLike
 
 
@@ -26,8 +27,13 @@ def complete(target: ArrayLike, logits: ArrayLike) -> jax.Array:
     return jnp.where(free, remainder * shares, target)
 
 
-def num_named(targets: np.ndarray) -> int:
-    """How many classes the targets [B, K] steer, at most: those named, or wanted at all in full ones."""
-    free = np.isnan(targets)
-    counted = np.where(free.any(-1, keepdims=True), ~free, targets > 0)
-    return max(1, int(counted.sum(-1).max()))
+def as_masked(targets: npt.ArrayLike) -> np.ma.MaskedArray:
+    """Targets as a masked array of float64, 0 where masked: what lies there may be anything, such as NaN.
+
+    >>> as_masked(np.ma.masked_invalid([0.5, np.nan])).data.tolist()
+    [0.5, 0.0]
+    """
+    if not isinstance(targets, np.ma.MaskedArray):
+        return np.ma.asarray(targets, dtype=np.float64)
+    mask = np.ma.getmaskarray(targets)
+    return np.ma.array(targets.filled(0).astype(np.float64), mask=mask)

@@ -42,7 +42,7 @@ def test_divergence_and_gradient_are_those_with_the_free_classes_as_one():
 
 @pytest.mark.parametrize(
     ("solver", "tolerance"),
-    [(og.gauss_newton(classes=2), 1e-5), (og.gauss_newton(), 1e-5), (og.preset("momentum"), 0.02)],
+    [(og.gauss_newton(), 1e-5), (og.preset("momentum"), 0.02)],
     ids=["named alone", "all classes", "descent"],
 )
 def test_named_classes_are_met_and_the_others_left_alone(solver, tolerance):
@@ -69,14 +69,6 @@ def test_completed_targets_tell_the_distance():
     np.testing.assert_allclose(wanted, [[0.5, 0.1, 0.2, 0.2, 0.0]], atol=1e-6)
     full = np.float32([[0.2, 0.2, 0.2, 0.2, 0.2]])
     np.testing.assert_array_equal(og.targets.completed(full, probs), full)
-
-
-def test_number_of_classes_to_steer():
-    assert partial.num_named(np.float32([[0.5, 0.5, 0, 0], [1, 0, 0, 0]])) == 2
-    assert (
-        partial.num_named(np.float32([[0.5, 0.0, 0.1, np.nan], [np.nan, 0.2, np.nan, np.nan]])) == 3
-    )
-    assert partial.num_named(np.float32([[np.nan, np.nan]])) == 1
 
 
 def test_rest_in_a_text_and_in_a_table(tmp_path):
