@@ -61,7 +61,7 @@ def predict(
 def readout(meaning: Meaning, parts: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
     """What raw outputs say, in the units of targets; [B, R, K] a part."""
     zipped = zip(meaning.kinds, parts, strict=True)
-    return tuple(np.asarray(jax.vmap(jax.vmap(kind.readout))(part)) for kind, part in zipped)
+    return tuple(np.array(jax.vmap(jax.vmap(kind.readout))(part)) for kind, part in zipped)
 
 
 def outputs_of(

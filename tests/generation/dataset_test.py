@@ -16,13 +16,14 @@ import jax
 import numpy as np
 import optax
 import pytest
+from conftest import ROOT
 from toy_dataset import COUNT, NAMES, SHARD, SOLVER, SOURCE, TOLERANCE, Streamed, contents, make
 from toy_synthesis import APPLY, CLASSES, WEIGHTS, sources, targets
 
 import outgen_jax as og
 from outgen_jax.data import sources as readers
 
-WORKER = Path(__file__).with_name("toy_dataset.py")
+WORKER = ROOT / "tests" / "toy_dataset.py"
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,8 @@ def test_rows_or_conjugate_gradients_by_the_number_of_outputs():
     def asked(**options):
         pool = Pool()
         og.exact(**options).run(pool, np.arange(4), 1e-4)
-        assert {tolerance for _, tolerance in pool.asked.values()} == {pytest.approx(0.9e-4)}
+        for _, tolerance in pool.asked.values():
+            assert tolerance == pytest.approx(0.9e-4)
         return [pool.asked[row][0] for row in range(4)]
 
     assert asked() == [Restarted, GaussNewtonCG, Then, GaussNewtonCG]

@@ -38,7 +38,7 @@ def test_steps_shrink_from_a_share_of_the_change_to_none():
         expected = 0.1 * solver.share * (1 - count / 20) * 0.3  # a tenth: there is no last step
         np.testing.assert_allclose(jnp.linalg.norm(moved.step), expected, rtol=1e-3, atol=1e-7)
         np.testing.assert_allclose(moved.image - state.image, moved.step, atol=1e-7)
-        assert moved.count == count + 1
+        assert moved.taken == count + 1
 
 
 def test_steps_go_down_the_loss_of_all_coordinates_and_say_the_outputs_before():
