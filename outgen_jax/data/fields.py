@@ -62,6 +62,17 @@ def tfds_features(fields: Mapping[str, Field]) -> Any:
     return tfds.features.FeaturesDict({key: feature(field) for key, field in fields.items()})
 
 
+def import_writers() -> None:
+    """Imports what writing records needs, for callers that write in threads.
+
+    While tfds is imported, it exchanges Python's `__import__` for all threads, and another thread that imports a part
+    of JAX then fails.
+    """
+    import tensorflow_datasets  # noqa: F401
+    from array_record.python import array_record_module  # noqa: F401
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer  # noqa: F401
+
+
 def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> bytes:
     """An example as a record's bytes, ever the same; `features` are the fields' `tfds_features`.
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from outgen_jax.data import rows, shards
+from outgen_jax.data import fields, rows, shards
 from outgen_jax.data.image_source import PathLike
 from outgen_jax.generation import provenance, shard
 from outgen_jax.networks import ApplyFn
@@ -240,6 +240,7 @@ def _make(
     advance: Callable[[float], object],
 ) -> None:
     """Makes shards one after another, reading ahead and writing behind in threads."""
+    fields.import_writers()
     writing: Future[None] | None = None
     with ThreadPoolExecutor(2) as threads:
         coming = [threads.submit(shard.read_inputs, job, index) for index in missing[:1]]

@@ -139,7 +139,13 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
     images, targets = inputs.block.images, inputs.targets
     kinds, counts = job.meaning.kinds, request.counts(job.meaning, targets)
     engine_job = EngineJob(
-        job.network, job.variables, kinds, job.mesh, job.batch_size, advance=advance
+        job.network,
+        job.variables,
+        kinds,
+        job.mesh,
+        job.batch_size,
+        advance=advance,
+        fixed_shares=True,
     )
     pool = Pool(engine_job, images, targets, counts, job.solver.steps)
     synthesize.move(pool, job.solver, job.tolerance)
@@ -154,8 +160,11 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
             kinds,
             job.mesh,
             batch_size=job.batch_size,
+            fixed_shares=True,
         )
-    raw = predict.outputs_of(job.network, job.variables, rounded, kinds, job.mesh, job.batch_size)
+    raw = predict.outputs_of(
+        job.network, job.variables, rounded, kinds, job.mesh, job.batch_size, fixed_shares=True
+    )
     distance = jax.vmap(lambda o, t: Objective(t, kinds, (None,) * len(kinds)).distance(o))(
         raw, targets
     )

@@ -52,6 +52,9 @@ class Job(NamedTuple):
     batch_size: int | None = None  # of each device; None: by `default_batch_size`
     keeps_history: bool = False
     advance: Callable[[float], object] = lambda images: None
+    # Every device has as many slots as a single one would have, all the way: the bits of a result then do not depend on
+    # the number of devices. Few images leave some devices without work.
+    fixed_shares: bool = False
 
 
 class Pool:
@@ -202,9 +205,14 @@ class _Stream:
         self.threshold, self.waiting = np.float32(tolerance), rows[::-1]
         devices = self.job.mesh.size
         size = self.job.batch_size or self._default_size()
-        largest = devices * min(size, -(-len(pool.sources) // devices))
-        self.sizes = self._sizes(largest)
-        self.size = next((s for s in self.sizes if s >= len(rows)), largest)
+        if self.job.fixed_shares:
+            shares = self._sizes(min(size, len(pool.sources)), devices=1)
+            share = next((s for s in shares if s >= len(rows)), shares[-1])
+            self.sizes = [devices * share]
+        else:
+            largest = devices * min(size, -(-len(pool.sources) // devices))
+            self.sizes = self._sizes(largest, devices=devices)
+        self.size = next((s for s in self.sizes if s >= len(rows)), self.sizes[-1])
         self.rows = np.full(self.size, -1)  # the row in each slot; -1: empty
         self.steps = np.zeros(self.size, np.int64)
 
@@ -216,7 +224,7 @@ class _Stream:
             slots = self._advance(slots, updates)
             slots = self._exchange(slots)
             working = int((self.rows >= 0).sum())
-            smaller = next(size for size in self.sizes if size >= working)
+            smaller = next((size for size in self.sizes if size >= working), self.size)
             if not self.waiting and working > 0 and smaller < self.size:
                 patience -= 1
                 if patience <= 0:
@@ -307,11 +315,14 @@ class _Stream:
     def _portions(self, places: np.ndarray) -> list[np.ndarray]:
         return [places] if len(places) else []
 
-    def _sizes(self, largest: int) -> list[int]:
-        """Numbers of slots that programs are compiled for, smallest first."""
+    def _sizes(self, largest: int, *, devices: int) -> list[int]:
+        """Numbers of slots that programs are compiled for, smallest first; multiples of the number of devices."""
         sizes = [largest]
-        while sizes[0] > self._rounded(_FEW):
-            sizes.insert(0, self._rounded(max(_FEW, sizes[0] // _SHRINK)))
+        while sizes[0] > _FEW and sizes[0] > devices:
+            fewer = max(_FEW, sizes[0] // _SHRINK)
+            sizes.insert(0, devices * -(-fewer // devices))
+            if sizes[0] >= sizes[1]:
+                return sizes[1:]
         return sizes
 
     def _rounded(self, size: int) -> int:
@@ -339,6 +350,11 @@ def default_batch_size(images: np.ndarray, mesh: Mesh, *, passes: int = 1) -> in
     pixels = _CPU_BATCH_PIXELS if on_cpu else _ACCELERATOR_BATCH_PIXELS
     least = max(1, _MIN_BATCH // passes)
     return max(least, pixels // (images.shape[1] * images.shape[2] * passes))
+
+
+def batch_for(count: int, share: int, mesh: Mesh, *, fixed_shares: bool) -> int:
+    """Images at a time on all devices, of `count` in all and `share` on each device at most; see `Job.fixed_shares`."""
+    return mesh.size * min(share, count if fixed_shares else -(-count // mesh.size))
 
 
 def grouped(counts: Sequence[tuple[int | None, ...]], rows: np.ndarray) -> Groups:

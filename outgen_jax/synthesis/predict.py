@@ -1,6 +1,5 @@
 """What a network says of images, a batch at a time on all devices."""
 
-import math
 from typing import Any
 
 import jax
@@ -71,12 +70,15 @@ def outputs_of(
     kinds: tuple[Output, ...],
     mesh: Mesh,
     batch_size: int | None = None,
+    *,
+    fixed_shares: bool = False,
 ) -> tuple[np.ndarray, ...]:
-    """Outputs [B, R, K] of images [B, H, W, C], one a part, cleaned; `variables` lie on all devices of `mesh`."""
-    size = min(
-        batch_size or engine.default_batch_size(images, mesh), math.ceil(len(images) / mesh.size)
-    )
-    size *= mesh.size
+    """Outputs [B, R, K] of images [B, H, W, C], one a part, cleaned.
+
+    `variables` lie on all devices of `mesh`; `fixed_shares` is that of `engine.Job`.
+    """
+    share = batch_size or engine.default_batch_size(images, mesh)
+    size = engine.batch_for(len(images), share, mesh, fixed_shares=fixed_shares)
     found = []
     for start in range(0, len(images), size):
         # The last batch is filled up with copies, so that one shape is compiled for all.

@@ -111,15 +111,16 @@ def quantized(
     rounds: int = ROUNDS,
     tolerance: float = TOLERANCE,
     batch_size: int | None = None,
+    fixed_shares: bool = False,
 ) -> np.ndarray:
-    """`quantize` of a checked request; `variables` lie on all devices of `mesh`."""
+    """`quantize` of a checked request; `variables` lie on all devices of `mesh`. `fixed_shares` as in `engine.Job`."""
     nearest = images if images.dtype == np.uint8 else to_uint8(images)
     result = np.empty(images.shape, np.uint8)
     for counted, rows in engine.grouped(counts, np.arange(len(images))).items():
         num_rows = engine.num_coordinates(kinds, targets, counted)
         passes = min(num_rows, jacobian.BLOCK)
         share = batch_size or engine.default_batch_size(images, mesh, passes=passes)
-        size = mesh.size * min(share, -(-len(rows) // mesh.size))
+        size = engine.batch_for(len(rows), share, mesh, fixed_shares=fixed_shares)
         for start in range(0, len(rows), size):
             # The last batch is filled up with copies of the last image, so that one shape is compiled.
             chosen = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
