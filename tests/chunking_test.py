@@ -10,6 +10,7 @@ import pytest
 
 from outgen_jax import chunking, devices
 from outgen_jax.models import conv
+from outgen_jax.models.accelerate import accelerate
 
 
 @pytest.mark.parametrize(
@@ -54,18 +55,22 @@ def chunk(network):
     return jax.jit(lambda weights, images, rows: jax.lax.scan(step, weights, images[rows])[0])
 
 
-def convolving(strides):
-    return chunk(lambda x, kernel: conv.convolution(x, kernel, strides=strides))
+def by_xla(x, kernel):
+    """A convolution as JAX writes it; its gradients have other layouts than images NHWC and kernels HWIO."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
 
 
 ARGUMENTS = (jnp.zeros((3, 3, 8, 8)), jnp.zeros((6, 4, 4, 8)), np.zeros((1, 2), np.int32))
 
 
 @pytest.mark.parametrize(
-    ("strides", "expected"), [(1, chunking._ON_CPU), (2, 1)], ids=["as products", "by XLA"]
+    ("network", "expected"),
+    [(conv.convolution, chunking._ON_CPU), (accelerate(by_xla), chunking._ON_CPU), (by_xla, 1)],
+    ids=["the package's", "accelerated", "by XLA"],
 )
-def test_only_xlas_own_convolutions_forbid_scans_on_cpu(monkeypatch, strides, expected):
-    update = convolving(strides)
+def test_only_xlas_own_convolutions_forbid_scans_on_cpu(monkeypatch, network, expected):
+    update = chunk(network)
     assert chunking.updates_per_call(update, *ARGUMENTS) == expected
     monkeypatch.setattr(devices, "platform_of", lambda arrays: "gpu")
     assert chunking.updates_per_call(update, *ARGUMENTS) == chunking._ON_ACCELERATOR
@@ -74,7 +79,7 @@ def test_only_xlas_own_convolutions_forbid_scans_on_cpu(monkeypatch, strides, ex
 def test_the_arrays_and_not_the_backend_say_where_the_program_runs(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     on_cpu = jax.device_put(ARGUMENTS, jax.devices("cpu")[0])
-    assert chunking.updates_per_call(convolving(1), *on_cpu) == chunking._ON_CPU
+    assert chunking.updates_per_call(chunk(conv.convolution), *on_cpu) == chunking._ON_CPU
 
 
 def test_arguments_may_be_keys_and_functions():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from outgen_jax.models import pretrained, vgg
-from outgen_jax.training import classifier, classifier_fit
+from outgen_jax.training import classifier, classifier_fit, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 SCRIPT = "train_classifier.py"
@@ -110,7 +110,7 @@ def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeyp
         losses = jnp.where(state.step, jnp.inf, 1.0)[None]
         return state._replace(step=state.step + 1), classifier.Metrics(losses, jnp.zeros(1))
 
-    monkeypatch.setattr(classifier, "compile_update", lambda update: diverging)
+    monkeypatch.setattr(updates, "compile_updates", lambda update: diverging)
     monkeypatch.setattr(
         classifier, "make_apply", lambda graphdef: lambda state, images: images[:, 0, 0]
     )
