@@ -308,7 +308,8 @@ def test_comparisons_are_paired_and_need_equal_seeds():
     ]
     np.testing.assert_allclose(noise.difference, np.mean(by_seed))
     half = 3.182446 * np.std(by_seed, ddof=1) / 2  # Student's t of three degrees of freedom
-    np.testing.assert_allclose((noise.low, noise.high), [*np.mean(by_seed), -half, half], rtol=1e-5)
+    expected = np.mean(by_seed) + np.array([-half, half])
+    np.testing.assert_allclose((noise.low, noise.high), expected, rtol=1e-5)
     assert max(noise.p_seeds, noise.p_images) < 0.01
     (blur,) = (c for c in comparisons.comparisons(found, table) if c.group == "blur")
     assert blur.p_images == 1
