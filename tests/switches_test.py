@@ -305,7 +305,7 @@ def _augmented_set() -> Any:
 
 
 def check_types(found: Any, what: str) -> None:
-    """Every float is a float32: x64 has not crept in."""
+    """Every float is a float32: x64 changes no type."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(found):
         dtype = np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.inexact):
