@@ -38,7 +38,7 @@ _FEW = 4
 # A tail must have lasted so many calls before: a short one ends sooner than a new program is compiled.
 _PATIENCE = 4
 
-
+# Rows by how many classes of each part have a coordinate each.
 Groups = dict[tuple[int | None, ...], np.ndarray]
 
 
@@ -88,7 +88,7 @@ class Pool:
         self.steps = np.zeros(count, np.int32)
         self.finite = np.ones(count, bool)
         self.history: list[list[np.ndarray]] = [[] for _ in range(count)]
-        self.tolerance = -1.0  # at which an image is finished for good; set by `move`
+        self.tolerance = -1.0  # set by `move`
         self._last: dict[int, np.ndarray] = {}
         self._share_of_a_step = 1 / max(total_steps, 1)
         self._shown = np.zeros(count)
@@ -215,6 +215,7 @@ class _Stream:
         self.size = next((s for s in self.sizes if s >= len(rows)), self.sizes[-1])
         self.rows = np.full(self.size, -1)  # the row in each slot; -1: empty
         self.steps = np.zeros(self.size, np.int64)
+        self.done = np.zeros(self.size, bool)
 
     def run(self) -> None:
         slots = self._first()
@@ -279,16 +280,16 @@ class _Stream:
 
     def _exchange(self, slots: Slot) -> Slot:
         """Takes out who is done, and fills their slots with those who wait."""
-        done = np.flatnonzero(self.done & (self.rows >= 0))
-        for places in self._portions(done):
-            size = self._portion_size(len(places))
-            padded = np.append(places, np.full(size - len(places), self.size)).astype(np.int32)
-            found = self._call(device.leave, self.solver, slots, padded)
-            self.pool.ended([int(r) for r in self.rows[places]], jax.tree.map(np.asarray, found))
-            self.rows[places] = -1
-            count = min(len(places), len(self.waiting))
-            if not count:
-                continue
+        places = np.flatnonzero(self.done & (self.rows >= 0))
+        if not len(places):
+            return slots
+        size = self._portion_size(len(places))
+        padded = np.append(places, np.full(size - len(places), self.size)).astype(np.int32)
+        found = self._call(device.leave, self.solver, slots, padded)
+        self.pool.ended([int(r) for r in self.rows[places]], jax.tree.map(np.asarray, found))
+        self.rows[places] = -1
+        count = min(len(places), len(self.waiting))
+        if count:
             new = [self.waiting.pop() for _ in range(count)]
             padded[count:] = self.size
             slots = self._call(device.enter, slots, padded, self._start(new, size))
@@ -311,9 +312,6 @@ class _Stream:
         """Slots that are exchanged at once: all or an eighth, so that two programs serve."""
         few = self._rounded(self.size // 8)
         return few if count <= few else self.size
-
-    def _portions(self, places: np.ndarray) -> list[np.ndarray]:
-        return [places] if len(places) else []
 
     def _sizes(self, largest: int, *, devices: int) -> list[int]:
         """Numbers of slots that programs are compiled for, smallest first; multiples of the number of devices."""

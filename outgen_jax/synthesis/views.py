@@ -50,11 +50,6 @@ def shift(rows: int, columns: int) -> Transform:
     return functools.partial(_shifted, rows, columns)
 
 
-def flip_left_right(image: jax.Array) -> jax.Array:
-    """Mirrors an image [H, W, C]."""
-    return image[:, ::-1]
-
-
 def straight_through(transform: Transform) -> Transform:
     """A transform that is not differentiable, such as rounding or JPEG, with the gradient of the identity.
 
