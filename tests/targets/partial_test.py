@@ -43,7 +43,7 @@ def test_divergence_and_gradient_are_those_with_the_free_classes_as_one():
 @pytest.mark.parametrize(
     ("solver", "tolerance"),
     [(og.gauss_newton(), 1e-5), (og.preset("momentum"), 0.02)],
-    ids=["named alone", "all classes", "descent"],
+    ids=["all classes", "descent"],
 )
 def test_named_classes_are_met_and_the_others_left_alone(solver, tolerance):
     images = np.random.default_rng(2).integers(0, 256, (6, *SHAPE), np.uint8)
