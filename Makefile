@@ -1,12 +1,13 @@
 # make demo   a gallery of photographs changed to mixed targets, in demo/index.html
 # make test   the test suite
-# make lint   formatting, lint, types
+# make lint   formatting, lint, types, spelling
+# make docs   the documentation site, in site/index.html
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python experiments/synthesize.py --out=demo --overwrite
@@ -18,14 +19,25 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+
+docs: $(VENV)/installed_docs
+	$(BIN)/mkdocs build --quiet --strict
 
 install: $(VENV)/installed
 
-$(VENV)/installed: setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
+$(VENV)/installed: setup.cfg pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
+# Apart: the site needs neither the tests' packages nor those of the scripts.
+$(VENV)/installed_docs: setup.cfg pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) demo site build *.egg-info

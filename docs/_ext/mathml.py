@@ -10,6 +10,8 @@ from typing import Any
 from latex2mathml.converter import convert
 
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
+# The name of a function before its argument, which stands in no parentheses.
+_FUNCTION = re.compile(r"(<mi>[a-z]{2,}</mi>)(?=<m(?!o))")
 _BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
 
 
@@ -22,4 +24,5 @@ def on_page_content(content: str, **kwargs: Any) -> str:
 
 
 def _mathml(latex: str, display: str) -> str:
-    return convert(html.unescape(latex).strip(), display=display)
+    written = convert(html.unescape(latex).strip(), display=display)
+    return _FUNCTION.sub(r'\1<mspace width="0.17em" />', written)
