@@ -22,7 +22,7 @@ lint: $(VENV)/installed
 	$(BIN)/codespell
 
 docs: $(VENV)/installed_docs
-	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/mkdocs build --strict
 
 install: $(VENV)/installed
 

@@ -1,4 +1,4 @@
-"""The code in the README and in the pages of docs/ runs and prints what they say; the API reference leaves nothing out."""
+"""The code of the README and of docs/ runs and prints what they say; the API reference leaves nothing out."""
 
 import ast
 import contextlib

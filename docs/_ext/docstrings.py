@@ -42,7 +42,9 @@ def _fields(cls: griffe.Class) -> str:
     comments = {field.name: _COMMENT.search(field.source) for field in fields}
     if not any(comments.values()):
         return ""
-    return "\n".join(f"    {name}: {found[1] if found else _NONE}" for name, found in comments.items())
+    return "\n".join(
+        f"    {name}: {found[1] if found else _NONE}" for name, found in comments.items()
+    )
 
 
 def to_markdown(docstring: str) -> str:

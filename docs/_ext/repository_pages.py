@@ -50,7 +50,9 @@ def on_page_markdown(markdown: str, *, page: Page, **kwargs: Any) -> str:
         if not _is_shown(target):
             return text
         uri = target.removeprefix("docs/")
-        return f"{image}[{text}]({posixpath.relpath(uri, posixpath.dirname(source) or '.')}{anchor})"
+        return (
+            f"{image}[{text}]({posixpath.relpath(uri, posixpath.dirname(source) or '.')}{anchor})"
+        )
 
     return _LINK.sub(link, markdown)
 
