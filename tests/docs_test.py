@@ -55,6 +55,14 @@ def test_the_readme_example_is_exact():
     np.testing.assert_allclose(result.probs[:, dog], 0.1, atol=2e-5)
 
 
+def test_both_readmes_have_one_example():
+    english, japanese = (
+        _BLOCK.findall((ROOT / f).read_text()) for f in ("README.md", "README.ja.md")
+    )
+    assert len(english) == 1
+    assert english == japanese
+
+
 def test_what_a_page_prints_is_compared(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\nx = 1\n```\n\n```python\nprint(x)\n```\n\n```text\n1\n```\n")
