@@ -36,6 +36,7 @@ from outgen_jax.generation.dataset import DatasetReport as DatasetReport
 from outgen_jax.generation.dataset import generate_dataset as generate_dataset
 from outgen_jax.models.accelerate import accelerate as accelerate
 from outgen_jax.models.accelerate import as_written as as_written
+from outgen_jax.solvers.combinators import rescued as rescued
 from outgen_jax.solvers.combinators import restarted as restarted
 from outgen_jax.solvers.combinators import then as then
 from outgen_jax.solvers.descent import gradient_descent as gradient_descent
@@ -44,6 +45,7 @@ from outgen_jax.solvers.gauss_newton import gauss_newton as gauss_newton
 from outgen_jax.solvers.gauss_newton_cg import gauss_newton_cg as gauss_newton_cg
 from outgen_jax.solvers.presets import PRESETS as PRESETS
 from outgen_jax.solvers.presets import preset as preset
+from outgen_jax.solvers.smallest_change import smallest_change as smallest_change
 from outgen_jax.solvers.solver import Solver as Solver
 from outgen_jax.synthesis.predict import predict as predict
 from outgen_jax.synthesis.quantize import quantize as quantize

@@ -75,11 +75,14 @@ class Output(Protocol):
     def curvature(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """Its Hessian [M, M]."""
 
-    def errors(self, r: jax.Array, goal: jax.Array, floor: float) -> jax.Array:
+    def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """How far each coordinate is off [M]; one-sided where a probability within `floor` of 0 or 1 will do."""
 
-    def one_sided(self, goal: jax.Array, floor: float) -> jax.Array:
+    def one_sided(self, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """Which coordinates may lie anywhere on one side: [M] bool."""
+
+    def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
+        """How far what should be 0 or 1 is from being within `floor` of it: [E], in nats, at most 0 where it is."""
 
     def judged(self, r: jax.Array) -> jax.Array:
         """What the distance compares, as a function of the coordinates: [N]."""
@@ -174,15 +177,21 @@ class Softmax:
         probs = self.judged(r)[1:]
         return jnp.diag(probs) - jnp.outer(probs, probs)
 
-    def errors(self, r: jax.Array, goal: jax.Array, floor: float) -> jax.Array:
+    def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """In nats. A group wanted with less than `floor` may have anything below that."""
         logs = jnp.log(jnp.maximum(goal, floor))
         errors = r - (logs[1:] - logs[0])
         return jnp.where(goal[1:] < floor, jnp.maximum(errors, 0), errors)
 
-    def one_sided(self, goal: jax.Array, floor: float) -> jax.Array:
+    def one_sided(self, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """The groups wanted with less than `floor`."""
         return goal[1:] < floor
+
+    def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
+        """Of all groups wanted with less than a tenth of `floor`, together, over the first group: [1]."""
+        zero = goal[1:] < 0.1 * floor
+        total = jax.nn.logsumexp(jnp.where(zero, r, _SWITCHED_OFF))
+        return jnp.where(zero.any(), total - jnp.log(floor / goal[0]), 0)[None]
 
     def judged(self, r: jax.Array) -> jax.Array:
         """Probabilities of the groups [M + 1]."""
@@ -300,16 +309,21 @@ class Sigmoid:
         bends = jax.nn.sigmoid(r) * jax.nn.sigmoid(-r)
         return jnp.diag(jnp.where(jnp.isnan(goal), 0, bends))
 
-    def errors(self, r: jax.Array, goal: jax.Array, floor: float) -> jax.Array:
+    def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """In nats of the odds. A label wanted within `floor` of 0 or 1 may lie anywhere beyond that."""
         errors = r - _logit(jnp.clip(goal, floor, 1 - floor))
         errors = jnp.where(goal < floor, jnp.maximum(errors, 0), errors)
         errors = jnp.where(goal > 1 - floor, jnp.minimum(errors, 0), errors)
         return jnp.where(jnp.isnan(goal), 0, errors)
 
-    def one_sided(self, goal: jax.Array, floor: float) -> jax.Array:
+    def one_sided(self, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """The labels wanted within `floor` of 0 or 1."""
         return (goal < floor) | (goal > 1 - floor)
+
+    def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
+        """Of every label for itself: [L]."""
+        sided = self.one_sided(goal, 0.1 * floor)
+        return jnp.where(sided, jnp.abs(self.errors(r, goal, floor)), 0)
 
     def judged(self, r: jax.Array) -> jax.Array:
         """Probabilities [L]."""
@@ -420,13 +434,17 @@ class Values:
         named = ~jnp.isnan(goal)
         return jnp.diag(named.astype(jnp.float32) / _at_least_one(named.sum()))
 
-    def errors(self, r: jax.Array, goal: jax.Array, floor: float) -> jax.Array:
+    def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """In units of `scale`."""
         return jnp.where(jnp.isnan(goal), 0, r - goal)
 
-    def one_sided(self, goal: jax.Array, floor: float) -> jax.Array:
+    def one_sided(self, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """None."""
         return jnp.zeros(goal.shape, bool)
+
+    def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
+        """None: [0]."""
+        return jnp.zeros(0, jnp.float32)
 
     def judged(self, r: jax.Array) -> jax.Array:
         """The coordinates themselves."""

@@ -54,6 +54,7 @@ def problem(
     source: ArrayLike,
     kind: Output | None = None,
     count: int | None = None,
+    tolerance: float = -1.0,
 ) -> Problem:
     """One image's problem with a target [K], as the engine would pose it to a solver."""
     objective = Objective(
@@ -63,6 +64,7 @@ def problem(
         lambda image: (apply_fn(variables, image[None]),),
         objective,
         jnp.asarray(source, jnp.float32),
+        jnp.float32(tolerance),
     )
 
 

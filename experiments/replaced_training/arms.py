@@ -117,7 +117,7 @@ def generator(apply: ApplyFn, steering: Steering, *, own: bool = False) -> objec
 
         def moved(image: jax.Array, target: jax.Array) -> jax.Array:
             objective = Objective((target[None],), (og.outputs.softmax(),), (classes,))
-            problem = Problem(network, objective, image)
+            problem = Problem(network, objective, image, jnp.float32(-1))
             solver_state = solver.init(problem, image)
             for _ in range(solver.steps):
                 solver_state, _ = solver.update(problem, solver_state)

@@ -78,12 +78,14 @@ def solver_record(
         None if shape[-1] <= outputs.ALL_CLASSES else _COUNTED for shape in meaning.shapes
     )
 
-    def one(variables: Any, image: jax.Array, targets: Any) -> Any:
+    def one(variables: Any, image: jax.Array, targets: Any, tolerance: jax.Array) -> Any:
         objective = Objective(targets, meaning.kinds, counts)
-        problem = Problem(slots.network_of(network, meaning.kinds, variables), objective, image)
+        steered = slots.network_of(network, meaning.kinds, variables)
+        problem = Problem(steered, objective, image, tolerance)
         return solver.update(problem, solver.init(problem, image))
 
-    program = _hash(one, _abstract(variables), _image(image), _targets(meaning))
+    tolerance = jax.ShapeDtypeStruct((), jnp.float32)
+    program = _hash(one, _abstract(variables), _image(image), _targets(meaning), tolerance)
     return {"name": type(solver).__name__, "steps": solver.steps, "program": program}
 
 

@@ -144,6 +144,39 @@ class Restarted:
             pool.run(self.later or self.solver, rows, tolerance, start=again)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rescued:
+    """What `rescued` returns; see there."""
+
+    solver: Solver | Combinator
+    by: Solver | Combinator
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """Both."""
+        return self.solver, self.by
+
+    @property
+    def steps(self) -> int:
+        """Of all three runs."""
+        return 2 * self.solver.steps + self.by.steps
+
+    @property
+    def tolerance(self) -> float | None:
+        """The solver's own."""
+        return getattr(self.solver, "tolerance", None)
+
+    def run(
+        self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
+    ) -> None:
+        """Runs the solver on all rows, the other on what is left, and the solver again on what that has reached."""
+        pool.run(self.solver, rows, tolerance, start=start)
+        left = pool.unfinished(rows, tolerance)
+        pool.run(self.by, left, tolerance, start=pool.last)
+        rescued = np.setdiff1d(left, pool.unfinished(left, tolerance))
+        pool.run(self.solver, rescued, tolerance, start=pool.best)
+
+
 def then(first: Solver | Combinator, second: Solver | Combinator, *, at: float) -> Then:
     """Hands every image over from one solver to another, once its distance is at most `at`.
 
@@ -196,6 +229,23 @@ def restarted(
             f"restarted: times must not be negative, got {times}; 0 means no further start"
         )
     return Restarted(solver=solver, times=times, from_source=from_source, via=via, later=later)
+
+
+def rescued(solver: Solver | Combinator, *, by: Solver | Combinator) -> Rescued:
+    """Hands images that a solver leaves unfinished to another one, and back.
+
+    The other solver starts where the first has left an image. Images that it brings within the tolerance go back to
+    the first, which may make their changes smaller.
+
+    Args:
+      solver: such as `smallest_change`.
+      by: such as `restarted(gauss_newton(), times=6)`.
+
+    >>> import outgen_jax as og
+    >>> og.rescued(og.smallest_change(steps=30), by=og.gauss_newton(steps=40)).steps
+    100
+    """
+    return Rescued(solver=solver, by=by)
 
 
 def _near_source(pool: Pool, attempt: int) -> Start:

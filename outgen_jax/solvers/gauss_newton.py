@@ -84,7 +84,7 @@ class GaussNewton:
     steps: int = STEPS
     trials: int = dataclasses.field(default=TRIALS, metadata={"static": True})
     stride: float | None = dataclasses.field(default=STRIDE, metadata={"static": True})
-    floor: float = dataclasses.field(default=FLOOR, metadata={"static": True})
+    floor: float = FLOOR
     restriction: Restriction = dataclasses.field(default_factory=Restriction)
 
     # Its programs depend on how many coordinates a target has.

@@ -45,7 +45,7 @@ class Momentum:
 
     steps: int = 128
     share: float = dataclasses.field(default=0.35, metadata={"static": True})
-    floor: float = dataclasses.field(default=1e-6, metadata={"static": True})
+    floor: float = 1e-6
     restriction: Restriction = dataclasses.field(default_factory=Restriction)
 
     # Its programs depend on how many coordinates a target has.

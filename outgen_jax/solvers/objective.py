@@ -119,15 +119,19 @@ class Objective:
             blocks += list(jax.vmap(kind.curvature)(part, goal))
         return blocks[0] if len(blocks) == 1 else jax.scipy.linalg.block_diag(*blocks)
 
-    def errors(self, r: jax.Array, goals: Goals, floor: float) -> jax.Array:
+    def errors(self, r: jax.Array, goals: Goals, floor: float | jax.Array) -> jax.Array:
         """How far each coordinate is off [M]; see `Output.errors`."""
         return self._in_coordinates("errors", r, goals, floor)
 
-    def one_sided(self, goals: Goals, floor: float) -> jax.Array:
+    def one_sided(self, goals: Goals, floor: float | jax.Array) -> jax.Array:
         """Which coordinates may lie anywhere on one side: [M] bool."""
         parts = zip(self.kinds, goals, strict=True)
         found = [jax.vmap(lambda g, kind=kind: kind.one_sided(g, floor))(g) for kind, g in parts]
         return jnp.concatenate([x.ravel() for x in found])
+
+    def excess(self, r: jax.Array, goals: Goals, floor: jax.Array) -> jax.Array:
+        """How far what should be 0 or 1 is from it, all rows one after another: [E]; see `Output.excess`."""
+        return self._in_coordinates("excess", r, goals, floor)
 
     def judged(self, r: jax.Array) -> jax.Array:
         """What the distance compares, all rows one after another: [N]."""

@@ -17,7 +17,7 @@ Its solution is a combination of the rows of J, Δ = Jᵀλ, so that M numbers a
 An image is a vector [D] here.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,26 @@ import jax.numpy as jnp
 from outgen_jax.solvers.limits import Limits
 from outgen_jax.solvers.objective import Goals, Objective
 
-# Newton steps on λ: of each the best part, after no coordinate moves by more than `_MAX_CHANGE`.
-_MULTIPLIER_STEPS = 12
+# Newton steps on λ, where the caller says nothing: of each the best part, after no coordinate moves by more than
+# `_MAX_CHANGE`.
+NEWTON_STEPS = 12
 _MAX_CHANGE = 4.0
 _PARTS = (1.0, 0.5, 0.2, 0.05)
 # Rounds in which pixels that would leave the box are held at its sides.
-_ACTIVE_SET_ROUNDS = 3
+ROUNDS = 3
+
+
+class Convex(Protocol):
+    """A convex function ℓ of coordinates r [M]."""
+
+    def value(self, r: jax.Array) -> jax.Array:
+        """ℓ []."""
+
+    def slope(self, r: jax.Array) -> jax.Array:
+        """∇ℓ [M]."""
+
+    def curvature(self, r: jax.Array) -> jax.Array:
+        """∇²ℓ [M, M]."""
 
 
 class Loss(NamedTuple):
@@ -39,7 +53,7 @@ class Loss(NamedTuple):
     objective: Objective
     goals: Goals
     weight: jax.Array  # [], w; 0 while the target is far
-    floor: float  # of `Output.errors`
+    floor: float | jax.Array  # of `Output.errors`
 
     def value(self, r: jax.Array) -> jax.Array:
         """ℓ []."""
@@ -67,7 +81,14 @@ class Loss(NamedTuple):
         return self.objective.errors(r, self.goals, self.floor)
 
 
-def multipliers(loss: Loss, offset: jax.Array, gram: jax.Array, damping: jax.Array) -> jax.Array:
+def multipliers(
+    loss: Convex,
+    offset: jax.Array,
+    gram: jax.Array,
+    damping: jax.Array,
+    *,
+    newton_steps: int = NEWTON_STEPS,
+) -> jax.Array:
     r"""The λ [M] of the step Δ = Jᵀλ that minimises ℓ(d + JΔ) + μ/2 ‖Δ‖², by Newton's method.
 
     .. math:: μ λ + ∇ℓ(d + J Jᵀ λ) = 0
@@ -77,6 +98,7 @@ def multipliers(loss: Loss, offset: jax.Array, gram: jax.Array, damping: jax.Arr
       offset: d [M], the coordinates where λ = 0.
       gram: J Jᵀ [M, M].
       damping: μ > 0.
+      newton_steps: how many.
     """
 
     def objective(multiplier: jax.Array) -> jax.Array:
@@ -93,17 +115,20 @@ def multipliers(loss: Loss, offset: jax.Array, gram: jax.Array, damping: jax.Arr
         parts = multiplier + jnp.array(_PARTS, jnp.float32)[:, None] * step  # [4, M]
         return parts[jax.vmap(objective)(parts).argmin()]
 
-    return jax.lax.fori_loop(0, _MULTIPLIER_STEPS, newton, jnp.zeros_like(offset))
+    return jax.lax.fori_loop(0, newton_steps, newton, jnp.zeros_like(offset))
 
 
 def bounded_step(
-    loss: Loss,
+    loss: Convex,
     limits: Limits,
     image: jax.Array,
     offset: jax.Array,
     rows: jax.Array,
     damping: jax.Array,
     given: jax.Array,
+    *,
+    newton_steps: int = NEWTON_STEPS,
+    rounds: int = ROUNDS,
 ) -> jax.Array:
     """The change Δ = p + Jᵀλ [D] of an image [D], with image + Δ within the limits.
 
@@ -117,14 +142,19 @@ def bounded_step(
       rows: J [M, D].
       damping: μ > 0.
       given: p [D].
+      newton_steps: on λ, in each round.
+      rounds: of holding pixels.
     """
     low, high = limits.low - image, limits.high - image
     held, step = high <= low, jnp.zeros_like(image)
-    for _ in range(_ACTIVE_SET_ROUNDS):
+    for _ in range(rounds):
         fixed = jnp.where(held, step, given)
         free = jnp.where(held, 0, rows)
         ways = jnp.where(held, 0, jax.vmap(limits.smooth)(free))
-        multiplier = multipliers(loss, offset + rows @ fixed, free @ ways.T, damping)
+        gram = free @ ways.T
+        multiplier = multipliers(
+            loss, offset + rows @ fixed, gram, damping, newton_steps=newton_steps
+        )
         step = fixed + multiplier @ ways
         held |= (step < low) | (step > high)
         step = jnp.clip(step, low, high)

@@ -15,11 +15,13 @@ class Problem(NamedTuple):
       network: one image [H, W, C] in [0, 1] -> its outputs, one [R, K] float32 a part.
       objective: what is wanted of the outputs.
       source: [H, W, C] in [0, 1], the image as the user gave it. A solver may start elsewhere.
+      tolerance: [], the distance at which the image is within what is asked for; negative: no distance is.
     """
 
     network: Callable[[jax.Array], Outputs]
     objective: Objective
     source: jax.Array
+    tolerance: jax.Array
 
 
 @runtime_checkable
@@ -29,6 +31,9 @@ class Solver(Protocol):
     Solvers are values: equal and hashed by their options, so that a solver built anew does not compile anew. Write one
     as a frozen dataclass registered as a pytree (`jax.tree_util.register_dataclass`): jitted functions take it as an
     argument. Its static fields choose the program. `steps` and arrays are data, so that other values of them share it.
+
+    An image leaves the solver once it is within the tolerance. A solver that goes on from there, to a smaller change,
+    has a method `is_done(state) -> [] bool` that says when it has finished.
     """
 
     @property

@@ -247,6 +247,7 @@ class _Stream:
             device.start,
             self.solver,
             self.job.variables,
+            self.threshold,
             *placed,
             kinds=self.job.kinds,
             counts=self.counts,

@@ -39,7 +39,8 @@ class Slot(NamedTuple):
     best_divergence: jax.Array  # []
     best_distance: jax.Array  # []
     steps: jax.Array  # [] int32
-    active: jax.Array  # [] bool: False once it has converged or failed, or if the slot is empty
+    active: jax.Array  # [] bool: False once it is done or has failed, or if the slot is empty
+    reached: jax.Array  # [] bool: the best is within the tolerance
     finite: jax.Array  # [] bool
 
 
@@ -84,6 +85,7 @@ def start(
     network: Network,
     solver: Solver,
     variables: Any,
+    threshold: jax.Array,
     entries: Entry,
     present: jax.Array,
     *,
@@ -95,7 +97,8 @@ def start(
 
     def one(entry: Entry, present: jax.Array) -> Slot:
         objective = Objective(entry.targets, kinds, counts)
-        problem = Problem(network_of(network, kinds, variables), objective, entry.source)
+        steered = network_of(network, kinds, variables)
+        problem = Problem(steered, objective, entry.source, threshold)
         return Slot(
             state=solver.init(problem, entry.start),
             source=entry.source,
@@ -106,6 +109,7 @@ def start(
             best_distance=jnp.float32(jnp.inf),
             steps=jnp.int32(0),
             active=present,
+            reached=jnp.bool_(False),
             finite=jnp.bool_(True),
         )
 
@@ -169,7 +173,7 @@ def leave(network: Network, solver: Solver, slots: Slot, places: jax.Array, *, m
             slot.best_divergence,
             slot.best_distance,
             slot.steps,
-            slot.finite & ~slot.active,
+            slot.finite & slot.reached,
             slot.finite,
         )
 
@@ -211,20 +215,23 @@ def _update(
 
     An image that has had all its steps is only looked at.
     """
-    problem = Problem(
-        network_of(network, slot.objective.kinds, variables), slot.objective, slot.source
-    )
+    steered = network_of(network, slot.objective.kinds, variables)
+    problem = Problem(steered, slot.objective, slot.source, threshold)
     state, outputs = solver.update(problem, slot.state)
-    slot, divergence = _record(slot, solver.image(slot.state), outputs, threshold)
+    is_done = getattr(solver, "is_done", lambda state: jnp.bool_(True))(slot.state)
+    slot, divergence = _record(slot, solver.image(slot.state), outputs, threshold, is_done)
     moves = slot.active & (slot.steps < solver.steps)
     state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), state, slot.state)
     return slot._replace(state=state, steps=slot.steps + moves), divergence
 
 
 def _record(
-    slot: Slot, image: jax.Array, outputs: Outputs, threshold: jax.Array
+    slot: Slot, image: jax.Array, outputs: Outputs, threshold: jax.Array, is_done: jax.Array
 ) -> tuple[Slot, jax.Array]:
-    """Keeps `image` if it is the best so far; stops at the tolerance, or if the outputs are not finite."""
+    """Keeps `image` if it is the best so far; stops at the tolerance, or if the outputs are not finite.
+
+    A solver that goes on from the tolerance stops where it is done.
+    """
     divergence, distance = slot.objective.divergence(outputs), slot.objective.distance(outputs)
     finite = slot.objective.is_finite(outputs)
     reached = distance <= threshold
@@ -239,7 +246,8 @@ def _record(
         best_outputs=best(outputs, slot.best_outputs),
         best_divergence=best(divergence, slot.best_divergence),
         best_distance=best(distance, slot.best_distance),
-        active=slot.active & finite & ~reached,
+        active=slot.active & finite & ~(reached & is_done),
+        reached=slot.reached | (slot.active & reached & finite),
         finite=slot.finite & (finite | ~slot.active),
     )
     return slot, divergence

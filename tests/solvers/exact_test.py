@@ -10,7 +10,7 @@ from toy_synthesis import linear, linear_weights
 
 import outgen_jax as og
 from outgen_jax.models import pretrained
-from outgen_jax.solvers.combinators import Restarted, Then
+from outgen_jax.solvers.combinators import Rescued, Restarted, Then
 from outgen_jax.solvers.gauss_newton import GaussNewton
 from outgen_jax.solvers.gauss_newton_cg import GaussNewtonCG
 
@@ -90,23 +90,26 @@ def test_rows_or_conjugate_gradients_by_the_number_of_outputs():
             self.asked = {}
 
         def coordinates(self, row):
-            return [3, None, 8, None][row]
+            return [3, None, 8, None, 1][row]
 
         def named(self, row):
-            return [None, 500, 7, None][row]
+            return [None, 500, 7, None, 1][row]
 
         def run(self, solver, rows, tolerance, *, start=None):
             self.asked |= {row: (type(solver), tolerance) for row in rows.tolist()}
 
-    def asked(**options):
+    def asked(tolerance, **options):
         pool = Pool()
-        og.exact(**options).run(pool, np.arange(4), 1e-4)
-        for _, tolerance in pool.asked.values():
-            assert tolerance == pytest.approx(0.9e-4)
-        return [pool.asked[row][0] for row in range(4)]
+        og.exact(**options).run(pool, np.arange(5), tolerance)
+        aims = {aim for _, aim in pool.asked.values()}
+        return [pool.asked[row][0] for row in range(5)], aims
 
-    assert asked() == [Restarted, GaussNewtonCG, Then, GaussNewtonCG]
-    assert asked(max_change=0.3) == [Restarted, GaussNewtonCG, Restarted, GaussNewtonCG]
+    kinds, aims = asked(1e-6)
+    assert kinds == [Rescued, GaussNewtonCG, Then, GaussNewtonCG, Rescued]
+    assert aims == {pytest.approx(0.9e-6)}
+    kinds, aims = asked(1e-2, lowpass_radius=3.0)
+    assert kinds == [Restarted, GaussNewtonCG, Restarted, GaussNewtonCG, Restarted]
+    assert aims == {pytest.approx(1e-2 - 1e-6)}
 
 
 def test_over_all_of_a_thousand_classes_it_comes_near():
@@ -132,7 +135,10 @@ def test_restrictions_hold_in_every_part(options):
     rows = np.stack([np.full(6, 1 / 6), np.eye(6)[5]])  # the last class never has 0.9
     result = og.synthesize(apply_fn, WEIGHTS, images, rows, solver=og.exact(**options))
     assert result.converged.tolist() == [True, False]
-    assert result.steps[1] == og.exact(**options).by_rows().steps
+    solver = og.exact(**options).by_rows(TOLERANCE)
+    # An image that is not reached does not go back to the first solver.
+    once = solver.steps - solver.solver.steps if isinstance(solver, Rescued) else solver.steps
+    assert result.steps[1] == once
     change = result.images - images
     assert np.abs(change).max() > 0.01
     if "mask" in options:
@@ -147,13 +153,17 @@ def test_restrictions_hold_in_every_part(options):
 
 
 def test_restrictions_are_given_to_all_parts():
-    solver = og.exact(mask=np.eye(8), max_change=0.1, lowpass_radius=3.0)
-    passes = solver.by_rows().solver
+    solver = og.exact(mask=np.eye(8), max_change=0.1)
+    rescued = solver.by_rows(1e-5)
+    passes = rescued.by.solver
     for part in (passes.solver, passes.via, passes.later):
         assert part.restriction == solver.restriction
         assert part.floor == pytest.approx(1e-6)
+    assert rescued.solver.restriction == solver.restriction
     assert solver.without_rows().restriction == solver.restriction
-    assert og.exact(tolerance=1e-3).by_rows().solver.solver.floor == pytest.approx(1e-4)
+    assert solver.by_rows(1e-3).by.solver.solver.floor == pytest.approx(1e-4)
+    smooth = og.exact(lowpass_radius=3.0)
+    assert smooth.by_rows(1e-5).solver.solver.restriction == smooth.restriction
 
 
 def test_images_that_converge_slowly_arrive_once_they_start_again():

@@ -35,7 +35,10 @@ def test_advance_of_every_solver(name, platform):
     solver, mesh = SOLVERS[name], slots.local_mesh()
     entries, present = slots.Entry(IMAGES, IMAGES, TARGETS), np.ones(2, bool)
     begun = slots.start(
-        NETWORK, solver, WEIGHTS, entries, present, kinds=KINDS, counts=COUNTS, mesh=mesh
+        *(NETWORK, solver, WEIGHTS, np.float32(1e-5), entries, present),
+        kinds=KINDS,
+        counts=COUNTS,
+        mesh=mesh,
     )
     threshold, quota = np.float32(1e-5), np.int32(1)
     text = lowered(

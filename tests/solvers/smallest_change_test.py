@@ -1,0 +1,182 @@
+"""The smallest change for a tolerance: against closed forms, brute force and other solvers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+import scipy.optimize
+from toy_synthesis import linear, linear_weights, problem
+
+import outgen_jax as og
+from outgen_jax.solvers import smallest_change
+
+SHAPE = (6, 6, 1)
+WEIGHTS = linear_weights(4, SHAPE)
+SOURCE = np.random.default_rng(0).uniform(0.3, 0.7, (1, *SHAPE)).astype(np.float32)
+
+
+def change_of(result: og.Result, sources: np.ndarray = SOURCE) -> np.ndarray:
+    return np.linalg.norm((result.images - sources).reshape(len(sources), -1), axis=1)
+
+
+def smallest_by_scipy(
+    weights: np.ndarray, source: np.ndarray, target: np.ndarray, tolerance: float
+) -> float:
+    """L2 of the smallest change of a linear network's input, by SLSQP in the span of the weights."""
+    start = (source.ravel() - 0.5) @ weights
+    gram = weights.T @ weights
+
+    def slack(multipliers: np.ndarray) -> float:
+        probs = reference.softmax((start + gram @ multipliers)[None])[0]
+        return tolerance - np.abs(probs - target).sum() / 2
+
+    exact = np.linalg.lstsq(gram, np.log(np.maximum(target, tolerance / 8)) - start, rcond=None)[0]
+    found = scipy.optimize.minimize(
+        lambda m: m @ gram @ m / 2,
+        exact,
+        constraints={"type": "ineq", "fun": slack},
+        options={"maxiter": 1000, "ftol": 1e-14},
+    )
+    assert slack(found.x) > -1e-9
+    return float(np.sqrt(found.x @ gram @ found.x))
+
+
+@pytest.mark.parametrize("tolerance", [0.05, 1e-3])
+@pytest.mark.parametrize("target", [[0.4, 0.3, 0.2, 0.1], [0.9, 0.1, 0, 0]], ids=str)
+def test_of_a_linear_network_it_finds_the_smallest_change(target, tolerance):
+    """The kinds of error are weighed by the divergence, not by the distance, which costs a few percent of the change."""
+    result = og.synthesize(
+        linear, WEIGHTS, SOURCE, target, solver=og.smallest_change(), tolerance=tolerance
+    )
+    least = smallest_by_scipy(
+        np.asarray(WEIGHTS, float), SOURCE.astype(float), np.array(target), tolerance
+    )
+    assert result.converged.all()
+    assert least * 0.999 <= change_of(result)[0] <= 1.08 * least
+
+
+def test_the_looser_the_tolerance_the_smaller_the_change():
+    weights = reference.perceptron(SHAPE, steepness=2.8)
+    images = np.random.default_rng(1).uniform(0.2, 0.8, (4, *SHAPE)).astype(np.float32)
+    rows = np.tile([0.9, 0.1, 0, 0, 0], (4, 1))
+    changes = []
+    for tolerance in (1e-5, 1e-3, 1e-1):
+        solver = og.smallest_change(tolerance=tolerance)
+        result = og.synthesize(reference.perceptron_logits, weights, images, rows, solver=solver)
+        assert result.converged.all()
+        assert (result.distance <= tolerance).all()
+        changes.append(change_of(result, images))
+    assert (changes[0] > changes[1]).all()
+    assert (changes[1] > changes[2]).all()
+
+
+def test_it_makes_smaller_changes_than_gauss_newton():
+    weights = reference.perceptron(SHAPE, steepness=2.8)
+    images = np.random.default_rng(2).uniform(0.2, 0.8, (8, *SHAPE)).astype(np.float32)
+    rows = np.tile([0.9, 0.1, 0, 0, 0], (8, 1))
+    found = [
+        og.synthesize(
+            reference.perceptron_logits, weights, images, rows, solver=solver, tolerance=1e-3
+        )
+        for solver in (og.smallest_change(), og.gauss_newton())
+    ]
+    assert all(result.converged.all() for result in found)
+    small, large = (change_of(result, images) for result in found)
+    assert (small <= 1.001 * large).all()
+    assert np.median(small) < 0.9 * np.median(large)
+
+
+def test_a_source_within_the_tolerance_stays():
+    """All but: it is what is asked for already."""
+    rows = og.predict(linear, WEIGHTS, SOURCE)
+    result = og.synthesize(linear, WEIGHTS, SOURCE, rows, solver=og.smallest_change())
+    assert result.converged.all()
+    np.testing.assert_array_equal(result.images, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (og.outputs.sigmoid(), [0.3, 0.0, 1.0, 0.98]),
+        (og.outputs.values(scale=2.0), [0.5, -1.0, 2.0, 0.0]),
+    ],
+    ids=str,
+)
+def test_labels_and_numbers(kind, target):
+    result = og.synthesize(
+        linear, WEIGHTS, SOURCE, target, output=kind, solver=og.smallest_change(), tolerance=1e-4
+    )
+    assert result.converged.all()
+    tight = og.synthesize(linear, WEIGHTS, SOURCE, target, output=kind, tolerance=1e-6)
+    assert change_of(result)[0] <= 1.001 * change_of(tight)[0]
+
+
+def test_pixels_stay_within_the_limits():
+    """A box that binds: the change is the smallest inside it, and no larger than the limit."""
+    options = {"mask": np.tri(6), "max_change": 0.08}
+    result = og.synthesize(
+        *(linear, 3 * WEIGHTS, SOURCE, [0.4, 0.3, 0.2, 0.1]),
+        solver=og.smallest_change(**options),
+        tolerance=1e-4,
+    )
+    change = result.images - SOURCE
+    assert result.converged.all()
+    assert not change[:, np.tri(6) == 0].any()
+    assert np.abs(change).max() <= 0.08 + 1e-6
+
+
+def test_the_weight_of_an_image_that_is_stationary():
+    """Where x − x₀ = −c Jᵀ∇D, it gives back c."""
+    rng = np.random.default_rng(3)
+    rows, slope = rng.normal(size=(3, 20)), rng.normal(size=3)
+    change = -7.0 * slope @ rows
+    found = smallest_change._stationary_weight(*map(jnp.float32, (slope, rows, change)))
+    assert found == pytest.approx(7, rel=1e-3)
+    at_source = smallest_change._stationary_weight(*map(jnp.float32, (slope, rows, 0 * change)))
+    assert at_source == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "kind", [og.outputs.softmax(), og.outputs.sigmoid(), og.outputs.values()], ids=str
+)
+def test_slope_and_curvature_of_the_pressed_loss(kind):
+    """Against differences, where zeros press and where they do not."""
+    posed = problem(linear, WEIGHTS, [0.7, 0.3, 0, 0], SOURCE[0], kind)
+    outputs = posed.network(posed.source)
+    goals = posed.objective.goals(outputs)
+    loss = smallest_change.PressedLoss(posed.objective, goals, jnp.float32(2), jnp.float32(1e-2))
+    r = posed.objective.coordinates(outputs)
+    for at in (r, r - 9.0):
+        np.testing.assert_allclose(loss.slope(at), jax.grad(loss.value)(at), atol=1e-4)
+        np.testing.assert_allclose(loss.curvature(at), jax.hessian(loss.value)(at), atol=2e-3)
+
+
+def test_excess_is_the_total_over_the_floor():
+    """Softmax: all zeros together, in nats; negative where there is room."""
+    kind = og.outputs.softmax()
+    target = jnp.array([0.9, 0.1, 0.0, 0.0])
+    for total in (1e-1, 1e-4):
+        logits = jnp.log(jnp.array([0.9, 0.1, total / 4, 3 * total / 4]))
+        r = kind.coordinates(logits, target, None)
+        excess = kind.excess(r, kind.goal(logits, target, None), 1e-3)
+        np.testing.assert_allclose(excess, [np.log(total / 1e-3)], rtol=1e-4)
+    full = jnp.array([0.4, 0.3, 0.2, 0.1])
+    r = kind.coordinates(jnp.log(full), full, None)
+    assert kind.excess(r, kind.goal(jnp.log(full), full, None), 1e-3) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "steps must not be negative"),
+        ({"trials": 0}, "trials at least 1"),
+        ({"tolerance": 0.0}, "tolerance must be positive"),
+        ({"max_change": 0.0}, "max_change must be positive"),
+        ({"mask": np.zeros((6, 6))}, "mask must be"),
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        og.smallest_change(**options)
