@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from outgen_jax import files
-from outgen_jax.models import efficientnet_lite
+from outgen_jax.models import efficientnet_lite, lenet
 from outgen_jax.models.efficientnet_lite import EfficientNetLite
 from outgen_jax.models.lenet import LeNet
 from outgen_jax.models.vgg import VGG16
@@ -122,7 +122,8 @@ def _empty(card: Mapping[str, Any], dtype: Any) -> tuple[VGG16 | LeNet, int]:
     """The card's network without values, and the side of its images."""
     if card.get("network") == "LeNet":
         classes, channels = len(card["class_names"]), tuple(card["channels"])
-        return nnx.eval_shape(lambda: LeNet(classes, channels, rngs=nnx.Rngs(0))), 28
+        side = card.get("side", lenet.SIDE)
+        return nnx.eval_shape(lambda: LeNet(classes, channels, side=side, rngs=nnx.Rngs(0))), side
     return _empty_vgg(card, dtype), 32
 
 
