@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-_FILLED = 0.75  # probability that a cell of a canvas holds a digit
+CELLS = 4  # of a canvas, a side
+_FILLED = 0.6  # probability that a cell of a canvas holds a digit
 _LARGEST_ANGLE = 45.0  # degrees
 _LARGEST_SHIFT = 3.0  # pixels
 NUMBERS = ("angle", "thickness", "row", "column")
@@ -21,33 +22,29 @@ class Drawn(NamedTuple):
     wanted: np.ndarray  # [N, K] float32
 
 
-def canvases(
-    digits: np.ndarray, labels: np.ndarray, count: int, *, cells: int = 2, seed: int
-) -> Drawn:
-    """Canvases of cells×cells, each cell empty or with one digit, and which digits their halves hold.
+def canvases(digits: np.ndarray, labels: np.ndarray, count: int, *, seed: int) -> Drawn:
+    """Canvases of 4×4 cells, each empty or with one digit of half the size, and which digits their halves hold.
 
     Args:
-      digits: [D, S, S, 1] uint8; with more than two cells a side they are made smaller, so that all canvases have one
-        size.
+      digits: [D, S, S, 1] uint8.
       labels: [D], 0 to 9.
       count: N.
-      cells: 2 or 4.
       seed: of cells and digits.
 
     Returns:
       Images [N, 2 S, 2 S, 1]; `wanted` [N, 20] is 1 for the digits of the left half, then for those of the right one.
     """
     rng = np.random.default_rng(seed)
-    small = _smaller(digits[..., 0], cells // 2)
-    chosen = rng.integers(len(digits), size=(count, cells, cells))
+    small = _halved(digits[..., 0])
+    chosen = rng.integers(len(digits), size=(count, CELLS, CELLS))
     filled = rng.random(chosen.shape) < _FILLED
-    side = cells * small.shape[1]
+    side = CELLS * small.shape[1]
     images = np.empty((count, side, side, 1), np.uint8)
     for image, places, present in zip(images, chosen, filled, strict=True):
-        drawn = small[places] * present[..., None, None]  # [row, column, S, S]
+        drawn = small[places] * present[..., None, None]  # [row, column, S/2, S/2]
         image[..., 0] = drawn.transpose(0, 2, 1, 3).reshape(side, side)
     held = filled[..., None] & (labels[chosen][..., None] == np.arange(10))
-    halves = held.reshape(count, cells, 2, cells // 2, 10).any((1, 3))  # [N, half, 10]
+    halves = held.reshape(count, CELLS, 2, CELLS // 2, 10).any((1, 3))  # [N, half, 10]
     return Drawn(images, halves.reshape(count, 20).astype(np.float32))
 
 
@@ -89,10 +86,10 @@ def thickness(images: np.ndarray) -> np.ndarray:
     return 2 * images.sum((1, 2)) / np.hypot(down, across).sum((1, 2))
 
 
-def _smaller(digits: np.ndarray, factor: int) -> np.ndarray:
-    """Means over factor×factor pixels: [D, S, S] -> [D, S / factor, S / factor] uint8."""
+def _halved(digits: np.ndarray) -> np.ndarray:
+    """Means over 2×2 pixels: [D, S, S] -> [D, S/2, S/2] uint8."""
     count, side, _ = digits.shape
-    blocks = digits.reshape(count, side // factor, factor, side // factor, factor)
+    blocks = digits.reshape(count, side // 2, 2, side // 2, 2)
     return np.rint(blocks.mean((2, 4))).astype(np.uint8)
 
 

@@ -1,27 +1,63 @@
 """The networks of this study: several labels of a canvas of digits, or several numbers of a digit.
 
-`ten`: which digits a canvas of up to four holds. `twenty`: which digits each half of a canvas of up to sixteen smaller
-ones holds. `numbers`: angle, stroke thickness and position of a digit, standardised. `train` trains them.
+`ten`: which digits a canvas of up to sixteen holds. `twenty`: which digits each half of it holds. `numbers`: angle,
+stroke thickness and position of a digit, standardised. `train` trains them.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 import outgen_jax as og
 from experiments.any_output import digits
 from outgen_jax.data.image_source import ImageSource
-from outgen_jax.models import pretrained
+from outgen_jax.models import conv, lenet, pretrained
 from outgen_jax.outputs import Output
 from outgen_jax.training import objectives
 
 KINDS = ("ten", "twenty", "numbers")
-CHANNELS = {"ten": (8, 16), "twenty": (8, 16), "numbers": (16, 32)}
-CELLS = {"ten": 2, "twenty": 4}  # of a canvas, a side
 NEAR = 0.1  # standard deviations within which a number counts as right
+_MEAN, _STD = 0.15, 0.3  # of the canvases' pixels, roughly
+
+
+class CanvasNetwork(nnx.Module):
+    """Which digits each part of a canvas holds: evidence of every digit at every place, summed up over the part.
+
+    Images [B, H, W, 1] in [0, 1], H and W multiples of 4; logits [B, parts · 10], those of the left half first. Three
+    convolutions, the first two with 2×2 pooling, then a linear layer at every place; a part's logits are the
+    log-sum-exp over its places, a smooth "or".
+    """
+
+    def __init__(self, parts: int, *, rngs: nnx.Rngs) -> None:
+        """`parts` 1: the whole canvas; 2: its halves."""
+        self.parts = parts
+        self.conv1 = lenet.Convolution(1, 8, rngs=rngs)
+        self.conv2 = lenet.Convolution(8, 16, rngs=rngs)
+        self.conv3 = lenet.Convolution(16, 64, rngs=rngs)
+        self.head = nnx.Linear(64, 10, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Images [B, H, W, 1] -> logits [B, parts · 10]."""
+        x = jax.nn.relu(conv.max_pool(self.conv1((images - _MEAN) / _STD)))
+        x = jax.nn.relu(conv.max_pool(self.conv2(x)))
+        evidence = self.head(jax.nn.relu(self.conv3(x)))  # [B, H/4, W/4, 10]
+        parts = jnp.stack(
+            jnp.split(evidence, self.parts, axis=2), 1
+        )  # [B, parts, H/4, W/4/parts, 10]
+        return jax.nn.logsumexp(parts, (2, 3)).reshape(len(images), -1)
+
+
+def empty(kind: str, *, seed: int = 0) -> nnx.Module:
+    """A network of a kind before its training."""
+    rngs = nnx.Rngs(seed)
+    if kind == "numbers":
+        return og.models.LeNet(len(digits.NUMBERS), rngs=rngs)
+    return CanvasNetwork({"ten": 1, "twenty": 2}[kind], rngs=rngs)
 
 
 class Loaded(NamedTuple):
@@ -41,14 +77,22 @@ def load(path: str) -> Loaded:
       FileNotFoundError: no such file, or no card beside it.
       ValueError: a file of another script.
     """
-    found = pretrained.load(path)
-    if "kind" not in found.card:
+    model, card = pretrained.restore(path, lambda card: empty(_kind_of(card, path)))
+    return Loaded(*og.models.from_nnx(model), output_of(card["kind"]), tuple(card["names"]), card)
+
+
+def _kind_of(card: Mapping[str, Any], path: str) -> str:
+    if card.get("kind") not in KINDS:
         raise ValueError(
-            f"networks.load: {path} must hold a network of this study, its card names no kind; "
-            "train one with experiments.any_output.train"
+            f"networks.load: {path} must hold a network of this study, but its card names none; train one with "
+            "experiments.any_output.train"
         )
-    output = og.outputs.values() if found.card["kind"] == "numbers" else og.outputs.sigmoid()
-    return Loaded(*og.models.from_nnx(found.model), output, found.class_names, found.card)
+    return str(card["kind"])
+
+
+def output_of(kind: str) -> Output:
+    """What the outputs of a kind mean; numbers are standardised."""
+    return og.outputs.values() if kind == "numbers" else og.outputs.sigmoid()
 
 
 def drawn(kind: str, source: ImageSource, count: int, *, seed: int) -> digits.Drawn:
@@ -59,7 +103,7 @@ def drawn(kind: str, source: ImageSource, count: int, *, seed: int) -> digits.Dr
         raise ValueError(
             "networks.drawn: the source must have labels, it has none; use a tfds name or an .npz with labels"
         )
-    found = digits.canvases(source.images, source.labels, count, cells=CELLS[kind], seed=seed)
+    found = digits.canvases(source.images, source.labels, count, seed=seed)
     return found._replace(wanted=digits.anywhere(found.wanted)) if kind == "ten" else found
 
 

@@ -29,7 +29,7 @@ from outgen_jax.training.checkpoints import Checkpoints
 _KIND = flags.DEFINE_enum("kind", "twenty", networks.KINDS, "What it learns.")
 _DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, or class folders.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_IMAGES = flags.DEFINE_integer("images", 40_000, "Images to train on.", 1)
+_IMAGES = flags.DEFINE_integer("images", 30_000, "Images to train on.", 1)
 _TEST = flags.DEFINE_integer("test_images", 5000, "Images to measure it on, of test digits.", 1)
 _EPOCHS = flags.DEFINE_integer("epochs", 5, "Passes over the training images.", 1)
 _BATCH = flags.DEFINE_integer("batch_size", 125, "Images an update.", 1)
@@ -61,9 +61,7 @@ def train(run: runs.Run) -> None:
         epochs=_EPOCHS.value, batch_size=_BATCH.value, learning_rate=_LR.value
     )
     optimizer = classifier_recipe.make_optimizer(recipe, len(wanted) // recipe.batch_size)
-    side, names = train_set.images.shape[1], networks.output_names(kind)
-    model = og.models.LeNet(len(names), networks.CHANNELS[kind], side=side, rngs=nnx.Rngs(seed))
-    graphdef, state = classifier.create(model, optimizer)
+    graphdef, state = classifier.create(networks.empty(kind, seed=seed), optimizer)
     key = jax.random.key(seed)
     update = classifier.make_update(
         graphdef,
@@ -87,14 +85,11 @@ def train(run: runs.Run) -> None:
         title="training",
     )
     rounded = pretrained.rounded(nnx.merge(graphdef, state.params, state.variables, copy=True))
-    output = og.outputs.values() if kind == "numbers" else og.outputs.sigmoid()
-    said = og.predict(*og.models.from_nnx(rounded), test_set.images, output=output)
+    network = og.models.from_nnx(rounded)
+    said = og.predict(*network, test_set.images, output=networks.output_of(kind))
     card = {
-        "network": "LeNet",
-        "channels": list(networks.CHANNELS[kind]),
-        "side": side,
-        "class_names": names,
         "kind": kind,
+        "names": networks.output_names(kind),
         "mean": middle.tolist(),
         "std": spread.tolist(),
         "dataset": _DATASET.value,

@@ -1,6 +1,6 @@
-"""A LeNet with batch normalisation for grey digits (after LeCun et al. 1998, LeNet-5).
+"""A LeNet with batch normalisation for 28×28 grey digits (after LeCun et al. 1998, LeNet-5).
 
-Images [B, 28, 28, 1] float32 in [0, 1], or of another side; logits [B, num_classes] float32. LeNet-5's layers, with 3×3
+Images [B, 28, 28, 1] float32 in [0, 1]; logits [B, num_classes] float32. LeNet-5's layers, with 3×3
 kernels, more channels, ReLU and maximum pooling. The scores of generated digits rest on it: `features` is what FID
 compares.
 """
@@ -11,7 +11,7 @@ from flax import nnx
 
 from outgen_jax.models import conv
 
-SIDE = 28  # pixels, of MNIST's digits
+_SIDE = 28
 _MEAN, _STD = 0.1307, 0.3081  # of MNIST's training pixels
 
 
@@ -49,35 +49,27 @@ class LeNet(nnx.Module):
     layer_names = ("conv1", "conv2", "fc1", "fc2")
 
     def __init__(
-        self,
-        num_classes: int = 10,
-        channels: tuple[int, int] = (16, 32),
-        *,
-        side: int = SIDE,
-        rngs: nnx.Rngs,
+        self, num_classes: int = 10, channels: tuple[int, int] = (16, 32), *, rngs: nnx.Rngs
     ) -> None:
-        """Builds the network: `channels` of the two convolutions (LeNet-5: 6 and 16), images of side×side pixels.
+        """Builds the network: `channels` of the two convolutions (LeNet-5: 6 and 16).
 
         Raises:
-          ValueError: no classes, no channels, or a side that cannot be halved twice.
+          ValueError: no classes or no channels.
         """
         if num_classes < 1 or len(channels) != 2 or min(channels) < 1:
             raise ValueError(
                 f"LeNet: needs at least one class and two numbers of channels, got {num_classes} and {channels}; "
                 "LeNet-5 has (6, 16)"
             )
-        if side < 4 or side % 4:
-            raise ValueError(f"LeNet: side must be a multiple of 4, got {side}; MNIST has {SIDE}")
-        self.side = side
         first, second = channels
         self.conv1 = Convolution(1, first, rngs=rngs)
         self.conv2 = Convolution(first, second, rngs=rngs)
-        self.fc1 = Linear((side // 4) ** 2 * second, 120, rngs=rngs)
+        self.fc1 = Linear(7 * 7 * second, 120, rngs=rngs)
         self.fc2 = Linear(120, 84, rngs=rngs)
         self.head = nnx.Linear(84, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Images [B, side, side, 1] in [0, 1] -> logits [B, K] float32."""
+        """Images [B, 28, 28, 1] in [0, 1] -> logits [B, K] float32."""
         return self.activations(images)[0]
 
     def features(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -88,15 +80,15 @@ class LeNet(nnx.Module):
     def activations(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits [B, K], and every layer's values before its ReLU by name.
 
-        `conv1` [B, 28, 28, 16], `conv2` [B, 14, 14, 32] (in the default size), `fc1` [B, 120], `fc2` [B, 84].
+        `conv1` [B, 28, 28, 16], `conv2` [B, 14, 14, 32] (in the default width), `fc1` [B, 120], `fc2` [B, 84].
 
         Raises:
           ValueError: images of another shape.
         """
-        if images.ndim != 4 or images.shape[1:] != (self.side, self.side, 1):
+        if images.ndim != 4 or images.shape[1:] != (_SIDE, _SIDE, 1):
             raise ValueError(
-                f"LeNet: images must be [B, {self.side}, {self.side}, 1], got {images.shape}; add the batch axis with "
-                "images[None], resize, or take the mean over the channels"
+                f"LeNet: images must be [B, 28, 28, 1], got {images.shape}; add the batch axis with images[None], "
+                "resize, or take the mean over the channels"
             )
         conv1 = self.conv1((images - _MEAN) / _STD)
         # Pooling before the ReLU gives the same values from a quarter of the elements.
