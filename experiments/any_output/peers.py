@@ -174,7 +174,7 @@ def carlini_wagner(
 # --- JMA ---
 
 _SWEEPS = 500
-_MARGIN = 1e-2  # that a step aims at, in logits
+MARGIN = 1e-2  # that a step aims at, in logits
 _SHORTER = (1.0, 0.5, 0.25, 0.125)
 _AT_ONCE = 16  # images whose Jacobians are held at a time
 _MOST_STEPS = 200
@@ -209,10 +209,10 @@ def jma_step(jacobian: jax.Array, logits: jax.Array, signs: jax.Array) -> jax.Ar
       δ [D].
     """
     g = signs[:, None] * jacobian
-    needed = _MARGIN - signs * logits
+    needed = MARGIN - signs * logits
     gram = g @ g.T
     # Labels whose gradients are parallel or 0 would leave no Cholesky factor.
-    gram += 1e-6 * jnp.trace(gram) / len(gram) * jnp.eye(len(gram))
+    gram += 1e-6 * jnp.maximum(jnp.trace(gram) / len(gram), 1e-12) * jnp.eye(len(gram))
     lower = jnp.linalg.cholesky(gram)
     right = jax.scipy.linalg.solve_triangular(lower, needed, lower=True)
     return nonnegative_least_squares(lower.T, right) @ g
@@ -268,8 +268,8 @@ def _jma_update(
     change = jma_step(rows, z, signs)
     tried = jnp.clip(x + jnp.array(_SHORTER)[:, None] * change, 0, 1)  # [T, D]
     margins = signs * jax.vmap(logits)(tried)  # [T, L]
-    lacking = jax.nn.relu(_MARGIN - margins).sum(-1)
-    lowers = lacking < jax.nn.relu(_MARGIN - signs * z).sum()
+    lacking = jax.nn.relu(MARGIN - margins).sum(-1)
+    lowers = lacking < jax.nn.relu(MARGIN - signs * z).sum()
     # The longest step that lowers it; the shortest where none does.
     chosen = jnp.where(lowers.any(), lowers.argmax(), len(_SHORTER) - 1)
     return tried[chosen].reshape(image.shape), (margins[chosen] > 0).all()

@@ -5,12 +5,13 @@ Command   python -m experiments.any_output.train --kind=twenty --data_dir=... --
           also --kind=ten, --kind=numbers
 Expected  Measured: README.md.
 Duration  about 4 minutes on one CPU core
-Output    --out gets results.json and weights.npz (bf16) with its card. The weights are not shipped.
+Output    --out gets results.json, table.md, and weights.npz (bf16) with its card. The weights are not shipped.
 
 The same command resumes an interrupted run.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from flax import nnx
 
 import outgen_jax as og
 from experiments.any_output import networks
-from outgen_jax import runs
+from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.training import classifier, classifier_fit, classifier_recipe, updates
@@ -39,6 +40,22 @@ _OUT = flags.DEFINE_string("out", "runs/networks", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 _SHIFT = 2  # pixels by which canvases are shifted at random
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown table of `results`, as results.json has them: how good the network is on test digits."""
+    card = results["card"]
+    found = {
+        "training images": f"{card['recipe']['images']:,}",
+        "test images": f"{card['test_images']:,}",
+    }
+    if card["kind"] == "numbers":
+        errors = zip(card["names"], card["rms_error"], strict=True)
+        found |= {f"rms error, {name}": f"{error:.2f}" for name, error in errors}
+    else:
+        found["labels right"] = f"{card['labels_right']:.1%}"
+        found["canvases with all labels right"] = f"{card['images_right']:.1%}"
+    return report.markdown_table(list(found), [list(found.values())])
 
 
 def train(run: runs.Run) -> None:
@@ -101,8 +118,10 @@ def train(run: runs.Run) -> None:
         "device": jax.devices()[0].device_kind,
     }
     pretrained.save(run.directory / "weights.npz", rounded, card)
-    run.write_results({"history": [row._asdict() for row in history], "card": card})
-    print(f"{run.directory}/weights.npz: {networks.scores(kind, said, test_wanted)}")
+    results = {"history": [row._asdict() for row in history], "card": card}
+    run.write_results(results)
+    files.write_atomic(run.directory / "table.md", table(results))
+    print(table(results))
 
 
 def main(argv: list[str]) -> None:

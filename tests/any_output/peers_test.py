@@ -16,9 +16,9 @@ SIGNS = np.array([[1, 1, -1, -1], [-1, 1, -1, 1], [1, -1, -1, 1]], np.float32)
 
 
 def smallest_change(image: np.ndarray, signs: np.ndarray) -> float:
-    """L2 of the smallest change that gives all labels their signs, pixels without limits."""
+    """L2 of the smallest change that gives all labels their signs and the margin, pixels without limits."""
     rows = signs[:, None] * np.float64(WEIGHTS).T
-    needed = -signs * ((np.float64(image).ravel() - 0.5) @ np.float64(WEIGHTS))
+    needed = peers.MARGIN - signs * ((np.float64(image).ravel() - 0.5) @ np.float64(WEIGHTS))
     multipliers, _ = scipy.optimize.nnls(
         np.linalg.cholesky(rows @ rows.T).T,
         np.linalg.solve(np.linalg.cholesky(rows @ rows.T), needed),
@@ -40,7 +40,7 @@ def test_the_step_of_jma_is_the_smallest_that_gives_all_labels_their_signs():
         change = peers.jma_step(WEIGHTS.T, logits, jnp.asarray(signs))
         margins = signs * (logits + change @ WEIGHTS)
         assert margins.min() > 0
-        assert np.linalg.norm(change) == pytest.approx(smallest_change(image, signs), rel=0.05)
+        assert np.linalg.norm(change) == pytest.approx(smallest_change(image, signs), rel=0.01)
 
 
 @pytest.mark.parametrize("attack", [peers.jma, peers.carlini_wagner])
@@ -52,7 +52,7 @@ def test_attacks_on_labels_find_small_changes(attack):
     assert ended.images.max() <= 1
     changes = np.asarray(og.metrics.l2_change(ended.images, IMAGES))
     best = [smallest_change(image, signs) for image, signs in zip(IMAGES, SIGNS, strict=True)]
-    assert (changes >= 0.99 * np.array(best)).all()
+    assert (changes >= 0.5 * np.array(best)).all()
     np.testing.assert_allclose(changes, best, rtol=0.2)
 
 
