@@ -9,7 +9,8 @@ Command   python -m experiments.any_output.networks_at_once --source=IMAGES
           What the third says of images made for two: --networks=efficientnet_lite0,efficientnet_lite1
               --asked=efficientnet_lite2 --out=experiments/any_output/results/networks_transfer
 Expected  A total variation of at most 1e-3 in all networks for 95 % of the images. Measured: README.md.
-Output    --out gets results.json (per image), table.md and networks_at_once.png. The same command resumes.
+Output    --out gets results.json (per image), table.md, networks_at_once.png, and for each kind of target a picture of
+          what the networks say of the first image. The same command resumes.
 
 Without --source it takes the photographs that scikit-image carries.
 """
@@ -109,6 +110,30 @@ def measured(case: measures.Case, asked: tuple[ApplyFn, Any] | None) -> dict[str
     return found
 
 
+def answers(
+    case: measures.Case, saved: np.ndarray, steps: int, class_names: tuple[str, ...]
+) -> Any:
+    """A figure of the first image, saved as `saved` [1, H, W, C] uint8: a row for what each network says of it."""
+    before, reached = (
+        og.predict(case.apply_fn, case.variables, x) for x in (case.images[:1], saved)
+    )
+    wanted = {k: og.targets.completed(rows[:1], reached[k]) for k, rows in case.targets.items()}
+    distances = [variation(reached[name], rows[:1])[0] for name, rows in case.targets.items()]
+    run = report.SynthesisRun(
+        source=np.repeat(case.images[:1], len(wanted), 0),
+        generated=np.repeat(saved, len(wanted), 0),
+        wanted=np.concatenate([wanted[name] for name in wanted]),
+        before=np.concatenate([before[name] for name in wanted]),
+        reached=np.concatenate([reached[name] for name in wanted]),
+        class_names=class_names,
+        ids=tuple(wanted),
+        steps=np.full(len(wanted), steps),
+        total_variation=np.array(distances),
+        converged=np.array(distances) <= _TOLERANCE.value,
+    )
+    return report.synthesis_figure(run, rows=range(len(wanted)))
+
+
 def transfer_table(tasks: dict[str, Any]) -> str:
     """Markdown table of what networks that took no part say."""
     rows = []
@@ -153,7 +178,7 @@ def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
     models = {name: pretrained.load(name) for name in _NETWORKS.value}
-    num_classes = len(next(iter(models.values())).class_names)
+    class_names = next(iter(models.values())).class_names
     source = sources.load(
         _SOURCE.value,
         data_dir=_DATA_DIR.value,
@@ -166,11 +191,15 @@ def main(argv: list[str]) -> None:
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     study = measures.Study(run, table, "tasks")
     for task in TASKS:
-        targets = wanted(task, list(models), num_classes, source.ids)
+        targets = wanted(task, list(models), len(class_names), source.ids)
         case = measures.Case(
             *(*network, og.outputs.softmax(), source.images, targets, largest, _BATCH.value)
         )
         study.keep("tasks", task, measures.OURS, functools.partial(measured, case, asked))
+        steps = int(study.results["tasks"][task][measures.OURS]["steps"][0])
+        figure = answers(case, study.columns[task][:1], steps, class_names)
+        name = f"{task.replace(' ', '_')}.png"
+        report.save_figure(figure, run.directory / name, dpi=120)
     study.finish(source.images, "networks_at_once.png")
 
 
