@@ -77,7 +77,10 @@ def main(argv: list[str]) -> None:
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     study = measures.Study(run, table, "tasks")
     targets = np.roll(features, 1, axis=0)
-    case = measures.Case(*network, output, source.images, targets, relative_error, _BATCH.value)
+    case = measures.Case(
+        *(*network, output, source.images, targets, relative_error, _BATCH.value),
+        quantizes=False,
+    )
     ours = functools.partial(measures.synthesized, case, tolerance=_TOLERANCE.value)
     study.keep("tasks", TASK, measures.OURS, ours)
     study.finish(source.images, "embedding.png")

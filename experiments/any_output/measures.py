@@ -30,6 +30,8 @@ class Case(NamedTuple):
     # (what `og.predict` returns, targets) -> [N]: how far outputs are off, judged apart from the engine
     distance: Callable[[Any, Any], np.ndarray]
     batch_size: int | None = None
+    # Whether saved images are quantised; with many outputs the Jacobian that this takes is too large.
+    quantizes: bool = True
 
     def judged(self, images: np.ndarray) -> np.ndarray:
         """The distance [N] of images, float in [0, 1] or uint8."""
@@ -44,7 +46,7 @@ class Case(NamedTuple):
 
 
 def synthesized(case: Case, *, tolerance: float) -> dict[str, np.ndarray]:
-    """The numbers of one plain call of `og.synthesize`, and of `og.quantize` after it."""
+    """The numbers of one plain call of `og.synthesize`, and of `og.quantize` after it if the case wants it."""
     return synthesized_images(case, case, tolerance=tolerance)[0]
 
 
@@ -59,7 +61,9 @@ def synthesized_images(
         *network, made.images, made.targets, tolerance=tolerance, progress=True, **options
     )
     seconds = time.perf_counter() - start
-    saved = og.quantize(*network, result.images, made.targets, **options)
+    saved = og.data.to_uint8(result.images)
+    if made.quantizes:
+        saved = og.quantize(*network, result.images, made.targets, **options)
     return _numbers(judged, result.images, saved, result.steps, seconds), result.images
 
 
