@@ -168,10 +168,10 @@ def test_values(run_script, digits28, tmp_path):
 
 
 def test_embedding(run_script, digits28, tmp_path):
-    options = ("--network=mnist_lenet", f"--source={digits28}", "--number=2", "--tolerance=0.02")
+    options = ("--network=mnist_lenet", f"--source={digits28}", "--number=2", "--tolerance=0.25")
     found = results_of(run_script, "embedding", tmp_path / "run", *options)["tasks"]
     ours = found["another image's features"]["og.synthesize"]
-    assert max(ours["distance"]) < 0.3
+    assert max(ours["distance"]) <= 0.25
 
 
 def test_networks_at_once(run_script, digits28, tmp_path):
