@@ -14,7 +14,7 @@ All functions are pure, take one row and are lifted with `jax.vmap`.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,12 @@ ALL_CLASSES = 32
 
 
 class Output(Protocol):
-    """One kind of output. All methods take one row of outputs [K] float32; see the module."""
+    """One kind of output. All methods take one row of outputs [K] float32; see the module.
+
+    `bounds` are those of an entry of a target; None: the entries of a row sum to 1.
+    """
+
+    bounds: ClassVar[tuple[float, float] | None]
 
     def cleaned(self, output: jax.Array) -> jax.Array:
         """The row as the other methods take it [K], finite wherever `is_finite` says so."""
@@ -111,6 +116,8 @@ class Output(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Softmax:
     """Logits of K classes; the target is a distribution. The distance is the total variation."""
+
+    bounds: ClassVar[tuple[float, float] | None] = None
 
     def cleaned(self, output: jax.Array) -> jax.Array:
         """Logits with a finite number for minus infinity."""
@@ -239,6 +246,8 @@ class Softmax:
 class Sigmoid:
     """Logits of L independent labels; the target is a probability each. The distance is the largest error of one."""
 
+    bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+
     def cleaned(self, output: jax.Array) -> jax.Array:
         """Logits with finite numbers for both infinities."""
         return jnp.clip(output, _SWITCHED_OFF, -_SWITCHED_OFF)
@@ -365,6 +374,8 @@ class Values:
 
     The distance is the root mean square error over the named numbers, in units of `scale`.
     """
+
+    bounds: ClassVar[tuple[float, float] | None] = (-np.inf, np.inf)
 
     scale: float = 1.0
 

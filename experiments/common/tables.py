@@ -21,6 +21,11 @@ from outgen_jax import files, runs
 ROOT = Path(__file__).resolve().parents[2]
 # Results -> the module whose `table` makes their table.
 MODULES = {
+    "experiments/any_output/results/labels": "experiments.any_output.labels",
+    "experiments/any_output/results/network_ten": "experiments.any_output.train",
+    "experiments/any_output/results/network_twenty": "experiments.any_output.train",
+    "experiments/any_output/results/network_numbers": "experiments.any_output.train",
+    "experiments/any_output/results/values": "experiments.any_output.values",
     "experiments/exactness/results/arithmetic": "experiments.exactness.arithmetic",
     "experiments/exactness/results/exact_targets": "experiments.exactness.exact_targets",
     "experiments/exactness/results/exact_targets_mnist": "experiments.exactness.exact_targets",

@@ -22,6 +22,7 @@ from absl import flags
 from PIL import Image
 
 import outgen_jax as og
+from experiments.common.cells import percentiles
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
@@ -120,14 +121,14 @@ def table(results: dict[str, Any]) -> str:
                 kind,
                 f"{within.mean():.1%}",
                 f"{(within & (steps <= EARLY)).mean():.1%}",
-                *_percentiles(distance, 50, 99, 100),
-                *_percentiles(png, 50, 99),
+                *percentiles(distance, 50, 99, 100),
+                *percentiles(png, 50, 99),
             ]
         )
         price.append(
             [
                 kind,
-                *_percentiles(l2, 50, 95, 99, 100),
+                *percentiles(l2, 50, 95, 99, 100),
                 *(f"{np.percentile(steps, q):.0f}" for q in (50, 95, 99, 100)),
                 *(f"{x:.0f}" for x in results["seconds"][kind]),
             ]
@@ -151,10 +152,6 @@ def table(results: dict[str, Any]) -> str:
             ),
         )
     )
-
-
-def _percentiles(values: np.ndarray, *which: int) -> list[str]:
-    return [f"{np.percentile(values, q):.2g}" for q in which]
 
 
 def prepare() -> Job:

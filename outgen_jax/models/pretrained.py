@@ -10,7 +10,7 @@ import hashlib
 import importlib.resources
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -66,28 +66,42 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
     path = Path(name)
     if name in SHIPPED:
         path = Path(str(importlib.resources.files("outgen_jax.models") / "weights" / f"{name}.npz"))
-    card_path = path.with_suffix(".json")
-    if not path.is_file() or not card_path.is_file():
+    if not path.is_file() or not path.with_suffix(".json").is_file():
         raise FileNotFoundError(
             f"pretrained.load: no weights {name!r}: expected one of {', '.join(NAMES)}, or an .npz "
             "with its .json card beside it, as experiments/train_classifier.py writes them"
         )
-    card, data = _card(card_path), path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != card["sha256"]:
-        raise ValueError(
-            f"pretrained.load: {path} has SHA-256 {found}, its card says {card['sha256']}: the "
-            "file is altered or incomplete. Reinstall the package, or export the weights again"
-        )
+    card, data = _card(path.with_suffix(".json")), path.read_bytes()
     model, image_size = _empty(card, dtype)
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        _fill(model, arrays, path)
-    model.eval()
+    _fill(model, data, card, path)
     return Pretrained(model, tuple(card["class_names"]), image_size, card)
 
 
-def _card(path: Path) -> dict[str, Any]:
-    """The model card, with all entries that the network is built from."""
+def restore(path: str | Path, build: Callable[[Mapping[str, Any]], M]) -> tuple[M, dict[str, Any]]:
+    """A network of one's own class, with the weights that `save` wrote, in inference mode, and its card.
+
+    Args:
+      path: the .npz, its .json card beside it.
+      build: card -> network. Only its shapes are used: it runs under `nnx.eval_shape`.
+
+    Raises:
+      FileNotFoundError: no such file, or no card beside it.
+      ValueError: as `load`.
+    """
+    path = Path(path)
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        raise FileNotFoundError(
+            f"pretrained.restore: no weights {str(path)!r}: expected an .npz with its .json card beside it, as "
+            "pretrained.save writes them"
+        )
+    card, data = _card(path.with_suffix(".json"), needed=frozenset({"sha256"})), path.read_bytes()
+    model = nnx.eval_shape(lambda: build(card))
+    _fill(model, data, card, path)
+    return model, card
+
+
+def _card(path: Path, needed: frozenset[str] | None = None) -> dict[str, Any]:
+    """The model card, with all entries that the network is built from; None: those of the package's networks."""
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -95,9 +109,10 @@ def _card(path: Path) -> dict[str, Any]:
             f"pretrained.load: the card {str(path)!r} is no JSON ({error}). Copy it again from where "
             "the weights were exported"
         ) from error
-    needed = {"sha256", "class_names"}
-    lenet = isinstance(card, dict) and card.get("network") == "LeNet"
-    needed |= {"channels"} if lenet else {"width_multiplier", "hidden"}
+    if needed is None:
+        lenet = isinstance(card, dict) and card.get("network") == "LeNet"
+        sizes = {"channels"} if lenet else {"width_multiplier", "hidden"}
+        needed = frozenset({"sha256", "class_names", *sizes})
     missing = sorted(needed - set(card)) if isinstance(card, dict) else sorted(needed)
     if missing:
         raise ValueError(
@@ -168,16 +183,25 @@ def _set(model: nnx.Module, values: Mapping[str, np.ndarray]) -> None:
     nnx.update(model, state)
 
 
-def _fill(model: nnx.Module, arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    wanted = {name: variable.shape for name, variable in _named(_stored(model)).items()}
-    found = {name: arrays[name].shape for name in arrays}
-    if wanted != found:
-        differing = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
+def _fill(model: nnx.Module, data: bytes, card: Mapping[str, Any], path: Path) -> None:
+    """Gives `model` the values in an .npz, once its hash is found to be the card's."""
+    found_hash = hashlib.sha256(data).hexdigest()
+    if found_hash != card["sha256"]:
         raise ValueError(
-            f"pretrained.load: {path} does not fit the network of its card: "
-            f"{', '.join(differing[:5])} differ; the card and the weights are not of one export"
+            f"pretrained.load: {path} has SHA-256 {found_hash}, its card says {card['sha256']}: the "
+            "file is altered or incomplete. Reinstall the package, or export the weights again"
         )
-    _set(model, {name: _decode(arrays[name]) for name in arrays})
+    wanted = {name: variable.shape for name, variable in _named(_stored(model)).items()}
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        found = {name: arrays[name].shape for name in arrays}
+        if wanted != found:
+            differing = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
+            raise ValueError(
+                f"pretrained.load: {path} does not fit the network of its card: "
+                f"{', '.join(differing[:5])} differ; the card and the weights are not of one export"
+            )
+        _set(model, {name: _decode(arrays[name]) for name in arrays})
+    model.eval()
 
 
 def _encode(value: np.ndarray) -> np.ndarray:

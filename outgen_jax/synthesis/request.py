@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from outgen_jax import outputs as output_kinds
 from outgen_jax.outputs import Output
 from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis.views import TransformError
 from outgen_jax.targets.partial import as_masked
 
 
@@ -92,6 +93,8 @@ def meaning(
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     try:
         out = jax.eval_shape(network.apply_fn, variables, one)
+    except TransformError as error:
+        raise ValueError(f"{caller}: {error}") from error
     except Exception as error:
         raise ValueError(
             f"{caller}: apply_fn(variables, images) fails on images of shape {list(images.shape)}: {error}. "

@@ -6,10 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
 
 from outgen_jax.networks import ApplyFn
 
 Transform = Callable[[jax.Array], jax.Array]  # one image [H, W, C] -> [H', W', C]
+Shape = tuple[int, ...]
+
+
+class TransformError(ValueError):
+    """A transform that views cannot show an image through; the message names it."""
 
 
 def views(apply_fn: ApplyFn, transforms: Sequence[Transform]) -> ApplyFn:
@@ -23,7 +29,9 @@ def views(apply_fn: ApplyFn, transforms: Sequence[Transform]) -> ApplyFn:
       transforms: V functions of one image [H, W, C] float32 in [0, 1], differentiable, each with a fixed output shape.
 
     Raises:
-      ValueError: no transforms. When the result is called: transforms that give images of different shapes.
+      ValueError: no transforms. When the result is called: transforms that give images of different shapes, or one
+        whose shape changes from call to call, that returns no floats, or whose gradient is zero everywhere, as that of
+        rounding is.
 
     >>> import jax.numpy as jnp
     >>> import outgen_jax as og
@@ -36,7 +44,7 @@ def views(apply_fn: ApplyFn, transforms: Sequence[Transform]) -> ApplyFn:
         raise ValueError(
             "views: there must be at least one transform, got none; lambda image: image shows it as it is"
         )
-    return functools.partial(_seen, apply_fn, transforms)
+    return functools.partial(_seen, apply_fn, transforms, {})
 
 
 def shift(rows: int, columns: int) -> Transform:
@@ -63,19 +71,77 @@ def straight_through(transform: Transform) -> Transform:
 
 
 def _seen(
-    apply_fn: ApplyFn, transforms: tuple[Transform, ...], variables: Any, images: jax.Array
+    apply_fn: ApplyFn,
+    transforms: tuple[Transform, ...],
+    known: dict[Shape, list[Shape]],
+    variables: Any,
+    images: jax.Array,
 ) -> Any:
+    """The outputs of all views. `known` remembers what each transform makes of images of a shape [H, W, C]."""
+    one = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+    if one.shape not in known:
+        known[one.shape] = [_checked(v, transform, one) for v, transform in enumerate(transforms)]
     shown = [jax.vmap(transform)(images) for transform in transforms]  # V of [B, H', W', C]
-    shapes = {image.shape[1:] for image in shown}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"views: all transforms must give images of one shape, got {sorted(map(list, shapes))}; resize them "
+    shapes = [tuple(image.shape[1:]) for image in shown]
+    for v, (shape, before) in enumerate(zip(shapes, known[one.shape], strict=True)):
+        _check_same_shape(v, transforms[v], shape, before)
+    if len(set(shapes)) > 1:
+        raise TransformError(
+            f"views: all transforms must give images of one shape, got {sorted(map(list, set(shapes)))}; resize them "
             "to what the network takes"
         )
     stacked = jnp.stack(shown, 1)  # [B, V, H', W', C]
     batch, count = stacked.shape[:2]
     outputs = apply_fn(variables, stacked.reshape(batch * count, *stacked.shape[2:]))
     return jax.tree.map(lambda x: x.reshape(batch, count, *x.shape[1:]), outputs)
+
+
+def _checked(v: int, transform: Transform, one: jax.ShapeDtypeStruct) -> Shape:
+    """The shape that a transform gives images like `one`; nothing is computed."""
+    # JAX remembers what functions do to shapes: new ones, so that the transform is called twice.
+    out, again = (jax.eval_shape(lambda image: transform(image), one) for _ in range(2))
+    _check_same_shape(v, transform, again.shape, out.shape)
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise TransformError(
+            f"views: {_named(v, transform)} must return floats in [0, 1], but returns {out.dtype}; "
+            "views.straight_through(lambda image: ...) takes a transform that rounds and returns floats"
+        )
+    if not _has_gradient(transform, one):
+        raise TransformError(
+            f"views: the gradient of {_named(v, transform)} is zero everywhere, as that of rounding or of a constant "
+            "is, so no solver can move an image through it. Wrap it in outgen_jax.synthesis.views.straight_through, "
+            "which gives it the gradient of the identity, or leave it out"
+        )
+    return tuple(out.shape)
+
+
+def _check_same_shape(v: int, transform: Transform, shape: Shape, before: Shape) -> None:
+    if tuple(shape) != tuple(before):
+        raise TransformError(
+            f"views: {_named(v, transform)} must give images of one shape in every call, but gave {list(before)} and "
+            f"then {list(shape)}; draw what is random once, before og.views, a transform for each draw"
+        )
+
+
+def _has_gradient(transform: Transform, one: jax.ShapeDtypeStruct) -> bool:
+    """Whether what a transform pulls back depends on the cotangent; it does not where JAX knows the gradient as 0."""
+
+    def pulled_back(image: jax.Array, scale: jax.Array) -> jax.Array:
+        shown, pull = jax.vjp(transform, image)
+        return pull(jnp.full_like(shown, scale))[0]
+
+    program = jax.make_jaxpr(pulled_back)(one, jax.ShapeDtypeStruct((), one.dtype)).jaxpr
+    reached = {program.invars[1]}
+    for equation in program.eqns:
+        inputs = (x for x in equation.invars if not isinstance(x, core.Literal))
+        if not reached.isdisjoint(inputs):
+            reached.update(equation.outvars)
+    return not reached.isdisjoint(x for x in program.outvars if not isinstance(x, core.Literal))
+
+
+def _named(v: int, transform: Transform) -> str:
+    name = getattr(transform, "__name__", None) or repr(transform)
+    return f"transform {v} ({name})"
 
 
 def _shifted(rows: int, columns: int, image: jax.Array) -> jax.Array:

@@ -21,11 +21,14 @@ out: `uniform`. A name is one of these words, otherwise a class:
 A class is matched by its exact name, then as an index, then without regard to case. One that shares
 its name with a word above or with another class, or whose name holds a comma or '=', is reached by
 its index. Pairs that meet in one class add up: `true=0.5,cat=0.5` is probability 1 on a cat.
+
+For independent labels, and for numbers, `entry_text` says what is different.
 """
 
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,6 +37,7 @@ from numpy.typing import ArrayLike
 from outgen_jax.data.image_source import ImageSource
 from outgen_jax.targets import partial
 from outgen_jax.targets.draws import ImageIds, id_digests, id_texts
+from outgen_jax.targets.entry_text import check_values, entry_rows
 from outgen_jax.targets.table import Record, in_order_of, numbers_in, read_table
 from outgen_jax.targets.text import (
     SUM_TOLERANCE,
@@ -94,6 +98,7 @@ def parse(
     image_ids: ImageIds | None = None,
     source_probs: ArrayLike | None = None,
     source: ImageSource | None = None,
+    output: Any = None,
 ) -> np.ndarray:
     """Targets from text such as `true=0.9,random=0.1`; the module's header has the grammar.
 
@@ -111,6 +116,8 @@ def parse(
             image_ids. Its labels are matched to `class_names` by the names of its own classes; an
             image whose class is not there has no `true`, nothing for `random` to keep clear of,
             and a `runnerup` other than `top`. Without class names, labels number the classifier's.
+        output: what the targets are for; None: `og.outputs.softmax()`. For `sigmoid()` and `values()` every name has
+            a value of its own, and what is not named is free; see `entry_text`.
 
     Example:
         >>> from outgen_jax.data.sources import ImageSource
@@ -118,9 +125,14 @@ def parse(
         >>> parse("true=0.9,ship=0.1", source=pets, class_names=("cat", "ship", "dog"))
         array([[0.9, 0.1, 0. ],
                [0. , 0.1, 0.9]], dtype=float32)
+        >>> import outgen_jax as og
+        >>> labels = {"class_names": ("cat", "dog", "person"), "output": og.outputs.sigmoid(), "num_images": 1}
+        >>> parse("cat=0.9,person=0.2", **labels).tolist()
+        [[0.8999999761581421, None, 0.20000000298023224]]
 
     Returns:
-        float32 [B, K], rows summing to 1; a masked array where the text has `rest`.
+        float32 [B, K], rows summing to 1; a masked array where the text has `rest`. For other outputs than a softmax a
+        masked array.
 
     Raises:
         ValueError: text outside the grammar, an unknown class, arguments that are missing or
@@ -137,8 +149,9 @@ def parse(
         image_ids=image_ids,
         source_probs=source_probs,
         source=source,
+        output=output,
     )
-    return target_rows(text, context)
+    return _rows(text, context)
 
 
 def from_csv(
@@ -152,13 +165,15 @@ def from_csv(
     image_ids: ImageIds | None = None,
     source_probs: ArrayLike | None = None,
     source: ImageSource | None = None,
+    output: Any = None,
 ) -> np.ndarray:
     """Targets from a table (CSV, UTF-8, comma-separated) with one row per image under a header.
 
     The first column may be `id`: rows are then matched to `image_ids` and may come in any order;
     without it they are in the order of the images. The rest is either one column `target` in
     `parse`'s grammar, or one column per class, headed by its name or index; classes without a
-    column, and empty cells, are 0. Blank rows are skipped. The other arguments are `parse`'s.
+    column, and empty cells, are 0, or free for other outputs than a softmax. Blank rows are skipped. The other
+    arguments are `parse`'s.
 
     Returns:
         float32 [B, K] in the order of the images, rows summing to 1; masked where a text has `rest`.
@@ -179,6 +194,7 @@ def from_csv(
         image_ids=image_ids,
         source_probs=source_probs,
         source=source,
+        output=output,
     )
     header, records = read_table(path, where=where)
     if header[0].casefold() == "id":
@@ -298,6 +314,11 @@ def _normalised(
     return normalised
 
 
+def _rows(text: str, context: Context) -> np.ndarray:
+    """The targets that a text asks for: distributions, or entries that stand for themselves."""
+    return target_rows(text, context) if context.bounds is None else entry_rows(text, context)
+
+
 def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
     """Targets of a table whose one cell per row is text; equal texts are read together."""
     images_of: defaultdict[str, list[int]] = defaultdict(list)
@@ -306,7 +327,7 @@ def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
     targets = np.ma.empty((len(records), context.num_classes), np.float32)
     for text, images in images_of.items():
         row = min(records[image].number for image in images)
-        targets[images] = target_rows(text, context.take(images, f"{context.where}: row {row}"))
+        targets[images] = _rows(text, context.take(images, f"{context.where}: row {row}"))
     return targets if np.ma.is_masked(targets) else targets.data
 
 
@@ -321,6 +342,14 @@ def _class_columns(
                 f"{context.where}: a class must have one column; {header[column]!r} and "
                 f"{header[classes.index(index)]!r} are both class {index}. Remove one"
             )
+    found = numbers_in(records, header, where=context.where)
+    numbers = [record.number for record in records]
+    if context.bounds is not None:
+        cells = [[bool(cell) for cell in record.cells] for record in records]
+        rows = np.full((len(records), context.num_classes), np.nan)
+        rows[:, classes] = np.where(np.reshape(cells, found.shape), found, np.nan)
+        check_values(rows, context, numbers)
+        return np.ma.masked_invalid(rows.astype(np.float32))
     rows = np.zeros((len(records), context.num_classes))
-    rows[:, classes] = numbers_in(records, header, where=context.where)
-    return _normalised(rows, context.where, [record.number for record in records])
+    rows[:, classes] = found
+    return _normalised(rows, context.where, numbers)

@@ -35,6 +35,8 @@ class Context(NamedTuple):
     source_probs: np.ndarray | None  # [n, K]
     seed: int
     lacking: np.ndarray | None = None  # [n] str: the source's class that the K lack, or ''
+    # Of an entry that stands for itself, as those of labels and numbers do; None: the entries of a row sum to 1.
+    bounds: tuple[float, float] | None = None
 
     def take(self, images: Sequence[int], where: str) -> "Context":
         """The context of some of the images."""
@@ -58,6 +60,7 @@ def make_context(
     image_ids: ImageIds | None,
     source_probs: ArrayLike | None,
     source: ImageSource | None = None,
+    output: Any = None,
 ) -> Context:
     """Check the arguments of `parse` and `from_csv` against each other and gather them."""
     classes = _agreed(
@@ -102,6 +105,7 @@ def make_context(
         source_probs=None if probs is None else _checked_probs(probs, classes, where),
         seed=seed,
         lacking=None if found is None else found.lacking,
+        bounds=None if output is None else output.bounds,
     )
 
 
@@ -167,13 +171,13 @@ def _checked_probs(probs: np.ndarray, classes: int, where: str) -> np.ndarray:
 
 def target_rows(text: str, context: Context) -> np.ndarray:
     """The targets that the text asks for, float32 [n, K]; masked where it has `rest`."""
-    terms = _terms(text, context.where)
+    terms = _distribution(text, context.where)
     fixed = [(name, weight) for name, weight in terms if name not in DRAWN_OR_SHARED]
     drawn = [weight for name, weight in terms if name == "random"]
     spread = sum(weight for name, weight in terms if name == "uniform")
     # `top` changes what `runnerup` means: together they are the first two choices, never one class.
     beside_top = "top" in dict(terms)
-    classes = [_classes(name, context, beside_top=beside_top) for name, _ in fixed]
+    classes = [named_classes(name, context, beside_top=beside_top) for name, _ in fixed]
     avoided = classes + ([] if context.labels is None else [context.labels])
     classes += distinct_classes(
         len(drawn),
@@ -200,36 +204,44 @@ def target_rows(text: str, context: Context) -> np.ndarray:
     return np.ma.masked_array(rows, free)
 
 
-def _terms(text: str, where: str) -> list[tuple[str, float]]:
-    """The pairs (name, weight) of the text, the weights divided by their sum."""
+def terms_in(text: str, where: str) -> list[tuple[str, float]]:
+    """The pairs (name, value) of the text."""
     if text.strip() and "=" not in text and "," not in text:
         return [(text.strip(), 1.0)]
     terms = []
     for term in text.split(","):
         name, _, written = term.partition("=")
         try:
-            weight = float(written)
+            value = float(written)
         except ValueError:
             raise ValueError(
                 f"{where}: expected name=weight, got {term.strip()!r}. "
                 "Write pairs such as 'true=0.9,random=0.1'"
             ) from None
+        terms.append((name.strip(), value))
+    return terms
+
+
+def _distribution(text: str, where: str) -> list[tuple[str, float]]:
+    """The pairs (name, weight) of the text, the weights divided by their sum."""
+    terms = terms_in(text, where)
+    for name, weight in terms:
         if not 0 <= weight < np.inf:
             raise ValueError(
-                f"{where}: weights must be 0 or more; {name.strip()!r} has {weight:g}. "
+                f"{where}: weights must be 0 or more; {name!r} has {weight:g}. "
                 "Write pairs such as 'true=0.9,random=0.1'"
             )
-        terms.append((name.strip(), weight))
     total = sum(weight for _, weight in terms)
     if not abs(total - 1) <= SUM_TOLERANCE:
         raise ValueError(
             f"{where}: weights must sum to 1; those of {text!r} sum to {total:.6g}. "
-            "Change them, or give the rest to 'uniform'"
+            "Change them, or give the rest to 'uniform'; for labels that are independent, give "
+            "output=og.outputs.sigmoid()"
         )
     return [(name, weight / total) for name, weight in terms]
 
 
-def _classes(name: str, context: Context, *, beside_top: bool) -> np.ndarray:
+def named_classes(name: str, context: Context, *, beside_top: bool) -> np.ndarray:
     """The class that a name stands for on each image, int64 [n]."""
     if name not in ("true", "top", "runnerup"):
         return np.full(len(context.ids), class_index(name, context))

@@ -34,7 +34,7 @@ class Metrics(NamedTuple):
     """What an update measures on its augmented batch."""
 
     loss: jax.Array  # [] mean, in nats
-    accuracy: jax.Array  # [] top-1
+    accuracy: jax.Array  # [] top-1, or the objective's own
 
 
 Update = Callable[[TrainState, jax.Array, Labels, jax.Array], tuple[TrainState, Metrics]]
@@ -124,7 +124,7 @@ def make_update(
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        accuracy = (logits.argmax(-1) == chosen.labels).mean()
+        accuracy = learnt.correct(logits, chosen.labels)
         return TrainState(params, variables, opt_state, state.step + 1), Metrics(loss, accuracy)
 
     return update

@@ -19,7 +19,7 @@ from outgen_jax.networks import ApplyFn
 class Supervision(NamedTuple):
     """The arrays that belong to the images of a data set or, after `take`, of a batch."""
 
-    labels: jax.Array  # [N] int32
+    labels: jax.Array  # [N] int32, or what else the objective takes
     # [N, K], of the generated images; the other rows are not read.
     teacher_logits: jax.Array | None = None
     generated: jax.Array | None = None  # [N] bool: which images were replaced by generated ones
@@ -41,16 +41,31 @@ Generate = Callable[
     tuple[jax.Array, jax.Array],
 ]
 Loss = Callable[[jax.Array, Any], jax.Array]  # (logits [B, K], wanted) -> [], mean over the batch
+Correct = Callable[[jax.Array, jax.Array], jax.Array]  # (logits [B, K], labels of the batch) -> []
+
+
+def top_1(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The share of images whose largest logit is their label: [B, K], int [B] -> [].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.training import objectives
+      >>> float(objectives.top_1(jnp.array([[0.0, 1.0], [2.0, 1.0]]), jnp.array([1, 1])))
+      0.5
+    """
+    return (logits.argmax(-1) == labels).mean()
 
 
 class Objective(NamedTuple):
-    """What a network learns from a batch: two functions and a number, see the module."""
+    """What a network learns from a batch: `prepare` and `loss`, see the module, and how the batch is treated."""
 
     prepare: Prepare
     loss: Loss
     # Share of the batch, its first images, that goes through the network in a call of its own, so that batch
     # normalisation does not mix it with the rest. The running statistics are those of the rest.
     apart: float = 0.0
+    # What `Metrics.accuracy` says of a batch. Labels may be other arrays than int [N] where this and `loss` take them.
+    correct: Correct = top_1
 
 
 def plain(label_smoothing: float = 0.0) -> Objective:

@@ -162,3 +162,21 @@ def test_a_card_that_others_wrote_is_named(tmp_path, card, message):
     (tmp_path / "net.json").write_text(card)
     with pytest.raises(ValueError, match=rf"pretrained\.load: the card '.*net\.json' {message}"):
         pretrained.load(tmp_path / "net.npz")
+
+
+def test_a_network_of_ones_own_is_restored(tmp_path):
+    path = tmp_path / "own.npz"
+    pretrained.save(path, nnx.Linear(3, 2, rngs=nnx.Rngs(4)), {"sizes": [3, 2]})
+    build = lambda card: nnx.Linear(*card["sizes"], rngs=nnx.Rngs(0))  # noqa: E731
+    model, card = pretrained.restore(path, build)
+    assert card["sizes"] == [3, 2]
+    expected = values(pretrained.rounded(nnx.Linear(3, 2, rngs=nnx.Rngs(4))))
+    for name, value in values(model).items():
+        np.testing.assert_array_equal(value, expected[name])
+    with pytest.raises(ValueError, match=r"does not fit the network of its card: .*kernel"):
+        pretrained.restore(path, lambda card: nnx.Linear(3, 5, rngs=nnx.Rngs(0)))
+    edit_card(path, sha256="0")
+    with pytest.raises(ValueError, match="its card says 0"):
+        pretrained.restore(path, build)
+    with pytest.raises(FileNotFoundError, match=r"with its \.json card beside it"):
+        pretrained.restore(tmp_path / "none.npz", build)

@@ -57,7 +57,70 @@ def test_transforms_that_do_not_fit_are_refused():
     )
     with pytest.raises(ValueError, match=message):
         uneven(WEIGHTS, IMAGES)
-    with pytest.raises(ValueError, match=rf"^synthesize: apply_fn.*{message}"):
+    with pytest.raises(ValueError, match=rf"^synthesize: {message}"):
         og.synthesize(uneven, WEIGHTS, IMAGES, np.full(5, 0.2))
     whole = og.views(APPLY, [lambda x: x, lambda x: jax.image.resize(x[:4], SHAPE, "linear")])
     assert whole(WEIGHTS, IMAGES).shape == (3, 2, 5)
+
+
+def test_a_transform_without_a_gradient_is_refused_by_its_name():
+    def rounding(image):
+        return jnp.round(image * 4) / 4
+
+    constant = [lambda x: x, lambda x: jnp.ones_like(x)]
+    for transforms, name in (([views.shift(0, 1), rounding], "rounding"), (constant, "<lambda>")):
+        message = rf"the gradient of transform 1 \({name}\) is zero everywhere"
+        with pytest.raises(ValueError, match=rf"^views: {message}"):
+            og.views(APPLY, transforms)(WEIGHTS, IMAGES)
+        with pytest.raises(ValueError, match=rf"^synthesize: views: {message}"):
+            og.synthesize(og.views(APPLY, transforms), WEIGHTS, IMAGES, np.full(5, 0.2))
+    remedy = og.views(APPLY, [views.shift(0, 1), views.straight_through(rounding)])
+    assert remedy(WEIGHTS, IMAGES).shape == (3, 2, 5)
+
+
+def test_a_transform_that_returns_no_floats_is_refused():
+    seen = og.views(APPLY, [lambda x: (x * 255).astype(jnp.uint8)])
+    with pytest.raises(ValueError, match=r"transform 0 \(<lambda>\) must return floats.*uint8"):
+        seen(WEIGHTS, IMAGES)
+
+
+@pytest.mark.parametrize("steady", [1, 2])
+def test_a_shape_that_changes_from_call_to_call_is_refused(steady):
+    sizes = iter([8] * steady + [6] * 9)
+
+    def drawn(image):
+        return jnp.zeros((8, 6, 3)).at[:4].set(image[:4])[: next(sizes)]
+
+    seen = og.views(lambda w, x: x.mean((1, 2)), [drawn])
+    message = r"transform 0 \(drawn\) .* gave \[8, 6, 3\] and then \[6, 6, 3\]"
+    with pytest.raises(ValueError, match=message):
+        [seen(WEIGHTS, IMAGES) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda x: jnp.clip(1.5 * x, 0, 1),
+        lambda x: jax.image.resize(x, (4, 4, 3), "linear"),
+        lambda x: jnp.where(x > 0.5, x, 0),
+        jax.nn.relu,
+        jax.checkpoint(lambda x: x**2),
+        lambda x: jax.lax.map(lambda row: 2 * row, x),
+    ],
+)
+def test_transforms_with_gradients_pass(transform):
+    assert og.views(lambda w, x: x.mean((1, 2)), [transform])(None, IMAGES).shape == (3, 1, 3)
+
+
+def test_transforms_are_checked_once():
+    calls = []
+
+    def counted(image):
+        calls.append(1)
+        return image
+
+    seen = og.views(APPLY, [counted])
+    seen(WEIGHTS, IMAGES)
+    first = len(calls)
+    seen(WEIGHTS, IMAGES)
+    assert len(calls) == first + 1

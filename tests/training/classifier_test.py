@@ -374,3 +374,22 @@ def test_a_scanned_chunk_is_the_single_steps(training):
     np.testing.assert_allclose(scanned, losses, rtol=1e-5)
     for a, b in zip(leaves(at_once), leaves(one_by_one), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_an_objective_may_have_labels_of_its_own_kind_and_say_what_is_correct():
+    wanted = jnp.asarray([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    objective = objectives.Objective(
+        lambda key, state, images, given: (images, given.labels),
+        lambda logits, wanted: optax.sigmoid_binary_cross_entropy(logits, wanted).mean(),
+        correct=lambda logits, wanted: ((logits > 0) == (wanted > 0.5)).mean(),
+    )
+    optimizer = optax.sgd(0.0)
+    graphdef, state = classifier.create(Linear(), optimizer)
+    options = {"objective": objective, "crop_padding": 0, "flip": False}
+    update = classifier.make_update(graphdef, optimizer, key=jax.random.key(0), **options)
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 2, 2, 3)), jnp.uint8)
+    _, metrics = update(state, images, wanted, jnp.arange(2))
+    logits, right = np.asarray(Linear()(images / 255)), np.asarray(wanted)
+    assert float(metrics.accuracy) == pytest.approx(((logits > 0) == (right > 0.5)).mean())
+    expected = float(np.mean(np.logaddexp(0, logits) - right * logits))
+    assert float(metrics.loss) == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,1 @@
+"""Outputs of every kind, prescribed: labels, numbers, embeddings, several networks and several views at once."""

@@ -1,0 +1,134 @@
+"""Trains a small network whose output is no softmax: several labels of a canvas of digits, or numbers of a digit.
+
+Purpose   Networks for `labels` and `values`; see `networks` for what they say.
+Command   python -m experiments.any_output.train --kind=twenty --data_dir=... --out=runs/twenty
+          also --kind=ten, --kind=numbers
+Expected  Measured: README.md.
+Duration  about 4 minutes on one CPU core
+Output    --out gets results.json, table.md, and weights.npz (bf16) with its card. The weights are not shipped.
+
+The same command resumes an interrupted run.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from flax import nnx
+
+import outgen_jax as og
+from experiments.any_output import networks
+from outgen_jax import files, report, runs
+from outgen_jax.data import sources
+from outgen_jax.models import pretrained
+from outgen_jax.training import classifier, classifier_fit, classifier_recipe, updates
+from outgen_jax.training.checkpoints import Checkpoints
+
+_KIND = flags.DEFINE_enum("kind", "twenty", networks.KINDS, "What it learns.")
+_DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, or class folders.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_IMAGES = flags.DEFINE_integer("images", 30_000, "Images to train on.", 1)
+_TEST = flags.DEFINE_integer("test_images", 5000, "Images to measure it on, of test digits.", 1)
+_EPOCHS = flags.DEFINE_integer("epochs", 5, "Passes over the training images.", 1)
+_BATCH = flags.DEFINE_integer("batch_size", 125, "Images an update.", 1)
+_LR = flags.DEFINE_float("learning_rate", 0.05, "Peak learning rate of Nesterov SGD.", 0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of images, weights and order.")
+_OUT = flags.DEFINE_string("out", "runs/networks", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+_SHIFT = 2  # pixels by which canvases are shifted at random
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown table of `results`, as results.json has them: how good the network is on test digits."""
+    card = results["card"]
+    found = {
+        "training images": f"{card['recipe']['images']:,}",
+        "test images": f"{card['test_images']:,}",
+    }
+    if card["kind"] == "numbers":
+        errors = zip(card["names"], card["rms_error"], strict=True)
+        found |= {f"rms error, {name}": f"{error:.2f}" for name, error in errors}
+    else:
+        found["labels right"] = f"{card['labels_right']:.1%}"
+        found["canvases with all labels right"] = f"{card['images_right']:.1%}"
+    return report.markdown_table(list(found), [list(found.values())])
+
+
+def train(run: runs.Run) -> None:
+    kind, seed = _KIND.value, _SEED.value
+    train_set, test_set = (
+        networks.drawn(
+            kind,
+            sources.load(_DATASET.value, split=split, data_dir=_DATA_DIR.value),
+            count,
+            seed=seed + offset,
+        )
+        for split, count, offset in (("train", _IMAGES.value, 0), ("test", _TEST.value, 1))
+    )
+    # Numbers are learnt in units of their standard deviation.
+    middle, spread = np.zeros(1), np.ones(1)
+    if kind == "numbers":
+        middle, spread = train_set.wanted.mean(0), train_set.wanted.std(0)
+    wanted, test_wanted = ((x - middle) / spread for x in (train_set.wanted, test_set.wanted))
+    recipe = classifier_recipe.ClassifierRecipe(
+        epochs=_EPOCHS.value, batch_size=_BATCH.value, learning_rate=_LR.value
+    )
+    optimizer = classifier_recipe.make_optimizer(recipe, len(wanted) // recipe.batch_size)
+    graphdef, state = classifier.create(networks.empty(kind, seed=seed), optimizer)
+    key = jax.random.key(seed)
+    update = classifier.make_update(
+        graphdef,
+        optimizer,
+        key=key,
+        objective=networks.numbers_objective()
+        if kind == "numbers"
+        else networks.labels_objective(),
+        crop_padding=0 if kind == "numbers" else _SHIFT,
+        flip=False,
+    )
+    state, history = classifier_fit.fit(
+        updates.compile_updates(update),
+        state,
+        jnp.asarray(train_set.images),
+        jnp.asarray(wanted, jnp.float32),
+        key=key,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        checkpoints=Checkpoints(run.directory / "checkpoints"),
+        title="training",
+    )
+    rounded = pretrained.rounded(nnx.merge(graphdef, state.params, state.variables, copy=True))
+    network = og.models.from_nnx(rounded)
+    said = og.predict(*network, test_set.images, output=networks.output_of(kind))
+    card = {
+        "kind": kind,
+        "names": networks.output_names(kind),
+        "mean": middle.tolist(),
+        "std": spread.tolist(),
+        "dataset": _DATASET.value,
+        "test_images": len(test_wanted),
+        **networks.scores(kind, said, test_wanted),
+        "recipe": {**dataclasses.asdict(recipe), "images": len(wanted)},
+        "seed": seed,
+        "seconds": sum(row.seconds for row in history),
+        "device": jax.devices()[0].device_kind,
+    }
+    pretrained.save(run.directory / "weights.npz", rounded, card)
+    results = {"history": [row._asdict() for row in history], "card": card}
+    run.write_results(results)
+    files.write_atomic(run.directory / "table.md", table(results))
+    print(table(results))
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    runs.enable_compilation_cache()
+    train(runs.open_run(_OUT.value, overwrite=_OVERWRITE.value))
+
+
+if __name__ == "__main__":
+    runs.start(main)

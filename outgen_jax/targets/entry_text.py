@@ -1,0 +1,87 @@
+"""Target texts for outputs whose entries stand for themselves: labels with a probability each, or numbers.
+
+The grammar is that of `targets`, with these differences: values do not sum to 1; an entry that is not named is free;
+`rest=value` is the value of all that are not named; `uniform` means nothing here, and for numbers only `rest` is a
+word.
+"""
+
+import numpy as np
+
+from outgen_jax.targets.draws import distinct_classes
+from outgen_jax.targets.text import Context, named_classes, terms_in
+
+
+def entry_rows(text: str, context: Context) -> np.ma.MaskedArray:
+    """The targets that the text asks for, float32 [n, K], masked where they are free."""
+    terms = terms_in(text, context.where)
+    shape = len(context.ids), context.num_classes
+    rows = np.ma.masked_all(shape, np.float32)
+    rows.data[:] = 0
+    values = dict(terms)
+    if len(values) < len(terms):
+        names = [name for name, _ in terms]
+        twice = next(name for name in names if names.count(name) > 1)
+        if twice != "random":
+            raise ValueError(f"{context.where}: {twice!r} is named twice in {text!r}. Remove one")
+    for name, value in terms:
+        _check_entry(name, value, context)
+    fixed = [(name, value) for name, value in terms if name not in ("random", "rest")]
+    drawn = [value for name, value in terms if name == "random"]
+    classes = [named_classes(name, context, beside_top="top" in values) for name, _ in fixed]
+    avoided = classes + ([] if context.labels is None else [context.labels])
+    classes += distinct_classes(
+        len(drawn),
+        context.num_classes,
+        avoided,
+        seed=context.seed,
+        ids=context.ids,
+        where=context.where,
+    )
+    if "rest" in values:
+        rows[:] = values["rest"]
+    taken = np.zeros(shape, bool)
+    images = np.arange(len(context.ids))
+    for indices, value in zip(classes, [*(v for _, v in fixed), *drawn], strict=True):
+        both = np.flatnonzero(taken[images, indices])
+        if both.size:
+            raise ValueError(
+                f"{context.where}: two names of {text!r} mean entry {indices[both[0]]} on image "
+                f"{context.ids[both[0]]!r}. Remove one"
+            )
+        rows[images, indices] = value
+        taken[images, indices] = True
+    return rows
+
+
+def check_values(values: np.ndarray, context: Context, numbers: list[int]) -> None:
+    """Refuses values [n, K] outside the output's bounds; messages call the rows by `numbers`. NaN is free."""
+    assert context.bounds is not None
+    low, high = context.bounds
+    wrong = np.argwhere(
+        ~(np.isnan(values) | ((values >= low) & (values <= high) & (abs(values) < np.inf)))
+    )
+    if len(wrong):
+        row, column = wrong[0]
+        raise ValueError(
+            f"{context.where}: {_expected(context)}; row {numbers[row]} has {values[row, column]:g} for entry "
+            f"{column}. Give what the output says, not logits"
+        )
+
+
+def _check_entry(name: str, value: float, context: Context) -> None:
+    assert context.bounds is not None
+    low, high = context.bounds
+    if not (low <= value <= high and abs(value) < np.inf):
+        raise ValueError(
+            f"{context.where}: {_expected(context)}; {name!r} has {value:g}. Write pairs such as 'cat=0.9,dog=0.2'"
+        )
+    is_number = context.bounds != (0, 1)
+    if name == "uniform" or (is_number and name in ("true", "top", "runnerup", "random")):
+        raise ValueError(
+            f"{context.where}: {name!r} is a word for distributions. Name entries; 'rest' is all the others"
+        )
+
+
+def _expected(context: Context) -> str:
+    is_number = context.bounds != (0, 1)
+    return "numbers must be finite" if is_number else "probabilities of labels must lie in [0, 1]"
