@@ -45,7 +45,7 @@ def smallest_by_scipy(
 @pytest.mark.parametrize("tolerance", [0.05, 1e-3])
 @pytest.mark.parametrize("target", [[0.4, 0.3, 0.2, 0.1], [0.9, 0.1, 0, 0]], ids=str)
 def test_of_a_linear_network_it_finds_the_smallest_change(target, tolerance):
-    """The kinds of error are weighed by the divergence, not by the distance, which costs a few percent of the change."""
+    """Errors are weighed by the divergence, not by the distance, which costs a few percent of the change."""
     result = og.synthesize(
         linear, WEIGHTS, SOURCE, target, solver=og.smallest_change(), tolerance=tolerance
     )
