@@ -38,7 +38,7 @@ def smallest_by_scipy(
         constraints={"type": "ineq", "fun": slack},
         options={"maxiter": 1000, "ftol": 1e-14},
     )
-    assert slack(found.x) > -1e-9
+    assert slack(found.x) > -1e-6
     return float(np.sqrt(found.x @ gram @ found.x))
 
 
@@ -104,26 +104,35 @@ def test_a_source_within_the_tolerance_stays():
     ids=str,
 )
 def test_labels_and_numbers(kind, target):
+    weights = 4 * WEIGHTS
     result = og.synthesize(
-        linear, WEIGHTS, SOURCE, target, output=kind, solver=og.smallest_change(), tolerance=1e-4
+        linear, weights, SOURCE, target, output=kind, solver=og.smallest_change(), tolerance=1e-2
     )
     assert result.converged.all()
-    tight = og.synthesize(linear, WEIGHTS, SOURCE, target, output=kind, tolerance=1e-6)
+    tight = og.synthesize(linear, weights, SOURCE, target, output=kind, tolerance=1e-4)
+    assert tight.converged.all()
     assert change_of(result)[0] <= 1.001 * change_of(tight)[0]
 
 
 def test_pixels_stay_within_the_limits():
-    """A box that binds: the change is the smallest inside it, and no larger than the limit."""
-    options = {"mask": np.tri(6), "max_change": 0.08}
-    result = og.synthesize(
-        *(linear, 3 * WEIGHTS, SOURCE, [0.4, 0.3, 0.2, 0.1]),
-        solver=og.smallest_change(**options),
-        tolerance=1e-4,
-    )
-    change = result.images - SOURCE
-    assert result.converged.all()
-    assert not change[:, np.tri(6) == 0].any()
-    assert np.abs(change).max() <= 0.08 + 1e-6
+    """Limits that bind: some pixels move as far as they may, and the others make up for them."""
+    moved = np.random.default_rng(4).uniform(-0.06, 0.06, SHAPE) * np.tri(6)[:, :, None]
+    rows = og.predict(linear, 3 * WEIGHTS, (SOURCE + moved).astype(np.float32))
+    found = [
+        og.synthesize(
+            *(linear, 3 * WEIGHTS, SOURCE, rows),
+            solver=og.smallest_change(mask=np.tri(6), max_change=limit),
+            tolerance=1e-4,
+        )
+        for limit in (None, 0.0035)
+    ]
+    assert all(result.converged.all() for result in found)
+    free, bounded = (np.abs(result.images - SOURCE) for result in found)
+    assert not free[:, np.tri(6) == 0].any()
+    assert not bounded[:, np.tri(6) == 0].any()
+    assert free.max() > 0.0045
+    assert bounded.max() == pytest.approx(0.0035, abs=1e-6)
+    assert (free**2).sum() < (bounded**2).sum()
 
 
 def test_the_weight_of_an_image_that_is_stationary():

@@ -65,7 +65,10 @@ def test_float64_appears_nowhere_with_x64(platform):
         solver, mesh = SOLVERS["gauss_newton"], slots.local_mesh()
         entries, present = slots.Entry(IMAGES, IMAGES, TARGETS), np.ones(2, bool)
         begun = slots.start(
-            NETWORK, solver, WEIGHTS, entries, present, kinds=KINDS, counts=COUNTS, mesh=mesh
+            *(NETWORK, solver, WEIGHTS, np.float32(1e-5), entries, present),
+            kinds=KINDS,
+            counts=COUNTS,
+            mesh=mesh,
         )
         args = (solver, WEIGHTS, np.float32(1e-5), np.int32(1), begun)
         text = lowered(slots.advance, platform, *args, updates=10, mesh=mesh)
