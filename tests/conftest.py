@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import importlib.metadata
 import math
 import os
 import runpy
@@ -13,6 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax starts; the marks `gpu` set their own
+
+# Compiling is most of what the tests take, and small arrays gain nothing from XLA's optimisations.
+_QUICK = ["--xla_backend_optimization_level=0"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know the flag
+    _QUICK.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))  # scripts that tests start inherit it
 
 import jax
 import jax.numpy as jnp
