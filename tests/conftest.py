@@ -56,6 +56,13 @@ class Finished(NamedTuple):
     stderr: str
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs() -> Iterator[None]:
+    """A file's compiled programs leave memory with it: a worker would hold gigabytes in the end."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def toy_classifier() -> tuple[Callable[[Any, jax.Array], jax.Array], dict[str, jax.Array]]:
     """`apply_fn, variables` of a linear classifier: images [B, 8, 8, 3] -> logits [B, 10]."""
