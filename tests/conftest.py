@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import importlib.metadata
 import math
 import os
 import runpy
@@ -11,8 +12,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax starts; the marks `gpu` set their own
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +25,27 @@ from outgen_jax.models import VGG16, vgg
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Many tests compile the same programs for networks of their own; a worker keeps its programs for the others.
-_PROGRAMS = tempfile.mkdtemp(prefix="outgen_jax_tests_")
-atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# Compiling is most of what the tests take, and small arrays gain nothing from XLA's optimisations.
+_QUICK = "--xla_backend_optimization_level=0"
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know this flag
+    _QUICK += " --xla_cpu_use_fusion_emitters=false"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Chooses the platform and how programs are compiled, before JAX looks for devices.
+
+    The environment is set for the scripts that tests start, too. What is set already stays:
+    `XLA_FLAGS= python -m pytest` compiles as users do.
+    """
+    if config.getoption("markexpr") != "gpu":
+        jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
+        os.environ.setdefault("XLA_FLAGS", _QUICK)
+    # Many tests compile the same programs for networks of their own: all workers of a run share them.
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        programs = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="outgen_jax_")
+        atexit.register(shutil.rmtree, programs, ignore_errors=True)
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 class Finished(NamedTuple):
@@ -39,6 +54,13 @@ class Finished(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs() -> Iterator[None]:
+    """A file's compiled programs leave memory with it: a worker would hold gigabytes in the end."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -278,19 +278,6 @@ METRICS = [
 SYNTHESIS: list[Row] = []
 # ------------------------------------------------------------------------------------------------
 
-# What is not mended yet, by row, and why it fails.
-_RANKS = "rank promotion"
-KNOWN = {
-    "conv.depthwise_convolution": _RANKS,
-    "targets.completed, partial": "free classes are NaN, which debug_nans refuses",
-    "expected_calibration_error": "type promotion",
-    "inception_score": _RANKS,
-    "frechet_distance": _RANKS,
-    "prdc": _RANKS,
-    "realism_score": _RANKS,
-    "nearest_neighbours": _RANKS,
-    "EfficientNetLite0": "conv.depthwise_convolution",
-}
 
 ROWS = [*LOSSES, *DATA, *NETWORK_PARTS, *TARGETS, *METRICS, *SYNTHESIS]
 
@@ -330,9 +317,7 @@ def outcome(row: Row) -> Any:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
-def test_functions(row, request):
-    if row.name in KNOWN:
-        request.applymarker(pytest.mark.xfail(reason=KNOWN[row.name]))
+def test_functions(row):
     expected = outcome(row)
     check_types(expected, row.name)
     with switches():
@@ -506,9 +491,7 @@ def run(network: Network, inputs: np.ndarray) -> tuple[Any, Any, Any, Any]:
 
 @pytest.mark.usefixtures("few_layers")
 @pytest.mark.parametrize("network", NETWORKS, ids=[network.name for network in NETWORKS])
-def test_networks(network, request):
-    if network.name in KNOWN:
-        request.applymarker(pytest.mark.xfail(reason=KNOWN[network.name]))
+def test_networks(network):
     inputs = array(*network.inputs)
     expected = run(network, inputs)
     with switches():

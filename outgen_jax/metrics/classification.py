@@ -156,10 +156,11 @@ def _check_indices(indices: jax.Array, num_classes: int, *, caller: str, name: s
 
 @functools.partial(jax.jit, static_argnames="bins")
 def _calibration_error(p: jax.Array, labels: jax.Array, bins: int) -> jax.Array:
-    confidence, correct = p.max(-1), p.argmax(-1) == labels
-    bin_of = jnp.clip(jnp.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    confidence, predicted = p.max(-1), p.argmax(-1)
+    correct = predicted == labels.astype(predicted.dtype)
+    bin_of = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
     # |B_m| cancels: the sum of a bin's gaps is its size times the gap of its means.
-    gaps = jax.ops.segment_sum(correct - confidence, bin_of, bins)
+    gaps = jax.ops.segment_sum(correct.astype(p.dtype) - confidence, bin_of, bins)
     return jnp.abs(gaps).sum() / len(p)
 
 

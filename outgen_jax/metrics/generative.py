@@ -151,7 +151,7 @@ def prdc(real: ArrayLike, fake: ArrayLike, *, k: int = 5) -> PRDC:
 
 @jax.jit
 def _inception_score(p: jax.Array) -> jax.Array:
-    log_p, log_marginal = _log(p), _log(p.mean(0))
+    log_p, log_marginal = _log(p), _log(p.mean(0, keepdims=True))
     return jnp.exp(jnp.mean(jnp.sum(p * (log_p - log_marginal), axis=-1)))
 
 
@@ -162,11 +162,11 @@ def _log(p: jax.Array) -> jax.Array:
 
 @jax.jit
 def _frechet_distance(x: jax.Array, y: jax.Array) -> jax.Array:
-    shift = y.mean(0)  # changes nothing but the rounding of means far from 0
+    shift = y.mean(0, keepdims=True)  # changes nothing but the rounding of means far from 0
     x, y = x - shift, y - shift
     means = jnp.sum((x.mean(0) - y.mean(0)) ** 2)
-    a = (x - x.mean(0)) / (len(x) - 1) ** 0.5  # aᵀa = Σx
-    b = (y - y.mean(0)) / (len(y) - 1) ** 0.5
+    a = (x - x.mean(0, keepdims=True)) / (len(x) - 1) ** 0.5  # aᵀa = Σx
+    b = (y - y.mean(0, keepdims=True)) / (len(y) - 1) ** 0.5
     p, q = _nearest_rotations(*jax.lax.stop_gradient((a, b)))
     a_turned, b_turned = _matmul(p.T, a), _matmul(q.T, b)  # [r, d]
     left_out = _left_out(a, p, a_turned) + _left_out(b, q, b_turned)
@@ -236,7 +236,7 @@ def _prdc(real: jax.Array, fake: jax.Array, k: int) -> PRDC:
     return PRDC(
         precision=jnp.mean(around_fake > 0),
         recall=jnp.mean(recalled),
-        density=jnp.mean(around_fake) / k,
+        density=jnp.mean(around_fake, dtype=real.dtype) / k,
         coverage=jnp.mean(covered),
     )
 
@@ -271,7 +271,7 @@ def squared_distances(row: jax.Array, others: jax.Array) -> jax.Array:
       >>> print(generative.squared_distances(jnp.array([1e4, 0.0]), jnp.array([[1e4, 0.5], [1e4, 2.0]])))
       [0.25 4.  ]
     """
-    return jnp.sum((others - row) ** 2, axis=-1)
+    return jnp.sum((others - row[None]) ** 2, axis=-1)
 
 
 def by_rows(function: Callable[[Any], Any], rows: Any, *, width: int) -> Any:

@@ -154,7 +154,7 @@ def _exchange(jaxpr: Any, known: _Known) -> Any:
 
 
 def _exchange_one(jaxpr: Any, known: _Known) -> Any:
-    if isinstance(jaxpr, ClosedJaxpr):
+    if isinstance(jaxpr, ClosedJaxpr) and jaxpr.jaxpr is not jaxpr:  # one class since JAX 0.12
         inner = _exchange(jaxpr.jaxpr, known)
         return jaxpr if inner is jaxpr.jaxpr else ClosedJaxpr(inner, jaxpr.consts)
     makers = {id(var): equation for equation in jaxpr.eqns for var in equation.outvars}

@@ -179,7 +179,8 @@ def _taps_gradient(x: jax.Array, cotangent: jax.Array, window: Window, size: Siz
 def _depthwise(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """Groups of one input or one output channel: each pixel times its channel's entry."""
     *size, inputs, outputs = kernel.shape
-    weights = kernel.swapaxes(-1, -2).reshape(*size, -1)
+    ones = (1,) * (x.ndim - 1)  # the axes of batch and pixels
+    weights = kernel.swapaxes(-1, -2).reshape(*size, *ones, -1)
     x = jnp.repeat(x, weights.shape[-1] // x.shape[-1], -1)
     products = [pixels * weights[place] for place, pixels in _seen(x, size, window)]
     if inputs > 1:

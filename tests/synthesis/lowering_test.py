@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from toy_synthesis import APPLY, CLASSES, SHAPE, WEIGHTS
 
 import outgen_jax as og
 from outgen_jax.solvers.momentum import Momentum
-from outgen_jax.synthesis import programs, quantize, slots
+from outgen_jax.synthesis import predict, programs, quantize, slots
 from outgen_jax.synthesis.programs import Network
 
 PLATFORMS = ("cuda", "tpu")
@@ -46,6 +47,50 @@ def test_advance_of_every_solver(name, platform):
     )
     assert "stablehlo.while" in text
     assert "HIGHEST" in text  # products at full precision
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("name", SOLVERS)
+def test_what_stands_around_the_updates(name, platform):
+    """Slots are filled, exchanged, read and made fewer."""
+    solver, mesh = SOLVERS[name], slots.local_mesh()
+    entries, present = slots.Entry(IMAGES, IMAGES, TARGETS), np.ones(2, bool)
+    options = {"kinds": KINDS, "counts": COUNTS, "mesh": mesh}
+    lowered(slots.start, platform, solver, WEIGHTS, entries, present, **options)
+    begun = slots.start(NETWORK, solver, WEIGHTS, entries, present, **options)
+    places = np.array([1, 0])
+    assert "scatter" in lowered(slots.enter, platform, begun, places, begun, mesh=mesh)
+    assert "gather" in lowered(slots.leave, platform, solver, begun, places, mesh=mesh)
+    assert "gather" in lowered(slots.fewer, platform, begun, places[:1], mesh=mesh)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_predictions(platform):
+    """The network runs at the precision that was asked for."""
+    options = {"kinds": KINDS, "mesh": slots.local_mesh()}
+    assert "HIGHEST" in lowered(predict._outputs, platform, WEIGHTS, IMAGES, **options)
+    program = predict._outputs.program_of(Network(APPLY, None))
+    with programs.relaxed():
+        traced = program.trace(WEIGHTS, IMAGES, **options)
+        assert "HIGHEST" not in traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_networks_with_the_packages_convolutions(platform, small_vgg16):
+    """They take XLA's convolution there, not the CPU's forms, at full precision."""
+    model = small_vgg16()
+    graphdef, variables = nnx.split(model)
+
+    def apply_fn(variables, images):
+        return nnx.merge(graphdef, variables)(images)
+
+    images = np.zeros((2, 32, 32, 3), np.float32)
+    program = slots.gradient.program_of(Network(apply_fn))
+    with programs.relaxed():
+        traced = program.trace(variables, images[:1])
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.convolution") >= 9  # five layers, and their gradients but one
+    assert "HIGHEST" in text
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
