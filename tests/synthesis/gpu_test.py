@@ -105,10 +105,14 @@ def test_slots_are_updated_in_place():
     images = np.full((2, *toy_synthesis.SHAPE), 0.5, np.float32)
     entries = slots.Entry(images, images, (targets(2)[:, None],))
     kinds, counts = (og.outputs.softmax(),), (None,)
+    threshold = np.float32(1e-5)
     begun = slots.start(
-        network, solver, WEIGHTS, entries, np.ones(2, bool), kinds=kinds, counts=counts, mesh=mesh
+        *(network, solver, WEIGHTS, threshold, entries, np.ones(2, bool)),
+        kinds=kinds,
+        counts=counts,
+        mesh=mesh,
     )
-    limits = np.float32(1e-5), np.int32(2)
+    limits = threshold, np.int32(2)
     slots.advance(network, solver, WEIGHTS, *limits, begun, updates=2, mesh=mesh)
     assert begun.best_image.is_deleted()
 

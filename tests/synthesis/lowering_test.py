@@ -56,8 +56,9 @@ def test_what_stands_around_the_updates(name, platform):
     solver, mesh = SOLVERS[name], slots.local_mesh()
     entries, present = slots.Entry(IMAGES, IMAGES, TARGETS), np.ones(2, bool)
     options = {"kinds": KINDS, "counts": COUNTS, "mesh": mesh}
-    lowered(slots.start, platform, solver, WEIGHTS, entries, present, **options)
-    begun = slots.start(NETWORK, solver, WEIGHTS, entries, present, **options)
+    begins = (solver, WEIGHTS, np.float32(1e-5), entries, present)
+    lowered(slots.start, platform, *begins, **options)
+    begun = slots.start(NETWORK, *begins, **options)
     places = np.array([1, 0])
     assert "scatter" in lowered(slots.enter, platform, begun, places, begun, mesh=mesh)
     assert "gather" in lowered(slots.leave, platform, solver, begun, places, mesh=mesh)
