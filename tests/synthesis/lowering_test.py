@@ -20,6 +20,7 @@ SOLVERS = {
     "gradient_descent": og.gradient_descent(optax.adam(0.1), lowpass_radius=3),
     "gauss_newton": og.gauss_newton(mask=np.eye(8, 6), lowpass_radius=3),
     "gauss_newton_cg": og.gauss_newton_cg(),
+    "smallest_change": og.smallest_change(mask=np.eye(8, 6)),
     "momentum": Momentum(),
 }
 
