@@ -31,11 +31,11 @@ _LATER_PASS = 24
 _RESTARTS = 6
 _NEW_STARTS = 1
 _CG_STEPS = 80
-# Several of many classes: Adam on the pixels goes nearly all the way, where few of the steps of a linear model would
-# hold. Its rate and updates by the number of classes that are named, at most so many: the smaller the rate, the smaller
-# the change.
+# Few of many classes: Adam on the pixels goes nearly all the way, where few of the steps of a linear model would hold.
+# Its rate and updates by the number of classes that are named, at most so many: the smaller the rate, the smaller the
+# change.
 _HAND_OVER = 3e-4
-_ADAM = {8: (5e-4, 1000), None: (3e-3, 2000)}
+_ADAM = {1: (3e-4, 1000), 8: (5e-4, 1000), None: (3e-3, 2000)}
 
 
 def _adam(rate: float, updates: int) -> GradientDescent:
@@ -66,7 +66,7 @@ class Exact:
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """For few outputs, for several of many, and for many."""
+        """For few outputs, for few of many, and for many."""
         far = (self.from_afar(named, self.tolerance) for named in _DESCENTS)
         return self.by_rows(self.tolerance), *far, self.without_rows()
 
@@ -75,20 +75,27 @@ class Exact:
 
         The smallest change is one in L2; a change of low frequencies is Gauss-Newton's alone.
         """
+        persistent = self.persistent(tolerance)
+        if self.restriction.lowpass_radius is not None:
+            return persistent
+        return Rescued(solver=SmallestChange(restriction=self.restriction), by=persistent)
+
+    def persistent(self, tolerance: float) -> Restarted:
+        """Gauss-Newton, with momentum and new starts for the images that converge slowly."""
         limits = self.restriction
         floor = min(_FLOOR * tolerance, 0.01)
         first = GaussNewton(steps=_PASS, floor=floor, restriction=limits)
         later = dataclasses.replace(first, steps=_LATER_PASS)
         via = Momentum(floor=floor, restriction=limits)
         passes = Restarted(solver=first, times=_RESTARTS, via=via, later=later)
-        persistent = Restarted(solver=passes, times=_NEW_STARTS, from_source=True)
-        if limits.lowpass_radius is not None:
-            return persistent
-        return Rescued(solver=SmallestChange(restriction=limits), by=persistent)
+        return Restarted(solver=passes, times=_NEW_STARTS, from_source=True)
 
     def from_afar(self, named: int | None, tolerance: float) -> Then:
-        """For targets that name several of a network's many classes, at most so many; None: more."""
-        return Then(first=_DESCENTS[named], second=self.by_rows(tolerance), at=_HAND_OVER)
+        """For targets that name few of a network's many classes, at most so many; None: more.
+
+        Gauss-Newton ends it: smaller changes of large images would not survive 8 bits.
+        """
+        return Then(first=_DESCENTS[named], second=self.persistent(tolerance), at=_HAND_OVER)
 
     def without_rows(self) -> GaussNewtonCG:
         """For targets over so many outputs that a row for each would be too expensive."""
@@ -110,7 +117,7 @@ class Exact:
         if steered is None:
             return self.without_rows()
         # Adam knows no limits but [0, 1].
-        if named is None or named == 1 or self.restriction != Restriction():
+        if named is None or self.restriction != Restriction():
             return self.by_rows(tolerance)
         limit = next(n for n in _DESCENTS if n is None or named <= n)
         return self.from_afar(limit, tolerance)
@@ -128,8 +135,8 @@ def exact(
     `smallest_change` moves every image, and stops where its change becomes no smaller: the looser the tolerance, the
     smaller the change. The few images that it leaves outside the tolerance go to Gauss–Newton, which takes steps of
     momentum between its passes, and starts once more from the source with noise below half a grey level; those that
-    it brings inside go back. Where a target names several of more than 32 classes, Adam makes most of the way first.
-    Targets over more than 64 classes are reached by conjugate gradients, less exactly: a
+    it brings inside go back. Where a target names a few of more than 32 classes, Adam makes most of the way, and
+    Gauss–Newton the rest. Targets over more than 64 classes are reached by conjugate gradients, less exactly: a
     total variation of about 0.002 on ImageNet's classes.
 
     Args:

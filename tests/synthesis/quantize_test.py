@@ -172,3 +172,35 @@ def test_several_outputs_of_several_views_at_once():
     moved = images / 255 + np.random.default_rng(7).uniform(-0.49, 0.49, images.shape) / 255
     found = og.quantize(network, WEIGHTS, moved, rows, output=kinds, rounds=1)
     np.testing.assert_array_equal(found, images)
+
+
+def test_a_change_below_half_a_grey_level_survives():
+    """The nearest image is the source, and all picks together do not make up for it."""
+    side = 96
+    weights = np.random.default_rng(5).normal(0, 0.1, (side * side, 2)).astype(np.float32)
+    source = np.full((1, side, side, 1), 100 / 255, np.float32)
+
+    def apply_fn(weights, images):
+        return (images - 100 / 255).reshape(len(images), -1) @ weights
+
+    along = np.sign(weights[:, 0] - weights[:, 1]).reshape(source.shape)
+    images = source + np.float32(0.3 / 255) * along
+    rows = og.predict(apply_fn, weights, images)
+    saved = og.quantize(apply_fn, weights, images, rows)
+    nearest = np.rint(255 * images).astype(np.uint8)
+
+    def distance(levels):
+        return np.abs(og.predict(apply_fn, weights, levels) - rows).sum() / 2
+
+    assert distance(nearest) > 0.2
+    assert distance(quantize.dithered(images)) < 0.1
+    assert distance(saved) <= quantize.TOLERANCE
+
+
+def test_dithering_is_right_on_average_and_keeps_whole_levels():
+    images = np.full((2, 64, 64, 3), 100.3 / 255, np.float32)
+    images[1] = 0.2  # 51
+    found = quantize.dithered(images)
+    assert found[0].mean() == pytest.approx(100.3, abs=0.02)
+    assert (found[1] == 51).all()
+    assert set(np.unique(found[0])) == {100, 101}
