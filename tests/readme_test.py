@@ -3,9 +3,11 @@
 import re
 
 import numpy as np
+import pytest
 from conftest import ROOT
 
 
+@pytest.mark.slow  # a network of full depth
 def test_the_example_is_exact():
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names: dict = {}
