@@ -1,13 +1,13 @@
-# make demo   a gallery of photographs changed to mixed targets, in demo/index.html
-# make test   the test suite, without its slow tests, compiled without optimisation
-# make check  the whole test suite, compiled as users compile
-# make lint   formatting, lint, types
+# make demo       a gallery of photographs changed to mixed targets, in demo/index.html
+# make test       the tests, without the slow ones, compiled quickly
+# make lint       formatting, lint, types
+# make test-all   the tests with the slow ones, compiled as users compile
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint install clean
+.PHONY: demo test test-all lint install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python experiments/synthesize.py --out=demo --overwrite
@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
-check: $(VENV)/installed
+test-all: $(VENV)/installed
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist=worksteal -m "not gpu"
 
 lint: $(VENV)/installed
