@@ -1,19 +1,23 @@
-# make demo   a gallery of photographs changed to mixed targets, in demo/index.html
-# make test   the test suite
-# make lint   formatting, lint, types, spelling
-# make docs   the documentation site, in site/index.html
+# make demo       a gallery of photographs changed to mixed targets, in demo/index.html
+# make test       the tests, without the slow ones, compiled quickly
+# make lint       formatting, lint, types, spelling
+# make docs       the documentation site, in site/index.html
+# make test-all   the tests with the slow ones, compiled as users compile
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs install clean
+.PHONY: demo test test-all lint docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python experiments/synthesize.py --out=demo --overwrite
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist=loadfile
+	$(BIN)/python -m pytest -n 2 --dist=worksteal
+
+test-all: $(VENV)/installed
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist=worksteal -m "not gpu"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -48,6 +48,11 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def flags_of_devices(count: int) -> str:
+    """`XLA_FLAGS` of a process that takes the CPU for `count` devices and compiles as this one does."""
+    return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+
+
 class Finished(NamedTuple):
     """What a script's process would have left behind."""
 

@@ -1,10 +1,12 @@
 """The README's example runs as it stands, and does what the text says."""
 
 import numpy as np
+import pytest
 from conftest import ROOT
 from pages import BLOCK, run
 
 
+@pytest.mark.slow  # a network of full depth
 def test_the_example_is_exact():
     names = run(ROOT / "README.md")
     result, classifier = names["result"], names["classifier"]

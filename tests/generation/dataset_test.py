@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from conftest import ROOT
+from conftest import ROOT, flags_of_devices
 from toy_dataset import COUNT, NAMES, SHARD, SOLVER, SOURCE, TOLERANCE, Streamed, contents, make
 from toy_synthesis import APPLY, CLASSES, WEIGHTS, sources, targets
 
@@ -279,7 +279,7 @@ def test_a_damaged_shard_is_made_anew(copy, whole, name, damage):
 
 
 def test_four_devices_make_the_same(tmp_path, whole, worker):
-    process = worker(tmp_path / "set", XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    process = worker(tmp_path / "set", XLA_FLAGS=flags_of_devices(4))
     assert_ends_well(process)
     assert contents(tmp_path / "set") == contents(whole)
 

@@ -12,6 +12,7 @@ import optax
 import pytest
 import scipy.special
 import toy_synthesis
+from conftest import flags_of_devices
 from toy_synthesis import APPLY, FAST, SHAPE, WEIGHTS, assert_same, rows_of, sources, targets
 
 import outgen_jax as og
@@ -104,7 +105,7 @@ def test_restarts_and_hand_overs_do_not_mix_images_either(batch_size):
 
 def test_four_devices_give_what_one_gives(tmp_path):
     """Synthesis by several solvers, quantisation and predictions, in a process of its own."""
-    settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags_of_devices(4)}
     command = [sys.executable, "-W", "error", toy_synthesis.__file__, str(tmp_path / "four.npz")]
     done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
