@@ -27,6 +27,7 @@ MODULES = {
     "experiments/any_output/results/network_numbers": "experiments.any_output.train",
     "experiments/any_output/results/values": "experiments.any_output.values",
     "experiments/exactness/results/arithmetic": "experiments.exactness.arithmetic",
+    "experiments/exactness/results/change_by_tolerance": "experiments.exactness.change_by_tolerance",
     "experiments/exactness/results/exact_targets": "experiments.exactness.exact_targets",
     "experiments/exactness/results/exact_targets_mnist": "experiments.exactness.exact_targets",
     "experiments/exactness/results/full_targets": "experiments.exactness.full_targets",
