@@ -12,8 +12,8 @@ from outgen_jax import generation, outputs, solvers, synthesis
 
 def modules() -> list[str]:
     """Names of the modules of the main subject."""
-    found = [outputs.__name__]
-    for package in (solvers, synthesis, generation):
+    found = []
+    for package in (outputs, solvers, synthesis, generation):
         found += [m.name for m in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
     return found
 

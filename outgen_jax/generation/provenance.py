@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax import outputs
+from outgen_jax.outputs.distribution import ALL_CLASSES
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Problem, Solver
@@ -74,9 +74,7 @@ def solver_record(
         }
         parts = [solver_record(p, network, meaning, variables, image) for p in solver.parts]
         return {"name": type(solver).__name__, **options, "parts": parts}
-    counts = tuple(
-        None if shape[-1] <= outputs.ALL_CLASSES else _COUNTED for shape in meaning.shapes
-    )
+    counts = tuple(None if shape[-1] <= ALL_CLASSES else _COUNTED for shape in meaning.shapes)
 
     def one(variables: Any, image: jax.Array, targets: Any, tolerance: jax.Array) -> Any:
         objective = Objective(targets, meaning.kinds, counts)

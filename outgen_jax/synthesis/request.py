@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from outgen_jax import outputs as output_kinds
 from outgen_jax.outputs import Output
+from outgen_jax.outputs.distribution import ALL_CLASSES
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.views import TransformError
 from outgen_jax.targets.partial import as_masked
@@ -153,7 +154,7 @@ def counts(meaning: Meaning, targets: tuple[np.ndarray, ...]) -> list[tuple[int 
     columns: list[np.ndarray] = []
     for kind, rows in zip(meaning.kinds, targets, strict=True):
         size = rows.shape[-1]
-        if not isinstance(kind, output_kinds.Softmax) or size <= output_kinds.ALL_CLASSES:
+        if not isinstance(kind, output_kinds.Softmax) or size <= ALL_CLASSES:
             columns.append(np.zeros(len(rows), int))
             continue
         named = kind.num_named(rows).max(-1)

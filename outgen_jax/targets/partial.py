@@ -37,3 +37,20 @@ def as_masked(targets: npt.ArrayLike) -> np.ma.MaskedArray:
         return np.ma.asarray(targets, dtype=np.float64)
     mask = np.ma.getmaskarray(targets)
     return np.ma.array(targets.filled(0).astype(np.float64), mask=mask)
+
+
+def finite_or_free(targets: np.ndarray, *, caller: str, what: str) -> np.ndarray:
+    """Targets [n, K], masked where free -> float64, NaN where free.
+
+    Raises:
+      ValueError: an entry that is not masked is not finite; in the name of `caller`, where `what` is wanted.
+    """
+    rows = as_masked(targets)
+    wrong = np.argwhere(~np.isfinite(rows.data))
+    if len(wrong):
+        row, column = wrong[0]
+        raise ValueError(
+            f"{caller}: targets must be {what}; row {row} has {rows.data[row, column]:g} in column {column}. Mask "
+            "entries that are free: numpy.ma.masked_invalid(targets)"
+        )
+    return rows.filled(np.nan)

@@ -4,13 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import special
 from toy_synthesis import SHAPE, linear, linear_weights
 
 import outgen_jax as og
-from outgen_jax import outputs
+from outgen_jax.outputs import labels
 from outgen_jax.targets import partial
 
 SOFTMAX, SIGMOID, VALUES = og.outputs.softmax(), og.outputs.sigmoid(), og.outputs.values(scale=0.5)
@@ -175,7 +173,7 @@ def test_the_models_minimum_is_the_target(kind, target):
     if kind == SOFTMAX:
         there = np.log(np.maximum(partial.complete(wanted, output), 1e-12))
     elif kind == SIGMOID:
-        there = np.where(free, OUTPUT, outputs._logit(f32(filled)))
+        there = np.where(free, OUTPUT, labels._logit(f32(filled)))
     else:
         there = np.where(free, OUTPUT, filled)
     at = np.log(special.softmax(OUTPUT)) if kind == SOFTMAX else OUTPUT
@@ -185,26 +183,6 @@ def test_the_models_minimum_is_the_target(kind, target):
     matrix = np.stack([product(row) for row in jnp.eye(4)])
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
     assert np.linalg.eigvalsh(matrix).min() > -1e-6
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 10**6), spread=st.floats(0, 3))
-def test_over_all_logits_the_models_minimum_is_the_losss(seed, spread):
-    rng = np.random.default_rng(seed)
-    probs, wanted = (jax.nn.softmax(f32(spread * rng.normal(size=7))) for _ in range(2))
-    weights = np.asarray(outputs._logarithmic_mean(probs, wanted), np.float64)
-    curvature = np.diag(weights) - np.outer(weights, weights) / weights.sum()
-    step = np.log(wanted) - np.log(probs)
-    np.testing.assert_allclose(curvature @ step, np.asarray(wanted - probs), atol=2e-5)
-    assert (weights >= np.minimum(probs, wanted) * (1 - 1e-3)).all()
-    assert (weights <= np.maximum(probs, wanted) * (1 + 1e-3)).all()
-
-
-def test_classes_wanted_with_0_weigh_little_and_alike_ones_their_probability():
-    probs, wanted = jnp.array([0.5, 0.2, 0.3]), jnp.array([0.8, 0.2, 0.0])
-    weights = outputs._logarithmic_mean(probs, wanted)
-    np.testing.assert_allclose(weights[:2], [0.3 / np.log(1.6), 0.2], rtol=1e-5)
-    assert 0 < weights[2] < 0.02
 
 
 # --- what is judged, and what is finite ---

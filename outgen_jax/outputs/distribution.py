@@ -1,0 +1,198 @@
+"""One distribution over K classes, given by logits: `softmax`."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from outgen_jax import losses
+from outgen_jax.metrics import classification
+from outgen_jax.outputs.logits import SWITCHED_OFF, looks_like_probabilities
+from outgen_jax.targets import distributions, partial
+
+# Classes that have a coordinate each, where there are no more than these.
+ALL_CLASSES = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Softmax:
+    """Logits of K classes; the target is a distribution. The distance is the total variation."""
+
+    bounds: ClassVar[tuple[float, float] | None] = None
+
+    def cleaned(self, output: jax.Array) -> jax.Array:
+        """Logits with a finite number for minus infinity."""
+        off = jnp.isneginf(output)
+        lowest = jax.lax.stop_gradient(jnp.where(off, -jnp.inf, output).max()) + SWITCHED_OFF
+        return jnp.where(off, lowest, output)
+
+    def is_finite(self, output: jax.Array) -> jax.Array:
+        """No NaN, no infinity but that of a class that is switched off."""
+        return ~(jnp.isnan(output) | jnp.isposinf(output)).any() & ~jnp.isneginf(output).all()
+
+    def readout(self, output: jax.Array) -> jax.Array:
+        """Probabilities."""
+        return jax.nn.softmax(output)
+
+    def loss(self, output: jax.Array, target: jax.Array) -> jax.Array:
+        """Cross-entropy (Eq. A11)."""
+        wanted = partial.complete(target, jax.lax.stop_gradient(output))
+        return losses.cross_entropy(output, wanted)
+
+    def divergence(self, output: jax.Array, target: jax.Array) -> jax.Array:
+        """KL(target ‖ softmax(output)); free classes share what the others leave."""
+        wanted = partial.complete(target, jax.lax.stop_gradient(output))
+        return losses.kl_divergence(wanted, output)
+
+    def distance(self, output: jax.Array, target: jax.Array) -> jax.Array:
+        """Total variation."""
+        wanted = partial.complete(target, output)
+        return classification.total_variation(jax.nn.softmax(output), wanted)
+
+    def curvature_product(
+        self, output: jax.Array, target: jax.Array
+    ) -> Callable[[jax.Array], jax.Array]:
+        r"""H = diag(w) − w wᵀ/(1ᵀw), w the logarithmic mean of output and target.
+
+        The quadratic model then has its minimum where the divergence has it, at log q.
+        """
+        probs, wanted = jax.nn.softmax(output), partial.complete(target, output)
+        w = _logarithmic_mean(probs, wanted)
+        return lambda u: w * (u - w @ u / w.sum())
+
+    def num_coordinates(self, size: int, count: int | None) -> int:
+        """Log-ratios to the first group of classes; the classes that are not led form one group."""
+        return size - 1 if count is None or count >= size else count
+
+    def coordinates(self, output: jax.Array, target: jax.Array, count: int | None) -> jax.Array:
+        """log(p/p₀) of every group of classes to the first one."""
+        return log_ratios(output, leading_classes(target, count))
+
+    def goal(self, output: jax.Array, target: jax.Array, count: int | None) -> jax.Array:
+        """Probabilities of the groups [M + 1], the first one of the coordinates leading."""
+        return group(partial.complete(target, output), leading_classes(target, count))
+
+    def divergence_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+        """KL divergence of the groups."""
+        return losses.kl_divergence(goal, _with_first(r))
+
+    def slope(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+        """P − q."""
+        return (self.judged(r) - goal)[1:]
+
+    def curvature(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+        """diag(p) − p pᵀ."""
+        probs = self.judged(r)[1:]
+        return jnp.diag(probs) - jnp.outer(probs, probs)
+
+    def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
+        """In nats. A group wanted with less than `floor` may have anything below that."""
+        logs = jnp.log(jnp.maximum(goal, floor))
+        errors = r - (logs[1:] - logs[0])
+        return jnp.where(goal[1:] < floor, jnp.maximum(errors, 0), errors)
+
+    def one_sided(self, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
+        """The groups wanted with less than `floor`."""
+        return goal[1:] < floor
+
+    def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
+        """Of all groups wanted with less than a tenth of `floor`, together, over the first group: [1]."""
+        zero = goal[1:] < 0.1 * floor
+        total = jax.nn.logsumexp(jnp.where(zero, r, SWITCHED_OFF))
+        return jnp.where(zero.any(), total - jnp.log(floor / goal[0]), 0)[None]
+
+    def judged(self, r: jax.Array) -> jax.Array:
+        """Probabilities of the groups [M + 1]."""
+        return jax.nn.softmax(_with_first(r))
+
+    def wanted(self, goal: jax.Array) -> jax.Array:
+        """The goal itself."""
+        return goal
+
+    def num_named(self, targets: np.ndarray) -> np.ndarray:
+        """Classes that are named, or wanted at all in full targets."""
+        free = np.isnan(targets)
+        is_partial = free.any(-1, keepdims=True)
+        return np.maximum(np.where(is_partial, ~free, targets > 0).sum(-1), 1)
+
+    def validated(self, targets: np.ndarray, *, caller: str) -> np.ndarray:
+        """Distributions, divided by their sums."""
+        return distributions.validate(
+            targets, num_images=len(targets), num_classes=targets.shape[-1], caller=caller
+        )
+
+    def check_raw(self, outputs: np.ndarray, *, caller: str) -> None:
+        """Refuses one output, and probabilities where logits are expected."""
+        if outputs.shape[-1] < 2:
+            raise ValueError(
+                f"{caller}: a softmax output needs at least two logits, got {outputs.shape[-1]}. For the probability "
+                "of one label pass output=og.outputs.sigmoid(), for one number output=og.outputs.values()"
+            )
+        rows = np.asarray(outputs, np.float64)[np.isfinite(outputs).all(-1)]
+        # Rows of bfloat16 probabilities sum to 1 within about 1e-2, and no logits do so in every row.
+        sums_to_one = len(rows) and np.abs(rows.sum(-1) - 1).max() < 2e-2
+        if len(rows) and rows.min() >= 0 and sums_to_one:
+            raise ValueError(
+                f"{caller}: apply_fn must return logits, but its rows are non-negative and sum to 1, as probabilities "
+                "do. Leave the softmax out, or return jnp.log(probabilities)"
+            )
+        if looks_like_probabilities(rows):
+            raise ValueError(
+                f"{caller}: apply_fn must return logits, but all its values lie in [0, 1], as those of a sigmoid do. "
+                "Leave the sigmoid out and pass output=og.outputs.sigmoid(); if they are logits, subtract 1 from all"
+            )
+
+
+def softmax() -> Softmax:
+    """Logits of K classes, steered to a distribution: [..., K].
+
+    The distance is the total variation, in [0, 1]. Masked classes of a target share what the others leave.
+
+    >>> import outgen_jax as og
+    >>> og.outputs.softmax() == og.outputs.softmax()
+    True
+    """
+    return Softmax()
+
+
+# --- groups of classes ---
+
+
+def leading_classes(target: jax.Array, count: int | None) -> jax.Array:
+    """The `count` classes of largest target, or all there are, largest first: [K] -> [N] int.
+
+    Free classes, whose targets are NaN, come last.
+    """
+    named_first = jnp.where(jnp.isnan(target), -1, target)
+    return jax.lax.top_k(named_first, min(count or len(target), len(target)))[1]
+
+
+def group(probs: jax.Array, classes: jax.Array) -> jax.Array:
+    """Probabilities of `classes` [N], then of all others together if there are any: [N] or [N + 1]."""
+    leading = probs[classes]
+    if len(classes) == len(probs):
+        return leading
+    return jnp.append(leading, jnp.delete(probs, classes, assume_unique_indices=True).sum())
+
+
+def log_ratios(logits: jax.Array, classes: jax.Array) -> jax.Array:
+    """log(p/p₀) in the order of `group`, p₀ the first of `classes`: [K] -> [M], M one less than there."""
+    ratios = logits[classes[1:]] - logits[classes[0]]
+    if len(classes) == len(logits):
+        return ratios
+    others = jnp.delete(logits, classes, assume_unique_indices=True)
+    return jnp.append(ratios, jax.nn.logsumexp(others) - logits[classes[0]])
+
+
+def _with_first(r: jax.Array) -> jax.Array:
+    return jnp.concatenate([jnp.zeros(1, r.dtype), r])
+
+
+def _logarithmic_mean(probs: jax.Array, wanted: jax.Array) -> jax.Array:
+    """(q − p)/log(q/p), p where they are alike: [K], [K] -> [K]."""
+    ratios = jnp.log(jnp.maximum(wanted, 1e-12)) - jnp.log(jnp.maximum(probs, 1e-30))
+    alike = ratios == 0
+    return probs * jnp.where(alike, 1, jnp.expm1(ratios) / jnp.where(alike, 1, ratios))
