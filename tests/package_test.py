@@ -21,8 +21,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     ("files", "networks", "devices", "restricted_pickle"),
     ("chunking",),
-    ("losses", "pixels", "data", "metrics", "models", "report"),
-    ("targets", "training"),
+    ("losses", "pixels", "data", "metrics", "models"),
+    ("targets", "training", "report"),
     ("outputs",),
     ("solvers",),
     ("synthesis",),

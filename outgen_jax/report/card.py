@@ -9,6 +9,7 @@ import html
 import numpy as np
 
 from outgen_jax import files
+from outgen_jax.metrics import total_variation
 from outgen_jax.report.run import (
     CRISP_BELOW,
     SMALLEST_SHOWN,
@@ -20,7 +21,6 @@ from outgen_jax.report.run import (
     printable,
     probability,
     shown_probabilities,
-    total_variation,
 )
 
 
@@ -142,7 +142,7 @@ def _largest(run: SynthesisRun, probabilities: np.ndarray, limit: int) -> str:
 
 
 def _numbers(one: SynthesisRun, distance: float, rms: float) -> str:
-    before, after = total_variation(one.wanted, one.before)[0], one.total_variation[0]
+    before, after = float(total_variation(one.wanted, one.before)[0]), one.total_variation[0]
     entries = {
         "KL(wanted ‖ reached)": f"{number(kl_divergence(one.wanted, one.reached)[0])} nats",
         "Total variation to the target": f"{number(before)} → {number(after)}",

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from outgen_jax.metrics import total_variation
 from outgen_jax.report.canvas import figure_bytes
 from outgen_jax.report.card import escape, number, png_uri, render_card
 from outgen_jax.report.run import (
@@ -16,7 +17,6 @@ from outgen_jax.report.run import (
     finite_rows,
     median,
     pixel_change,
-    total_variation,
 )
 
 # Inlined styles, scripts and images only: a browser refuses anything from outside.
@@ -88,7 +88,7 @@ the answer came first: each image was changed to make the classifier say exactly
 
 def _tiles(run: SynthesisRun) -> str:
     hits, total = int(np.sum(run.converged)), len(run.source)
-    before = median(total_variation(run.wanted, run.before))
+    before = median(np.asarray(total_variation(run.wanted, run.before)))
     after = median(run.total_variation)
     broken = int(np.sum(~finite_rows(run)))
     not_finite = f"; the network's output is not finite on {broken:,}" if broken else ""
@@ -118,7 +118,10 @@ def _facts(summary: Mapping[str, str]) -> str:
 
 def _histogram(run: SynthesisRun) -> str:
     """Total variation of all images before and after, 5 bins per decade from 0.00001 to 1."""
-    rows = {"source": total_variation(run.wanted, run.before), "generated": run.total_variation}
+    rows = {
+        "source": np.asarray(total_variation(run.wanted, run.before)),
+        "generated": run.total_variation,
+    }
     finite = {name: values[np.isfinite(values)] for name, values in rows.items()}
     counts = {
         name: np.histogram(np.log10(np.clip(values, 1e-5, 1)), bins=25, range=(-5, 0))[0]

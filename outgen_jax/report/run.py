@@ -6,7 +6,11 @@ Images are uint8 [N, H, W, C] with C = 1 or 3; probabilities float [N, K], rows 
 import unicodedata
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from outgen_jax import losses, metrics
 
 SMALLEST_SHOWN = 0.0005  # a probability that prints as 0.001; smaller ones print as zero
 TICK_FROM = 0.005  # the source's probabilities below this are not marked: the axis is there
@@ -67,7 +71,7 @@ def check_run(run: SynthesisRun, *, caller: str) -> None:
         )
     if len(run.ids) != number:
         raise ValueError(f"{caller}: {number} images need as many ids; there are {len(run.ids)}")
-    gap = np.abs(run.total_variation - total_variation(run.wanted, run.reached))
+    gap = np.abs(run.total_variation - metrics.total_variation(run.wanted, run.reached))
     gap = np.where(finite_rows(run) | np.isfinite(run.total_variation), gap, 0.0)
     if number and not np.max(gap) <= 1e-3:
         row = int(np.argmax(np.where(np.isnan(gap), np.inf, gap)))
@@ -89,28 +93,19 @@ def median(values: np.ndarray) -> float:
     return float(np.median(finite)) if finite.size else float("nan")
 
 
-def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Half the L1 distance of each row's distributions, [N] in [0, 1]."""
-    distances: np.ndarray = 0.5 * np.sum(np.abs(p - q), axis=-1)
-    return distances
-
-
 def kl_divergence(wanted: np.ndarray, reached: np.ndarray) -> np.ndarray:
     """KL(wanted || reached) of each row in nats, [N]; infinite where a wanted class got nothing."""
-    wanted, reached = np.asarray(wanted, np.float64), np.asarray(reached, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(wanted > 0, wanted * np.log(wanted / reached), 0.0)
-    divergences: np.ndarray = np.maximum(np.sum(terms, axis=-1), 0.0)  # rounding goes below zero
-    return divergences
+        logits = np.log(reached)
+    return np.asarray(jax.vmap(losses.kl_divergence)(jnp.asarray(wanted), jnp.asarray(logits)))
 
 
 def pixel_change(run: SynthesisRun) -> tuple[np.ndarray, np.ndarray]:
     """Source to generated: L2 distance of pixels in [0, 1] and RMS in grey levels, [N] each."""
     # Image by image: a run may hold more of them than fit in memory as floats.
-    pairs = zip(run.source, run.generated, strict=True)
-    squares = [np.mean(np.square(after.astype(np.float32) - before)) for before, after in pairs]
-    rms = np.sqrt(np.array(squares))
-    return rms * np.sqrt(run.source[0].size) / 255, rms
+    pairs = zip(run.generated[:, None], run.source[:, None], strict=True)
+    distances = np.array([metrics.l2_change(after, before)[0] for after, before in pairs])
+    return distances, distances * 255 / np.sqrt(run.source[0].size)
 
 
 def leading_classes(run: SynthesisRun, row: int, *, limit: int) -> np.ndarray:
