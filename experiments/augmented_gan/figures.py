@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 
 import outgen_jax as og
 from experiments.augmented_gan.presets import CONTROL, DOUBLED, MIXED, PARTS, SCHEMES, SINGLE
-from outgen_jax.report import canvas, figures, sheets
+from outgen_jax.report import figures, image_grids, plotting
 
 _WORST, _SHOWN = 4, 12  # images of a set
-_SIDE = 0.6  # inches of an image on a sheet, drawn pixel by pixel
+_SIDE = 0.6  # inches of an image in a grid, drawn pixel by pixel
 _LEGIBLE = 100  # dots per inch that the names need
 _MEASURES = (
     ("inception_score", "IS", 1),
@@ -70,20 +70,20 @@ def save_all(
             ending = f"_{name}.png" if "fig" in group.bars[0] else f"_{group.name}_{name}.png"
             at = min(index, 1)
             bars(directory / f"{group.bars[at]}{ending}", subject, arms, title)
-            sample_sheets(
+            sample_grids(
                 directory / f"{group.samples[at]}{ending}", originals[name], samples[name], arms
             )
             worst(directory / f"worst_{group.name}_{name}.png", subject, samples[name], arms)
 
 
-def sample_sheets(
+def sample_grids(
     path: Path, originals: np.ndarray, samples: Mapping[str, np.ndarray], arms: Sequence[str]
 ) -> None:
     """Figs B5, B7, B9 and B11: images of every GAN of the group, under originals."""
     panels = {f"{len(originals):,} originals": _grid(originals)}
     panels |= {label(arm): _grid(samples[arm]) for arm in arms}
-    figure = sheets.sheet_figure(panels, inches=_SIDE)
-    canvas.save_figure(figure, path, dpi=max(_LEGIBLE, round(originals.shape[1] / _SIDE)))
+    figure = image_grids.grids_figure(panels, inches=_SIDE)
+    plotting.save_figure(figure, path, dpi=max(_LEGIBLE, round(originals.shape[1] / _SIDE)))
 
 
 def bars(
@@ -91,32 +91,32 @@ def bars(
 ) -> None:
     """Figs B6, B8, B10 and B12: scores of every GAN, and of the set that it was trained on."""
     width = 1.2 + 0.75 * len(arms)
-    figure = canvas.blank_figure(2 * width + 0.6, 3.5)
+    figure = plotting.blank_figure(2 * width + 0.6, 3.5)
     for column, (key, short, least) in enumerate(_MEASURES):
-        axes = canvas.place_axes(figure, 0.75 + column * (width + 0.3), 0.7, width - 0.6, 2.2)
+        axes = plotting.place_axes(figure, 0.75 + column * (width + 0.3), 0.7, width - 0.6, 2.2)
         for x, arm in enumerate(arms):
             runs = subject["sets"][arm]
             _bar(axes, x, [run["scores"][key]["estimate"] for run in runs], first=x == 0)
             own = float(np.mean([run["augmented"][key] for run in runs]))
             axes.plot(
-                x, own, "D", color=canvas.VERMILION, ms=5, label=_once("set itself", x), zorder=4
+                x, own, "D", color=plotting.VERMILION, ms=5, label=_once("set itself", x), zorder=4
             )
         real = subject["real"] if key == "inception_score" else subject["held_out"]
         if real:
             what = "originals" if key == "inception_score" else "other real images"
             value = real["scores"][key]["estimate"]
-            axes.axhline(value, color=canvas.INK, lw=1, ls="--", label=what)
+            axes.axhline(value, color=plotting.INK, lw=1, ls="--", label=what)
         axes.set_xticks(range(len(arms)), [label(arm) for arm in arms], fontsize=7.5)
         number = subject["sets"][arms[0]][0]["scores"]["images"]
         axes.set_ylim(bottom=least)
         _finish(axes, f"{short}[{title[1]}]")
         axes.set_title(
-            f"{short} of {number:,} images, {title[0]}", fontsize=9, color=canvas.INK, pad=18
+            f"{short} of {number:,} images, {title[0]}", fontsize=9, color=plotting.INK, pad=18
         )
         axes.legend(
             frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 0.98)
         )
-    canvas.save_figure(figure, path)
+    plotting.save_figure(figure, path)
 
 
 def curves(path: Path, subject: Mapping[str, Any], title: tuple[str, str]) -> None:
@@ -129,12 +129,12 @@ def curves(path: Path, subject: Mapping[str, Any], title: tuple[str, str]) -> No
     ]
     present = [[arm for arm in group if arm in subject["sets"]] for group in groups]
     present = [arms for arms in present if set(arms) - {CONTROL}] or [list(subject["sets"])]
-    figure = canvas.blank_figure(1.0 + 2.6 * len(present), 5.6)
+    figure = plotting.blank_figure(1.0 + 2.6 * len(present), 5.6)
     for row, (key, short, _) in enumerate(_MEASURES):
         shared = None
         for column, arms in enumerate(present):
             left, bottom = 0.95 + 2.6 * column, 2.65 - 2.15 * row
-            axes = canvas.place_axes(figure, left, bottom, 2.15, 1.8)
+            axes = plotting.place_axes(figure, left, bottom, 2.15, 1.8)
             for index, arm in enumerate(arms):
                 _curve(axes, subject["sets"][arm], key, label(arm).replace("\n", " "), index)
             if shared is not None:
@@ -143,13 +143,13 @@ def curves(path: Path, subject: Mapping[str, Any], title: tuple[str, str]) -> No
             points = subject["sets"][arms[0]][0]["points"]
             name = f"{short}[{title[1]}]\nof {points[0]['images']:,} images\n{title[0]}"
             _finish(axes, name if column == 0 else "")
-            axes.set_xlabel("updates" if row == 1 else "", fontsize=9, color=canvas.INK)
+            axes.set_xlabel("updates" if row == 1 else "", fontsize=9, color=plotting.INK)
             axes.set_xticks([point["updates"] for point in points])
             if row == 0:
                 axes.legend(
                     frameon=False, fontsize=6.5, loc="lower left", bbox_to_anchor=(-0.05, 1.0)
                 )
-    canvas.save_figure(figure, path)
+    plotting.save_figure(figure, path)
 
 
 def worst(
@@ -163,7 +163,9 @@ def worst(
         columns[name] = samples[arm][[entry["image"] for entry in listed]]
         captions[name] = [_caption(entry) for entry in listed]
     rows = [f"{subject['originals']:,} originals", *[""] * (len(listed) - 1)]
-    canvas.save_figure(figures.image_grid_figure(columns, row_labels=rows, captions=captions), path)
+    plotting.save_figure(
+        figures.image_grid_figure(columns, row_labels=rows, captions=captions), path
+    )
 
 
 def _caption(entry: Mapping[str, Any]) -> str:
@@ -172,13 +174,13 @@ def _caption(entry: Mapping[str, Any]) -> str:
 
 
 def _bar(axes: Axes, x: int, values: Sequence[float], *, first: bool) -> None:
-    axes.bar(x, np.mean(values), 0.62, color=canvas.GREY if first else canvas.SKY, zorder=2)
+    axes.bar(x, np.mean(values), 0.62, color=plotting.GREY if first else plotting.SKY, zorder=2)
     if len(values) > 1:
         mean, low, high = og.metrics.mean_interval(values)
         ends = [[mean - low], [high - mean]]
-        axes.errorbar(x, mean, ends, color=canvas.INK, lw=1, capsize=3, zorder=3)
+        axes.errorbar(x, mean, ends, color=plotting.INK, lw=1, capsize=3, zorder=3)
     axes.plot(
-        [x] * len(values), values, ".", color=canvas.INK, ms=4, label=_once("seeds", x), zorder=3
+        [x] * len(values), values, ".", color=plotting.INK, ms=4, label=_once("seeds", x), zorder=3
     )
 
 
@@ -189,18 +191,18 @@ def _once(text: str, x: int) -> str:
 def _curve(axes: Axes, runs: Sequence[Mapping[str, Any]], key: str, name: str, index: int) -> None:
     updates = [point["updates"] for point in runs[0]["points"]]
     values = np.array([[point[key] for point in run["points"]] for run in runs])
-    color = canvas.GREY if index == 0 else canvas.CURVES[(index - 1) % len(canvas.CURVES)]
+    color = plotting.GREY if index == 0 else plotting.CURVES[(index - 1) % len(plotting.CURVES)]
     dash = figures.DASHES[index % len(figures.DASHES)]
     axes.fill_between(updates, values.min(0), values.max(0), color=color, alpha=0.12, lw=0)
     axes.plot(updates, values.mean(0), color=color, ls=dash, marker=".", lw=1.4, label=name)
 
 
 def _finish(axes: Axes, ylabel: str) -> None:
-    axes.set_ylabel(ylabel, fontsize=8.5, color=canvas.INK)
-    axes.grid(axis="y", color=canvas.FAINT, linewidth=0.8)
+    axes.set_ylabel(ylabel, fontsize=8.5, color=plotting.INK)
+    axes.grid(axis="y", color=plotting.FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=7.5, color=canvas.GREY, labelcolor=canvas.INK)
+    axes.tick_params(labelsize=7.5, color=plotting.GREY, labelcolor=plotting.INK)
 
 
 def _grid(images: np.ndarray) -> np.ndarray:

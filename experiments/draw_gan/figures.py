@@ -10,8 +10,8 @@ import numpy as np
 from experiments.draw_gan.latent import Study
 from outgen_jax import files
 from outgen_jax.models import draw
-from outgen_jax.report import sheets
-from outgen_jax.report.canvas import save_figure
+from outgen_jax.report import image_grids
+from outgen_jax.report.plotting import save_figure
 
 ROWS, COLUMNS = 10, 10
 _FRAME, _LAST = 450, 2000  # milliseconds
@@ -19,7 +19,7 @@ _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def grid(images: np.ndarray, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
-    """The first rows · columns images as a sheet, fewer rows where there are fewer images."""
+    """The first rows · columns images as a grid, fewer rows where there are fewer images."""
     columns = min(columns, len(images))
     rows = max(1, min(rows, len(images) // columns))
     return images[: rows * columns].reshape(rows, columns, *images.shape[1:])
@@ -27,13 +27,13 @@ def grid(images: np.ndarray, rows: int = ROWS, columns: int = COLUMNS) -> np.nda
 
 def samples(path: Path, images: np.ndarray) -> None:
     """Figs C3, C4, C5 and C7: a hundred images."""
-    save_figure(sheets.sheet_figure({"": grid(images)}), path)
+    save_figure(image_grids.grids_figure({"": grid(images)}), path)
 
 
-def boxes(attention: draw.Attention, points: int) -> sheets.Boxes:
+def boxes(attention: draw.Attention, points: int) -> image_grids.Boxes:
     """Attentions [R, C] -> the square that the outermost filters of the grid span."""
     center_x, center_y, stride, sigma, _ = (np.asarray(a) for a in attention)
-    return sheets.Boxes(center_x, center_y, (points - 1) * stride, sigma)
+    return image_grids.Boxes(center_x, center_y, (points - 1) * stride, sigma)
 
 
 def canvases(path: Path, drawing: draw.Drawing, points: int) -> None:
@@ -41,7 +41,7 @@ def canvases(path: Path, drawing: draw.Drawing, points: int) -> None:
     images = _pixels(drawing)[:ROWS]
     first = jax.tree.map(lambda a: a[:ROWS], drawing.attention)
     titles = [f"t = {t}" for t in range(1, images.shape[1] + 1)]
-    save_figure(sheets.attention_figure(images, boxes(first, points), titles=titles), path)
+    save_figure(image_grids.attention_figure(images, boxes(first, points), titles=titles), path)
 
 
 def animation(path: Path, drawing: draw.Drawing, points: int, rows: int = 4) -> None:
@@ -56,9 +56,9 @@ def animation(path: Path, drawing: draw.Drawing, points: int, rows: int = 4) -> 
         now = jax.tree.map(partial(_at_step, at, rows, columns), drawing.attention)
         shown = images[:number, at].reshape(rows, columns, *images.shape[2:])
         found = boxes(now, points) if t < steps else None
-        figures.append(sheets.attention_figure(shown, found, inches=0.5))
+        figures.append(image_grids.attention_figure(shown, found, inches=0.5))
     durations = [_FRAME] * steps + [_LAST]
-    files.write_atomic(path, sheets.animation_bytes(figures, milliseconds=durations))
+    files.write_atomic(path, image_grids.animation_bytes(figures, milliseconds=durations))
 
 
 def latent(directory: Path, suffix: str, study: Study) -> None:
@@ -66,14 +66,14 @@ def latent(directory: Path, suffix: str, study: Study) -> None:
     numbers: dict[str, Any] = study.numbers
     panels = {"all z random": grid(study.random, 3), "all z zero": grid(study.zero, 1)}
     notes = [f"spread {numbers['spread_random']:.3f}", f"spread {numbers['spread_zero']:.3f}"]
-    save_figure(sheets.sheet_figure(panels, notes=notes), directory / f"fig_c8{suffix}.png")
+    save_figure(image_grids.grids_figure(panels, notes=notes), directory / f"fig_c8{suffix}.png")
 
     panels = {f"only {_z(t)} random": grid(x, 1) for t, x in enumerate(study.alone, 1)}
     notes = [
         f"spread {alone:.3f}\nredrawn among random\nones: change {redrawn:.3f}"
         for alone, redrawn in zip(numbers["spread_alone"], numbers["change_redrawn"], strict=True)
     ]
-    save_figure(sheets.sheet_figure(panels, notes=notes), directory / f"fig_c9{suffix}.png")
+    save_figure(image_grids.grids_figure(panels, notes=notes), directory / f"fig_c9{suffix}.png")
 
     panels = {"all z random": grid(study.random, 2)}
     notes = [f"all redrawn:\nchange {numbers['change_all_redrawn']:.3f}"]
@@ -83,7 +83,7 @@ def latent(directory: Path, suffix: str, study: Study) -> None:
         if "digit_changes_wild" in numbers:
             note += f"\n{numbers['digit_changes_wild'][str(t)]:.0%} other digits"
         notes.append(note)
-    save_figure(sheets.sheet_figure(panels, notes=notes), directory / f"fig_c10{suffix}.png")
+    save_figure(image_grids.grids_figure(panels, notes=notes), directory / f"fig_c10{suffix}.png")
 
 
 def _at_step(step: int, rows: int, columns: int, values: jax.Array) -> jax.Array:

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from outgen_jax.report.canvas import (
+from outgen_jax.report.fonts import set_text
+from outgen_jax.report.plotting import (
     CURVES,
     FAINT,
     GREY,
@@ -23,7 +24,6 @@ from outgen_jax.report.canvas import (
     write_below,
     write_text,
 )
-from outgen_jax.report.fonts import set_text
 from outgen_jax.report.run import printable
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), "-.", (0, (7, 1.5, 1, 1.5, 1, 1.5)))

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from outgen_jax.metrics import total_variation
-from outgen_jax.report.canvas import figure_bytes
-from outgen_jax.report.card import escape, number, png_uri, render_card
+from outgen_jax.report.gallery_entry import escape, number, png_uri, render_entry
+from outgen_jax.report.plotting import figure_bytes
 from outgen_jax.report.run import (
     SynthesisRun,
     check_run,
@@ -172,10 +172,10 @@ def _gallery(run: SynthesisRun, shown: int) -> str:
         if shown < total
         else f"All {total:,} images of the run."
     )
-    cards = "".join(render_card(run, row) for row in range(shown))
+    entries = "".join(render_entry(run, row) for row in range(shown))
     return f"""<h2 id="images">The images</h2>
 <p class="note">{note}</p>
-{_static("tools.html")}<div class="gallery" id="gallery">{cards}
+{_static("tools.html")}<div class="gallery" id="gallery">{entries}
 </div>"""
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from outgen_jax.report.canvas import (
+from outgen_jax.report.plotting import (
     GREY,
     INK,
     SKY,

@@ -16,7 +16,7 @@ from PIL import Image
 import outgen_jax as og
 from outgen_jax import report
 from outgen_jax.report import run as runs
-from outgen_jax.report.canvas import CURVES, SKY, VERMILION, blank_figure
+from outgen_jax.report.plotting import CURVES, SKY, VERMILION, blank_figure
 
 VOID = {"meta", "img", "input", "col", "br", "link"}
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -388,10 +388,10 @@ def test_page_numbers_are_those_of_the_whole_run():
     assert f"{np.median(run.total_variation):.4f} median total variation" in text
     assert "9 updates, median image" in text
     assert "Classifier VGG16" in text
-    cards = page.all("article")
-    assert [card["data-outcome"] for card in cards] == ["hit", "miss"]
-    assert float(cards[1]["data-distance"]) == pytest.approx(run.total_variation[1])
-    assert float(cards[1]["data-change"]) == pytest.approx(runs.pixel_change(run)[1][1], abs=1e-5)
+    entries = page.all("article")
+    assert [entry["data-outcome"] for entry in entries] == ["hit", "miss"]
+    assert float(entries[1]["data-distance"]) == pytest.approx(run.total_variation[1])
+    assert float(entries[1]["data-change"]) == pytest.approx(runs.pixel_change(run)[1][1], abs=1e-5)
     assert f"{runs.kl_divergence(run.wanted, run.reached)[1]:.4f} nats" in text
 
 
@@ -424,11 +424,13 @@ def test_an_image_that_ended_in_nan_costs_no_other_its_place(classes, lost, dist
         return
     text = make_page(run)
     page = Page(text)
-    cards = page.all("article")
-    assert [card["data-outcome"] for card in cards] == [
+    entries = page.all("article")
+    assert [entry["data-outcome"] for entry in entries] == [
         "miss" if row in lost else "hit" for row in range(3)
     ]
-    assert [float(card["data-distance"]) > 1 for card in cards] == [row in lost for row in range(3)]
+    assert [float(entry["data-distance"]) > 1 for entry in entries] == [
+        row in lost for row in range(3)
+    ]
     assert not re.search(r"\b(nan|inf)\b", re.sub(r'src="[^"]*"|<script>.*', "", text, flags=re.S))
     assert page.text.count("output not finite") == len(lost)
     assert f"is not finite on {len(lost)}" in page.text
@@ -442,8 +444,8 @@ def test_search_words_are_the_classes_that_matter():
     wanted = 0.9 * np.eye(10)[[3]] + 0.1 * np.eye(10)[[8]]
     before = np.eye(10)[[5]]
     run = make_run(1, wanted=wanted, reached=wanted, before=before, total_variation=np.zeros(1))
-    (card,) = Page(make_page(run)).all("article")
-    assert card["data-words"] == "test_00000 cat dog ship"
+    (entry,) = Page(make_page(run)).all("article")
+    assert entry["data-words"] == "test_00000 cat dog ship"
     assert "dog 1.00 → cat 0.90, ship 0.10" in Page(make_page(run)).text
 
 
@@ -473,7 +475,11 @@ def test_text_is_legible_in_light_and_dark():
 
     for theme in (light, dark):
         for text, ground in (
-            *((text, ground) for text in ("ink", "soft", "accent") for ground in ("paper", "card")),
+            *(
+                (text, ground)
+                for text in ("ink", "soft", "accent")
+                for ground in ("paper", "panel")
+            ),
             ("good", "good-soft"),
             ("bad", "bad-soft"),
         ):
@@ -488,10 +494,10 @@ def test_every_element_the_script_asks_for_is_there():
     assert {"gallery", "splits", "amplify", "filter", "sort", "search"} <= asked
     parsed = Page(page)
     assert asked <= {attributes.get("id") for _, attributes in parsed.tags}
-    (card,) = parsed.all("article")
+    (entry,) = parsed.all("article")
     for option in parsed.all("option"):
         key = option["value"].split()[0]
-        assert key in ("all", "hit", "miss") or f"data-{key}" in card
+        assert key in ("all", "hit", "miss") or f"data-{key}" in entry
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")

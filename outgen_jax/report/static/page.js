@@ -4,18 +4,18 @@
 document.documentElement.classList.add("js");
 const find = (name) => document.getElementById(name);
 const gallery = find("gallery");
-const cards = [...gallery.querySelectorAll(".card")];
+const entries = [...gallery.querySelectorAll(".entry")];
 
-function split(card, percent) {
+function split(entry, percent) {
   const value = Math.min(100, Math.max(0, percent));
-  card.querySelector(".stage").style.setProperty("--split", value + "%");
-  card.querySelector("input").value = value;
+  entry.querySelector(".stage").style.setProperty("--split", value + "%");
+  entry.querySelector("input").value = value;
 }
 
 // 127.5 + factor * (generated - source), pixel by pixel on the 8-bit images embedded in the page.
-function drawDifference(card) {
-  const [source, generated] = card.querySelectorAll(".stage img");
-  const canvas = card.querySelector("canvas");
+function drawDifference(entry) {
+  const [source, generated] = entry.querySelectorAll(".stage img");
+  const canvas = entry.querySelector("canvas");
   const [width, height] = [source.naturalWidth, source.naturalHeight];
   Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -31,10 +31,10 @@ function drawDifference(card) {
   context.putImageData(to, 0, 0);
 }
 
-function showDifference(card, shown) {
-  card.classList.toggle("different", shown);
-  card.querySelector("button").setAttribute("aria-pressed", shown);
-  if (shown) drawDifference(card);
+function showDifference(entry, shown) {
+  entry.classList.toggle("different", shown);
+  entry.querySelector("button").setAttribute("aria-pressed", shown);
+  if (shown) drawDifference(entry);
 }
 
 function arrange() {
@@ -43,45 +43,45 @@ function arrange() {
   const [key, sign] = find("sort").value.split(" ");
   const order = (a, b) =>
     sign * (a.dataset[key] - b.dataset[key]) || a.dataset.index - b.dataset.index;
-  gallery.append(...[...cards].sort(order));
-  for (const card of cards) {
-    card.hidden = (wanted !== "all" && card.dataset.outcome !== wanted)
-      || !card.dataset.words.includes(words);
+  gallery.append(...[...entries].sort(order));
+  for (const entry of entries) {
+    entry.hidden = (wanted !== "all" && entry.dataset.outcome !== wanted)
+      || !entry.dataset.words.includes(words);
   }
-  const shown = cards.filter((card) => !card.hidden).length;
-  find("count").textContent = shown === cards.length ? "" : `${shown} of ${cards.length} shown`;
+  const shown = entries.filter((entry) => !entry.hidden).length;
+  find("count").textContent = shown === entries.length ? "" : `${shown} of ${entries.length} shown`;
   find("nothing").hidden = shown > 0;
 }
 
-for (const card of cards) {
-  const stage = card.querySelector(".stage");
+for (const entry of entries) {
+  const stage = entry.querySelector(".stage");
   stage.addEventListener("pointermove", (event) => {
     const box = stage.getBoundingClientRect();
-    split(card, 100 * (event.clientX - box.left) / box.width);
+    split(entry, 100 * (event.clientX - box.left) / box.width);
   });
-  card.querySelector("input").addEventListener("input", (event) => {
-    split(card, event.target.valueAsNumber);
+  entry.querySelector("input").addEventListener("input", (event) => {
+    split(entry, event.target.valueAsNumber);
   });
-  card.querySelector("button").addEventListener("click", () => {
-    showDifference(card, !card.classList.contains("different"));
+  entry.querySelector("button").addEventListener("click", () => {
+    showDifference(entry, !entry.classList.contains("different"));
   });
 }
 for (const name of ["filter", "sort", "search"]) find(name).addEventListener("input", arrange);
 find("splits").addEventListener("input", (event) => {
-  for (const card of cards) {
-    showDifference(card, false);
-    split(card, event.target.valueAsNumber);
+  for (const entry of entries) {
+    showDifference(entry, false);
+    split(entry, event.target.valueAsNumber);
   }
   find("differences").setAttribute("aria-pressed", false);
 });
 find("differences").addEventListener("click", (event) => {
   const shown = event.target.getAttribute("aria-pressed") !== "true";
   event.target.setAttribute("aria-pressed", shown);
-  for (const card of cards) showDifference(card, shown);
+  for (const entry of entries) showDifference(entry, shown);
 });
 find("amplify").addEventListener("input", () => {
   find("factor").textContent = find("amplify").value;
-  for (const card of cards) if (card.classList.contains("different")) drawDifference(card);
+  for (const entry of entries) if (entry.classList.contains("different")) drawDifference(entry);
 });
 find("amplify").dispatchEvent(new Event("input"));
 arrange();

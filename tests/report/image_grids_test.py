@@ -1,4 +1,4 @@
-"""Sheets of images: pixels where they belong, boxes as thick as σ, animations of every frame."""
+"""Grids of images: pixels where they belong, boxes as thick as σ, animations of every frame."""
 
 import io
 
@@ -7,16 +7,18 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from outgen_jax.report import sheets
+from outgen_jax.report import image_grids
 
 
 def images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).random(shape)
 
 
-def boxes(rows: int, columns: int, **values: float) -> sheets.Boxes:
+def boxes(rows: int, columns: int, **values: float) -> image_grids.Boxes:
     wanted = {"center_x": 3.0, "center_y": 4.0, "extent": 2.0, "sigma": 1.0, **values}
-    return sheets.Boxes(*(np.full((rows, columns), wanted[name]) for name in sheets.Boxes._fields))
+    return image_grids.Boxes(
+        *(np.full((rows, columns), wanted[name]) for name in image_grids.Boxes._fields)
+    )
 
 
 def picture(figure) -> np.ndarray:
@@ -28,7 +30,7 @@ def picture(figure) -> np.ndarray:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_image_is_where_it_belongs(channels):
     batch = images(2, 3, 5, 4, channels)
-    shown = picture(sheets.sheet_figure({"": batch}))
+    shown = picture(image_grids.grids_figure({"": batch}))
     assert shown.shape == (2 + 2 * 7, 2 + 3 * 6, 3)
     for row, column in np.ndindex(2, 3):
         y, x = 2 + row * 7, 2 + column * 6
@@ -36,12 +38,13 @@ def test_every_image_is_where_it_belongs(channels):
         np.testing.assert_array_equal(shown[y : y + 5, x : x + 4], expected)
     levels = (batch * 255).astype(np.uint8)
     np.testing.assert_array_equal(
-        picture(sheets.sheet_figure({"": levels})), picture(sheets.sheet_figure({"": levels / 255}))
+        picture(image_grids.grids_figure({"": levels})),
+        picture(image_grids.grids_figure({"": levels / 255})),
     )
 
 
 def test_panels_stand_below_each_other_with_names_and_notes():
-    figure = sheets.sheet_figure(
+    figure = image_grids.grids_figure(
         {"two\nlines": images(1, 2, 4, 4, 1), "b $x": images(2, 2, 4, 4, 1)}, notes=["n 1", ""]
     )
     first, second = figure.axes
@@ -55,7 +58,7 @@ def box_lines(figure) -> list[Rectangle]:
 
 
 def test_boxes_frame_the_attended_pixels():
-    figure = sheets.attention_figure(images(2, 2, 14, 14, 1), boxes(2, 2), titles=["a", "b"])
+    figure = image_grids.attention_figure(images(2, 2, 14, 14, 1), boxes(2, 2), titles=["a", "b"])
     gap = 2 * 2 + 2
     corners = {(box.get_x(), box.get_y()) for box in box_lines(figure)}
     starts = (gap, gap + 14 + gap)
@@ -67,24 +70,24 @@ def test_boxes_frame_the_attended_pixels():
 def test_a_box_is_as_thick_as_sigma_up_to_a_limit_and_cut_at_the_margin():
     grid = images(1, 1, 14, 14, 1)
     lines = [
-        box_lines(sheets.attention_figure(grid, boxes(1, 1, sigma=sigma)))[0].get_linewidth()
+        box_lines(image_grids.attention_figure(grid, boxes(1, 1, sigma=sigma)))[0].get_linewidth()
         for sigma in (0.5, 1, 2, 100)
     ]
     np.testing.assert_allclose(np.array(lines[:3]) / lines[1], [0.5, 1, 2])
     assert lines[3] == pytest.approx(2.5 * lines[1])
-    (box,) = box_lines(sheets.attention_figure(grid, boxes(1, 1, extent=1e4)))
+    (box,) = box_lines(image_grids.attention_figure(grid, boxes(1, 1, extent=1e4)))
     # One margin of two pixels around the 14, from the outer edge of its pixels.
     assert (box.get_x(), box.get_width()) == (6 - 2.5, 14 + 4)
-    (outside,) = box_lines(sheets.attention_figure(grid, boxes(1, 1, center_x=-500.0)))
+    (outside,) = box_lines(image_grids.attention_figure(grid, boxes(1, 1, center_x=-500.0)))
     assert outside.get_width() == 0
-    assert not box_lines(sheets.attention_figure(grid, None))
+    assert not box_lines(image_grids.attention_figure(grid, None))
 
 
 def test_an_animation_has_its_frames_and_durations():
     figures = [
-        sheets.attention_figure(np.full((1, 1, 8, 8, 1), level), None) for level in (0, 0.5, 1)
+        image_grids.attention_figure(np.full((1, 1, 8, 8, 1), level), None) for level in (0, 0.5, 1)
     ]
-    data = sheets.animation_bytes(figures, milliseconds=[100, 200, 1000])
+    data = image_grids.animation_bytes(figures, milliseconds=[100, 200, 1000])
     with Image.open(io.BytesIO(data)) as gif:
         assert (gif.n_frames, gif.info["loop"]) == (3, 0)
         durations, levels = [], []
@@ -93,8 +96,8 @@ def test_an_animation_has_its_frames_and_durations():
             durations.append(gif.info["duration"])
             levels.append(gif.convert("RGB").getpixel((gif.width // 2, gif.height // 2))[0])
     assert durations == [100, 200, 1000]
-    red = sheets.attention_figure(np.zeros((1, 1, 8, 8, 1)), boxes(1, 1, extent=4.0))
-    data = sheets.animation_bytes([red, figures[-1]], milliseconds=[100, 100])
+    red = image_grids.attention_figure(np.zeros((1, 1, 8, 8, 1)), boxes(1, 1, extent=4.0))
+    data = image_grids.animation_bytes([red, figures[-1]], milliseconds=[100, 100])
     with Image.open(io.BytesIO(data)) as gif:
         colours = np.asarray(gif.convert("RGB")).reshape(-1, 3)
     assert (np.abs(colours - np.array([230, 0, 0])).max(1) < 30).any()  # the box keeps its red
@@ -104,26 +107,29 @@ def test_an_animation_has_its_frames_and_durations():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sheets.sheet_figure({}), "got 0 panels and 0 notes"),
-        (lambda: sheets.sheet_figure({"a": images(1, 1, 3, 3, 1)}, notes=["", ""]), "1 panels and"),
+        (lambda: image_grids.grids_figure({}), "got 0 panels and 0 notes"),
         (
-            lambda: sheets.sheet_figure({"a": images(4, 3, 3, 1)}),
+            lambda: image_grids.grids_figure({"a": images(1, 1, 3, 3, 1)}, notes=["", ""]),
+            "1 panels and",
+        ),
+        (
+            lambda: image_grids.grids_figure({"a": images(4, 3, 3, 1)}),
             r"got \[4, 3, 3, 1\]; images.resh",
         ),
-        (lambda: sheets.sheet_figure({"a": images(1, 1, 3, 3, 2)}), r"1 or 3\], got"),
+        (lambda: image_grids.grids_figure({"a": images(1, 1, 3, 3, 2)}), r"1 or 3\], got"),
         (
-            lambda: sheets.attention_figure(images(2, 3, 5, 5, 1), boxes(3, 2)),
+            lambda: image_grids.attention_figure(images(2, 3, 5, 5, 1), boxes(3, 2)),
             r"boxes must be \[2, 3\] .* got \[\(3, 2\)\] and 0 titles",
         ),
         (
-            lambda: sheets.attention_figure(images(1, 2, 5, 5, 1), None, titles=["a"]),
+            lambda: image_grids.attention_figure(images(1, 2, 5, 5, 1), None, titles=["a"]),
             "one for each of 2 columns, got .* and 1 titles",
         ),
         (
-            lambda: sheets.attention_figure(images(3, 5, 5, 1), None),
+            lambda: image_grids.attention_figure(images(3, 5, 5, 1), None),
             "attention_figure: images must",
         ),
-        (lambda: sheets.animation_bytes([], milliseconds=[]), "got 0 and 0"),
+        (lambda: image_grids.animation_bytes([], milliseconds=[]), "got 0 and 0"),
     ],
 )
 def test_refusals(call, message):

@@ -1,6 +1,6 @@
-"""Sheets of generated images: samples by the dozen, canvases with the attended region, and animations of them.
+"""Grids of generated images: samples by the dozen, canvases with the attended region, and animations of them.
 
-Images are uint8 or float in [0, 1], [R, C, H, W, 1 or 3]: rows and columns of a sheet.
+Images are uint8 or float in [0, 1], [R, C, H, W, 1 or 3]: rows and columns of a grid.
 """
 
 import io
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from outgen_jax.report.canvas import GREY, blank_figure, place_axes, write_text
+from outgen_jax.report.plotting import GREY, blank_figure, place_axes, write_text
 
 _GAP = 2  # pixels of an image, between images
 _PAPER = 0.85  # grey between images
@@ -31,10 +31,10 @@ class Boxes(NamedTuple):
     sigma: Any  # blur, shown as the line's thickness
 
 
-def sheet_figure(
+def grids_figure(
     panels: Mapping[str, np.ndarray], *, notes: Sequence[str] = (), inches: float = 0.42
 ) -> Figure:
-    """Sheets of images one below the other, each with its name to the left and a note to the right.
+    """Grids of images one below the other, each with its name to the left and a note to the right.
 
     Args:
         panels: name (may be empty or have several lines) to images [R, C, H, W, 1 or 3].
@@ -46,9 +46,9 @@ def sheet_figure(
     """
     if not panels or (notes and len(notes) != len(panels)):
         raise ValueError(
-            f"sheet_figure: needs panels, and a note for each or none, got {len(panels)} panels and {len(notes)} notes"
+            f"grids_figure: needs panels, and a note for each or none, got {len(panels)} panels and {len(notes)} notes"
         )
-    tiles = {name: _tile(images, _GAP, "sheet_figure") for name, images in panels.items()}
+    tiles = {name: _tile(images, _GAP, "grids_figure") for name, images in panels.items()}
     scale = inches / max(images.shape[2] for images in panels.values())  # inches a pixel
     left = 1.35 if any(panels) else 0.06
     right = 1.9 if any(notes) else 0.06
@@ -145,7 +145,7 @@ def _tile(images: np.ndarray, gap: int, caller: str) -> np.ndarray:
     if images.ndim != 5 or 0 in images.shape or images.shape[-1] not in (1, 3):
         raise ValueError(
             f"{caller}: images must be [R, C, H, W, 1 or 3], got {list(images.shape)}; "
-            "images.reshape(rows, columns, *images.shape[1:]) makes a sheet of a batch"
+            "images.reshape(rows, columns, *images.shape[1:]) makes a grid of a batch"
         )
     rows, columns, height, width, _ = images.shape
     values = images / 255 if images.dtype == np.uint8 else images
@@ -177,7 +177,7 @@ def _draw_box(
     margin: int,
     points: float,
 ) -> None:
-    """`origin` of the image on the sheet and its `size`, (x, y) in pixels; `points` a pixel."""
+    """`origin` of the image in the grid and its `size`, (x, y) in pixels; `points` a pixel."""
     corners = []
     for center, start, length in zip((box.center_x, box.center_y), origin, size, strict=True):
         ends = np.array([center - box.extent / 2, center + box.extent / 2])

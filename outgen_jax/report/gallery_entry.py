@@ -1,4 +1,4 @@
-"""One image of the page as an HTML card: the two pictures, the probabilities, the numbers.
+"""One image of the page as an entry of its gallery: the two pictures, the probabilities, the numbers.
 
 Everything that is not written in this file passes through `escape`.
 """
@@ -43,8 +43,8 @@ def number(value: float) -> str:
     return "&lt; 0.0001" if 0 < value < 0.0001 else f"{value:.4f}"
 
 
-def render_card(run: SynthesisRun, row: int) -> str:
-    """The card of one image, sortable and searchable by its data attributes."""
+def render_entry(run: SynthesisRun, row: int) -> str:
+    """The entry of one image, sortable and searchable by its data attributes."""
     one = run._replace(
         **{name: getattr(run, name)[row : row + 1] for name in run._fields if name != "class_names"}
     )
@@ -60,7 +60,7 @@ def render_card(run: SynthesisRun, row: int) -> str:
     found_by = (run.ids[row], *(run.class_names[index] for index in np.flatnonzero(present)))
     words = " ".join(found_by).lower()
     return f"""
-<article class="card" data-index="{row}" data-outcome="{outcome}" data-words="{escape(words)}"
+<article class="entry" data-index="{row}" data-outcome="{outcome}" data-words="{escape(words)}"
  data-distance="{order:.8f}" data-change="{rms:.6f}"
  data-steps="{run.steps[row]}">
 {_stage(run, row)}
