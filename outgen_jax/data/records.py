@@ -25,7 +25,7 @@ from outgen_jax.data.fields import text as text
 from outgen_jax.data.image_source import PathLike
 
 
-class Shard(NamedTuple):
+class ShardSize(NamedTuple):
     """What the metadata must know of a written shard."""
 
     examples: int
@@ -92,7 +92,7 @@ def shard_name(name: str, split: str, index: int, count: int) -> str:
 
 def write_shard(
     path: PathLike, *, fields: Mapping[str, Field], examples: Iterable[Example]
-) -> Shard:
+) -> ShardSize:
     """Writes one array_record file, whole or not at all; equal examples make equal files.
 
     Raises:
@@ -113,7 +113,7 @@ def write_shard(
                 count, num_bytes = count + 1, num_bytes + len(record)
         if count == 0:
             raise ValueError(f"write_shard: no examples for {target.name!r}; leave the split out")
-    return Shard(count, num_bytes)
+    return ShardSize(count, num_bytes)
 
 
 def write_metadata(
@@ -122,7 +122,7 @@ def write_metadata(
     name: str,
     version: str,
     fields: Mapping[str, Field],
-    shards: Mapping[str, Iterable[Shard]],
+    shards: Mapping[str, Iterable[ShardSize]],
     **about: Any,
 ) -> None:
     """Makes a directory of shards, named by `shard_name`, a data set that tfds reads.
@@ -234,9 +234,9 @@ def _write_split(
     fields: Mapping[str, Field],
     examples: Iterable[Example],
     examples_per_shard: int,
-) -> list[Shard]:
+) -> list[ShardSize]:
     """Writes shards until the examples end; only then their names, which hold their number."""
-    shards: list[Shard] = []
+    shards: list[ShardSize] = []
     for index, part in enumerate(_parts(examples, examples_per_shard)):
         try:
             shards.append(write_shard(folder / f"{split}-{index}", fields=fields, examples=part))

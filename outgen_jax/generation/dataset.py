@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from outgen_jax.data import fields, rows, shards
+from outgen_jax.data import fields, random_access, sharded_set
 from outgen_jax.data.image_source import PathLike
-from outgen_jax.generation import provenance, shard
+from outgen_jax.generation import block, provenance
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
@@ -51,7 +51,7 @@ class DatasetReport(NamedTuple):
 def generate_dataset(
     apply_fn: ApplyFn,
     variables: Any,
-    source: rows.Source,
+    source: random_access.Source,
     targets: Targets,
     directory: PathLike,
     *,
@@ -83,7 +83,7 @@ def generate_dataset(
       apply_fn: as in `synthesize`.
       variables: any pytree.
       source: an `ImageSource`, an array [N, H, W, C] (also a memory map), a tfds data source, or
-        whatever `data.rows.Rows` describes.
+        whatever `data.random_access.RandomAccessSource` describes.
       targets: as in `synthesize`, or a function (rows [n] int64, labels [n] int32, -1 where there is
         none) -> targets of these rows. It must give a row the same target whenever it is asked: draw by
         the row's number, as `og.targets.dirichlet(seed, n, K, image_ids=rows)` does.
@@ -108,29 +108,29 @@ def generate_dataset(
       FileExistsError: `directory` holds something else, or a data set made otherwise.
       OSError: the disk is full, or `directory` cannot be written. Finished shards are kept.
     """
-    synthesize.check_options(tolerance, batch_size, caller=shard.CALLER)
+    synthesize.check_options(tolerance, batch_size, caller=block.CALLER)
     if shard_size < 1:
         raise ValueError(
-            f"{shard.CALLER}: shard_size must be at least 1, got {shard_size}; 1000 is usual"
+            f"{block.CALLER}: shard_size must be at least 1, got {shard_size}; 1000 is usual"
         )
     solver = exact() if solver is None else solver
     if tolerance is None:
         tolerance = getattr(solver, "tolerance", None) or _TOLERANCE
     # Everything that can be wrong is found before a file is written.
-    kind = rows.kind(source, caller=shard.CALLER)
-    few = rows.read(source, kind, 0, min(8, kind.num_rows), caller=shard.CALLER).images
+    spec = random_access.spec(source, caller=block.CALLER)
+    few = random_access.read(source, spec, 0, min(8, spec.num_rows), caller=block.CALLER).images
     network = Network(apply_fn, precision)
-    meaning = request.meaning(network, variables, few, output, caller=shard.CALLER)
+    meaning = request.meaning(network, variables, few, output, caller=block.CALLER)
     mesh = slots.local_mesh()
     placed = slots.on_all_devices(mesh, variables)
-    synthesize.check_sources(network, placed, few, meaning, batch_size, caller=shard.CALLER)
-    job = shard.Job(
+    synthesize.check_sources(network, placed, few, meaning, batch_size, caller=block.CALLER)
+    job = block.Job(
         network=network,
         variables=placed,
         meaning=meaning,
         source=source,
-        kind=kind,
-        targets=_target_function(targets, meaning, kind.num_rows),
+        spec=spec,
+        targets=_target_function(targets, meaning, spec.num_rows),
         solver=solver,
         tolerance=float(tolerance),
         quantize=quantize,
@@ -140,34 +140,36 @@ def generate_dataset(
     )
     if not callable(targets):  # a function is asked shard by shard
         for index in range(job.num_shards):
-            shard.wanted(job, shard.rows_of(job, index), np.zeros(0))
+            block.wanted(job, block.rows_of(job, index), np.zeros(0))
     made_from = _made_from(job, few[0], about)
-    written = shards.Shards(
-        Path(directory).expanduser(), shard.fields(job), job.num_shards, made_from
+    written = sharded_set.ShardedSet(
+        Path(directory).expanduser(), block.fields(job), job.num_shards, made_from
     )
     return _run(job, written, overwrite, progress)
 
 
-def _run(job: shard.Job, written: shards.Shards, overwrite: bool, progress: bool) -> DatasetReport:
+def _run(
+    job: block.Job, written: sharded_set.ShardedSet, overwrite: bool, progress: bool
+) -> DatasetReport:
     """Makes what is missing of this process's shards; the first process opens and completes."""
     first = jax.process_index() == 0
-    shards.check(written, overwrite=overwrite)
+    sharded_set.check(written, overwrite=overwrite)
     if first:
-        shards.open_directory(written, overwrite=overwrite)
+        sharded_set.open_directory(written, overwrite=overwrite)
     _meet("opened")
     mine = range(jax.process_index(), written.num_shards, jax.process_count())
     missing = [index for index in mine if not _is_finished(job, written, index)]
     # Images of this process; those of finished shards are there from the start.
-    total, left = (sum(len(shard.rows_of(job, i)) for i in some) for some in (mine, missing))
+    total, left = (sum(len(block.rows_of(job, i)) for i in some) for some in (mine, missing))
     bar = synthesize.progress_bar(total, progress and first, done=total - left)
     with bar as advance:
         _make(job, written, missing, advance)
     _meet("made")
     if first:
         about = {"versions": provenance.versions()}
-        shards.complete(written, about, description=_DESCRIPTION)
+        sharded_set.complete(written, about, description=_DESCRIPTION)
     _meet("completed")
-    notes = shards.notes(written)
+    notes = sharded_set.notes(written)
     return DatasetReport(
         directory=written.directory,
         examples=sum(note.examples for note in notes),
@@ -183,12 +185,12 @@ def _target_function(
     """Targets as a function of rows and labels; an array may be a memory map, and stays one."""
     if callable(targets):
         return targets
-    leaves = request.target_leaves(meaning.structure, targets, caller=shard.CALLER)
+    leaves = request.target_leaves(meaning.structure, targets, caller=block.CALLER)
     by_row = [leaf.ndim > 1 and len(leaf) == num_images and num_images > 1 for leaf in leaves]
     for leaf, shape, is_by_row in zip(leaves, meaning.shapes, by_row, strict=True):
         if not is_by_row and leaf.ndim == len(shape) + 1 and len(leaf) != 1:
             raise ValueError(
-                f"{shard.CALLER}: targets must have one row per image, or be one for all; they have "
+                f"{block.CALLER}: targets must have one row per image, or be one for all; they have "
                 f"{len(leaf)} for {num_images} images"
             )
 
@@ -203,11 +205,11 @@ def _target_function(
 
 
 def _made_from(
-    job: shard.Job, image: np.ndarray, about: Mapping[str, Any] | None
+    job: block.Job, image: np.ndarray, about: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """What a resumed run must agree in, beyond the rows and targets of each shard."""
     found = {
-        **job.kind._asdict(),
+        **job.spec._asdict(),
         "outputs": [list(shape) for shape in job.meaning.shapes],
         "kinds": [repr(kind) for kind in job.meaning.kinds],
         "classifier": provenance.classifier_hash(job.variables),
@@ -226,7 +228,7 @@ def _made_from(
         return json.loads(json.dumps(found))  # tuples become lists, as in the manifest
     except TypeError as error:
         raise ValueError(
-            f"{shard.CALLER}: about must hold what JSON can: {error}; convert it first"
+            f"{block.CALLER}: about must hold what JSON can: {error}; convert it first"
         ) from error
 
 
@@ -234,8 +236,8 @@ def _made_from(
 
 
 def _make(
-    job: shard.Job,
-    written: shards.Shards,
+    job: block.Job,
+    written: sharded_set.ShardedSet,
     missing: Sequence[int],
     advance: Callable[[float], object],
 ) -> None:
@@ -243,12 +245,12 @@ def _make(
     fields.import_writers()
     writing: Future[None] | None = None
     with ThreadPoolExecutor(2) as threads:
-        coming = [threads.submit(shard.read_inputs, job, index) for index in missing[:1]]
+        coming = [threads.submit(block.read_inputs, job, index) for index in missing[:1]]
         for place, index in enumerate(missing):
             inputs = coming.pop().result()
             following = missing[place + 1 : place + 2]
-            coming = [threads.submit(shard.read_inputs, job, later) for later in following]
-            outputs = shard.make_outputs(job, inputs, advance)
+            coming = [threads.submit(block.read_inputs, job, later) for later in following]
+            outputs = block.make_outputs(job, inputs, advance)
             if writing is not None:
                 writing.result()
             writing = threads.submit(_write, job, written, index, inputs, outputs)
@@ -257,26 +259,30 @@ def _make(
 
 
 def _write(
-    job: shard.Job, written: shards.Shards, index: int, inputs: shard.Inputs, outputs: shard.Outputs
+    job: block.Job,
+    written: sharded_set.ShardedSet,
+    index: int,
+    inputs: block.Inputs,
+    outputs: block.Outputs,
 ) -> None:
-    shards.write(
+    sharded_set.write(
         written,
         index,
-        shard.examples(job, inputs, outputs),
+        block.examples(job, inputs, outputs),
         inputs=inputs.digest,
         converged=int(outputs.converged.sum()),
     )
 
 
-def _is_finished(job: shard.Job, written: shards.Shards, index: int) -> bool:
+def _is_finished(job: block.Job, written: sharded_set.ShardedSet, index: int) -> bool:
     """Whether a shard is there and whole; refuses one that was made from other rows."""
-    note = shards.finished(written, index)
+    note = sharded_set.finished(written, index)
     if note is None:
         return False
-    if note.inputs != shard.read_inputs(job, index).digest:
-        chosen = shard.rows_of(job, index)
+    if note.inputs != block.read_inputs(job, index).digest:
+        chosen = block.rows_of(job, index)
         raise FileExistsError(
-            f"{shard.CALLER}: {str(written.directory)!r} was made from another source or "
+            f"{block.CALLER}: {str(written.directory)!r} was made from another source or "
             f"other targets: rows {chosen[0]} to {chosen[-1]} differ; choose another directory, or overwrite"
         )
     return True
@@ -285,4 +291,4 @@ def _is_finished(job: shard.Job, written: shards.Shards, index: int) -> bool:
 def _meet(name: str) -> None:
     """Waits until all processes are here."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"{shard.CALLER}: {name}")
+        multihost_utils.sync_global_devices(f"{block.CALLER}: {name}")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import outgen_jax as og
-from outgen_jax.data import shards
+from outgen_jax.data import sharded_set
 from outgen_jax.models import pretrained
 
 CLASSES = ("cat", "dog", "ship")
@@ -69,7 +69,7 @@ def test_a_data_set_is_made_resumed_and_never_mixed(run, tmp_path):
     assert manifest["made_from"]["about"]["flags"]["seed"] == 0
 
     before = contents(made)
-    (made / shards.records.shard_name("generated", "train", 1, 3)).write_bytes(b"torn")
+    (made / sharded_set.records.shard_name("generated", "train", 1, 3)).write_bytes(b"torn")
     again = run()
     assert again.returncode == 0, again.stderr
     assert "(1 made now" in again.stdout

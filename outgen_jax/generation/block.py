@@ -1,6 +1,6 @@
-"""One shard of a generated data set: its rows are read, worked on, and made its examples.
+"""The rows that one shard is made from: they are read, worked on, and made its examples.
 
-What comes out depends on the shard's own rows and on nothing else that may change from run to run.
+What comes out depends on these rows and on nothing else that may change from run to run.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from outgen_jax.data import records, rows
+from outgen_jax.data import random_access, records
 from outgen_jax.data.grey_levels import to_uint8
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.objective import Objective
@@ -30,8 +30,8 @@ class Job(NamedTuple):
     network: Network
     variables: Any  # on all devices
     meaning: Meaning
-    source: rows.Source
-    kind: rows.Kind
+    source: random_access.Source
+    spec: random_access.Spec
     targets: Callable[[np.ndarray, np.ndarray], Any]  # rows [n], labels [n] -> like the outputs
     solver: Solver | Combinator
     tolerance: float
@@ -43,13 +43,13 @@ class Job(NamedTuple):
     @property
     def num_shards(self) -> int:
         """Shards of the whole data set."""
-        return -(-self.kind.num_rows // self.shard_size)
+        return -(-self.spec.num_rows // self.shard_size)
 
 
 class Inputs(NamedTuple):
     """What a shard is made from."""
 
-    block: rows.Block
+    block: random_access.Block
     targets: tuple[np.ndarray, ...]  # [n, R, K] a part
     digest: str
 
@@ -83,10 +83,10 @@ def _key(entry: Any) -> str:
 
 def fields(job: Job) -> dict[str, records.Field]:
     """What every example consists of."""
-    names = job.kind.class_names
+    names = job.spec.class_names
     found: dict[str, records.Field] = {
         "id": records.text(),
-        "image": records.image(job.kind.shape),
+        "image": records.image(job.spec.shape),
         "label": records.tensor((), "int32") if names is None else records.label(names),
     }
     readout, distance = entry_names(job.meaning)
@@ -108,7 +108,7 @@ def entry_names(meaning: Meaning) -> tuple[str, str]:
 def rows_of(job: Job, index: int) -> np.ndarray:
     """The rows of the source that shard `index` is made from."""
     start = index * job.shard_size
-    return np.arange(start, min(start + job.shard_size, job.kind.num_rows))
+    return np.arange(start, min(start + job.shard_size, job.spec.num_rows))
 
 
 def wanted(job: Job, chosen: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -129,7 +129,7 @@ def read_inputs(job: Job, index: int) -> Inputs:
     """Reads what shard `index` is made from; raises ValueError for rows or targets that are wrong."""
     chosen = rows_of(job, index)
     start, stop = int(chosen[0]), int(chosen[-1]) + 1
-    block = rows.read(job.source, job.kind, start, stop, caller=CALLER)
+    block = random_access.read(job.source, job.spec, start, stop, caller=CALLER)
     targets = wanted(job, block.rows, block.labels)
     return Inputs(block, targets, block.digest(targets))
 

@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from outgen_jax.data import records, shards
+from outgen_jax.data import records, sharded_set
 
 FIELDS = {"id": records.text(), "x": records.tensor((2,), "float32")}
 
 
 def a_set(directory, **made_from):
-    return shards.Shards(directory / "set", FIELDS, 2, {"seed": 0} | made_from)
+    return sharded_set.ShardedSet(directory / "set", FIELDS, 2, {"seed": 0} | made_from)
 
 
 def examples(index):
@@ -23,10 +23,10 @@ def examples(index):
 
 
 def write_all(of):
-    shards.open_directory(of, overwrite=False)
+    sharded_set.open_directory(of, overwrite=False)
     for index in range(2):
-        shards.write(of, index, examples(index), inputs=f"in{index}", converged=index + 1)
-    shards.complete(of, {"versions": {}}, description="two shards")
+        sharded_set.write(of, index, examples(index), inputs=f"in{index}", converged=index + 1)
+    sharded_set.complete(of, {"versions": {}}, description="two shards")
 
 
 def files(directory):
@@ -37,11 +37,11 @@ def test_what_is_written_is_noted_and_read_by_tfds(tmp_path):
     import tensorflow_datasets as tfds
 
     of = a_set(tmp_path)
-    shards.check(of, overwrite=False)
-    assert shards.finished(of, 0) is None if of.directory.exists() else True
+    sharded_set.check(of, overwrite=False)
+    assert sharded_set.finished(of, 0) is None if of.directory.exists() else True
     write_all(of)
-    notes = shards.notes(of)
-    assert [shards.finished(of, index) for index in range(2)] == notes
+    notes = sharded_set.notes(of)
+    assert [sharded_set.finished(of, index) for index in range(2)] == notes
     assert [(n.inputs, n.examples, n.converged) for n in notes] == [("in0", 3, 1), ("in1", 3, 2)]
     manifest = json.loads((of.directory / "manifest.json").read_text())
     assert manifest["counts"] == {"examples": 6, "converged": 3}
@@ -55,7 +55,7 @@ def test_every_process_writes_the_same_bytes(tmp_path):
     write_all(a_set(tmp_path))
     code = (
         "import sys, pathlib, numpy as np; sys.path.insert(0, sys.argv[1]);"
-        "import shards_test as t; t.write_all(t.a_set(pathlib.Path(sys.argv[2])))"
+        "import sharded_set_test as t; t.write_all(t.a_set(pathlib.Path(sys.argv[2])))"
     )
     for seed in ("1", "2"):
         other = tmp_path / seed
@@ -71,7 +71,7 @@ def test_a_damaged_shard_is_not_finished(tmp_path, what, damage):
     of = a_set(tmp_path)
     write_all(of)
     paths = {
-        "shard": [of.directory / note.file for note in shards.notes(of)],
+        "shard": [of.directory / note.file for note in sharded_set.notes(of)],
         "note": sorted((of.directory / "shards").iterdir()),
     }[what]
     data = paths[1].read_bytes()
@@ -88,9 +88,9 @@ def test_a_damaged_shard_is_not_finished(tmp_path, what, damage):
             paths[1].write_bytes(b"")
         case "swapped":
             paths[1].write_bytes(paths[0].read_bytes())
-    assert shards.finished(of, 1) is None
-    assert shards.finished(of, 0) is not None
-    shards.write(of, 1, examples(1), inputs="in1", converged=2)
+    assert sharded_set.finished(of, 1) is None
+    assert sharded_set.finished(of, 0) is not None
+    sharded_set.write(of, 1, examples(1), inputs="in1", converged=2)
     assert paths[1].read_bytes() == data
 
 
@@ -100,15 +100,15 @@ def test_temporary_files_of_a_killed_run_go(tmp_path):
     whole = files(of.directory)
     for folder in (of.directory, of.directory / "shards"):
         (folder / ".0123456789abcdef.tmp").write_bytes(b"half")
-    shards.check(of, overwrite=False)
-    shards.open_directory(of, overwrite=False)
+    sharded_set.check(of, overwrite=False)
+    sharded_set.open_directory(of, overwrite=False)
     assert files(of.directory) == whole
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES])
 def test_errors_of_the_disk_are_explained_and_leave_nothing(tmp_path, monkeypatch, error):
     of = a_set(tmp_path)
-    shards.open_directory(of, overwrite=False)
+    sharded_set.open_directory(of, overwrite=False)
     before = files(of.directory)
 
     def fails(descriptor):
@@ -117,7 +117,7 @@ def test_errors_of_the_disk_are_explained_and_leave_nothing(tmp_path, monkeypatc
     monkeypatch.setattr(os, "fsync", fails)
     message = rf"cannot write '.*set': {os.strerror(error)}. Finished shards are kept"
     with pytest.raises(OSError, match=message):
-        shards.write(of, 0, examples(0), inputs="in0", converged=1)
+        sharded_set.write(of, 0, examples(0), inputs="in0", converged=1)
     assert files(of.directory) == before
 
 
@@ -125,11 +125,11 @@ def test_a_full_disk_is_an_error_of_the_operating_system(tmp_path):
     """A process whose files may not grow beyond a little: the writer itself fails."""
     code = (
         "import sys, pathlib, resource, signal; sys.path.insert(0, sys.argv[1]);"
-        "import shards_test as t; of = t.a_set(pathlib.Path(sys.argv[2]));"
-        "t.shards.open_directory(of, overwrite=False);"
+        "import sharded_set_test as t; of = t.a_set(pathlib.Path(sys.argv[2]));"
+        "t.sharded_set.open_directory(of, overwrite=False);"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
-        "t.shards.write(of, 0, t.examples(0), inputs='', converged=0)"
+        "t.sharded_set.write(of, 0, t.examples(0), inputs='', converged=0)"
     )
     command = [sys.executable, "-c", code, os.path.dirname(__file__), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -144,10 +144,10 @@ def test_another_data_set_is_refused_and_can_be_replaced(tmp_path):
     before = files(tmp_path / "set")
     other = a_set(tmp_path, seed=1, solver="sgd")
     with pytest.raises(FileExistsError, match=r"seed 0, now 1, solver None, now 'sgd'"):
-        shards.check(other, overwrite=False)
+        sharded_set.check(other, overwrite=False)
     assert files(tmp_path / "set") == before
-    shards.check(other, overwrite=True)
-    shards.open_directory(other, overwrite=True)
+    sharded_set.check(other, overwrite=True)
+    sharded_set.open_directory(other, overwrite=True)
     assert set(files(tmp_path / "set")) == {"manifest.json"}
 
 
@@ -159,5 +159,5 @@ def test_other_files_are_never_touched(tmp_path, manifest):
     (of.directory / name).write_text(manifest or "dear")
     for overwrite in (False, True):
         with pytest.raises(FileExistsError, match="choose"):
-            shards.check(of, overwrite=overwrite)
+            sharded_set.check(of, overwrite=overwrite)
     assert set(files(of.directory)) == {name}

@@ -33,7 +33,7 @@ _OWN = (
 )
 
 
-class Shards(NamedTuple):
+class ShardedSet(NamedTuple):
     """A data set in the making."""
 
     directory: Path
@@ -49,28 +49,28 @@ class Finished(NamedTuple):
     sha256: str
     inputs: str  # digest of the rows and targets that it was made from
     examples: int
-    num_bytes: int  # as in `records.Shard`
+    num_bytes: int  # as in `records.ShardSize`
     converged: int
 
 
-def check(shards: Shards, *, overwrite: bool) -> None:
+def check(dataset: ShardedSet, *, overwrite: bool) -> None:
     """Refuses a directory that holds something else; changes nothing.
 
     Raises:
         FileExistsError: it holds files but no manifest, or, unless `overwrite`, another data set.
         OSError: it cannot be read.
     """
-    with _explained(shards.directory):
-        found = _manifest(shards.directory)
-        strangers = [] if found is not None else _entries(shards.directory)
-    where = f"generate_dataset: {str(shards.directory)!r} holds"
+    with _explained(dataset.directory):
+        found = _manifest(dataset.directory)
+        strangers = [] if found is not None else _entries(dataset.directory)
+    where = f"generate_dataset: {str(dataset.directory)!r} holds"
     if strangers:
         raise FileExistsError(
             f"{where} {strangers[0]!r} and no data set of this kind; choose an empty directory"
         )
     if found is None or overwrite:
         return
-    before, now = found["made_from"], shards.made_from
+    before, now = found["made_from"], dataset.made_from
     changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
     if changed:
         differences = ", ".join(f"{k} {before.get(k)!r}, now {now.get(k)!r}" for k in changed)
@@ -80,13 +80,13 @@ def check(shards: Shards, *, overwrite: bool) -> None:
         )
 
 
-def open_directory(shards: Shards, *, overwrite: bool) -> None:
+def open_directory(dataset: ShardedSet, *, overwrite: bool) -> None:
     """Makes the directory ready, rid of what a killed run left half-written.
 
     Raises:
         OSError: it cannot be written.
     """
-    directory = shards.directory
+    directory = dataset.directory
     with _explained(directory):
         directory.mkdir(parents=True, exist_ok=True)
         if overwrite:
@@ -94,22 +94,27 @@ def open_directory(shards: Shards, *, overwrite: bool) -> None:
         (directory / "shards").mkdir(exist_ok=True)
         _remove(directory, (".*.tmp", "shards/.*.tmp"))
         if _manifest(directory) is None or overwrite:
-            _write_json(directory / _MANIFEST, {"made_from": shards.made_from})
+            _write_json(directory / _MANIFEST, {"made_from": dataset.made_from})
 
 
-def finished(shards: Shards, index: int) -> Finished | None:
+def finished(dataset: ShardedSet, index: int) -> Finished | None:
     """What is noted of shard `index`, if its file is as it was when that was written."""
     try:
-        noted = Finished(**json.loads(_note(shards, index).read_text()))
-        with open(shards.directory / noted.file, "rb") as file:
+        noted = Finished(**json.loads(_note(dataset, index).read_text()))
+        with open(dataset.directory / noted.file, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, ValueError, TypeError):  # absent, or no longer what was written
         return None
-    return noted if noted.sha256 == found and noted.file == _file(shards, index) else None
+    return noted if noted.sha256 == found and noted.file == _file(dataset, index) else None
 
 
 def write(
-    shards: Shards, index: int, examples: Iterable[records.Example], *, inputs: str, converged: int
+    dataset: ShardedSet,
+    index: int,
+    examples: Iterable[records.Example],
+    *,
+    inputs: str,
+    converged: int,
 ) -> None:
     """Writes shard `index`, then its note.
 
@@ -117,56 +122,56 @@ def write(
         ValueError: an example that is not as the fields say.
         OSError: the disk is full, or the directory cannot be written.
     """
-    path = shards.directory / _file(shards, index)
-    with _explained(shards.directory):
-        shard = records.write_shard(path, fields=shards.fields, examples=examples)
+    path = dataset.directory / _file(dataset, index)
+    with _explained(dataset.directory):
+        shard = records.write_shard(path, fields=dataset.fields, examples=examples)
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         note = Finished(path.name, sha256, inputs, shard.examples, shard.num_bytes, converged)
-        _write_json(_note(shards, index), note._asdict())
+        _write_json(_note(dataset, index), note._asdict())
 
 
-def notes(shards: Shards) -> list[Finished]:
+def notes(dataset: ShardedSet) -> list[Finished]:
     """The notes of all shards, which must all have been written."""
-    with _explained(shards.directory):
-        texts = [_note(shards, index).read_text() for index in range(shards.num_shards)]
+    with _explained(dataset.directory):
+        texts = [_note(dataset, index).read_text() for index in range(dataset.num_shards)]
     return [Finished(**json.loads(text)) for text in texts]
 
 
-def complete(shards: Shards, about: Mapping[str, Any], **tfds_info: Any) -> None:
+def complete(dataset: ShardedSet, about: Mapping[str, Any], **tfds_info: Any) -> None:
     """Makes the finished shards a data set that tfds reads, and completes the manifest.
 
     Args:
-        shards: of which all are written.
+        dataset: of which all shards are written.
         about: more for the manifest, such as versions.
         **tfds_info: as `records.write_metadata` takes it.
 
     Raises:
         OSError: the disk is full, or the directory cannot be written.
     """
-    written = notes(shards)
-    rows = [records.Shard(note.examples, note.num_bytes) for note in written]
-    with _explained(shards.directory):
+    written = notes(dataset)
+    rows = [records.ShardSize(note.examples, note.num_bytes) for note in written]
+    with _explained(dataset.directory):
         records.write_metadata(
-            shards.directory,
+            dataset.directory,
             name=NAME,
             version=VERSION,
-            fields=shards.fields,
+            fields=dataset.fields,
             shards={SPLIT: rows},
             **tfds_info,
         )
         totals = {key: sum(getattr(n, key) for n in written) for key in ("examples", "converged")}
         sums = {note.file: note.sha256 for note in written}
-        whole = {"made_from": shards.made_from, **about, "counts": totals, "sha256": sums}
-        _write_json(shards.directory / _MANIFEST, whole)
+        whole = {"made_from": dataset.made_from, **about, "counts": totals, "sha256": sums}
+        _write_json(dataset.directory / _MANIFEST, whole)
 
 
-def _file(shards: Shards, index: int) -> str:
-    return records.shard_name(NAME, SPLIT, index, shards.num_shards)
+def _file(dataset: ShardedSet, index: int) -> str:
+    return records.shard_name(NAME, SPLIT, index, dataset.num_shards)
 
 
-def _note(shards: Shards, index: int) -> Path:
-    return shards.directory / "shards" / f"{index:05d}.json"
+def _note(dataset: ShardedSet, index: int) -> Path:
+    return dataset.directory / "shards" / f"{index:05d}.json"
 
 
 def _entries(directory: PathLike) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from outgen_jax.data import rows
+from outgen_jax.data import random_access
 from outgen_jax.data.sources import ImageSource
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 3), np.uint8)
@@ -19,7 +19,9 @@ class Classed(list):
 
 
 def block_of(source, start=0, stop=5):
-    return rows.read(source, rows.kind(source, caller="f"), start, stop, caller="f")
+    return random_access.read(
+        source, random_access.spec(source, caller="f"), start, stop, caller="f"
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,7 @@ def block_of(source, start=0, stop=5):
     ids=["ImageSource", "tuples", "mappings"],
 )
 def test_sources_of_all_forms_are_one(source):
-    assert rows.kind(source, caller="f") == (5, (4, 3, 3), "uint8", ("cat", "dog"))
+    assert random_access.spec(source, caller="f") == (5, (4, 3, 3), "uint8", ("cat", "dog"))
     block = block_of(source, 1, 4)
     np.testing.assert_array_equal(block.rows, [1, 2, 3])
     np.testing.assert_array_equal(block.images, IMAGES[1:4])
@@ -113,7 +115,7 @@ def test_pairs_as_torchvision_gives_them():
         (Image.fromarray(image), int(label)) for image, label in zip(IMAGES, LABELS, strict=True)
     ]
     source = Pairs(pillow)
-    assert rows.kind(source, caller="f") == (5, (4, 3, 3), "uint8", ("cat", "dog"))
+    assert random_access.spec(source, caller="f") == (5, (4, 3, 3), "uint8", ("cat", "dog"))
     block = block_of(source, 1, 4)
     np.testing.assert_array_equal(block.images, IMAGES[1:4])
     np.testing.assert_array_equal(block.labels, LABELS[1:4])

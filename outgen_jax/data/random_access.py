@@ -1,4 +1,4 @@
-"""Rows of a source of any length, read a block at a time, so that memory follows the block.
+"""A source of any length, read a block of rows at a time, so that memory follows the block.
 
 Images are [H, W, C], all of one shape and type: uint8 in 0..255 or floating in [0, 1], which is
 read as float32; or Pillow's images, of 8 or 16 bits. Labels are int32, -1 where there is none.
@@ -16,7 +16,7 @@ import numpy as np
 from outgen_jax.data.image_source import ImageSource, eight_bits, id_text
 
 
-class Rows(Protocol):
+class RandomAccessSource(Protocol):
     """A source that is read row by row: images alone, pairs, or as tfds gives them.
 
     A row is an image (an array or Pillow's), a pair (image, label) as torchvision's data sets give
@@ -32,10 +32,10 @@ class Rows(Protocol):
         """Row `row`, counted from 0."""
 
 
-Source = ImageSource | Rows
+Source = ImageSource | RandomAccessSource
 
 
-class Kind(NamedTuple):
+class Spec(NamedTuple):
     """What all rows of a source have in common."""
 
     num_rows: int
@@ -60,7 +60,7 @@ class Block(NamedTuple):
         return found.hexdigest()
 
 
-def kind(source: Source, *, caller: str) -> Kind:
+def spec(source: Source, *, caller: str) -> Spec:
     """Looks at the first row of a source.
 
     Raises:
@@ -83,35 +83,35 @@ def kind(source: Source, *, caller: str) -> Kind:
             f"{image.dtype}; if its values are 0 to 255, convert it with numpy.asarray(image, numpy.uint8)"
         )
     shape = (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
-    return Kind(count, shape, "float32" if is_float else "uint8", names)
+    return Spec(count, shape, "float32" if is_float else "uint8", names)
 
 
-def read(source: Source, kind: Kind, start: int, stop: int, *, caller: str) -> Block:
+def read(source: Source, spec: Spec, start: int, stop: int, *, caller: str) -> Block:
     """Rows `start` to `stop` (not included) of a source.
 
     Raises:
-        ValueError: a row that is not of the source's kind, or a label that names no class.
+        ValueError: a row that is not of the source's spec, or a label that names no class.
     """
     rows = np.arange(start, stop)
-    images = np.empty((len(rows), *kind.shape), kind.dtype)
+    images = np.empty((len(rows), *spec.shape), spec.dtype)
     labels, ids = np.empty(len(rows), np.int32), []
     for place, row in enumerate(rows):
         where = f"{caller}: row {row} of the source"
-        image, label, name = _entry(source, int(row), kind.class_names, caller)
-        if image.shape != kind.shape or (image.dtype == np.uint8) != (kind.dtype == "uint8"):
+        image, label, name = _entry(source, int(row), spec.class_names, caller)
+        if image.shape != spec.shape or (image.dtype == np.uint8) != (spec.dtype == "uint8"):
             raise ValueError(
-                f"{where} has {image.dtype} {list(image.shape)}, row 0 {kind.dtype} "
-                f"{list(kind.shape)}; bring all images to one shape and type"
+                f"{where} has {image.dtype} {list(image.shape)}, row 0 {spec.dtype} "
+                f"{list(spec.shape)}; bring all images to one shape and type"
             )
         # Written so that NaN fails.
-        if kind.dtype == "float32" and not (image.min() >= 0 and image.max() <= 1):
+        if spec.dtype == "float32" and not (image.min() >= 0 and image.max() <= 1):
             raise ValueError(
                 f"{where}: float images must lie in [0, 1], got values from {image.min():.4g} to "
                 f"{image.max():.4g}; divide by 255, or pass uint8"
             )
-        if kind.class_names and not -1 <= label < len(kind.class_names):
+        if spec.class_names and not -1 <= label < len(spec.class_names):
             raise ValueError(
-                f"{where} has label {label}; class_names has {len(kind.class_names)} classes. Give "
+                f"{where} has label {label}; class_names has {len(spec.class_names)} classes. Give "
                 "the names of all, or -1 for an image without a label"
             )
         images[place], labels[place] = image, label
