@@ -34,8 +34,8 @@ from outgen_jax import pixels as pixels
 from outgen_jax import targets as targets
 from outgen_jax.generation.dataset import DatasetReport as DatasetReport
 from outgen_jax.generation.dataset import generate_dataset as generate_dataset
-from outgen_jax.models.accelerate import accelerate as accelerate
-from outgen_jax.models.accelerate import as_written as as_written
+from outgen_jax.models.acceleration.accelerate import accelerate as accelerate
+from outgen_jax.models.acceleration.accelerate import as_written as as_written
 from outgen_jax.solvers.combinators import rescued as rescued
 from outgen_jax.solvers.combinators import restarted as restarted
 from outgen_jax.solvers.combinators import then as then

@@ -7,7 +7,7 @@ time of an update of VGG16.
 The choice between one and several is a **workaround for CPUs**: XLA's own convolutions are slow inside of a loop
 there, their gradients up to 69 times slower than outside, unless images are NHWC and kernels HWIO. So a program in
 which a convolution of another layout is left makes one update a call on CPU. Elsewhere, and for programs without one
-(`models.conv` and `models.accelerate` leave none), there is no choice to make.
+(`models.conv` and `og.accelerate` leave none), there is no choice to make.
 """
 
 import functools
@@ -20,7 +20,7 @@ import numpy as np
 
 from outgen_jax import devices
 
-# XLA's convolutions are as fast in loops as outside in this layout, which `models.accelerate` writes.
+# XLA's convolutions are as fast in loops as outside in this layout, which `og.accelerate` writes.
 _FAST_LAYOUT = "dim_numbers = [b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
 _ON_ACCELERATOR = 25
 _ON_CPU = 10

@@ -10,7 +10,7 @@ import pytest
 
 from outgen_jax import chunking, devices
 from outgen_jax.models import conv
-from outgen_jax.models.accelerate import accelerate
+from outgen_jax.models.acceleration.accelerate import accelerate
 
 
 @pytest.mark.parametrize(

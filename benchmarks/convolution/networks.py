@@ -23,7 +23,7 @@ from flax import nnx
 from jax import lax
 
 import outgen_jax as og
-from outgen_jax.models.accelerate import accelerate
+from outgen_jax.models.acceleration.accelerate import accelerate
 
 BATCH = flags.DEFINE_integer("batch_size", 32, "images a batch")
 UPDATES = flags.DEFINE_integer("updates", 3, "updates a call of the accelerated networks")

@@ -1,7 +1,7 @@
 """Convolutions and pooling that take the fastest form of the platform and the shape.
 
 XLA's convolution is the right choice on GPU and TPU. On CPU other forms are faster for many shapes,
-and its gradients are slow inside loops; `conv_forms` has both. All forms agree with
+and its gradients are slow inside loops; `convolution.forms` has both. All forms agree with
 `jax.lax.conv_general_dilated` to float32 rounding; `benchmarks/convolution` times them against it.
 `accelerate` brings the same forms to networks that call XLA's convolution.
 
@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from outgen_jax.models import conv_primitives
-from outgen_jax.models.conv_window import Window
+from outgen_jax.models.convolution import primitives
+from outgen_jax.models.convolution.window import Window
 
 
 def convolution(
@@ -28,7 +28,7 @@ def convolution(
       (1, 4, 4, 5)
     """
     window = _window(x, kernel, strides, padding)
-    return conv_primitives.convolve(x, kernel, window=window)
+    return primitives.convolve(x, kernel, window=window)
 
 
 def depthwise_convolution(
@@ -43,7 +43,7 @@ def depthwise_convolution(
       (1, 2, 2, 2)
     """
     window = _window(x, kernel, stride, padding, groups=x.shape[-1])
-    return conv_primitives.convolve(x, kernel[:, :, None], window=window)
+    return primitives.convolve(x, kernel[:, :, None], window=window)
 
 
 def max_pool(x: jax.Array) -> jax.Array:

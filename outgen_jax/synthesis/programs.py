@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from outgen_jax.models.accelerate import accelerate
+from outgen_jax.models.acceleration.accelerate import accelerate
 from outgen_jax.networks import ApplyFn
 
 

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from outgen_jax.models import winograd
-from outgen_jax.models.conv_window import Size, Window, xla_convolve
+from outgen_jax.models.convolution import winograd
+from outgen_jax.models.convolution.window import Size, Window, xla_convolve
 
 _FEW = 4  # output channels: up to here a pixel's product with the whole kernel is cheap to shift
 _MANY = 32  # channels: from here Winograd's products save more than its sums cost

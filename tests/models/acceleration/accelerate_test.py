@@ -15,7 +15,7 @@ from flax import linen, nnx
 from jax import lax
 
 import outgen_jax as og
-from outgen_jax.models.accelerate import accelerate, as_written
+from outgen_jax.models.acceleration.accelerate import accelerate, as_written
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8, 3)), jnp.float32)
 
@@ -298,6 +298,6 @@ def test_an_equation_that_fails_stays(monkeypatch):
     def fail(equation):
         raise RuntimeError("not today")
 
-    monkeypatch.setattr("outgen_jax.models.accelerate.conv_equations.form", fail)
+    monkeypatch.setattr("outgen_jax.models.acceleration.accelerate.convolutions.form", fail)
     apply_fn, variables = linen_network()
     assert_close(accelerate(apply_fn)(variables, IMAGES), apply_fn(variables, IMAGES))

@@ -5,7 +5,7 @@ Networks of `flax.nnx.Conv`, `flax.linen.Conv`, `equinox.nn.Conv2d`, `haiku.Conv
 times slower than need be, most of all inside `jax.lax.scan`. `accelerate` traces the network and
 exchanges the equations of its jaxpr:
 
-  - `conv_general_dilated` by the primitive of `conv_primitives`, in any layout,
+  - `conv_general_dilated` by the primitive of `convolution.primitives`, in any layout,
   - pooling and its gradients by those of `pooling`,
   - the logarithm of a softmax by its closed form, any other by one whose derivative at 0 is 0 (`logarithm`),
 
@@ -24,7 +24,7 @@ import numpy as np
 from jax.extend import linear_util as lu
 from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
 
-from outgen_jax.models import conv_equations, logarithm, pooling
+from outgen_jax.models.acceleration import convolutions, logarithm, pooling
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -168,7 +168,7 @@ def _faster(equation: JaxprEqn, known: _Known, makers: Mapping[int, JaxprEqn]) -
     """The equation, exchanged or with its bodies exchanged; as it is where that is not possible."""
     try:
         equation = logarithm.of_softmax(equation, makers)
-        form = conv_equations.form(equation) or pooling.form(equation) or logarithm.form(equation)
+        form = convolutions.form(equation) or pooling.form(equation) or logarithm.form(equation)
         if form is not None:
             return _like(equation, form)
         return _with_bodies(equation, known)

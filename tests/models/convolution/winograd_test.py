@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from outgen_jax.models import winograd
+from outgen_jax.models.convolution import winograd
 
 
 def arrays(n: int, h: int, w: int, c: int, k: int, dtype: Any = jnp.float32) -> list[jax.Array]:

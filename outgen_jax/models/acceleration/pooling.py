@@ -25,7 +25,7 @@ from jax import lax
 from jax.extend.core import JaxprEqn, Primitive
 from jax.interpreters import ad, batching, mlir
 
-from outgen_jax.models.conv_window import abstract_result
+from outgen_jax.models.convolution.window import abstract_result
 
 _LARGEST = 25  # places of a window: beyond, a sum of that many arrays is not faster
 

@@ -10,7 +10,7 @@ form, of which three primitives are the three faces; each is the derivative of t
 So they can be differentiated any number of times, forwards and backwards, and every derivative is
 again one of them. `vmap` makes a larger batch, more channels, or groups of them.
 
-On CPU they lower to the forms of `conv_forms`, elsewhere to XLA's convolution and its transposes.
+On CPU they lower to `forms`, elsewhere to XLA's convolution and its transposes.
 
 Layout: images [N, *spatial, C], kernels [*spatial, C/groups, K], one to three spatial axes.
 """
@@ -25,8 +25,9 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from outgen_jax.models import conv_forms, conv_window
-from outgen_jax.models.conv_window import Window
+from outgen_jax.models.convolution import forms
+from outgen_jax.models.convolution import window as windows
+from outgen_jax.models.convolution.window import Window
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
@@ -51,18 +52,18 @@ def kernel_gradient(
 def _primitive(name: str, on_cpu: Callable[..., jax.Array], xla: Callable[..., jax.Array]) -> Any:
     primitive = Primitive(name)
     primitive.def_impl(jax.jit(primitive.bind, static_argnames=("window", "size")))
-    primitive.def_abstract_eval(functools.partial(conv_window.abstract_result, xla))
+    primitive.def_abstract_eval(functools.partial(windows.abstract_result, xla))
     mlir.register_lowering(primitive, mlir.lower_fun(xla, multiple_results=False))
     mlir.register_lowering(primitive, mlir.lower_fun(on_cpu, multiple_results=False), "cpu")
     return primitive
 
 
-_convolve_p = _primitive("convolve", conv_forms.convolve, conv_window.xla_convolve)
+_convolve_p = _primitive("convolve", forms.convolve, windows.xla_convolve)
 _input_gradient_p = _primitive(
-    "convolution_input_gradient", conv_forms.input_gradient, conv_window.xla_input_gradient
+    "convolution_input_gradient", forms.input_gradient, windows.xla_input_gradient
 )
 _kernel_gradient_p = _primitive(
-    "convolution_kernel_gradient", conv_forms.kernel_gradient, conv_window.xla_kernel_gradient
+    "convolution_kernel_gradient", forms.kernel_gradient, windows.xla_kernel_gradient
 )
 
 # The transposes. The operand that is asked for is known by its shape only.

@@ -1,4 +1,4 @@
-"""Which equations of a jaxpr are convolutions that `conv_primitives` can compute, and how."""
+"""Which equations of a jaxpr are convolutions that `convolution.primitives` can compute, and how."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from outgen_jax.models import conv_primitives
-from outgen_jax.models.conv_window import Window
+from outgen_jax.models.convolution import primitives
+from outgen_jax.models.convolution.window import Window
 
 
 def form(equation: JaxprEqn) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
@@ -44,7 +44,7 @@ def form(equation: JaxprEqn) -> Callable[[jax.Array, jax.Array], jax.Array] | No
     def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
         n, c, *pixels = numbers.lhs_spec
         k, inputs, *size = numbers.rhs_spec
-        y = conv_primitives.convolve(
+        y = primitives.convolve(
             _in_order(x, (n, *pixels, c)), _in_order(kernel, (*size, inputs, k)), window=window
         )
         n, c, *pixels = numbers.out_spec

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from outgen_jax.models import conv_primitives, conv_window
-from outgen_jax.models.conv_window import Window
+from outgen_jax.models.convolution import primitives
+from outgen_jax.models.convolution import window as windows
+from outgen_jax.models.convolution.window import Window
 
 ONE = (1, 1)
 SAME = ((1, 1), (1, 1))
@@ -58,10 +59,10 @@ def compare(x_shape, kernel_shape, window: Window, dtype: Any = jnp.float32, rto
     x, kernel = normal(0, *x_shape, dtype=dtype), normal(1, *kernel_shape, dtype=dtype)
 
     def xla(x, kernel):
-        return conv_window.xla_convolve(x, kernel, window=window)
+        return windows.xla_convolve(x, kernel, window=window)
 
     def ours(x, kernel):
-        return conv_primitives.convolve(x, kernel, window=window)
+        return primitives.convolve(x, kernel, window=window)
 
     cotangent = normal(2, *jax.eval_shape(xla, x, kernel).shape, dtype=dtype)
     operands = (x, kernel, cotangent, normal(3, *x.shape, dtype=dtype), kernel[::-1])
@@ -109,10 +110,8 @@ def test_sixteen_bits_stay_and_are_rounded_once(dtype, kernel):
     x, kernel = normal(0, 2, 6, 6, 32, dtype=dtype), normal(1, *kernel, dtype=dtype)
     pads = SAME if kernel.shape[0] == 3 else ((0, 0), (0, 0))
     options = window(padding=pads)
-    got = jax.jit(lambda: conv_primitives.convolve(x, kernel, window=options))()
-    exact = conv_window.xla_convolve(
-        x.astype(jnp.float32), kernel.astype(jnp.float32), window=options
-    )
+    got = jax.jit(lambda: primitives.convolve(x, kernel, window=options))()
+    exact = windows.xla_convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), window=options)
     assert got.dtype == dtype
     assert_equal(got.astype(jnp.float32), exact, rtol=float(jnp.finfo(dtype).eps))
 
@@ -128,7 +127,7 @@ def test_mapped_operands_equal_one_by_one(groups, in_axes):
 
     def gradients(x, kernel, cotangent):
         options = window(groups=groups)
-        y, pull_back = jax.vjp(lambda *o: conv_primitives.convolve(*o, window=options), x, kernel)
+        y, pull_back = jax.vjp(lambda *o: primitives.convolve(*o, window=options), x, kernel)
         return y, *pull_back(cotangent)
 
     got = jax.jit(jax.vmap(gradients, in_axes))(*arrays)
@@ -143,7 +142,7 @@ def test_mapped_operands_equal_one_by_one(groups, in_axes):
 
 def test_outside_jit_and_in_float64():
     x, kernel = normal(0, 1, 4, 4, 2), normal(1, 3, 3, 2, 3)
-    expected = conv_window.xla_convolve(x, kernel, window=window())
-    assert_equal(conv_primitives.convolve(x, kernel, window=window()), expected)
+    expected = windows.xla_convolve(x, kernel, window=window())
+    assert_equal(primitives.convolve(x, kernel, window=window()), expected)
     with jax.enable_x64(True):
         compare((2, 5, 4, 2), (3, 3, 2, 3), window(strides=(2, 1)), jnp.float64, 1e-12)

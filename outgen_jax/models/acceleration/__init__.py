@@ -1,0 +1,1 @@
+"""Networks as others wrote them, traced and rewritten to the forms of `models.convolution` and fast poolings."""

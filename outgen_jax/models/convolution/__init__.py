@@ -1,0 +1,1 @@
+"""How convolutions are computed: forms that are fast on CPUs, behind primitives with fast gradients."""
