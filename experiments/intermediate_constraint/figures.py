@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from experiments.intermediate_constraint.comparisons import Found, seeds_of
 from experiments.intermediate_constraint.study import Condition
-from outgen_jax.report import canvas
+from outgen_jax.report import plotting
 from outgen_jax.report.figures import DASHES
 
 # By 2·(on before) + (on now): off as before, turned on, turned off, on as before.
 STATES = ("off, as before", "turned on", "turned off", "on, as before")
-COLOURS = (canvas.FAINT, canvas.VERMILION, "#e69f00", canvas.BLUE)
+COLOURS = (plotting.FAINT, plotting.VERMILION, "#e69f00", plotting.BLUE)
 _PANEL, _GAP = 1.75, 0.12  # inches
 
 
@@ -22,26 +22,28 @@ def levels_figure(
     found: Found, before: Mapping[str, Any], table: Sequence[Condition], names: Sequence[str]
 ) -> Figure:
     """Accuracy against the level of noise and of blur: mean over seeds, band from least to most."""
-    figure = canvas.blank_figure(canvas.WIDTH, 3.7)
+    figure = plotting.blank_figure(plotting.WIDTH, 3.7)
     for column, group in enumerate(("noise", "blur")):
-        axes = canvas.place_axes(figure, 0.75 + 4.25 * column, 0.55, 3.75, 2.6)
+        axes = plotting.place_axes(figure, 0.75 + 4.25 * column, 0.55, 3.75, 2.6)
         rows = [0, *(i for i, c in enumerate(table) if c.group == group)]
         levels = [getattr(table[i], group) for i in rows]
         curves = {"before fine-tuning": [before], **{n: seeds_of(found, n, "both") for n in names}}
         for index, (name, seeds) in enumerate(curves.items()):
             values = np.array([r["correct"][rows].mean(-1) for r in seeds])  # [seeds, levels]
-            color = canvas.GREY if index == 0 else canvas.CURVES[(index - 1) % len(canvas.CURVES)]
+            color = (
+                plotting.GREY if index == 0 else plotting.CURVES[(index - 1) % len(plotting.CURVES)]
+            )
             dash = (0, (1, 1)) if index == 0 else DASHES[(index - 1) % len(DASHES)]
             axes.fill_between(levels, values.min(0), values.max(0), color=color, alpha=0.15, lw=0)
             axes.plot(levels, values.mean(0), ls=dash, color=color, marker=".", lw=1.5, label=name)
         unit = "0-255 scale" if group == "noise" else "pixels"
-        axes.set_xlabel(f"σ of {group}, {unit}", fontsize=10, color=canvas.INK)
-        axes.set_ylabel("accuracy" if column == 0 else "", fontsize=10, color=canvas.INK)
+        axes.set_xlabel(f"σ of {group}, {unit}", fontsize=10, color=plotting.INK)
+        axes.set_ylabel("accuracy" if column == 0 else "", fontsize=10, color=plotting.INK)
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-        axes.grid(axis="y", color=canvas.FAINT, linewidth=0.8)
+        axes.grid(axis="y", color=plotting.FAINT, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9, color=canvas.GREY, labelcolor=canvas.INK)
+        axes.tick_params(labelsize=9, color=plotting.GREY, labelcolor=plotting.INK)
         if column == 0:
             figure.legend(
                 *axes.get_legend_handles_labels(),
@@ -70,13 +72,13 @@ def neurons_figure(
     rows = [group[len(group) // 2] for group in middle]
     left, low, head = 0.55, 0.5, 0.35
     height = low + len(rows) * (_PANEL + 0.3) + head
-    figure = canvas.blank_figure(left + len(arms) * (_PANEL + _GAP), height)
+    figure = plotting.blank_figure(left + len(arms) * (_PANEL + _GAP), height)
     colours = ListedColormap(list(COLOURS))
     order = np.argsort(before["bits"][0].mean(0), kind="stable")  # mostly off to mostly on
     for column, (name, result) in enumerate(arms.items()):
         for row, index in enumerate(rows):
             bottom = height - head - (row + 1) * _PANEL - row * 0.3
-            axes = canvas.place_axes(
+            axes = plotting.place_axes(
                 figure, left + column * (_PANEL + _GAP), bottom, _PANEL, _PANEL
             )
             bits = result["bits"][index][:, order]
@@ -86,15 +88,15 @@ def neurons_figure(
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-            canvas.write_below(axes, f"{result['agreement'][index].mean():.1%} as before")
+            plotting.write_below(axes, f"{result['agreement'][index].mean():.1%} as before")
             if row == 0:
-                canvas.write_text(
+                plotting.write_text(
                     axes, name, (0.5, 1), offset=(0, 4), align=("center", "bottom"), size=9
                 )
             if column == 0:
                 condition = table[index]
                 text = f"{condition.group} {getattr(condition, condition.group):.3g}"
-                axes.set_ylabel(text, fontsize=9, color=canvas.INK)
+                axes.set_ylabel(text, fontsize=9, color=plotting.INK)
     handles = [figure.add_artist(_patch(figure, color)) for color in COLOURS]
     figure.legend(
         handles, STATES, loc="lower center", ncols=4, frameon=False, fontsize=8,

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from outgen_jax import report
 from outgen_jax.metrics import statistics
-from outgen_jax.report import canvas
+from outgen_jax.report import plotting
 
 # Key of a job's measures: heading, factor to what is shown, digits shown.
 MEASURES = {
@@ -97,11 +97,11 @@ def figure(summary: Mapping[str, Any], jobs: Jobs) -> Figure:
     left, tall, wide = 1.45, 0.24 * len(names) + 0.2, 2.3
     rows = -(-len(_FIGURE) // columns)
     height = rows * (tall + 0.62) + 0.1
-    shown = canvas.blank_figure(left + columns * (wide + 0.2), height)
+    shown = plotting.blank_figure(left + columns * (wide + 0.2), height)
     for index, key in enumerate(_FIGURE):
         row, column = divmod(index, columns)
         bottom = height - (row + 1) * (tall + 0.62) + 0.3
-        axes = canvas.place_axes(shown, left + column * (wide + 0.2), bottom, wide, tall)
+        axes = plotting.place_axes(shown, left + column * (wide + 0.2), bottom, wide, tall)
         _draw_panel(axes, key, summary, jobs)
         if column == 0:
             axes.set_yticks(range(len(names)), names, fontsize=8)
@@ -116,25 +116,25 @@ def _draw_panel(axes: Axes, key: str, summary: Mapping[str, Any], jobs: Jobs) ->
     heading, factor, _ = MEASURES[key]
     for place, (name, arm) in enumerate(summary.items()):
         found = arm["measures"][key]
-        color = canvas.INK if name.startswith(_BASELINE) else canvas.BLUE
+        color = plotting.INK if name.startswith(_BASELINE) else plotting.BLUE
         seeds = [factor * job["measures"][key] for job in jobs if job["arm"] == name]
-        axes.plot(seeds, [place + 0.3] * len(seeds), ".", color=canvas.SKY, markersize=3)
+        axes.plot(seeds, [place + 0.3] * len(seeds), ".", color=plotting.SKY, markersize=3)
         if found["low"] is not None:
             axes.plot([factor * found["low"], factor * found["high"]], [place] * 2, color=color)
         axes.plot([factor * found["mean"]], [place], "o", color=color, markersize=4)
     if _BASELINE in summary:
         mean = factor * summary[_BASELINE]["measures"][key]["mean"]
-        axes.axvline(mean, color=canvas.GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.axvline(mean, color=plotting.GREY, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_ylim(len(summary) - 0.5, -0.5)
     axes.set_yticks([])
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.tick_params(labelsize=8, color=canvas.GREY, labelcolor=canvas.INK)
+    axes.tick_params(labelsize=8, color=plotting.GREY, labelcolor=plotting.INK)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=canvas.FAINT, linewidth=0.8)
+    axes.grid(axis="x", color=plotting.FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(canvas.GREY)
-    canvas.write_text(axes, heading, (0, 1), offset=(0, 4), align=("left", "baseline"), size=9)
+    axes.spines["bottom"].set_color(plotting.GREY)
+    plotting.write_text(axes, heading, (0, 1), offset=(0, 4), align=("left", "baseline"), size=9)
 
 
 def _values(jobs: Jobs, key: str) -> list[float]:
