@@ -19,21 +19,22 @@ from flax import nnx
 
 import outgen_jax as og
 from experiments.any_output import measures
+from experiments.common import flags as common_flags
 from outgen_jax import runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.networks import ApplyFn
 
-_SOURCE = flags.DEFINE_string("source", "photographs", "Folder, tfds name or 'photographs'.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_SOURCE = common_flags.photographs()
+_DATA_DIR = common_flags.data_dir()
 _NETWORK = flags.DEFINE_enum(
     "network", "efficientnet_lite0", [*pretrained.IMAGENET, "mnist_lenet"], "Whose features."
 )
-_NUMBER = flags.DEFINE_integer("number", 20, "Images, from the start of the source.", 2)
+_NUMBER = common_flags.number(20, of="source", at_least=2)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-3, "Relative error.", 1e-9)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; None: for this device.", 1)
-_OUT = flags.DEFINE_string("out", "runs/embedding", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_BATCH = common_flags.images_at_a_time()
+_OUT = common_flags.out("embedding")
+_OVERWRITE = common_flags.overwrite()
 
 WITHIN = 1e-2  # relative error that the table counts
 TASK = "another image's features"

@@ -19,20 +19,21 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.any_output import measures, networks, peers
+from experiments.common import flags as common_flags
 from experiments.common.cells import percentiles
 from outgen_jax import report, runs
 from outgen_jax.data import sources
 
 _NETWORK = flags.DEFINE_string("network", "runs/twenty/weights.npz", "What `train` wrote.")
-_DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, or class folders.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATASET = common_flags.labelled_dataset("mnist")
+_DATA_DIR = common_flags.data_dir()
 _SPLIT = flags.DEFINE_string("split", "test", "Split of the digits on the canvases.")
 _NUMBER = flags.DEFINE_integer("number", 100, "Images.", 1)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-4, "Largest error of a probability.", 1e-9)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; None: for this device.", 1)
-_SEED = flags.DEFINE_integer("seed", 100, "Seed of canvases and targets.")
-_OUT = flags.DEFINE_string("out", "runs/labels", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_BATCH = common_flags.images_at_a_time()
+_SEED = common_flags.seed("canvases and targets", default=100)
+_OUT = common_flags.out("labels")
+_OVERWRITE = common_flags.overwrite()
 
 PRESCRIBED = ("random probabilities", "random 0 and 1")
 ATTACKS = {"JMA": peers.jma, "Carlini-Wagner": peers.carlini_wagner}

@@ -24,6 +24,7 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.any_output import measures
+from experiments.common import flags as common_flags
 from experiments.common.cells import percentiles
 from outgen_jax import report, runs
 from outgen_jax.data import sources
@@ -31,19 +32,19 @@ from outgen_jax.models import pretrained
 from outgen_jax.networks import ApplyFn
 from outgen_jax.targets import draws
 
-_SOURCE = flags.DEFINE_string("source", "photographs", "Folder, tfds name or 'photographs'.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_SOURCE = common_flags.photographs()
+_DATA_DIR = common_flags.data_dir()
 _NETWORKS = flags.DEFINE_list("networks", list(pretrained.IMAGENET), "Names or .npz, steered.")
 _ASKED = flags.DEFINE_list("asked", [], "Names or .npz of networks that take no part.")
 _SIDE = flags.DEFINE_integer("side", 240, "Pixels of the image; networks see it resized.", 28)
 _CLASSES = flags.DEFINE_integer("classes", 5, "That have a prescribed probability.", 1)
 _NAMED = flags.DEFINE_float("named", 0.9, "Probability of these together.", 0, 1)
-_NUMBER = flags.DEFINE_integer("number", 50, "Images, from the start of the source.", 1)
+_NUMBER = common_flags.number(50, of="source", at_least=1)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-3, "Total variation in every network.", 1e-9)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; None: for this device.", 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the classes.")
-_OUT = flags.DEFINE_string("out", "runs/networks_at_once", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_BATCH = common_flags.images_at_a_time()
+_SEED = common_flags.seed("the classes")
+_OUT = common_flags.out("networks_at_once")
+_OVERWRITE = common_flags.overwrite()
 
 TASKS = ("the same for all", "another for each")
 

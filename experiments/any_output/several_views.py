@@ -20,27 +20,28 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.any_output import measures
+from experiments.common import flags as common_flags
 from experiments.common.cells import percentiles
 from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.synthesis import views
 
-_DATASET = flags.DEFINE_string("dataset", "cifar10", "tfds name, folder of class folders, or .npz.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_SPLIT = flags.DEFINE_string("split", "test[1000:]", "Split; no setting was chosen on these rows.")
-_CLASSIFIER = flags.DEFINE_string("classifier", pretrained.SHIPPED[0], "Shipped name or .npz.")
-_NUMBER = flags.DEFINE_integer("number", 100, "Images, from the start of the split.", 1)
+_DATASET = common_flags.labelled_dataset("cifar10")
+_DATA_DIR = common_flags.data_dir()
+_SPLIT = common_flags.unchosen_split()
+_CLASSIFIER = common_flags.classifier(pretrained.SHIPPED[0])
+_NUMBER = common_flags.number(100, of="split", at_least=1)
 _TARGETS = flags.DEFINE_string(
     "targets", "true=0.9,random=0.1", "Target text, the same in every view."
 )
 _SHIFTS = flags.DEFINE_list("shifts", ["-3", "0", "3"], "Pixels, in both directions.")
 _CROP = flags.DEFINE_integer("crop", 4, "Pixels by which the augmentation shifts at most.", 1)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-3, "Largest total variation over the views.", 1e-9)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; None: for this device.", 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random classes.")
-_OUT = flags.DEFINE_string("out", "runs/several_views", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_BATCH = common_flags.images_at_a_time()
+_SEED = common_flags.seed("the random classes")
+_OUT = common_flags.out("several_views")
+_OVERWRITE = common_flags.overwrite()
 
 _AT_ONCE = 4  # images judged at a time under all crops and flips
 METHODS = ("without views", measures.OURS)

@@ -21,6 +21,7 @@ from flax import nnx
 
 import outgen_jax as og
 from experiments.any_output import networks
+from experiments.common import flags as common_flags
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
@@ -28,16 +29,16 @@ from outgen_jax.training import classifier, classifier_fit, classifier_recipe, u
 from outgen_jax.training.checkpoints import Checkpoints
 
 _KIND = flags.DEFINE_enum("kind", "twenty", networks.KINDS, "What it learns.")
-_DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, or class folders.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATASET = common_flags.labelled_dataset("mnist")
+_DATA_DIR = common_flags.data_dir()
 _IMAGES = flags.DEFINE_integer("images", 30_000, "Images to train on.", 1)
 _TEST = flags.DEFINE_integer("test_images", 5000, "Images to measure it on, of test digits.", 1)
-_EPOCHS = flags.DEFINE_integer("epochs", 5, "Passes over the training images.", 1)
-_BATCH = flags.DEFINE_integer("batch_size", 125, "Images an update.", 1)
+_EPOCHS = common_flags.epochs(5)
+_BATCH = common_flags.images_an_update(125)
 _LR = flags.DEFINE_float("learning_rate", 0.05, "Peak learning rate of Nesterov SGD.", 0)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of images, weights and order.")
-_OUT = flags.DEFINE_string("out", "runs/networks", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_SEED = common_flags.seed("images, weights and order")
+_OUT = common_flags.out("networks")
+_OVERWRITE = common_flags.overwrite()
 
 _SHIFT = 2  # pixels by which canvases are shifted at random
 

@@ -19,19 +19,20 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.any_output import digits, measures, networks, peers
+from experiments.common import flags as common_flags
 from outgen_jax import runs
 from outgen_jax.data import sources
 
 _NETWORK = flags.DEFINE_string("network", "runs/numbers/weights.npz", "What `train` wrote.")
-_DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, or class folders.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATASET = common_flags.labelled_dataset("mnist")
+_DATA_DIR = common_flags.data_dir()
 _SPLIT = flags.DEFINE_string("split", "test", "Split of the digits.")
 _NUMBER = flags.DEFINE_integer("number", 100, "Images.", 2)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-4, "Largest error, standard deviations.", 1e-9)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; None: for this device.", 1)
-_SEED = flags.DEFINE_integer("seed", 100, "Seed of poses and targets.")
-_OUT = flags.DEFINE_string("out", "runs/values", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_BATCH = common_flags.images_at_a_time()
+_SEED = common_flags.seed("poses and targets", default=100)
+_OUT = common_flags.out("values")
+_OVERWRITE = common_flags.overwrite()
 
 TASKS = ("another digit's numbers", "random numbers", "another angle alone")
 _WIDEST = 2.0  # standard deviations, of the random numbers

@@ -27,6 +27,7 @@ from experiments.augmented_gan import figures, jobs, scores, table, training
 from experiments.augmented_gan.jobs import Data, Job, Study
 from experiments.augmented_gan.presets import CONTROL, PRESETS, SCHEDULES, Arm, Settings, parse
 from experiments.augmented_gan.training import Originals
+from experiments.common import flags as common_flags
 from outgen_jax import files, runs
 from outgen_jax.data import sources
 
@@ -50,9 +51,9 @@ _NETWORK = flags.DEFINE_enum(
 )
 _WEIGHTS = flags.DEFINE_string("weights", None, "Its file, where it is not the installed one.")
 _RESAMPLES = flags.DEFINE_integer("resamples", None, "Of the bootstrap intervals.", 2)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_OUT = flags.DEFINE_string("out", "runs/augmented_gan", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_DATA_DIR = common_flags.data_dir()
+_OUT = common_flags.out("augmented_gan")
+_OVERWRITE = common_flags.overwrite()
 
 
 def settings_of_flags() -> Settings:

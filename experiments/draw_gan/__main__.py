@@ -25,6 +25,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
+from experiments.common import flags as common_flags
 from experiments.draw_gan import figures, latent, scores, table, training
 from outgen_jax import files, runs
 from outgen_jax.data import grey_levels, sources
@@ -39,7 +40,7 @@ _PRESETS = flags.DEFINE_list(
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each preset, from seeds 0, 1, ...", 1)
 _DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, folder, or 'digits'.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATA_DIR = common_flags.data_dir()
 _SIZE = flags.DEFINE_integer("size", None, "Side to bring images to; as stored by default.", 1)
 _TRAIN_IMAGES = flags.DEFINE_integer("train_images", 50_000, "Training images, from the start.", 1)
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Instead of the preset's.", 1)
@@ -47,8 +48,8 @@ _POINTS = flags.DEFINE_integer("points", None, "N, instead of the preset's.")
 _STEPS = flags.DEFINE_integer("steps", None, "T, instead of the preset's.")
 _SAMPLES = flags.DEFINE_integer("samples", 10_000, "Generated images to score.")
 _RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Of the bootstrap intervals.", 10)
-_OUT = flags.DEFINE_string("out", "runs/draw_gan", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("draw_gan")
+_OVERWRITE = common_flags.overwrite()
 
 LATENT_IMAGES = 1000  # of each latent condition
 _BATCH = 500  # images generated at a time

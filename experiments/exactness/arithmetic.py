@@ -17,15 +17,16 @@ from absl import flags
 from flax import nnx
 
 import outgen_jax as og
+from experiments.common import flags as common_flags
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained, vgg
 
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATA_DIR = common_flags.data_dir()
 _SPLIT = flags.DEFINE_string("split", "test[1000:]", "Split of CIFAR-10.")
-_NUMBER = flags.DEFINE_integer("number", 100, "Images, from the start of the split.", 2)
-_OUT = flags.DEFINE_string("out", "runs/arithmetic", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_NUMBER = common_flags.number(100, of="split", at_least=2)
+_OUT = common_flags.out("arithmetic")
+_OVERWRITE = common_flags.overwrite()
 
 # Bits of the mantissa that factors of a product keep; None: all.
 ARITHMETICS = {

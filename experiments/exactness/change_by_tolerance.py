@@ -25,22 +25,23 @@ import optax
 from absl import flags
 
 import outgen_jax as og
+from experiments.common import flags as common_flags
 from experiments.common.cells import percentiles
 from outgen_jax import files, losses, pixels, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 
-_DATASET = flags.DEFINE_string("dataset", "cifar10", "tfds name, folder of class folders, or .npz.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_SPLIT = flags.DEFINE_string("split", "test[1000:]", "Split; no setting was chosen on these rows.")
-_CLASSIFIER = flags.DEFINE_string("classifier", pretrained.SHIPPED[0], "Shipped name or .npz.")
-_NUMBER = flags.DEFINE_integer("number", 100, "Images, from the start of the split.", 2)
+_DATASET = common_flags.labelled_dataset("cifar10")
+_DATA_DIR = common_flags.data_dir()
+_SPLIT = common_flags.unchosen_split()
+_CLASSIFIER = common_flags.classifier(pretrained.SHIPPED[0])
+_NUMBER = common_flags.number(100, of="split", at_least=2)
 _TOLERANCES = flags.DEFINE_list("tolerances", ["0.01", "0.001", "0.00001"], "Total variations.")
 _SEARCH_NUMBER = flags.DEFINE_integer("search_number", 12, "Images of the search; 0: none.", 0)
 _SEARCH_UPDATES = flags.DEFINE_integer("search_updates", 400, "Updates for each c.", 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random classes.")
-_OUT = flags.DEFINE_string("out", "runs/change_by_tolerance", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_SEED = common_flags.seed("the random classes")
+_OUT = common_flags.out("change_by_tolerance")
+_OVERWRITE = common_flags.overwrite()
 
 KINDS = {
     "0.9 / 0.1": "true=0.9,random=0.1",

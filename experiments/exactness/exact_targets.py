@@ -22,21 +22,22 @@ from absl import flags
 from PIL import Image
 
 import outgen_jax as og
+from experiments.common import flags as common_flags
 from experiments.common.cells import percentiles
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 
-_DATASET = flags.DEFINE_string("dataset", "cifar10", "tfds name, folder of class folders, or .npz.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_SPLIT = flags.DEFINE_string("split", "test[1000:]", "Split; no setting was chosen on these rows.")
-_CLASSIFIER = flags.DEFINE_string("classifier", pretrained.SHIPPED[0], "Shipped name or .npz.")
-_NUMBER = flags.DEFINE_integer("number", 1000, "Images, from the start of the split.", 2)
+_DATASET = common_flags.labelled_dataset("cifar10")
+_DATA_DIR = common_flags.data_dir()
+_SPLIT = common_flags.unchosen_split()
+_CLASSIFIER = common_flags.classifier(pretrained.SHIPPED[0])
+_NUMBER = common_flags.number(1000, of="split", at_least=2)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-5, "Total variation to reach.", 1e-9)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; None: for this device.", 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random classes.")
-_OUT = flags.DEFINE_string("out", "runs/exact_targets", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_BATCH = common_flags.images_at_a_time()
+_SEED = common_flags.seed("the random classes")
+_OUT = common_flags.out("exact_targets")
+_OVERWRITE = common_flags.overwrite()
 
 KINDS = {
     "0.9 / 0.1": "true=0.9,random=0.1",

@@ -18,21 +18,22 @@ import optax
 from absl import flags
 
 import outgen_jax as og
+from experiments.common import flags as common_flags
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 
-_SOURCE = flags.DEFINE_string("source", "photographs", "Folder, tfds name or 'photographs'.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_CLASSIFIER = flags.DEFINE_string("classifier", "efficientnet_lite0", "Name or .npz.")
-_NUMBER = flags.DEFINE_integer("number", 12, "Images, from the start of the source.", 2)
+_SOURCE = common_flags.photographs()
+_DATA_DIR = common_flags.data_dir()
+_CLASSIFIER = common_flags.classifier("efficientnet_lite0")
+_NUMBER = common_flags.number(12, of="source", at_least=2)
 _STEPS = flags.DEFINE_integer("steps", 80, "Of Gauss–Newton.", 1)
 _UPDATES = flags.DEFINE_integer("updates", 2000, "Of Adam.", 1)
 _LR = flags.DEFINE_float("learning_rate", 1e-3, "Adam's at first; it falls to 0.", 1e-9)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-5, "Total variation at which an image stops.", 1e-9)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; None: for this device.", 1)
-_OUT = flags.DEFINE_string("out", "runs/full_targets", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_BATCH = common_flags.images_at_a_time()
+_OUT = common_flags.out("full_targets")
+_OVERWRITE = common_flags.overwrite()
 
 MEASURES = ("total_variation", "kl", "l2")
 

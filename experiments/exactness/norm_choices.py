@@ -16,22 +16,23 @@ import numpy as np
 from absl import flags
 
 import outgen_jax as og
+from experiments.common import flags as common_flags
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.solvers.solver import Solver
 
-_DATASET = flags.DEFINE_string("dataset", "cifar10", "tfds name, folder of class folders, or .npz.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_CLASSIFIER = flags.DEFINE_string("classifier", pretrained.SHIPPED[0], "Shipped name or .npz.")
+_DATASET = common_flags.labelled_dataset("cifar10")
+_DATA_DIR = common_flags.data_dir()
+_CLASSIFIER = common_flags.classifier(pretrained.SHIPPED[0])
 _TARGETS = flags.DEFINE_string("targets", "top=0.6,runnerup=0.4", "Target text.")
 _NUMBER = flags.DEFINE_integer("number", 32, "Test images, from the start of the split.", 1)
 _SHOWN = flags.DEFINE_integer("shown", 5, "Of them in the picture.", 1)
 _CAP = flags.DEFINE_float("max_change", 0.03, "L∞ cap, pixels in [0, 1].", 0)
 _RADIUS = flags.DEFINE_float("lowpass_radius", 4.0, "Of smooth changes, cycles per image side.", 0)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-3, "Total variation to reach.", 1e-9)
-_OUT = flags.DEFINE_string("out", "runs/norm_choices", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("norm_choices")
+_OVERWRITE = common_flags.overwrite()
 
 _AMPLIFIED = 8  # changes in the picture
 _FINE = 8.0  # radius beyond which a change is called fine detail

@@ -18,22 +18,23 @@ import numpy as np
 from absl import flags
 
 import outgen_jax as og
+from experiments.common import flags as common_flags
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.targets import draws as target_draws
 
-_SOURCE = flags.DEFINE_string("source", "photographs", "Folder, tfds name or 'photographs'.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_CLASSIFIER = flags.DEFINE_string("classifier", "efficientnet_lite0", "Name or .npz.")
-_NUMBER = flags.DEFINE_integer("number", 100, "Images, from the start of the source.", 1)
+_SOURCE = common_flags.photographs()
+_DATA_DIR = common_flags.data_dir()
+_CLASSIFIER = common_flags.classifier("efficientnet_lite0")
+_NUMBER = common_flags.number(100, of="source", at_least=1)
 _SIZES = flags.DEFINE_list("k", ["1", "5", "20"], "Numbers of classes.")
 _NAMED = flags.DEFINE_float("named", 0.9, "Probability of the K classes together.", 0, 1)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-5, "Total variation to reach.", 1e-9)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; by default for the device.", 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the classes.")
-_OUT = flags.DEFINE_string("out", "runs/ordered_top_k", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_BATCH = common_flags.images_at_a_time()
+_SEED = common_flags.seed("the classes")
+_OUT = common_flags.out("ordered_top_k")
+_OVERWRITE = common_flags.overwrite()
 
 MEASURES = (
     *("in_order", "total_variation", "in_order_8bit", "total_variation_8bit"),

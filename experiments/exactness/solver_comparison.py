@@ -20,23 +20,24 @@ import numpy as np
 from absl import flags
 
 import outgen_jax as og
+from experiments.common import flags as common_flags
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.solvers import descent
 
-_DATASET = flags.DEFINE_string("dataset", "cifar10", "tfds name, folder of class folders, or .npz.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_CLASSIFIER = flags.DEFINE_string("classifier", pretrained.SHIPPED[0], "Shipped name or .npz.")
+_DATASET = common_flags.labelled_dataset("cifar10")
+_DATA_DIR = common_flags.data_dir()
+_CLASSIFIER = common_flags.classifier(pretrained.SHIPPED[0])
 _NUMBER = flags.DEFINE_integer("number", 1000, "Test images, from the start of the split.", 10)
 _TARGETS = flags.DEFINE_string(
     "targets", "true=0.9,random=0.1", "Target text (paper A, Section 3)."
 )
 _STEPS = flags.DEFINE_integer("steps", 100, "Updates (paper A, Section 3).", 1)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images at a time; by default for the device.", 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random classes.")
-_OUT = flags.DEFINE_string("out", "runs/solver_comparison", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_BATCH = common_flags.images_at_a_time()
+_SEED = common_flags.seed("the random classes")
+_OUT = common_flags.out("solver_comparison")
+_OVERWRITE = common_flags.overwrite()
 
 SOLVERS = {
     "sgd": "SGD",

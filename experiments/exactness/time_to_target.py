@@ -20,25 +20,26 @@ import optax
 from absl import flags
 
 import outgen_jax as og
+from experiments.common import flags as common_flags
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.report import canvas
+from outgen_jax.report import plotting
 from outgen_jax.synthesis import network as networks
 from outgen_jax.synthesis import slots
 from outgen_jax.synthesis.programs import Network
 
-_DATASET = flags.DEFINE_string("dataset", "cifar10", "tfds name, folder of class folders, or .npz.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
-_CLASSIFIER = flags.DEFINE_string("classifier", pretrained.SHIPPED[0], "Shipped name or .npz.")
+_DATASET = common_flags.labelled_dataset("cifar10")
+_DATA_DIR = common_flags.data_dir()
+_CLASSIFIER = common_flags.classifier(pretrained.SHIPPED[0])
 _NUMBER = flags.DEFINE_integer("number", 64, "Test images, from the start; one batch.", 1)
 _TARGETS = flags.DEFINE_list(
     "targets", ["dirichlet", "true=0.9;random=0.1"], "Target texts, ';' for ','; or dirichlet."
 )
 _SECONDS = flags.DEFINE_float("seconds", 40.0, "Time of updates of each solver and target.", 0)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the targets.")
-_OUT = flags.DEFINE_string("out", "runs/exactness", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_SEED = common_flags.seed("the targets")
+_OUT = common_flags.out("exactness")
+_OVERWRITE = common_flags.overwrite()
 
 _MANY = 10**6  # steps: time is the limit
 SOLVERS: dict[str, og.Solver] = {
@@ -193,7 +194,7 @@ def figure(results: dict[str, Any]) -> bytes:
     panels[0].set_ylabel("total variation, median")
     lines = panels[-1].get_legend_handles_labels()
     drawn.legend(*lines, loc="outside right center", frameon=False, fontsize=9)
-    return canvas.figure_bytes(drawn)
+    return plotting.figure_bytes(drawn)
 
 
 def wanted(source: sources.ImageSource, num_classes: int) -> Iterator[tuple[str, np.ndarray]]:

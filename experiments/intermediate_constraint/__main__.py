@@ -27,6 +27,7 @@ from absl import flags
 from flax import nnx
 
 import outgen_jax as og
+from experiments.common import flags as common_flags
 from experiments.intermediate_constraint.comparisons import chosen_weights, comparisons
 from experiments.intermediate_constraint.data import Split, load_network, load_splits
 from experiments.intermediate_constraint.figures import levels_figure, neurons_figure
@@ -55,7 +56,7 @@ _PRESET = flags.DEFINE_enum("preset", "cpu", tuple(PRESETS), "What is run.")
 _DATASET = flags.DEFINE_string(
     "dataset", None, "tfds name, .npz, or directory with train/ and val/."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATA_DIR = common_flags.data_dir()
 _NETWORK = flags.DEFINE_string(
     "network", None, "Name, .npz with card, or torchvision's .pth; else trained here."
 )
@@ -66,7 +67,7 @@ _KINDS = flags.DEFINE_list("kinds", None, "Distortions to train on: both, noise,
 _VARIANTS = flags.DEFINE_list("variants", None, "Arms beyond the paper's three; '' for none.")
 _SEEDS = flags.DEFINE_integer("seeds", None, "Seeds of the final runs.", 1)
 _EPOCHS = flags.DEFINE_float("epochs", None, "Of fine-tuning.", 0)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images an update.", 1)
+_BATCH = common_flags.images_an_update(None)
 _LR = flags.DEFINE_float("learning_rate", None, "Of fine-tuning.", 0)
 _TRAIN = flags.DEFINE_integer("train_images", None, "Images to fine-tune on.", 1)
 _TEST = flags.DEFINE_integer("test_images", None, "Images to test on.", 1)
@@ -75,8 +76,8 @@ _TARGETED = flags.DEFINE_integer(
 )
 _WIDTH = flags.DEFINE_float("width", 0.25, "Width of the VGG16 trained here.", 1 / 64)
 _BASE_EPOCHS = flags.DEFINE_float("base_epochs", 10, "Of training that network first.", 0)
-_OUT = flags.DEFINE_string("out", "runs/intermediate_constraint", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("intermediate_constraint")
+_OVERWRITE = common_flags.overwrite()
 
 
 def settings_of(preset: Preset, train_images: int) -> Settings:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from absl import flags
 
 import outgen_jax as og
+from experiments.common import flags as common_flags
 from experiments.replaced_training import data, jobs, measures, report, sets
 from experiments.replaced_training.arms import SETS, Arm, Steering, parse
 from experiments.replaced_training.jobs import Study
@@ -40,7 +41,7 @@ _DATASET = flags.DEFINE_string("dataset", None, "tfds name, .npz file, class fol
 _TEST = flags.DEFINE_string(
     "test_dataset", None, "Test images where the data set has no splits; by default its last rows."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATA_DIR = common_flags.data_dir()
 _TRAIN_IMAGES = flags.DEFINE_integer("train_images", None, "From the start of the set; 0: all.", 0)
 _TEST_IMAGES = flags.DEFINE_integer("test_images", None, "From the start of the test set.", 1)
 _DISTORTED = flags.DEFINE_integer(
@@ -53,8 +54,8 @@ _CLASSIFIER = flags.DEFINE_string(
 _ARMS = flags.DEFINE_list("arms", None, "What is compared: method[:fraction][@multiple],...")
 _SEEDS = flags.DEFINE_integer("seeds", None, "Seeds 0, 1, ... of each arm.", 1)
 _ONLY = flags.DEFINE_list("only", [], "Jobs to run now, as arm/seed,...; by default all.")
-_EPOCHS = flags.DEFINE_integer("epochs", None, "Passes over the training images.", 1)
-_BATCH = flags.DEFINE_integer("batch_size", None, "Images an update.", 1)
+_EPOCHS = common_flags.epochs(None)
+_BATCH = common_flags.images_an_update(None)
 _WIDTH = flags.DEFINE_float("width", None, "Width multiplier of the VGG16 in training.", 1 / 64)
 _OPTIMIZER = flags.DEFINE_enum("optimizer", None, classifier_recipe.OPTIMIZERS, "Optimiser.")
 _LR = flags.DEFINE_float("learning_rate", None, "Peak learning rate; 0.08 suits Muon.", 0)
@@ -69,8 +70,8 @@ _OWN_TARGETS = flags.DEFINE_string(
     "Of the arms 'own', beyond the boundary: a network has nothing to learn where it already says what it shall say.",
 )
 _UPDATES = flags.DEFINE_integer("updates", 1, "Gauss-Newton updates in the step.", 1)
-_OUT = flags.DEFINE_string("out", "runs/replaced_training", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("replaced_training")
+_OVERWRITE = common_flags.overwrite()
 
 
 def wanted_jobs(arms: tuple[Arm, ...], only: list[str]) -> list[tuple[Arm, int]]:
