@@ -11,6 +11,7 @@ import numpy as np
 
 import outgen_jax as og
 from experiments.any_output import peers
+from experiments.common import tables as common_tables
 from experiments.common.cells import percentiles
 from outgen_jax import files, report, runs
 
@@ -117,8 +118,7 @@ class Study:
         if method == OURS:
             self.columns[task] = found["shown"]
         self.results[group].setdefault(task, {})[method] = _as_json(found)
-        self.run.write_results(self.results)
-        files.write_atomic(self.run.directory / "table.md", self.table(self.results))
+        common_tables.write(self.run, self.results, self.table)
         return float(found["seconds"])
 
     def finish(self, source: np.ndarray, picture: str) -> None:

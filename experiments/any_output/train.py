@@ -22,7 +22,8 @@ from flax import nnx
 import outgen_jax as og
 from experiments.any_output import networks
 from experiments.common import flags as common_flags
-from outgen_jax import files, report, runs
+from experiments.common import tables as common_tables
+from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.training import classifier, classifier_fit, classifier_recipe, updates
@@ -120,8 +121,7 @@ def train(run: runs.Run) -> None:
     }
     pretrained.save(run.directory / "weights.npz", rounded, card)
     results = {"history": [row._asdict() for row in history], "card": card}
-    run.write_results(results)
-    files.write_atomic(run.directory / "table.md", table(results))
+    common_tables.write(run, results, table)
     print(table(results))
 
 

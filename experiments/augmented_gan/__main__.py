@@ -28,7 +28,9 @@ from experiments.augmented_gan.jobs import Data, Job, Study
 from experiments.augmented_gan.presets import CONTROL, PRESETS, SCHEDULES, Arm, Settings, parse
 from experiments.augmented_gan.training import Originals
 from experiments.common import flags as common_flags
-from outgen_jax import files, runs
+from experiments.common import jobs as common_jobs
+from experiments.common import tables as common_tables
+from outgen_jax import runs
 from outgen_jax.data import sources
 
 _PRESET = flags.DEFINE_enum(
@@ -79,8 +81,7 @@ def settings_of_flags() -> Settings:
 def arms_of_flags() -> list[Arm]:
     arms = [parse(name) for name in _SETS.value]
     names = [arm.name for arm in arms]
-    if len(set(names)) < len(names):
-        raise ValueError(f"--sets names one twice: {', '.join(names)}")
+    common_jobs.check_names(names, flag="sets")
     if any("generated" in arm.kinds for arm in arms) and CONTROL not in names:
         raise ValueError(
             f"--sets: generated images come from the GAN on the originals alone; add {CONTROL!r}"
@@ -96,10 +97,8 @@ def wanted_jobs(subjects: list[str], arms: list[Arm], only: list[str]) -> list[J
     """
     ordered = sorted(arms, key=lambda arm: arm.name != CONTROL)
     every = [Job(s, arm, seed) for seed in range(_SEEDS.value) for s in subjects for arm in ordered]
-    names = [job.name for job in every]
-    if unknown := [name for name in only if name not in names]:
-        raise ValueError(f"--only: no job {unknown[0]!r}; this run's are {', '.join(names)}")
-    chosen = [job for job in every if not only or job.name in only]
+    selected = common_jobs.selected([job.name for job in every], only)
+    chosen = [job for job in every if job.name in selected]
     needed = {(job.subject, job.seed) for job in chosen if "generated" in job.arm.kinds}
     return [
         job
@@ -117,8 +116,7 @@ def load() -> list[Data]:
             f"--images={','.join(_IMAGES.value)}: give one number, or one for each of {len(_SUBJECTS.value)} subjects"
         )
     found = [_load_subject(*pair) for pair in zip(_SUBJECTS.value, map(int, numbers), strict=True)]
-    if len({data.name for data in found}) < len(found):
-        raise ValueError("--subjects names one twice")
+    common_jobs.check_names([data.name for data in found], flag="subjects")
     channels = {data.originals.images.shape[-1] for data in found}
     if len(channels) > 1:
         raise ValueError("--subjects are grey and in colour; run them one by one")
@@ -178,9 +176,7 @@ def main(argv: list[str]) -> None:
             else:
                 jobs.run_job(study, job, by_name[job.subject], looks[job.subject], bar)
     results = jobs.collect(study, every, looks, arms, _SEEDS.value)
-    run.write_results(results)
-    text = table.table(results)
-    files.write_atomic(study.directory / "table.md", text)
+    text = common_tables.write(run, results, table.table)
     originals = {data.name: data.originals.images for data in every}
     samples = jobs.first_samples(study, results)
     figures.save_all(study.directory, results, originals, samples)

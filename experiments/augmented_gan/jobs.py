@@ -14,6 +14,7 @@ from experiments.augmented_gan import leaks, scores, training
 from experiments.augmented_gan.presets import CONTROL, Arm, Settings, parse
 from experiments.augmented_gan.scores import Look, Subject
 from experiments.augmented_gan.training import Capacity, Generated, Originals
+from experiments.common import jobs as common_jobs
 from outgen_jax import files, runs
 from outgen_jax.data.augmented_set import AugmentedSet
 from outgen_jax.models.feature_networks import FeatureNetwork
@@ -215,7 +216,7 @@ def collect(
                 job_directory(study, Job(data.name, arm, seed)) / "scores.json"
                 for seed in range(seeds)
             )
-            if found := [json.loads(path.read_text()) for path in paths if path.exists()]:
+            if found := common_jobs.finished(paths):
                 sets[arm.name] = found
         subjects[data.name] = {
             "originals": len(data.originals.ids),

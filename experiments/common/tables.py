@@ -11,8 +11,9 @@ the parts that empty lines separate.
 import importlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -60,6 +61,14 @@ WITHOUT_TABLE = {
     "experiments/results/train_classifier": "one accuracy; the card of the weights has it",
 }
 _BLOCK = re.compile(r"(<!-- table: (\S+)(?: part (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def write(run: runs.Run, results: Mapping[str, Any], table: Callable[[Any], str]) -> str:
+    """Writes results.json of a run, and table.md that `table` makes of it -> the table."""
+    run.write_results(results)
+    text = table({"flags": run.flags, **results})
+    files.write_atomic(run.directory / "table.md", text)
+    return text
 
 
 def made(directory: str, root: Path = ROOT) -> str:

@@ -26,6 +26,7 @@ import tqdm
 from absl import flags
 
 from experiments.common import flags as common_flags
+from experiments.common import tables as common_tables
 from experiments.draw_gan import figures, latent, scores, table, training
 from outgen_jax import files, runs
 from outgen_jax.data import grey_levels, sources
@@ -212,9 +213,7 @@ def main(argv: list[str]) -> None:
         name: [run_one(name, seed, data, out.directory) for seed in range(_SEEDS.value)]
         for name in names
     }
-    out.write_results(results)
-    text = table.table(results)
-    files.write_atomic(out.directory / "table.md", text)
+    text = common_tables.write(out, results, table.table)
     print(text)
     print(f"{out.directory}: {time.perf_counter() - started:.0f} s")
 

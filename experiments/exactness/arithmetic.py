@@ -18,7 +18,8 @@ from flax import nnx
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
-from outgen_jax import files, report, runs
+from experiments.common import tables as common_tables
+from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained, vgg
 
@@ -119,8 +120,7 @@ def main(argv: list[str]) -> None:
             for name in ARITHMETICS
         }
     results = {"flags": out.flags, "per_image": found}
-    out.write_results(results)
-    files.write_atomic(out.directory / "table.md", table(results))
+    common_tables.write(out, results, table)
     print(table(results))
 
 

@@ -26,8 +26,9 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import tables as common_tables
 from experiments.common.cells import percentiles
-from outgen_jax import files, losses, pixels, report, runs
+from outgen_jax import losses, pixels, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 
@@ -210,8 +211,7 @@ def main(argv: list[str]) -> None:
                     run.directory / "cache" / name, functools.partial(run_one, *arguments)
                 )
                 results[kind][tolerance][method] = {k: v.tolist() for k, v in found.items()}
-                run.write_results({"found": results})
-                files.write_atomic(run.directory / "table.md", table({"found": results}))
+                common_tables.write(run, {"found": results}, table)
     print(table({"found": results}))
 
 

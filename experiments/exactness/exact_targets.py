@@ -23,6 +23,7 @@ from PIL import Image
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import tables as common_tables
 from experiments.common.cells import percentiles
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
@@ -184,8 +185,7 @@ def main(argv: list[str]) -> None:
             key: [float(f"{x:.4g}") for x in outcome[key]] for key in MEASURES
         }
         results["seconds"][kind] = outcome["seconds"].tolist()
-        out.write_results(results)
-        files.write_atomic(out.directory / "table.md", table(results))
+        common_tables.write(out, results, table)
     print(table(results))
 
 

@@ -19,7 +19,8 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
-from outgen_jax import files, report, runs
+from experiments.common import tables as common_tables
+from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 
@@ -111,8 +112,7 @@ def main(argv: list[str]) -> None:
             functools.partial(run_solver, solver, network, source.images),
         )
         results[name] = {key: found[key].tolist() for key in (*MEASURES, "seconds")}
-        run.write_results({"solvers": results})
-        files.write_atomic(run.directory / "table.md", table({"solvers": results}))
+        common_tables.write(run, {"solvers": results}, table)
     print(table({"solvers": results}))
 
 

@@ -17,7 +17,8 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
-from outgen_jax import files, report, runs
+from experiments.common import tables as common_tables
+from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.solvers.solver import Solver
@@ -124,8 +125,7 @@ def main(argv: list[str]) -> None:
             for key, values in measure(source, result).items()
         }
     results = {"flags": run.flags, "per_image": found}
-    run.write_results(results)
-    files.write_atomic(run.directory / "table.md", table(results))
+    common_tables.write(run, results, table)
     labels = [text for name in data.ids[shown] for text in (name, f"change × {_AMPLIFIED}")]
     figure = report.image_grid_figure(columns, row_labels=labels)
     report.save_figure(figure, run.directory / "norm_choices.png", dpi=120)

@@ -19,7 +19,8 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
-from outgen_jax import files, report, runs
+from experiments.common import tables as common_tables
+from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.targets import draws as target_draws
@@ -147,8 +148,7 @@ def main(argv: list[str]) -> None:
             functools.partial(run_size, size, network, source, num_classes),
         )
         results[str(size)] = {key: found[key].tolist() for key in (*MEASURES, "seconds")}
-        run.write_results({"k": results})
-        files.write_atomic(run.directory / "table.md", table({"k": results}))
+        common_tables.write(run, {"k": results}, table)
     print(table({"k": results}))
 
 

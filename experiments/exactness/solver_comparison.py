@@ -21,7 +21,8 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
-from outgen_jax import files, report, runs
+from experiments.common import tables as common_tables
+from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.solvers import descent
@@ -191,8 +192,7 @@ def main(argv: list[str]) -> None:
             for name, outcome in outcomes.items()
         },
     }
-    out.write_results(results)
-    files.write_atomic(out.directory / "table.md", table(results))
+    common_tables.write(out, results, table)
     print(table(results))
 
 

@@ -21,6 +21,7 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import tables as common_tables
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
@@ -231,8 +232,7 @@ def main(argv: list[str]) -> None:
     results: dict[str, Any] = {}
     for text, rows in kinds.items():
         results[text] = compare(Problem(*network, source.images, rows), _SECONDS.value)
-        run.write_results({"targets": results})
-        files.write_atomic(run.directory / "table.md", table({"targets": results}))
+        common_tables.write(run, {"targets": results}, table)
         files.write_atomic(run.directory / "exactness.png", figure(results))
     print(table({"targets": results}))
 

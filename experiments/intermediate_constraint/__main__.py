@@ -28,6 +28,7 @@ from flax import nnx
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import tables as common_tables
 from experiments.intermediate_constraint.comparisons import chosen_weights, comparisons
 from experiments.intermediate_constraint.data import Split, load_network, load_splits
 from experiments.intermediate_constraint.figures import levels_figure, neurons_figure
@@ -226,11 +227,9 @@ def write(run: runs.Run, study: Study, found: dict[Job, Any], weights: dict[str,
         "jobs": [record(job, result) for job, result in found.items()],
         "comparisons": [c._asdict() for c in comparisons(found, tried)],
     }
-    run.write_results(results)
+    text = common_tables.write(run, results, table)
     bits = {job.name: np.packbits(result["correct"], axis=-1) for job, result in found.items()}
     files.save_arrays(run.directory / "correct.npz", bits)
-    text = table(results)
-    files.write_atomic(run.directory / "table.md", text)
     return text
 
 

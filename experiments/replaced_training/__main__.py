@@ -14,7 +14,6 @@ Output    --out gets results.json (every seed's numbers), table.md, figure.png, 
           them) and jobs/ (each job's result, and its checkpoints while it trains).
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,11 +22,13 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import jobs as common_jobs
+from experiments.common import tables as common_tables
 from experiments.replaced_training import data, jobs, measures, report, sets
 from experiments.replaced_training.arms import SETS, Arm, Steering, parse
 from experiments.replaced_training.jobs import Study
 from experiments.replaced_training.presets import PRESETS
-from outgen_jax import files, runs
+from outgen_jax import runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.training import classifier_recipe, replaced
@@ -80,13 +81,9 @@ def wanted_jobs(arms: tuple[Arm, ...], only: list[str]) -> list[tuple[Arm, int]]
     Raises:
       ValueError: two arms have one name, or --only names a job that this run does not have.
     """
-    names = [arm.name for arm in arms]
-    if len(set(names)) < len(names):
-        raise ValueError(f"--arms names one twice: {', '.join(names)}")
+    common_jobs.check_names([arm.name for arm in arms], flag="arms")
     every = {f"{arm.name}/{seed}": (arm, seed) for arm in arms for seed in range(_SEEDS.value)}
-    if unknown := [name for name in only if name not in every]:
-        raise ValueError(f"--only: no job {unknown[0]!r}; this run's are {', '.join(every)}")
-    return [job for name, job in every.items() if not only or name in only]
+    return [every[name] for name in common_jobs.selected(list(every), only)]
 
 
 def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
@@ -181,12 +178,10 @@ def write_report(run: runs.Run, arms: tuple[Arm, ...]) -> None:
     paths = [
         jobs.result_path(run.directory, arm, seed) for arm in arms for seed in range(_SEEDS.value)
     ]
-    finished = [json.loads(path.read_text()) for path in paths if path.exists()]
+    finished = common_jobs.finished(paths)
     summary = report.summarise(finished, costs)
     results = {"seconds_per_generated_image": costs, "arms": summary, "jobs": finished}
-    run.write_results(results)
-    text = report.table(results)
-    files.write_atomic(run.directory / "table.md", text)
+    text = common_tables.write(run, results, report.table)
     report.save(run.directory / "figure.png", summary, finished)
     print(text)
     print(f"{run.directory}/results.json: {len(finished)} of {len(paths)} jobs")
