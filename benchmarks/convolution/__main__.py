@@ -22,7 +22,7 @@ from absl import flags
 from benchmarks.convolution.sides import OPERATIONS, Layer
 from benchmarks.convolution.table import table
 from benchmarks.harness.alternation import Worker, threads
-from benchmarks.harness.problem import layers
+from benchmarks.harness.workload import layers
 from outgen_jax import files, runs
 
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images.", 16)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks.draw_gan.sides import Problem
+from benchmarks.draw_gan.sides import Workload
 from benchmarks.draw_gan.table import table
 from benchmarks.harness.alternation import Worker, alternate, threads
 from outgen_jax import files, runs
@@ -44,14 +44,14 @@ def differs(images: Any, reference: Any, start: Any) -> float | None:
     return float(np.linalg.norm(images - reference) / np.linalg.norm(reference - start))
 
 
-def measure(problem: Problem, updates: int, rounds: int) -> dict[str, dict[str, Any]]:
+def measure(workload: Workload, updates: int, rounds: int) -> dict[str, dict[str, Any]]:
     """By side: what was measured, or why it failed."""
     found: dict[str, dict[str, Any]] = {}
     start = reference = None
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for name, factory in SIDES.items():
-            workers[name] = worker = Worker(factory, problem)
+            workers[name] = worker = Worker(factory, workload)
             stack.callback(worker.close)
             compile_seconds = worker.call("prepare", updates + 1, 1)
             images = worker.call("images", CHECKED)
@@ -75,9 +75,9 @@ def main(argv: list[str]) -> None:
     del argv
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    problem = Problem(batch_size=_BATCH.value, units=_UNITS.value)
+    workload = Workload(batch_size=_BATCH.value, units=_UNITS.value)
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each")
-    found = measure(problem, _UPDATES.value, _ROUNDS.value)
+    found = measure(workload, _UPDATES.value, _ROUNDS.value)
     results = {"threads": threads(), "sides": found}
     text = table({"flags": run.flags, **results})
     print(text)

@@ -23,7 +23,7 @@ _RATE, _BETAS = 3.75e-4, (0.75, 0.999)
 _SHOWN = 16  # images compared
 
 
-class Problem(NamedTuple):
+class Workload(NamedTuple):
     batch_size: int = 100
     units: int = 256
     points: int = 5
@@ -59,42 +59,42 @@ class Problem(NamedTuple):
         return z_d, z_g
 
 
-def outgen(problem: Problem) -> Updates:
+def outgen(workload: Workload) -> Updates:
     """`adversarial.make_update` in one scan, as `experiments.draw_gan` runs it."""
-    generator, discriminator = problem.networks()
+    generator, discriminator = workload.networks()
     adam = optax.adam(_RATE, b1=_BETAS[0], b2=_BETAS[1])
     g, g_state = adversarial.from_nnx(generator, lambda model, z, _: model(z).images, adam)
     d, d_state = adversarial.from_nnx(discriminator, lambda model, x, _: model(x)[0], adam)
     update = compile_updates(
         adversarial.make_update(
-            g, d, latent_shape=generator.latent_shape, key=jax.random.key(problem.seed)
+            g, d, latent_shape=generator.latent_shape, key=jax.random.key(workload.seed)
         )
     )
-    images, start = jnp.asarray(problem.images()), adversarial.create(g_state, d_state)
+    images, start = jnp.asarray(workload.images()), adversarial.create(g_state, d_state)
 
     def run(updates: int) -> adversarial.GameState:
         state = jax.tree.map(jnp.copy, start)  # the update takes its argument's memory
         if updates:
-            state, _ = update(state, images, jnp.asarray(problem.rows(updates)))
+            state, _ = update(state, images, jnp.asarray(workload.rows(updates)))
         return jax.block_until_ready(state)
 
     def shown(updates: int) -> np.ndarray:
-        z = jnp.asarray(problem.latents(0)[0][:_SHOWN])
+        z = jnp.asarray(workload.latents(0)[0][:_SHOWN])
         return np.asarray(g.apply(*run(updates).generator[:2], z, jax.random.key(0))[0])
 
     return Updates(run, device=jax.devices()[0].device_kind, images=shown)
 
 
-def pytorch(problem: Problem) -> Updates:
+def pytorch(workload: Workload) -> Updates:
     """Eager PyTorch, written on batches."""
     import torch
     from torch.nn import functional
 
     torch.set_num_threads(threads())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    started = [_arrays(model) for model in problem.networks()]
-    images = torch.from_numpy(problem.images()).to(device)
-    size, points = problem.size, problem.points
+    started = [_arrays(model) for model in workload.networks()]
+    images = torch.from_numpy(workload.images()).to(device)
+    size, points = workload.size, workload.points
     pixels = torch.arange(size, device=device, dtype=torch.float32)
     grid = torch.arange(points, device=device, dtype=torch.float32) - (points - 1) / 2
 
@@ -121,7 +121,7 @@ def pytorch(problem: Problem) -> Updates:
     def generate(weights: Any, z: Any) -> Any:
         h = weights["rnn.h_0"].expand(len(z), -1)
         canvas = weights["c_0"][..., 0].expand(len(z), -1, -1)
-        for t in range(problem.steps):
+        for t in range(workload.steps):
             h = cell(weights, z[:, t], h)
             f_y, f_x, intensity = banks(weights, h)
             patch = linear(weights, "patch", h).view(-1, points, points)
@@ -130,7 +130,7 @@ def pytorch(problem: Problem) -> Updates:
 
     def discriminate(weights: Any, x: Any) -> Any:
         h = weights["rnn.h_0"].expand(len(x), -1)
-        for _ in range(problem.steps):
+        for _ in range(workload.steps):
             f_y, f_x, intensity = banks(weights, h)
             r = intensity * (f_y @ x @ f_x.mT)
             h = cell(weights, torch.cat([r.flatten(1), h], 1), h)
@@ -143,7 +143,7 @@ def pytorch(problem: Problem) -> Updates:
         )
         adam = functools.partial(torch.optim.Adam, lr=_RATE, betas=_BETAS)
         adam_g, adam_d = adam(g.values()), adam(d.values())
-        for step, rows in enumerate(torch.from_numpy(problem.rows(updates)).to(device)):
+        for step, rows in enumerate(torch.from_numpy(workload.rows(updates)).to(device)):
             real = images[rows, ..., 0].float() / 255
             z_d, z_g = latents(step)
             with torch.no_grad():
@@ -162,10 +162,10 @@ def pytorch(problem: Problem) -> Updates:
         return g
 
     def random(step: int) -> Any:
-        return torch.randn((2, problem.batch_size, problem.steps, problem.latent), device=device)
+        return torch.randn((2, workload.batch_size, workload.steps, workload.latent), device=device)
 
     def same(step: int) -> Any:
-        return [torch.tensor(z, device=device) for z in problem.latents(step)]
+        return [torch.tensor(z, device=device) for z in workload.latents(step)]
 
     def run(updates: int) -> None:
         train(updates, random)
@@ -175,7 +175,7 @@ def pytorch(problem: Problem) -> Updates:
     def shown(updates: int) -> np.ndarray:
         g = train(updates, same)
         with torch.no_grad():
-            found = generate(g, torch.tensor(problem.latents(0)[0][:_SHOWN], device=device))
+            found = generate(g, torch.tensor(workload.latents(0)[0][:_SHOWN], device=device))
         array: np.ndarray = found[..., None].cpu().numpy()
         return array
 
@@ -188,14 +188,14 @@ def _arrays(model: nnx.Module) -> dict[str, np.ndarray]:
     return {".".join(map(str, path)): np.array(variable[...]) for path, variable in state}
 
 
-def flops_per_update(problem: Problem) -> float:
+def flops_per_update(workload: Workload) -> float:
     """Multiplications and additions of the recurrent networks' matrix products as printed, without attention.
 
     `models.draw` multiplies h by the sum of its two matrices in the discriminator, and so needs less.
     """
-    units, patch = problem.units, problem.points**2
-    generator = problem.latent * units + units**2 + units * (patch + 5)
+    units, patch = workload.units, workload.points**2
+    generator = workload.latent * units + units**2 + units * (patch + 5)
     discriminator = (patch + units) * units + units**2 + units * 5
     # Generator: forward, forward, backward by inputs and weights. Discriminator: three forward, real and fake
     # backward by both, and once by inputs alone.
-    return 2 * problem.batch_size * problem.steps * math.fsum((4 * generator, 8 * discriminator))
+    return 2 * workload.batch_size * workload.steps * math.fsum((4 * generator, 8 * discriminator))

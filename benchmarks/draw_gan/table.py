@@ -4,15 +4,15 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.draw_gan.sides import Problem, flops_per_update
+from benchmarks.draw_gan.sides import Workload, flops_per_update
 from benchmarks.harness import alternation
 
 
 def table(results: Mapping[str, Any]) -> str:
     """Markdown of what `results.json` holds: times are medians of the rounds."""
     flags = results["flags"]
-    problem = Problem(batch_size=flags["batch_size"], units=flags["units"])
-    return alternation.table(rows(results["sides"], flops_per_update(problem))) + "\n"
+    workload = Workload(batch_size=flags["batch_size"], units=flags["units"])
+    return alternation.table(rows(results["sides"], flops_per_update(workload))) + "\n"
 
 
 def rows(found: Mapping[str, Mapping[str, Any]], flops: float) -> list[dict[str, str]]:

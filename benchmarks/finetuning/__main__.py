@@ -19,7 +19,7 @@ from absl import flags
 
 from benchmarks.finetuning.table import OURS, PYTORCH, table
 from benchmarks.harness.alternation import Worker, alternate, threads
-from benchmarks.harness.problem import Problem
+from benchmarks.harness.workload import Workload
 from outgen_jax import files, runs
 
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Images an update.", 1)
@@ -39,14 +39,14 @@ ARMS = ("plain", "MSE", "constraint")
 OWN_ARMS = (*ARMS, "AugMix-style", "plain, distorting", "constraint, distorting")
 
 
-def measure(problem: Problem, hidden: int, rounds: int) -> dict[str, dict[str, Any]]:
+def measure(workload: Workload, hidden: int, rounds: int) -> dict[str, dict[str, Any]]:
     """Arm -> side -> first loss and seconds of every round, or why the side failed."""
     found: dict[str, dict[str, Any]] = {arm: {} for arm in OWN_ARMS}
     with contextlib.ExitStack() as stack:
         workers = {}
         for name, factory in SIDES.items():
             print(f"starting {name}", flush=True)
-            workers[name] = Worker(factory, problem, hidden=hidden, updates=UPDATES)
+            workers[name] = Worker(factory, workload, hidden=hidden, updates=UPDATES)
             stack.callback(workers[name].close)
         for arm in OWN_ARMS:
             for name, worker in workers.items():
@@ -69,8 +69,8 @@ def main(argv: list[str]) -> None:
     del argv
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each")
-    problem = Problem(_WIDTH.value, _BATCH.value, _SEED.value)
-    found = measure(problem, _HIDDEN.value, _ROUNDS.value)
+    workload = Workload(_WIDTH.value, _BATCH.value, _SEED.value)
+    found = measure(workload, _HIDDEN.value, _ROUNDS.value)
     results = {"threads": threads(), "arms": found}
     text = table(results)
     print(text)

@@ -14,7 +14,7 @@ from flax import nnx
 
 import outgen_jax as og
 from benchmarks.harness.alternation import Operations
-from benchmarks.harness.problem import CLASSES, Problem
+from benchmarks.harness.workload import CLASSES, Workload
 from outgen_jax.data import distort
 from outgen_jax.training import finetuning, finetuning_fit, finetuning_recipe
 from outgen_jax.training.finetuning_recipe import FinetuningRecipe, Penalty
@@ -30,19 +30,19 @@ PENALTIES = {
 
 
 class Inputs(NamedTuple):
-    """What every side starts from, drawn by numpy from the problem's seed."""
+    """What every side starts from, drawn by numpy from the workload's seed."""
 
     pairs: np.ndarray  # [B, 32, 32, 6] uint8: clean images, then distorted ones
     labels: np.ndarray  # [B]
     linear: list[tuple[np.ndarray, np.ndarray]]  # kernels [I, O] and biases [O] of fc1, fc2, head
 
 
-def inputs(problem: Problem, hidden: int) -> Inputs:
-    rng = np.random.default_rng((problem.seed, 4))
-    clean = problem.images()
+def inputs(workload: Workload, hidden: int) -> Inputs:
+    rng = np.random.default_rng((workload.seed, 4))
+    clean = workload.images()
     noisy = np.clip(clean + rng.normal(0, 40 / 255, clean.shape), 0, 1)
     pairs = np.round(255 * np.concatenate([clean, noisy], -1)).astype(np.uint8)
-    features = problem.weights().kernel.shape[0]
+    features = workload.weights().kernel.shape[0]
     sizes = [(features, hidden), (hidden, hidden), (hidden, CLASSES)]
     linear = [
         (
@@ -64,32 +64,32 @@ def drawn(key: jax.Array, images: jax.Array) -> jax.Array:
     return distort.random_distortion(key, images[..., :3], distort.PAPER_32)
 
 
-def network(problem: Problem, hidden: int) -> nnx.Module:
+def network(workload: Workload, hidden: int) -> nnx.Module:
     model = nnx.eval_shape(
-        lambda: og.models.VGG16(CLASSES, problem.width, hidden=hidden, rngs=nnx.Rngs(0))
+        lambda: og.models.VGG16(CLASSES, workload.width, hidden=hidden, rngs=nnx.Rngs(0))
     )
     model.dropout = nnx.Dropout(0.0, rngs=nnx.Rngs(0))
-    for layers, arrays in zip(model.blocks, problem.weights().blocks, strict=True):
+    for layers, arrays in zip(model.blocks, workload.weights().blocks, strict=True):
         for layer, a in zip(layers, arrays, strict=True):
             layer.kernel.set_value(jnp.asarray(a.kernel))
             for name in ("scale", "bias", "mean", "var"):
                 getattr(layer.norm, name).set_value(jnp.asarray(getattr(a, name)))
-    linear = inputs(problem, hidden).linear
+    linear = inputs(workload, hidden).linear
     for layer, (kernel, bias) in zip((*model.hidden, model.head), linear, strict=True):
         layer.kernel.set_value(jnp.asarray(kernel))
         layer.bias.set_value(jnp.asarray(bias))
     return model
 
 
-def outgen(problem: Problem, *, hidden: int, updates: int) -> Operations:
+def outgen(workload: Workload, *, hidden: int, updates: int) -> Operations:
     """So many updates by name, each going on from where the last call ended -> losses [updates]."""
-    model, given_inputs = network(problem, hidden), inputs(problem, hidden)
+    model, given_inputs = network(workload, hidden), inputs(workload, hidden)
     images, labels = jnp.asarray(given_inputs.pairs), jnp.asarray(given_inputs.labels)
     rows = jnp.tile(jnp.arange(len(labels)), (updates, 1))
     recipe = FinetuningRecipe(updates=1, batch_size=len(labels), learning_rate=RATE, mirror=False)
 
     def operation(penalty: Penalty, distortion: Any) -> Any:
-        graphdef, state = finetuning.create(model, recipe, jax.random.key(problem.seed))
+        graphdef, state = finetuning.create(model, recipe, jax.random.key(workload.seed))
         frozen_graphdef, frozen = finetuning.freeze(model)
         advance = finetuning_fit.compile_update(
             graphdef, frozen_graphdef, recipe, penalty.without_numbers(), distortion

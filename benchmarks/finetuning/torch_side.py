@@ -8,19 +8,19 @@ from torch.nn import functional
 
 from benchmarks.finetuning.ours import GAIN, RATE, WEIGHT, inputs
 from benchmarks.harness.alternation import Operations, threads
-from benchmarks.harness.problem import Problem
+from benchmarks.harness.workload import Workload
 from benchmarks.synthesis.torch_peers import trainable
 
 
 class Twin(nn.Module):
     """VGG16 with two hidden layers, whose pre-activations it returns too."""
 
-    def __init__(self, problem: Problem, hidden: int, device: torch.device) -> None:
+    def __init__(self, workload: Workload, hidden: int, device: torch.device) -> None:
         super().__init__()
-        whole = trainable(problem, device, torch.channels_last)
+        whole = trainable(workload, device, torch.channels_last)
         self.features = whole[:-3]  # without mean, flattening and head
         layers = []
-        for kernel, bias in inputs(problem, hidden).linear:
+        for kernel, bias in inputs(workload, hidden).linear:
             layer = nn.Linear(*kernel.shape)
             with torch.no_grad():
                 layer.weight.copy_(torch.from_numpy(kernel.T.copy()))
@@ -37,12 +37,12 @@ class Twin(nn.Module):
         return self.linear[-1](x), torch.cat(pre, 1)
 
 
-def pytorch(problem: Problem, *, hidden: int, updates: int) -> Operations:
+def pytorch(workload: Workload, *, hidden: int, updates: int) -> Operations:
     """As `ours.outgen`, its arms plain, MSE and constraint."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(threads())
-    given = inputs(problem, hidden)
+    given = inputs(workload, hidden)
     pairs = torch.from_numpy(given.pairs).permute(0, 3, 1, 2).to(device).float() / 255
     clean, distorted = (
         half.contiguous(memory_format=torch.channels_last) for half in pairs.split(3, dim=1)
@@ -50,8 +50,8 @@ def pytorch(problem: Problem, *, hidden: int, updates: int) -> Operations:
     labels = torch.from_numpy(given.labels).long().to(device)
 
     def operation(arm: str) -> Callable[[], torch.Tensor]:
-        student = Twin(problem, hidden, device).train()
-        teacher = Twin(problem, hidden, device).eval().requires_grad_(False)
+        student = Twin(workload, hidden, device).train()
+        teacher = Twin(workload, hidden, device).eval().requires_grad_(False)
         optimizer = torch.optim.SGD(student.parameters(), RATE)
 
         def update() -> torch.Tensor:

@@ -1,1 +1,1 @@
-"""What the benchmarks share: turns, comparison, the problem."""
+"""What the benchmarks share: turns, comparison, the workload."""

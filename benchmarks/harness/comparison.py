@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from benchmarks.harness.alternation import Worker, alternate
-from benchmarks.harness.problem import Problem, flops_per_update
+from benchmarks.harness.workload import Workload, flops_per_update
 
 REFERENCE = "outgen_jax"
 _COLUMNS = (
@@ -32,17 +32,17 @@ class Turn(NamedTuple):
 
 
 def measure(
-    problem: Problem,
+    workload: Workload,
     chosen: Mapping[str, tuple[str, dict[str, Any]]],
     turn: Turn,
     *,
     rounds: int,
     start: np.ndarray,
 ) -> dict[str, dict[str, Any]]:
-    """All sides of one problem in turns -> by name: what was measured, or why it failed.
+    """All sides of one workload in turns -> by name: what was measured, or why it failed.
 
     Args:
-      problem: what they solve.
+      workload: what they solve.
       chosen: by name: the function that makes the side, and its options; `REFERENCE` first.
       turn: what is timed.
       rounds: turns of each side.
@@ -54,7 +54,7 @@ def measure(
         reference = None
         for name, (factory, options) in chosen.items():
             print(f"  starting {name}", flush=True)
-            workers[name] = worker = Worker(factory, problem, **options)
+            workers[name] = worker = Worker(factory, workload, **options)
             stack.callback(worker.close)
             compile_seconds = worker.call("prepare", turn.long, turn.short)
             images = worker.call("images", turn.compared)
@@ -101,7 +101,7 @@ def judge(
 
 def rows(
     found: Mapping[str, Mapping[str, Any]],
-    problem: Problem,
+    workload: Workload,
     peak_tflops: float | None,
     *,
     rate: str = "image-updates/s",
@@ -122,7 +122,7 @@ def rows(
         if name not in seconds:
             values = [*[""] * len(_COLUMNS), side["failure"] or "failed: no turns"]
         else:
-            speed = _speed(seconds[name], best, problem, peak_tflops, flops)
+            speed = _speed(seconds[name], best, workload, peak_tflops, flops)
             values = [*speed, *_cost(side)]
         shown.append({"side": name, **dict(zip((rate, *_COLUMNS), values, strict=True))})
     return shown
@@ -131,12 +131,12 @@ def rows(
 def _speed(
     seconds: float,
     best: float | None,
-    problem: Problem,
+    workload: Workload,
     peak_tflops: float | None,
     flops_of: Callable[[float], int],
 ) -> list[str]:
-    rate = problem.batch_size / seconds
-    flops = rate * flops_of(problem.width)
+    rate = workload.batch_size / seconds
+    flops = rate * flops_of(workload.width)
     return [
         f"{rate:,.1f}",
         f"{best / seconds:.2f}" if best else "",

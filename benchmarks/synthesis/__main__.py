@@ -27,7 +27,7 @@ from absl import flags
 
 from benchmarks.harness.alternation import Worker, threads
 from benchmarks.harness.comparison import REFERENCE, Turn, measure
-from benchmarks.harness.problem import Problem
+from benchmarks.harness.workload import Workload
 from benchmarks.synthesis.table import table
 from outgen_jax import files, runs
 
@@ -69,9 +69,9 @@ def turn(on_cpu: bool) -> Turn:
     return Turn(short + (_UPDATES.value or timed), short, compared=1 if on_cpu else 25)
 
 
-def vmap_ratio(problem: Problem) -> dict[str, Any]:
+def vmap_ratio(workload: Workload) -> dict[str, Any]:
     """Time of the network's gradient mapped over images, over that of one call with the batch."""
-    with contextlib.closing(Worker("benchmarks.synthesis.ours.gradients", problem)) as worker:
+    with contextlib.closing(Worker("benchmarks.synthesis.ours.gradients", workload)) as worker:
         names = ["mapped", "batched"] * _ROUNDS.value
         values = [worker.call("seconds", name) for name in names]
         if worker.failure is not None:
@@ -80,14 +80,14 @@ def vmap_ratio(problem: Problem) -> dict[str, Any]:
     return {"mapped": values[::2], "batched": values[1::2], "ratio": mapped / batched}
 
 
-def start_seconds(problem: Problem) -> dict[str, Any]:
+def start_seconds(workload: Workload) -> dict[str, Any]:
     """From starting Python to the first image, twice over one persistent compilation cache."""
     seconds, failure = [], None
     with tempfile.TemporaryDirectory() as cache, environment("JAX_COMPILATION_CACHE_DIR", cache):
         for _ in range(2):
             start = time.perf_counter()
             with contextlib.closing(
-                Worker("benchmarks.synthesis.ours.outgen", problem, cache=True)
+                Worker("benchmarks.synthesis.ours.outgen", workload, cache=True)
             ) as worker:
                 worker.call("images", 1)
                 seconds.append(time.perf_counter() - start)
@@ -107,10 +107,10 @@ def environment(name: str, value: str) -> Iterator[None]:
 
 
 def cifar_job(images: int = 50_000, updates: int = 100) -> dict[str, Any]:
-    problem = Problem(_WIDTH.value, images, _SEED.value)
+    workload = Workload(_WIDTH.value, images, _SEED.value)
     options = {"dtype": "bfloat16", "data_dir": _DATA_DIR.value}
     with contextlib.closing(
-        Worker("benchmarks.synthesis.ours.WholeSet", problem, **options)
+        Worker("benchmarks.synthesis.ours.WholeSet", workload, **options)
     ) as worker:
         seconds = worker.call("seconds", updates)
         return {"images": images, "updates": updates, "seconds": seconds, "failure": worker.failure}
@@ -128,16 +128,16 @@ def main(argv: list[str]) -> None:
     results: dict[str, Any] = {"threads": threads(), "peers": peers, "batches": {}}
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each, {peers}")
     for size in batch_sizes:
-        problem = Problem(_WIDTH.value, size, _SEED.value)
+        workload = Workload(_WIDTH.value, size, _SEED.value)
         found = measure(
-            problem, sides(on_cpu), turn(on_cpu), rounds=_ROUNDS.value, start=problem.images()
+            workload, sides(on_cpu), turn(on_cpu), rounds=_ROUNDS.value, start=workload.images()
         )
         results["batches"][size] = found
         text = table({"flags": run.flags, **results})
         print(text, flush=True)
         run.write_results(results)
         files.write_atomic(run.directory / "table.md", text)
-    smallest = Problem(_WIDTH.value, min(batch_sizes), _SEED.value)
+    smallest = Workload(_WIDTH.value, min(batch_sizes), _SEED.value)
     results["vmap"] = vmap_ratio(smallest)
     print(f"network under vmap over images, against one batched call: {results['vmap']}")
     results["starts"] = start_seconds(smallest)

@@ -10,7 +10,7 @@ from flax import nnx
 
 import outgen_jax as og
 from benchmarks.harness.alternation import Operations, Updates
-from benchmarks.harness.problem import CLASSES, Problem, Weights
+from benchmarks.harness.workload import CLASSES, Weights, Workload
 from outgen_jax import losses, runs
 from outgen_jax.data import sources
 from outgen_jax.networks import ApplyFn
@@ -18,13 +18,13 @@ from outgen_jax.synthesis import slots
 from outgen_jax.synthesis.programs import Network
 
 
-def outgen(problem: Problem, *, dtype: str = "float32", cache: bool = False) -> Updates:
+def outgen(workload: Workload, *, dtype: str = "float32", cache: bool = False) -> Updates:
     """Paper A's SGD as a user runs it; `cache`: with the scripts' persistent compilation cache."""
     jax.config.update("jax_enable_compilation_cache", cache)
     if cache:
         runs.enable_compilation_cache()
-    apply_fn, variables = network(problem, dtype)
-    images, targets = problem.images(), problem.targets()
+    apply_fn, variables = network(workload, dtype)
+    images, targets = workload.images(), workload.targets()
 
     def best(updates: int) -> np.ndarray:
         solver = og.preset("sgd", steps=updates)
@@ -41,18 +41,18 @@ def outgen(problem: Problem, *, dtype: str = "float32", cache: bool = False) -> 
     return Updates(best, device=jax.devices()[0].device_kind, images=best, memory=memory)
 
 
-def network(problem: Problem, dtype: str) -> tuple[ApplyFn, Any]:
-    """`apply_fn, variables` of VGG16 with the problem's weights; the computation is in `dtype`."""
-    return og.models.from_nnx(build(problem, dtype))
+def network(workload: Workload, dtype: str) -> tuple[ApplyFn, Any]:
+    """`apply_fn, variables` of VGG16 with the workload's weights; the computation is in `dtype`."""
+    return og.models.from_nnx(build(workload, dtype))
 
 
-def build(problem: Problem, dtype: str) -> og.models.VGG16:
-    """VGG16 with the problem's weights."""
+def build(workload: Workload, dtype: str) -> og.models.VGG16:
+    """VGG16 with the workload's weights."""
     model = nnx.eval_shape(
-        lambda: og.models.VGG16(CLASSES, problem.width, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
+        lambda: og.models.VGG16(CLASSES, workload.width, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
     )
     model.dropout = nnx.Dropout(model.dropout.rate, rngs=nnx.Rngs(0))
-    _set_weights(model, problem.weights())
+    _set_weights(model, workload.weights())
     return model
 
 
@@ -85,10 +85,10 @@ def _temporary_bytes(
     return analysis.temp_size_in_bytes
 
 
-def gradients(problem: Problem) -> Operations:
+def gradients(workload: Workload) -> Operations:
     """The gradient of all images' losses: the network called on the batch, and image by image."""
-    apply_fn, variables = network(problem, "float32")
-    images, targets = jnp.asarray(problem.images()), jnp.asarray(problem.targets())
+    apply_fn, variables = network(workload, "float32")
+    images, targets = jnp.asarray(workload.images()), jnp.asarray(workload.targets())
 
     def batched(images: jax.Array, variables: Any) -> jax.Array:
         return jax.vmap(losses.cross_entropy)(apply_fn(variables, images), targets).sum()
@@ -111,14 +111,14 @@ def gradients(problem: Problem) -> Operations:
 class WholeSet:
     """Many images at once through `og.synthesize`, its own batch size: what a user waits for."""
 
-    def __init__(self, problem: Problem, *, dtype: str, data_dir: str | None) -> None:
+    def __init__(self, workload: Workload, *, dtype: str, data_dir: str | None) -> None:
         """CIFAR-10's training images; random ones if there is no `data_dir`."""
-        self._network = network(problem, dtype)
-        self._targets = problem.targets()
-        self._images = np.round(problem.images() * 255).astype(np.uint8)
+        self._network = network(workload, dtype)
+        self._targets = workload.targets()
+        self._images = np.round(workload.images() * 255).astype(np.uint8)
         if data_dir is not None:
             source = sources.load("cifar10", split="train", data_dir=data_dir)
-            self._images = source.images[: problem.batch_size]
+            self._images = source.images[: workload.batch_size]
             self._targets = self._targets[: len(self._images)]
 
     def seconds(self, updates: int) -> float:

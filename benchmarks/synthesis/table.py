@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.harness import alternation
 from benchmarks.harness.comparison import rows
-from benchmarks.harness.problem import Problem
+from benchmarks.harness.workload import Workload
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -13,7 +13,7 @@ def table(results: Mapping[str, Any]) -> str:
     flags = results["flags"]
     tables = []
     for size, found in results["batches"].items():
-        problem = Problem(flags["width"], int(size), flags["seed"])
-        shown = alternation.table(rows(found, problem, flags["peak_tflops"]))
+        workload = Workload(flags["width"], int(size), flags["seed"])
+        shown = alternation.table(rows(found, workload, flags["peak_tflops"]))
         tables.append(f"Batch of {size}:\n\n{shown}\n")
     return "\n".join(tables)

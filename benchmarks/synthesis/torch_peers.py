@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.harness.alternation import Updates, threads
-from benchmarks.harness.problem import Problem
+from benchmarks.harness.workload import Workload
 from outgen_jax.models import vgg
 from outgen_jax.solvers import descent
 
@@ -36,14 +36,14 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
-def network(problem: Problem, device: torch.device, layout: torch.memory_format) -> nn.Module:
-    """VGG16 with the problem's weights, frozen: images [B, 3, H, W] in [0, 1] -> logits."""
-    return trainable(problem, device, layout).eval().requires_grad_(False)
+def network(workload: Workload, device: torch.device, layout: torch.memory_format) -> nn.Module:
+    """VGG16 with the workload's weights, frozen: images [B, 3, H, W] in [0, 1] -> logits."""
+    return trainable(workload, device, layout).eval().requires_grad_(False)
 
 
-def trainable(problem: Problem, device: torch.device, layout: torch.memory_format) -> nn.Module:
+def trainable(workload: Workload, device: torch.device, layout: torch.memory_format) -> nn.Module:
     """The same network in training mode."""
-    weights = problem.weights()
+    weights = workload.weights()
     modules: list[nn.Module] = [Normalize()]
     for block in weights.blocks:
         for a in block:
@@ -83,7 +83,7 @@ def _to(device: torch.device, images: np.ndarray, layout: torch.memory_format) -
 
 
 def pytorch(
-    problem: Problem,
+    workload: Workload,
     *,
     channels_last: bool = False,
     compiled: bool = False,
@@ -92,9 +92,9 @@ def pytorch(
     """The update written in PyTorch; `compiled`: pixel map, network and loss by torch.compile."""
     device = _device()
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = network(problem, device, layout)
-    start = _to(device, np.tan((problem.images() - 0.5) * np.pi), layout)
-    targets = torch.from_numpy(problem.targets()).to(device)
+    model = network(workload, device, layout)
+    start = _to(device, np.tan((workload.images() - 0.5) * np.pi), layout)
+    targets = torch.from_numpy(workload.targets()).to(device)
 
     def loss(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
@@ -149,15 +149,15 @@ def _best(
     return best.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def foolbox(problem: Problem) -> Updates:
+def foolbox(workload: Workload) -> Updates:
     """Foolbox's L2 projected gradient descent to target classes, on the same network."""
     import foolbox as fb
 
     device = _device()
-    model = network(problem, device, torch.channels_last)
+    model = network(workload, device, torch.channels_last)
     bounded = fb.PyTorchModel(model, bounds=(0, 1), device=device)
-    images = _to(device, problem.images(), torch.channels_last)
-    classes = torch.from_numpy(problem.targets().argmax(-1)).to(device)
+    images = _to(device, workload.images(), torch.channels_last)
+    classes = torch.from_numpy(workload.targets().argmax(-1)).to(device)
     criterion = fb.criteria.TargetedMisclassification(classes)
 
     def run(updates: int) -> None:
@@ -168,14 +168,14 @@ def foolbox(problem: Problem) -> Updates:
     return Updates(run, device=_name(device), memory=lambda: _memory(device))
 
 
-def torchattacks(problem: Problem) -> Updates:
+def torchattacks(workload: Workload) -> Updates:
     """PGDL2 of torchattacks to target classes, on the same network; it only takes NCHW."""
     import torchattacks as ta
 
     device = _device()
-    model = network(problem, device, torch.contiguous_format)
-    images = _to(device, problem.images(), torch.contiguous_format)
-    classes = torch.from_numpy(problem.targets().argmax(-1)).to(device)
+    model = network(workload, device, torch.contiguous_format)
+    images = _to(device, workload.images(), torch.contiguous_format)
+    classes = torch.from_numpy(workload.targets().argmax(-1)).to(device)
 
     def run(updates: int) -> None:
         attack = ta.PGDL2(model, eps=_RADIUS, alpha=_STEP, steps=updates, random_start=False)

@@ -21,7 +21,7 @@ from absl import flags
 
 from benchmarks.harness.alternation import threads
 from benchmarks.harness.comparison import REFERENCE, Turn, measure
-from benchmarks.harness.problem import Problem
+from benchmarks.harness.workload import Workload
 from benchmarks.training.sides import kernels
 from benchmarks.training.table import table
 from outgen_jax import devices, files, runs
@@ -73,9 +73,9 @@ def main(argv: list[str]) -> None:
     results: dict[str, Any] = {"threads": threads(), "peers": peers, "batches": {}}
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each, {peers}")
     for size in map(int, _BATCHES.value):
-        problem = Problem(_WIDTH.value, size, _SEED.value)
+        workload = Workload(_WIDTH.value, size, _SEED.value)
         found = measure(
-            problem, sides(on_cpu), turn(on_cpu), rounds=_ROUNDS.value, start=kernels(problem)
+            workload, sides(on_cpu), turn(on_cpu), rounds=_ROUNDS.value, start=kernels(workload)
         )
         results["batches"][size] = found
         text = table({"flags": run.flags, **results})

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.alternation import Updates
-from benchmarks.harness.problem import Problem, flops_per_update, layers
+from benchmarks.harness.workload import Workload, flops_per_update, layers
 
 _RATE, _MOMENTUM, _DECAY = 0.1, 0.9, 5e-4
 
 
-def kernels(problem: Problem) -> np.ndarray:
+def kernels(workload: Workload) -> np.ndarray:
     """Those of the start."""
-    weights = problem.weights()
+    weights = workload.weights()
     arrays = [layer.kernel for block in weights.blocks for layer in block]
     return np.concatenate([array.ravel() for array in (*arrays, weights.kernel)])
 
@@ -31,7 +31,7 @@ def flops_per_image(width: float) -> int:
     return flops_per_update(width) * 3 // 2 - 2 * 9 * inputs * outputs * size**2
 
 
-def outgen(problem: Problem, *, dtype: str = "float32", augmented: bool = False) -> Updates:
+def outgen(workload: Workload, *, dtype: str = "float32", augmented: bool = False) -> Updates:
     """The package's compiled training step; `augmented`: with its crop and flip, as it is used."""
     import jax
     import jax.numpy as jnp
@@ -51,17 +51,17 @@ def outgen(problem: Problem, *, dtype: str = "float32", augmented: bool = False)
     optimizer = optimizers.sgd(
         optax.constant_schedule(_RATE), momentum=_MOMENTUM, weight_decay=_DECAY
     )
-    graphdef, state = classifier.create(build(problem, dtype), optimizer)
+    graphdef, state = classifier.create(build(workload, dtype), optimizer)
     update = compile_updates(
         classifier.make_update(graphdef, optimizer, objective=plain if augmented else given_images)
     )
-    images = jnp.asarray(problem.images())
-    pixels = jnp.asarray(np.round(problem.images() * 255), jnp.uint8)
-    labels = jnp.asarray(problem.targets().argmax(-1), jnp.int32)
-    given = objectives.Supervision(labels, frozen=images, key=jax.random.key(problem.seed))
+    images = jnp.asarray(workload.images())
+    pixels = jnp.asarray(np.round(workload.images() * 255), jnp.uint8)
+    labels = jnp.asarray(workload.targets().argmax(-1), jnp.int32)
+    given = objectives.Supervision(labels, frozen=images, key=jax.random.key(workload.seed))
 
     def run(updates: int) -> classifier.TrainState:
-        rows = np.tile(np.arange(problem.batch_size, dtype=np.int32), (updates, 1))
+        rows = np.tile(np.arange(workload.batch_size, dtype=np.int32), (updates, 1))
         end = jax.tree.map(jnp.copy, state)
         for end, _ in run_updates(update, end, pixels, given, rows=rows):  # noqa: B007, B020
             pass
@@ -83,7 +83,7 @@ def outgen(problem: Problem, *, dtype: str = "float32", augmented: bool = False)
 
 
 def pytorch(
-    problem: Problem,
+    workload: Workload,
     *,
     channels_last: bool = False,
     compiled: bool = False,
@@ -97,10 +97,10 @@ def pytorch(
 
     device = torch_peers._device()
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = torch_peers.trainable(problem, device, layout)
+    model = torch_peers.trainable(workload, device, layout)
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    images = torch_peers._to(device, problem.images(), layout)
-    labels = torch.from_numpy(problem.targets().argmax(-1)).to(device)
+    images = torch_peers._to(device, workload.images(), layout)
+    labels = torch.from_numpy(workload.targets().argmax(-1)).to(device)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.harness import alternation
 from benchmarks.harness.comparison import rows
-from benchmarks.harness.problem import Problem
+from benchmarks.harness.workload import Workload
 from benchmarks.training.sides import flops_per_image
 
 
@@ -14,7 +14,7 @@ def table(results: Mapping[str, Any]) -> str:
     flags = results["flags"]
     tables = []
     for size, found in results["batches"].items():
-        problem = Problem(flags["width"], int(size), flags["seed"])
-        shown = rows(found, problem, flags["peak_tflops"], rate="images/s", flops=flops_per_image)
+        workload = Workload(flags["width"], int(size), flags["seed"])
+        shown = rows(found, workload, flags["peak_tflops"], rate="images/s", flops=flops_per_image)
         tables.append(f"Batch of {size}:\n\n{alternation.table(shown)}\n")
     return "\n".join(tables)

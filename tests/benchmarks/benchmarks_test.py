@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from benchmarks.convolution import sides as convolution_sides
-from benchmarks.harness import alternation, comparison, problem
+from benchmarks.harness import alternation, comparison, workload
 from benchmarks.synthesis import ours
 from benchmarks.training import sides as training_sides
 
@@ -25,7 +25,7 @@ def torch_peers() -> ModuleType:
 
 @pytest.fixture
 def small(five_layers: None) -> Any:
-    return problem.Problem(width=1 / 16, batch_size=3)
+    return workload.Workload(width=1 / 16, batch_size=3)
 
 
 def test_pytorch_computes_the_images_of_synthesize(torch_peers, small):
@@ -164,7 +164,7 @@ def test_table_compares_with_the_best_of_pytorch():
         "PyTorch compile": {**side, "seconds_per_update": [0.6]},
         "Foolbox": {"seconds_per_update": [], "failure": "not installed: foolbox"},
     }
-    rows = comparison.rows(found, problem.Problem(batch_size=128), peak_tflops=1.0)
+    rows = comparison.rows(found, workload.Workload(batch_size=128), peak_tflops=1.0)
     assert [row["image-updates/s"] for row in rows] == ["320.0", "160.0", "213.3", ""]
     assert [row["× PyTorch's best"] for row in rows] == ["1.50", "0.75", "1.00", ""]
     assert rows[0]["GFLOP/s"] == "401"
@@ -176,9 +176,9 @@ def test_table_compares_with_the_best_of_pytorch():
 
 def test_flops_are_those_of_vgg16():
     # 313.2 million products forward at 32×32, as many back to the image.
-    assert problem.flops_per_update(1.0) == pytest.approx(2 * 2 * 313.2e6, rel=1e-4)
-    assert [len(block) for block in problem.layers(0.5)] == [2, 2, 3, 3, 3]
-    assert list(problem.layers(0.5))[-1][-1] == (256, 256, 2)
+    assert workload.flops_per_update(1.0) == pytest.approx(2 * 2 * 313.2e6, rel=1e-4)
+    assert [len(block) for block in workload.layers(0.5)] == [2, 2, 3, 3, 3]
+    assert list(workload.layers(0.5))[-1][-1] == (256, 256, 2)
 
 
 def test_convolutions_agree(torch_peers):
@@ -201,7 +201,7 @@ def test_convolutions_agree(torch_peers):
 
 def test_pytorch_trains_as_the_package_does(torch_peers, five_layers):
     sides = training_sides
-    small = problem.Problem(width=1 / 16, batch_size=6)
+    small = workload.Workload(width=1 / 16, batch_size=6)
     start = sides.kernels(small)
     ours = sides.outgen(small)
     trained = ours.images(2)

@@ -8,8 +8,8 @@ from benchmarks.draw_gan import sides
 
 def test_pytorch_draws_the_same_images_after_two_updates():
     pytest.importorskip("torch", reason="compares with PyTorch")
-    problem = sides.Problem(batch_size=4, units=5, points=2, steps=2, latent=3, size=6)
-    ours, theirs = sides.outgen(problem), sides.pytorch(problem)
+    workload = sides.Workload(batch_size=4, units=5, points=2, steps=2, latent=3, size=6)
+    ours, theirs = sides.outgen(workload), sides.pytorch(workload)
     start = ours.images(0)
     np.testing.assert_allclose(theirs.images(0), start, atol=1e-5)
     after = ours.images(2)
@@ -19,6 +19,6 @@ def test_pytorch_draws_the_same_images_after_two_updates():
 
 
 def test_operations_of_an_update_are_counted():
-    problem = sides.Problem(batch_size=1, units=1, points=1, steps=1, latent=1)
+    workload = sides.Workload(batch_size=1, units=1, points=1, steps=1, latent=1)
     # Generator: z, h and the six outputs of h; discriminator: r, h, h and the five outputs of h.
-    assert sides.flops_per_update(problem) == 2 * (4 * (1 + 1 + 6) + 8 * (1 + 1 + 1 + 5))
+    assert sides.flops_per_update(workload) == 2 * (4 * (1 + 1 + 6) + 8 * (1 + 1 + 1 + 5))

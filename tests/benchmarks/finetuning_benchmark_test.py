@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from benchmarks.finetuning import ours, table
-from benchmarks.harness.problem import Problem
+from benchmarks.harness.workload import Workload
 
 
 def test_pytorch_takes_the_same_constrained_updates(five_layers):
     pytest.importorskip("torch", reason="compares with PyTorch")
-    problem = Problem(width=1 / 16, batch_size=4)
+    workload = Workload(width=1 / 16, batch_size=4)
     options = {"hidden": 8, "updates": 2}
-    own = ours.outgen(problem, **options)
-    theirs = importlib.import_module("benchmarks.finetuning.torch_side").pytorch(problem, **options)
+    own = ours.outgen(workload, **options)
+    theirs = importlib.import_module("benchmarks.finetuning.torch_side").pytorch(
+        workload, **options
+    )
     losses = [side.output("constraint") for side in (own, theirs)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
     assert losses[0][0] != losses[0][1]  # the second loss is after an update

@@ -1,4 +1,4 @@
-"""The problem that all sides of the synthesis benchmark solve: paper A's update on random inputs.
+"""The workload of all sides of the synthesis benchmark: paper A's update on random inputs.
 
 VGG16 with batch normalisation in inference mode and random weights, images [B, 32, 32, 3] float32
 in [0, 1], targets [B, 10]; one update is
@@ -36,7 +36,7 @@ class Weights(NamedTuple):
     bias: np.ndarray  # [10]
 
 
-class Problem(NamedTuple):
+class Workload(NamedTuple):
     width: float = 1.0  # width multiplier of VGG16
     batch_size: int = 128
     seed: int = 0
