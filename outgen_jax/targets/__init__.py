@@ -2,6 +2,6 @@
 
 from outgen_jax.targets.distributions import completed as completed
 from outgen_jax.targets.distributions import dirichlet as dirichlet
-from outgen_jax.targets.distributions import from_csv as from_csv
-from outgen_jax.targets.distributions import parse as parse
 from outgen_jax.targets.distributions import validate as validate
+from outgen_jax.targets.parsing import from_csv as from_csv
+from outgen_jax.targets.parsing import parse as parse

@@ -1,52 +1,21 @@
-"""What is wanted: build, parse and validate output distributions (paper A).
+"""What is wanted: build and validate output distributions (paper A).
 
 Targets are float32 [B, K] on the host: one row per image, one column per class, entries in [0, 1],
 rows summing to 1. Labels are int [B] in 0..K-1, probabilities of the source images float [B, K].
 Everything here runs once per job in numpy, never inside jit. What is random depends on the seed
 and on the image's id alone, not on its place or its neighbours; the ids 7, "7" and b"7" are one.
-
-The grammar of a target, read by `parse` and in the `target` column of `from_csv`: comma-separated
-`name=weight` pairs with weights >= 0 that sum to 1 within 1e-3. A lone name may leave its weight
-out: `uniform`. A name is one of these words, otherwise a class:
-
-    true      the image's own label
-    top       the classifier's first choice for the source image
-    runnerup  its most probable class other than `true`; other than `top` where there are no labels
-              or the text also names `top`
-    random    a class drawn per image: never the true one, one named in the text or another `random`
-    uniform   every class alike
-    rest      all classes not named, in whatever proportion: they are free, and masked in what comes
-              back (`numpy.ma`)
-
-A class is matched by its exact name, then as an index, then without regard to case. One that shares
-its name with a word above or with another class, or whose name holds a comma or '=', is reached by
-its index. Pairs that meet in one class add up: `true=0.5,cat=0.5` is probability 1 on a cat.
-
-For independent labels, and for numbers, `entry_text` says what is different.
 """
 
-import os
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from outgen_jax.data.image_source import ImageSource
 from outgen_jax.targets import partial
 from outgen_jax.targets.draws import ImageIds, id_digests, id_texts
-from outgen_jax.targets.entry_text import check_values, entry_rows
-from outgen_jax.targets.table import Record, in_order_of, numbers_in, read_table
-from outgen_jax.targets.text import (
-    SUM_TOLERANCE,
-    Context,
-    class_index,
-    listed,
-    make_context,
-    target_rows,
-)
+
+SUM_TOLERANCE = 1.001e-3  # a hair over 1e-3, so that three times 0.333 passes
 
 
 def validate(
@@ -82,136 +51,9 @@ def validate(
             "Give one row per image, in the classifier's order of classes"
         )
     free = np.atleast_2d(np.ma.getmaskarray(rows))
-    normalised = _normalised(np.atleast_2d(rows.filled(0)), caller, free=free)
+    normalised = normalised_rows(np.atleast_2d(rows.filled(0)), caller, free=free)
     normalised[free] = np.nan
     return np.tile(normalised, (num_images, 1)) if rows.ndim == 1 else normalised
-
-
-def parse(
-    text: str,
-    *,
-    class_names: Sequence[str] | None = None,
-    num_classes: int | None = None,
-    labels: ArrayLike | None = None,
-    num_images: int | None = None,
-    seed: int = 0,
-    image_ids: ImageIds | None = None,
-    source_probs: ArrayLike | None = None,
-    source: ImageSource | None = None,
-    output: Any = None,
-) -> np.ndarray:
-    """Targets from text such as `true=0.9,random=0.1`; the module's header has the grammar.
-
-    Args:
-        text: what every image is to reach.
-        class_names: K names in the classifier's order; or `num_classes` alone, for indices only.
-        num_classes: K.
-        labels: int [B], for `true`; `random` and `runnerup` keep clear of them. They number the
-            classifier's classes: where a data set has a list of its own, give `source` instead.
-        num_images: B, where neither labels, image_ids nor source_probs tell it.
-        seed: of `random`.
-        image_ids: B ids that `random` is drawn by; 0..B-1 if left out.
-        source_probs: [B, K] the classifier's output on the source images, for `top` and `runnerup`.
-        source: the images, as `data.sources.load` returns them, instead of labels, num_images and
-            image_ids. Its labels are matched to `class_names` by the names of its own classes; an
-            image whose class is not there has no `true`, nothing for `random` to keep clear of,
-            and a `runnerup` other than `top`. Without class names, labels number the classifier's.
-        output: what the targets are for; None: `og.outputs.softmax()`. For `sigmoid()` and `values()` every name has
-            a value of its own, and what is not named is free; see `entry_text`.
-
-    Example:
-        >>> from outgen_jax.data.sources import ImageSource
-        >>> pets = ImageSource(np.zeros((2, 8, 8, 3), np.uint8), np.array([1, 0]), ("dog", "cat"), ("a", "b"))
-        >>> parse("true=0.9,ship=0.1", source=pets, class_names=("cat", "ship", "dog"))
-        array([[0.9, 0.1, 0. ],
-               [0. , 0.1, 0.9]], dtype=float32)
-        >>> import outgen_jax as og
-        >>> labels = {"class_names": ("cat", "dog", "person"), "output": og.outputs.sigmoid(), "num_images": 1}
-        >>> parse("cat=0.9,person=0.2", **labels).tolist()
-        [[0.8999999761581421, None, 0.20000000298023224]]
-
-    Returns:
-        float32 [B, K], rows summing to 1; a masked array where the text has `rest`. For other outputs than a softmax a
-        masked array.
-
-    Raises:
-        ValueError: text outside the grammar, an unknown class, arguments that are missing or
-            contradict each other, `true` for a class of the source that the classifier lacks, or
-            no class left to draw.
-    """
-    context = make_context(
-        "targets.parse",
-        class_names=class_names,
-        num_classes=num_classes,
-        labels=labels,
-        num_images=num_images,
-        seed=seed,
-        image_ids=image_ids,
-        source_probs=source_probs,
-        source=source,
-        output=output,
-    )
-    return _rows(text, context)
-
-
-def from_csv(
-    path: str | os.PathLike[str],
-    *,
-    class_names: Sequence[str] | None = None,
-    num_classes: int | None = None,
-    labels: ArrayLike | None = None,
-    num_images: int | None = None,
-    seed: int = 0,
-    image_ids: ImageIds | None = None,
-    source_probs: ArrayLike | None = None,
-    source: ImageSource | None = None,
-    output: Any = None,
-) -> np.ndarray:
-    """Targets from a table (CSV, UTF-8, comma-separated) with one row per image under a header.
-
-    The first column may be `id`: rows are then matched to `image_ids` and may come in any order;
-    without it they are in the order of the images. The rest is either one column `target` in
-    `parse`'s grammar, or one column per class, headed by its name or index; classes without a
-    column, and empty cells, are 0, or free for other outputs than a softmax. Blank rows are skipped. The other
-    arguments are `parse`'s.
-
-    Returns:
-        float32 [B, K] in the order of the images, rows summing to 1; masked where a text has `rest`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: as `parse`; a malformed table; rows or ids that do not match the images. Row
-            numbers are a spreadsheet's: the header is row 1.
-    """
-    where = "targets.from_csv"
-    context = make_context(
-        where,
-        class_names=class_names,
-        num_classes=num_classes,
-        labels=labels,
-        num_images=num_images,
-        seed=seed,
-        image_ids=image_ids,
-        source_probs=source_probs,
-        source=source,
-        output=output,
-    )
-    header, records = read_table(path, where=where)
-    if header[0].casefold() == "id":
-        header, records = header[1:], in_order_of(context.ids, records, where=where)
-    elif len(records) != len(context.ids):
-        raise ValueError(
-            f"{where}: the table must have one row per image below its header; it has "
-            f"{len(records)} for {len(context.ids)} images. Add or remove rows"
-        )
-    if "target" in [name.casefold() for name in header]:
-        if len(header) > 1:
-            raise ValueError(
-                f"{where}: only 'id' may stand before a column 'target'; the header has "
-                f"{listed(header)}. Remove the others, or head a class of that name by its index"
-            )
-        return _text_column(records, context)
-    return _class_columns(header, records, context)
 
 
 def dirichlet(
@@ -277,7 +119,7 @@ def completed(targets: ArrayLike, probs: ArrayLike) -> np.ndarray:
         return np.asarray(partial.complete(rows, np.log(output)))
 
 
-def _normalised(
+def normalised_rows(
     rows: np.ndarray,
     caller: str,
     numbers: Sequence[int] | None = None,
@@ -312,44 +154,3 @@ def _normalised(
     divisors = np.where(partial_rows, np.maximum(sums, 1), sums)
     normalised: np.ndarray = (rows / divisors[:, None]).astype(np.float32)
     return normalised
-
-
-def _rows(text: str, context: Context) -> np.ndarray:
-    """The targets that a text asks for: distributions, or entries that stand for themselves."""
-    return target_rows(text, context) if context.bounds is None else entry_rows(text, context)
-
-
-def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
-    """Targets of a table whose one cell per row is text; equal texts are read together."""
-    images_of: defaultdict[str, list[int]] = defaultdict(list)
-    for image, record in enumerate(records):
-        images_of[record.cells[0]].append(image)
-    targets = np.ma.empty((len(records), context.num_classes), np.float32)
-    for text, images in images_of.items():
-        row = min(records[image].number for image in images)
-        targets[images] = _rows(text, context.take(images, f"{context.where}: row {row}"))
-    return targets if np.ma.is_masked(targets) else targets.data
-
-
-def _class_columns(
-    header: Sequence[str], records: Sequence[Record], context: Context
-) -> np.ndarray:
-    """Targets of a table with a column per class; classes without one are 0."""
-    classes = [class_index(name, context) for name in header]
-    for column, index in enumerate(classes):
-        if index in classes[:column]:
-            raise ValueError(
-                f"{context.where}: a class must have one column; {header[column]!r} and "
-                f"{header[classes.index(index)]!r} are both class {index}. Remove one"
-            )
-    found = numbers_in(records, header, where=context.where)
-    numbers = [record.number for record in records]
-    if context.bounds is not None:
-        cells = [[bool(cell) for cell in record.cells] for record in records]
-        rows = np.full((len(records), context.num_classes), np.nan)
-        rows[:, classes] = np.where(np.reshape(cells, found.shape), found, np.nan)
-        check_values(rows, context, numbers)
-        return np.ma.masked_invalid(rows.astype(np.float32))
-    rows = np.zeros((len(records), context.num_classes))
-    rows[:, classes] = found
-    return _normalised(rows, context.where, numbers)

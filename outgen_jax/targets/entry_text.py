@@ -7,8 +7,9 @@ word.
 
 import numpy as np
 
+from outgen_jax.targets.context import Context
 from outgen_jax.targets.draws import distinct_classes
-from outgen_jax.targets.text import Context, named_classes, terms_in
+from outgen_jax.targets.text import named_classes, terms_in
 
 
 def entry_rows(text: str, context: Context) -> np.ma.MaskedArray:

@@ -1,172 +1,21 @@
 """What a target written as text means for each of a batch of images.
 
-The grammar stands in the header of `targets`, the module that outside code calls. Here are the
-names it may use (a `Context`) and the classes they stand for. Classes are int64 [n], targets are
-float32 [n, K], all numpy.
+The grammar stands in the header of `parsing`. Here are the classes that the names of a `Context` stand for. Classes
+are int64 [n], targets are float32 [n, K], all numpy.
 """
 
 import difflib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from outgen_jax.data.image_source import ImageSource
-from outgen_jax.targets.draws import ImageIds, distinct_classes, id_texts
-from outgen_jax.targets.labels import of_source
+from outgen_jax.targets.context import Context
+from outgen_jax.targets.distributions import SUM_TOLERANCE
+from outgen_jax.targets.draws import distinct_classes
 
 WORDS = ("true", "top", "runnerup", "random", "uniform", "rest")
 DRAWN_OR_SHARED = ("random", "uniform", "rest")
-SUM_TOLERANCE = 1.001e-3  # a hair over 1e-3, so that three times 0.333 passes
 LISTED = 10  # names that a message quotes before it cuts the list short
-
-
-class Context(NamedTuple):
-    """What the names in a target refer to, for n images and K classes."""
-
-    where: str  # opens the error messages: the public function and, in a table, the row
-    num_classes: int
-    exact: Mapping[str, list[int]]  # class name -> its indices; ImageNet has two cranes
-    folded: Mapping[str, list[int]]  # the same without regard to case
-    ids: Sequence[str]  # n
-    labels: np.ndarray | None  # [n] int64; K where an image has none among the classes
-    source_probs: np.ndarray | None  # [n, K]
-    seed: int
-    lacking: np.ndarray | None = None  # [n] str: the source's class that the K lack, or ''
-    # Of an entry that stands for itself, as those of labels and numbers do; None: the entries of a row sum to 1.
-    bounds: tuple[float, float] | None = None
-
-    def take(self, images: Sequence[int], where: str) -> "Context":
-        """The context of some of the images."""
-        return self._replace(
-            where=where,
-            ids=[self.ids[image] for image in images],
-            labels=None if self.labels is None else self.labels[images],
-            source_probs=None if self.source_probs is None else self.source_probs[images],
-            lacking=None if self.lacking is None else self.lacking[images],
-        )
-
-
-def make_context(
-    where: str,
-    *,
-    class_names: Sequence[str] | None,
-    num_classes: int | None,
-    labels: ArrayLike | None,
-    num_images: int | None,
-    seed: int,
-    image_ids: ImageIds | None,
-    source_probs: ArrayLike | None,
-    source: ImageSource | None = None,
-    output: Any = None,
-) -> Context:
-    """Check the arguments of `parse` and `from_csv` against each other and gather them."""
-    classes = _agreed(
-        where,
-        "classes",
-        class_names=None if class_names is None else len(class_names),
-        num_classes=num_classes,
-    )
-    if classes < 1:
-        raise ValueError(f"{where}: there must be a class to name; there are {classes}. Add some")
-    label_array = None if labels is None else np.asarray(labels)
-    probs = None if source_probs is None else np.atleast_1d(np.asarray(source_probs, np.float32))
-    found = None
-    if source is not None:
-        found = of_source(source, class_names=class_names, num_classes=classes, where=where)
-    counts: dict[str, int | None] = {
-        "num_images": num_images,
-        "labels": None if label_array is None else label_array.size,
-        "image_ids": None if image_ids is None else len(image_ids),
-        "source_probs": None if probs is None else len(probs),
-        "source": None if source is None else len(source.ids),
-    }
-    images = _agreed(where, "images", **counts)
-    ids = id_texts(image_ids, images, where=where)
-    if label_array is not None:
-        label_array = _checked_labels(label_array, classes, where)
-    if source is not None:
-        if image_ids is not None:
-            _check_same(where, "image_ids", ids, source.ids, source)
-        if label_array is not None and found is not None:
-            _check_same(where, "labels", label_array.tolist(), found.classes.tolist(), source)
-        ids = list(source.ids)
-        label_array = label_array if found is None else found.classes
-    names = class_names or ()
-    return Context(
-        where=where,
-        num_classes=classes,
-        exact=_indices_by_name(names),
-        folded=_indices_by_name([name.casefold() for name in names]),
-        ids=ids,
-        labels=label_array,
-        source_probs=None if probs is None else _checked_probs(probs, classes, where),
-        seed=seed,
-        lacking=None if found is None else found.lacking,
-        bounds=None if output is None else output.bounds,
-    )
-
-
-def _check_same(
-    where: str, name: str, given: Sequence[Any], own: Sequence[Any], source: ImageSource
-) -> None:
-    """Refuses an argument that contradicts the source."""
-    for row, (left, right) in enumerate(zip(given, own, strict=True)):
-        if left != right:
-            raise ValueError(
-                f"{where}: {name} and source contradict each other: {left!r} and {right!r} for "
-                f"image {row} ({source.ids[row]!r}). Leave {name} out"
-            )
-
-
-def _indices_by_name(names: Sequence[str]) -> dict[str, list[int]]:
-    indices: defaultdict[str, list[int]] = defaultdict(list)
-    for index, name in enumerate(names):
-        indices[name].append(index)
-    return dict(indices)
-
-
-def _agreed(where: str, things: str, **counts: int | None) -> int:
-    """The one number that the arguments which were given agree on."""
-    given = {name: count for name, count in counts.items() if count is not None}
-    if not given:
-        raise ValueError(
-            f"{where}: the number of {things} is not known. Give {' or '.join(counts)}"
-        )
-    if len(set(given.values())) > 1:
-        found = ", ".join(f"{name} {count}" for name, count in given.items())
-        raise ValueError(
-            f"{where}: arguments must agree on the number of {things}; found {found}. "
-            "Correct the odd one"
-        )
-    return next(iter(given.values()))
-
-
-def _checked_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
-    if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
-        raise ValueError(
-            f"{where}: labels must be int [B]; they are {labels.dtype} {list(labels.shape)}. "
-            "Give one class index per image"
-        )
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if wrong.size:
-        raise ValueError(
-            f"{where}: labels must be 0 to {classes - 1}; image {wrong[0]} has {labels[wrong[0]]}. "
-            "Leave labels out where images have none"
-        )
-    return labels.astype(np.int64)
-
-
-def _checked_probs(probs: np.ndarray, classes: int, where: str) -> np.ndarray:
-    if probs.shape[1:] != (classes,) or not np.isfinite(probs).all():
-        raise ValueError(
-            f"{where}: source_probs must be [B, {classes}] and finite; they are "
-            f"{list(probs.shape)} with {np.sum(~np.isfinite(probs))} values not finite. "
-            "Give the classifier's output on the source images"
-        )
-    return probs
 
 
 def target_rows(text: str, context: Context) -> np.ndarray:
