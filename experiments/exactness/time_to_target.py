@@ -56,7 +56,7 @@ SOLVERS: dict[str, og.Solver] = {
 _MARKS = (0.02, 0.005, 1e-3, 1e-5)
 
 
-class Problem(NamedTuple):
+class Workload(NamedTuple):
     """One batch and what is wanted of it."""
 
     apply_fn: Any
@@ -68,13 +68,13 @@ class Problem(NamedTuple):
 class Runner:
     """One solver at work, a step at a time."""
 
-    def __init__(self, problem: Problem, solver: og.Solver) -> None:
-        self.problem, self.solver = problem, solver
-        images = networks.as_float(problem.images)
-        self._network, self._mesh = Network(problem.apply_fn), slots.local_mesh()
+    def __init__(self, workload: Workload, solver: og.Solver) -> None:
+        self.workload, self.solver = workload, solver
+        images = networks.as_float(workload.images)
+        self._network, self._mesh = Network(workload.apply_fn), slots.local_mesh()
         kinds = (og.outputs.softmax(),)
-        entries = slots.Entry(images, images, (problem.targets[:, None],))
-        self._variables = slots.on_all_devices(self._mesh, problem.variables)
+        entries = slots.Entry(images, images, (workload.targets[:, None],))
+        self._variables = slots.on_all_devices(self._mesh, workload.variables)
         self.slots = slots.start(
             self._network,
             solver,
@@ -93,7 +93,7 @@ class Runner:
             self.solver,
             self._variables,
             np.float32(-1),  # no tolerance: images that have converged stay in the batch
-            np.int32(len(self.problem.images)),
+            np.int32(len(self.workload.images)),
             state,
             updates=1,
             mesh=self._mesh,
@@ -115,19 +115,19 @@ class Runner:
 
     def changes(self) -> np.ndarray:
         """L2 [B] by which the best images differ from their sources."""
-        return np.asarray(og.metrics.l2_change(self.slots.best_image, self.problem.images))
+        return np.asarray(og.metrics.l2_change(self.slots.best_image, self.workload.images))
 
     def summary(self) -> dict[str, Any]:
         """What there is at the end: distances, also after rounding, and the size of the change."""
-        network = self.problem.apply_fn, self.problem.variables
+        network = self.workload.apply_fn, self.workload.variables
         images = np.asarray(self.slots.best_image)
         saved = {
             "nearest": og.data.to_uint8(images),
-            "quantize": og.quantize(*network, images, self.problem.targets),
+            "quantize": og.quantize(*network, images, self.workload.targets),
         }
         rounded = {
             name: np.asarray(
-                og.metrics.total_variation(og.predict(*network, x), self.problem.targets)
+                og.metrics.total_variation(og.predict(*network, x), self.workload.targets)
             )
             for name, x in saved.items()
         }
@@ -146,9 +146,9 @@ class Runner:
         return next((p[key] for p in self.curve if p["median"] <= mark), None)
 
 
-def compare(problem: Problem, seconds: float) -> dict[str, Any]:
+def compare(workload: Workload, seconds: float) -> dict[str, Any]:
     """All solvers, each for so many seconds, the one that has used least next."""
-    runners = {name: Runner(problem, solver) for name, solver in SOLVERS.items()}
+    runners = {name: Runner(workload, solver) for name, solver in SOLVERS.items()}
     while min(r.seconds for r in runners.values()) < seconds:
         min(runners.values(), key=lambda runner: runner.seconds).advance()
     return {name: runner.summary() for name, runner in runners.items()}
@@ -231,7 +231,7 @@ def main(argv: list[str]) -> None:
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     results: dict[str, Any] = {}
     for text, rows in kinds.items():
-        results[text] = compare(Problem(*network, source.images, rows), _SECONDS.value)
+        results[text] = compare(Workload(*network, source.images, rows), _SECONDS.value)
         common_tables.write(run, {"targets": results}, table)
         files.write_atomic(run.directory / "exactness.png", figure(results))
     print(table({"targets": results}))
