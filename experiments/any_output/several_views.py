@@ -21,9 +21,9 @@ from absl import flags
 import outgen_jax as og
 from experiments.any_output import measures
 from experiments.common import flags as common_flags
+from experiments.common import loading
 from experiments.common.cells import percentiles
 from outgen_jax import report, runs
-from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.synthesis import views
 
@@ -105,14 +105,16 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    classifier = pretrained.load(_CLASSIFIER.value)
-    source = sources.load(
-        _DATASET.value, split=_SPLIT.value, data_dir=_DATA_DIR.value, limit=_NUMBER.value
+    names, (plain, variables), source = loading.load(
+        _CLASSIFIER.value,
+        _DATASET.value,
+        split=_SPLIT.value,
+        data_dir=_DATA_DIR.value,
+        number=_NUMBER.value,
     )
-    plain, variables = og.models.from_nnx(classifier.model)
     targets = og.targets.parse(
         _TARGETS.value,
-        class_names=classifier.class_names,
+        class_names=names,
         source=source,
         source_probs=og.predict(plain, variables, source.images),
         seed=_SEED.value,

@@ -26,10 +26,10 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentiles
 from outgen_jax import losses, pixels, report, runs
-from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 
 _DATASET = common_flags.labelled_dataset("cifar10")
@@ -172,23 +172,19 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    classifier = pretrained.load(_CLASSIFIER.value)
-    side = classifier.image_size
-    source = sources.load(
+    names, network, source = loading.load(
+        _CLASSIFIER.value,
         _DATASET.value,
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
-        size=(side, side),
-        limit=_NUMBER.value,
+        number=_NUMBER.value,
+        resized=True,
     )
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    network = og.models.from_nnx(classifier.model)
     results: dict[str, Any] = {}
     for kind, text in KINDS.items():
         targets = (
-            og.targets.dirichlet(
-                _SEED.value, len(source.images), len(classifier.class_names), image_ids=source.ids
-            )
+            og.targets.dirichlet(_SEED.value, len(source.images), len(names), image_ids=source.ids)
             if text is None
             else og.targets.parse(
                 text,

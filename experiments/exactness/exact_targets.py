@@ -23,6 +23,7 @@ from PIL import Image
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentiles
 from outgen_jax import files, report, runs
@@ -157,17 +158,15 @@ def table(results: dict[str, Any]) -> str:
 
 
 def prepare() -> Job:
-    classifier = pretrained.load(_CLASSIFIER.value)
-    source = sources.load(
-        _DATASET.value, split=_SPLIT.value, data_dir=_DATA_DIR.value, limit=_NUMBER.value
+    start = loading.load(
+        _CLASSIFIER.value,
+        _DATASET.value,
+        split=_SPLIT.value,
+        data_dir=_DATA_DIR.value,
+        number=_NUMBER.value,
     )
-    if source.labels is None or source.class_names != classifier.class_names:
-        raise ValueError(
-            f"--dataset={_DATASET.value} must have the classifier's classes: "
-            f"{', '.join(classifier.class_names)}"
-        )
-    network = og.models.from_nnx(classifier.model)
-    return Job(*network, source, og.predict(*network, source.images))
+    loading.check_classes(start, dataset=_DATASET.value)
+    return Job(*start.network, start.source, og.predict(*start.network, start.source.images))
 
 
 def main(argv: list[str]) -> None:

@@ -19,10 +19,9 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import loading
 from experiments.common import tables as common_tables
 from outgen_jax import report, runs
-from outgen_jax.data import sources
-from outgen_jax.models import pretrained
 
 _SOURCE = common_flags.photographs()
 _DATA_DIR = common_flags.data_dir()
@@ -93,23 +92,20 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    classifier = pretrained.load(_CLASSIFIER.value)
-    side = classifier.image_size
-    source = sources.load(
+    start = loading.load(
+        _CLASSIFIER.value,
         _SOURCE.value,
-        split="test",
         data_dir=_DATA_DIR.value,
-        size=(side, side),
-        limit=_NUMBER.value,
+        number=_NUMBER.value,
+        resized=True,
     )
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    network = og.models.from_nnx(classifier.model)
     results: dict[str, Any] = {}
     for index, (name, solver) in enumerate(solvers().items()):
         print(name)
         found = runs.kept(
             run.directory / "cache" / f"{index}.npz",
-            functools.partial(run_solver, solver, network, source.images),
+            functools.partial(run_solver, solver, start.network, start.source.images),
         )
         results[name] = {key: found[key].tolist() for key in (*MEASURES, "seconds")}
         common_tables.write(run, {"solvers": results}, table)

@@ -17,9 +17,9 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import loading
 from experiments.common import tables as common_tables
 from outgen_jax import report, runs
-from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.solvers.solver import Solver
 
@@ -99,12 +99,12 @@ def interleaved(images: np.ndarray, source: np.ndarray) -> np.ndarray:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    classifier = pretrained.load(_CLASSIFIER.value)
-    data = sources.load(_DATASET.value, split="test", data_dir=_DATA_DIR.value, limit=_NUMBER.value)
-    network = og.models.from_nnx(classifier.model)
+    names, network, data = loading.load(
+        _CLASSIFIER.value, _DATASET.value, data_dir=_DATA_DIR.value, number=_NUMBER.value
+    )
     targets = og.targets.parse(
         _TARGETS.value,
-        class_names=classifier.class_names,
+        class_names=names,
         labels=data.labels,
         image_ids=data.ids,
         source_probs=og.predict(*network, data.images),

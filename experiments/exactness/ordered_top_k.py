@@ -19,10 +19,10 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import loading
 from experiments.common import tables as common_tables
 from outgen_jax import report, runs
 from outgen_jax.data import sources
-from outgen_jax.models import pretrained
 from outgen_jax.targets import draws as target_draws
 
 _SOURCE = common_flags.photographs()
@@ -126,20 +126,18 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    classifier = pretrained.load(_CLASSIFIER.value)
-    num_classes, side = len(classifier.class_names), classifier.image_size
+    names, network, source = loading.load(
+        _CLASSIFIER.value,
+        _SOURCE.value,
+        data_dir=_DATA_DIR.value,
+        number=_NUMBER.value,
+        resized=True,
+    )
+    num_classes = len(names)
     sizes = [int(size) for size in _SIZES.value]
     if any(not 1 <= size < num_classes for size in sizes):
         raise ValueError(f"--k must lie in 1..{num_classes - 1}, got {', '.join(_SIZES.value)}")
-    source = sources.load(
-        _SOURCE.value,
-        split="test",
-        data_dir=_DATA_DIR.value,
-        size=(side, side),
-        limit=_NUMBER.value,
-    )
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    network = og.models.from_nnx(classifier.model)
     results: dict[str, Any] = {}
     for size in sizes:
         print(f"K = {size}")

@@ -21,9 +21,9 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import loading
 from experiments.common import tables as common_tables
 from outgen_jax import report, runs
-from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.solvers import descent
 
@@ -149,16 +149,11 @@ def figures(directory: Path, job: Job, outcomes: dict[str, dict[str, np.ndarray]
 
 
 def prepare() -> Job:
-    classifier = pretrained.load(_CLASSIFIER.value)
-    names = classifier.class_names
-    source = sources.load(
-        _DATASET.value, split="test", data_dir=_DATA_DIR.value, limit=_NUMBER.value
+    start = loading.load(
+        _CLASSIFIER.value, _DATASET.value, data_dir=_DATA_DIR.value, number=_NUMBER.value
     )
-    if source.labels is None or source.class_names != names:
-        raise ValueError(
-            f"--dataset={_DATASET.value} must have the classifier's classes: {', '.join(names)}"
-        )
-    apply_fn, variables = og.models.from_nnx(classifier.model)
+    loading.check_classes(start, dataset=_DATASET.value)
+    names, (apply_fn, variables), source = start
     before = og.predict(apply_fn, variables, source.images)
     targets = og.targets.parse(
         _TARGETS.value,

@@ -21,6 +21,7 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import loading
 from experiments.common import tables as common_tables
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
@@ -222,12 +223,10 @@ def wanted(source: sources.ImageSource, num_classes: int) -> Iterator[tuple[str,
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    classifier = pretrained.load(_CLASSIFIER.value)
-    source = sources.load(
-        _DATASET.value, split="test", data_dir=_DATA_DIR.value, limit=_NUMBER.value
+    names, network, source = loading.load(
+        _CLASSIFIER.value, _DATASET.value, data_dir=_DATA_DIR.value, number=_NUMBER.value
     )
-    kinds = dict(wanted(source, len(classifier.class_names)))
-    network = og.models.from_nnx(classifier.model)
+    kinds = dict(wanted(source, len(names)))
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     results: dict[str, Any] = {}
     for text, rows in kinds.items():
