@@ -16,7 +16,7 @@ from PIL import Image
 from outgen_jax.data import sources
 from outgen_jax.data.image_source import fit
 from outgen_jax.models import pretrained, vgg_imagenet
-from outgen_jax.models.efficientnet_lite import imagenet_classes
+from outgen_jax.models.efficientnet_lite_imagenet import imagenet_classes
 
 _READERS = 8  # threads that decode
 

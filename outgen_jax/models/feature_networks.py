@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from outgen_jax.models import efficientnet_lite, inception
+from outgen_jax.models import efficientnet_lite, efficientnet_lite_imagenet, inception
 from outgen_jax.models.efficientnet_lite import EfficientNetLite
 
 # Images of one compiled call. The maps of two stay in a CPU's cache; 50 took half as long again an image.
@@ -46,11 +46,11 @@ def efficientnet_lite0(
     Images are resized to its 224×224 bilinearly between pixel centres, shrunk ones averaged over what a pixel covers.
 
     Args:
-      path: as `efficientnet_lite.load_imagenet`.
+      path: as `efficientnet_lite_imagenet.load_imagenet`.
       batch_size: images looked at in one compiled call; None: 2 on CPU, 64 elsewhere.
 
     Raises:
-      FileNotFoundError, ValueError: as `efficientnet_lite.load_imagenet`.
+      FileNotFoundError, ValueError: as `efficientnet_lite_imagenet.load_imagenet`.
       ValueError: a batch of no images.
     """
     return _efficientnet_lite(efficientnet_lite.EfficientNetLite0, path, batch_size)
@@ -78,10 +78,10 @@ def _efficientnet_lite(
     def resized(images: jax.Array) -> jax.Array:
         return jax.image.resize(images, (len(images), size, size, 3), "bilinear")
 
-    model = efficientnet_lite.load_imagenet(path, network=network)
+    model = efficientnet_lite_imagenet.load_imagenet(path, network=network)
     caller = name.lower().replace("-", "_")
     look = _in_batches(model, batch_size, prepare=resized, caller=caller)
-    return FeatureNetwork(name, size, efficientnet_lite.imagenet_classes(), look)
+    return FeatureNetwork(name, size, efficientnet_lite_imagenet.imagenet_classes(), look)
 
 
 def inception_v3(

@@ -23,8 +23,8 @@ import numpy as np
 from flax import nnx
 
 from outgen_jax.models import inception_blocks as parts
-from outgen_jax.models import torch_file, torch_weights
 from outgen_jax.models.inception_blocks import Layer
+from outgen_jax.models.pytorch import torch_file, torch_weights
 
 FID_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 SIDE = 299  # pixels

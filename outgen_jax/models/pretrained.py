@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from outgen_jax import files
-from outgen_jax.models import efficientnet_lite
+from outgen_jax.models import efficientnet_lite, efficientnet_lite_imagenet
 from outgen_jax.models.efficientnet_lite import EfficientNetLite
 from outgen_jax.models.lenet import LeNet
 from outgen_jax.models.vgg import VGG16
@@ -58,8 +58,8 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
     if name in IMAGENET:
         network = IMAGENET[name]
         return Pretrained(
-            efficientnet_lite.load_imagenet(network=network),
-            efficientnet_lite.imagenet_classes(),
+            efficientnet_lite_imagenet.load_imagenet(network=network),
+            efficientnet_lite_imagenet.imagenet_classes(),
             network.variant.image_size,
             {"network": network.variant.name},
         )

@@ -20,7 +20,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from outgen_jax.models import conv, torch_file, torch_weights, vgg
+from outgen_jax.models import conv, vgg
+from outgen_jax.models.pytorch import torch_file, torch_weights
 from outgen_jax.models.vgg import BLOCKS
 
 _MEAN = (0.485, 0.456, 0.406)  # ImageNet, per channel

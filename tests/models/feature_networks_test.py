@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from outgen_jax.models import efficientnet_lite, feature_networks, inception
+from outgen_jax.models import (
+    efficientnet_lite_imagenet,
+    feature_networks,
+    inception,
+)
 
 
 class Toy(nnx.Module):
@@ -80,7 +84,7 @@ def test_efficientnet_lite0():
     np.testing.assert_allclose(probs[0, [*_GOLDEN]], [*_GOLDEN.values()], rtol=2e-3)
     # The probabilities are those of the features.
     assert 0 <= features.min() < features.max() <= 6
-    head = efficientnet_lite.load_imagenet().logits
+    head = efficientnet_lite_imagenet.load_imagenet().logits
     logits = features @ head.kernel[...] + head.bias[...]
     np.testing.assert_allclose(probs, jax.nn.softmax(logits), rtol=1e-3)
 

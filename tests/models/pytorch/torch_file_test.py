@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from outgen_jax.models import torch_file
+from outgen_jax.models.pytorch import torch_file
 
 # Files assembled by hand: no torch needed, and they may hold what torch would never write.
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from outgen_jax.models import torch_weights
+from outgen_jax.models.pytorch import torch_weights
 
 SHAPES = {"conv.weight": (2, 2, 3, 4), "fc.weight": (3, 4), "fc.bias": (4,)}
 
