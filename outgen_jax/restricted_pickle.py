@@ -1,7 +1,7 @@
 """Unpickling that calls nothing but what its reader lists.
 
 A pickle may name any function and have it called with any arguments. The readers of published
-files, `data.cifar` and `models.torch_file`, list the few harmless names that such files need.
+files, `data.cifar` and `models.pytorch.torch_file`, list the few harmless names that such files need.
 """
 
 import io
