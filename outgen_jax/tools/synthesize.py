@@ -200,6 +200,7 @@ def write(
         files.write_atomic(out.directory / "images" / name, files.png_bytes(image))
     figure = report.synthesis_figure(run, rows=range(min(6, len(run.ids))))
     report.save_figure(figure, out.directory / "figure.png", dpi=120)
+    assert result.history is not None
     curves = report.history_figure({_SOLVER.value: result.history})
     summary = {
         "classifier": job.classifier.card["network"],
