@@ -126,7 +126,9 @@ async def _act(request: Request) -> Response:
     try:
         arguments = json.loads(body or b"{}")
         await run_in_threadpool(_ACTIONS[action], session, arguments)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except RequestError:
+        raise
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise RequestError(f"{action}: the request cannot be read ({error!r}).") from error
     return JSONResponse(await run_in_threadpool(view.of_session, session))
 

@@ -33,7 +33,7 @@ class State:
     bars: target.Bars
     tolerance: float = _TOLERANCE
     reached: Reached | None = None
-    asked: str = ""  # the target that `reached` is for, as text
+    asked: tuple[str, float] = ("", 0.0)  # the target, as text, and the tolerance that `reached` is for
 
     @property
     def wanted(self) -> np.ma.MaskedArray:
@@ -46,8 +46,13 @@ class State:
         network = self.network
         return target.as_text(self.bars, network.class_names, sums_to_one=network.sums_to_one)
 
-    def python(self, text: str) -> str:
-        """The program that does the same for the target `text`."""
+    @property
+    def asks(self) -> tuple[str, float]:
+        """The target, as text, and the tolerance."""
+        return self.text, self.tolerance
+
+    def python(self, text: str, tolerance: float) -> str:
+        """The program that does the same for a target and a tolerance."""
         return snippet.python_text(
             snippet.Request(
                 network=self.network.name,
@@ -56,7 +61,7 @@ class State:
                 size=self.network.size,
                 channels=self.network.channels,
                 target=text,
-                tolerance=self.tolerance,
+                tolerance=tolerance,
                 output="softmax" if self.network.sums_to_one else "sigmoid",
             )
         )
@@ -84,6 +89,11 @@ class Session:
     def can_redo(self) -> bool:
         """Whether an undo can be taken back."""
         return bool(self._future)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what has been reached is what the bars now ask for."""
+        return self.state.reached is not None and self.state.asked == self.state.asks
 
     def undo(self) -> None:
         """Goes back by one change, where there is one."""
@@ -162,18 +172,18 @@ class Session:
     def finish(self, begun: State, reached: Reached) -> None:
         """What a run has reached that began at `begun`, also where the bars have moved since."""
         if self.state.source is begun.source and self.state.network is begun.network:
-            self._change(dataclasses.replace(self.state, reached=reached, asked=begun.text))
+            self._change(dataclasses.replace(self.state, reached=reached, asked=begun.asks))
 
     def record(self) -> dict[str, Any]:
         """What is saved as JSON: the request, and what the image saved as PNG does."""
         state, reached = self.state, self.state.reached
-        asked = state.text if reached is None else state.asked
+        text, tolerance = state.asks if reached is None else state.asked
         names = state.network.class_names
         found: dict[str, Any] = {
             "network": state.network.name,
             "image": {"kind": state.image_kind, "name": state.image_name},
-            "target": asked,
-            "tolerance": state.tolerance,
+            "target": text,
+            "tolerance": tolerance,
             "before": _named(state.before, names),
         }
         if reached is not None:
@@ -187,7 +197,7 @@ class Session:
                 "seconds": reached.seconds,
                 "png_says": _named(saved, names),
             }
-        return found | {"python": state.python(asked)}
+        return found | {"python": state.python(text, tolerance)}
 
     def _change(self, state: State) -> None:
         self._past = [*self._past, self.state][-_LONGEST_HISTORY:]

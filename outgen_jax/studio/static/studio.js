@@ -125,6 +125,7 @@ function showEnd(reached) {
   find("run").disabled = !state.isReady;
   if (!state.isReady) status(COMPILING);
   else if (!reached) status(NETWORK_IS_READY);
+  else if (!state.isCurrent) status("The target has changed since the last run.");
   else if (reached.converged) status(`Reached within ${state.tolerance}.`, "good");
   else status("Not reached. Run longer, allow a larger tolerance, or ask for less.", "bad");
 }
@@ -172,7 +173,9 @@ function newBar(bar, place) {
   const number = Object.assign(document.createElement("input"), { type: "number", min: 0, max: 100, step: 0.1 });
   number.setAttribute("aria-label", `${bar.name}, wanted, in percent`);
   number.addEventListener("change", () => move(place, (number.valueAsNumber || 0) / 100, true));
-  row.append(lock, name, slider, number);
+  const unit = Object.assign(document.createElement("span"), { className: "number", textContent: "%" });
+  unit.prepend(number);
+  row.append(lock, name, slider, unit);
   if (!network.hasBarForEach && bar.entry >= 0) {
     row.append(iconButton("remove", `Remove ${bar.name}`, () => act("remove_class", { place })));
   }
@@ -227,6 +230,7 @@ async function run() {
   running = performance.now();
   setRunning(true);
   status("Running: looking for an image that the network answers as wanted.");
+  find("result").scrollIntoView({ block: "nearest" }); // on a narrow screen the bars may have been in view
   try {
     const answer = await fetch(`${api}/run`, { method: "POST" });
     if (!answer.ok) throw new Error((await answer.json()).error);
@@ -266,8 +270,9 @@ function setRunning(isRunning) {
   find("run").textContent = isRunning ? "Stop" : "Run";
   find("run").classList.toggle("stop", isRunning);
   document.querySelector(".progress").hidden = !isRunning;
-  for (const id of ["network", "tolerance", "file", "reset"]) find(id).disabled = isRunning;
+  for (const id of ["network", "tolerance", "file"]) find(id).disabled = isRunning;
   for (const button of find("starts").children) button.disabled = isRunning;
+  find("target").inert = isRunning;
   for (const id of ["undo", "redo"]) find(id).disabled = isRunning || !state[id === "undo" ? "canUndo" : "canRedo"];
 }
 
@@ -281,7 +286,6 @@ function tellOfSilence() {
 
 async function upload(file) {
   await attempt(async () => {
-    find("status").textContent = "";
     show(await call(`upload?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file }));
   });
   find("file").value = ""; // so that the same file can be chosen again
