@@ -38,7 +38,9 @@ def catalogue(**networks: Network) -> Catalogue:
     return Catalogue(dict(networks or {"toy": network()}))
 
 
-def image_file(mode: str = "RGB", size: tuple[int, int] = (40, 30), kind: str = "PNG", **options) -> bytes:
+def image_file(
+    mode: str = "RGB", size: tuple[int, int] = (40, 30), kind: str = "PNG", **options
+) -> bytes:
     file = io.BytesIO()
     Image.new(mode, size).save(file, kind, **options)
     return file.getvalue()
@@ -62,7 +64,9 @@ def bomb() -> bytes:
 
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     pixels = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
 
 
 class Answer(NamedTuple):
@@ -80,7 +84,9 @@ class Server(NamedTuple):
 
     address: str
 
-    def ask(self, path: str, body: Any = None, *, method: str | None = None, **headers: str) -> Answer:
+    def ask(
+        self, path: str, body: Any = None, *, method: str | None = None, **headers: str
+    ) -> Answer:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.address + path, data, headers, method=method)
         try:

@@ -248,5 +248,3 @@ async def _body(request: Request, most: int) -> bytes | None:
 
 async def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, status_code=400)
-
-

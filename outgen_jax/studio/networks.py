@@ -70,7 +70,9 @@ class Network:
         """The bars for an image of which the network says `probs` [K]."""
         if not self.sums_to_one:
             return target.independent(probs.tolist())
-        return target.every_class(probs.tolist()) if self.has_bar_for_each else target.likeliest(probs)
+        return (
+            target.every_class(probs.tolist()) if self.has_bar_for_each else target.likeliest(probs)
+        )
 
     def compile(self) -> None:
         """Compiles what a run needs first: one step towards another class."""
@@ -127,7 +129,9 @@ def _noise(network: Network) -> np.ndarray:
 class Catalogue:
     """The networks on offer. Any thread may ask for one; the first that does loads it."""
 
-    def __init__(self, networks: dict[str, Network | None], *, output: Output | None = None) -> None:
+    def __init__(
+        self, networks: dict[str, Network | None], *, output: Output | None = None
+    ) -> None:
         """Networks by name; those that are None are loaded from their name when they are asked for."""
         self.names = tuple(networks)
         self._loaded = {name: network for name, network in networks.items() if network is not None}

@@ -33,7 +33,10 @@ class State:
     bars: target.Bars
     tolerance: float = _TOLERANCE
     reached: Reached | None = None
-    asked: tuple[str, float] = ("", 0.0)  # the target, as text, and the tolerance that `reached` is for
+    asked: tuple[str, float] = (
+        "",
+        0.0,
+    )  # the target, as text, and the tolerance that `reached` is for
 
     @property
     def wanted(self) -> np.ma.MaskedArray:

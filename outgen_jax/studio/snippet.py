@@ -55,7 +55,9 @@ def _image(request: Request) -> tuple[str, str]:
     size = f"({request.size}, {request.size})"
     if request.image_kind in ("photograph", "digit"):
         reader = f"sources.{request.image_kind}s(size={size})"
-        lines = f"source = {reader}\nimage = source.images[source.ids.index({request.image_name!r})]"
+        lines = (
+            f"source = {reader}\nimage = source.images[source.ids.index({request.image_name!r})]"
+        )
         return "from outgen_jax.data import sources\n", lines
     if request.image_kind == "noise":
         shape = f"({request.size}, {request.size}, {request.channels})"

@@ -96,7 +96,11 @@ def with_class(bars: Bars, entry: int) -> Bars:
     """
     if any(bar.entry == entry for bar in bars):
         return bars
-    return (*(b for b in bars if b.entry != REST), Bar(entry, 0), *(b for b in bars if b.entry == REST))
+    return (
+        *(b for b in bars if b.entry != REST),
+        Bar(entry, 0),
+        *(b for b in bars if b.entry == REST),
+    )
 
 
 def without(bars: Bars, place: int) -> Bars:
@@ -143,7 +147,9 @@ def as_text(bars: Bars, class_names: Sequence[str], *, sums_to_one: bool = True)
 
 def _written(entry: int, class_names: Sequence[str]) -> str:
     name = class_names[entry]
-    is_plain = list(class_names).count(name) == 1 and not set(name) & set(",=") and name not in WORDS
+    is_plain = (
+        list(class_names).count(name) == 1 and not set(name) & set(",=") and name not in WORDS
+    )
     return name if is_plain else str(entry)
 
 

@@ -61,12 +61,16 @@ def decode(data: bytes, *, size: int, channels: int = 3) -> Decoded:
     except UploadError:
         raise
     except Exception as error:  # a damaged file may make Pillow's decoders raise anything
-        raise UploadError("The file is damaged: its pixels cannot be read. Try another copy.") from error
+        raise UploadError(
+            "The file is damaged: its pixels cannot be read. Try another copy."
+        ) from error
 
 
 def too_large() -> str:
     """The message for a file of too many bytes."""
-    return f"The file is larger than {MOST_BYTES // 2**20} MB. Save the image smaller and try again."
+    return (
+        f"The file is larger than {MOST_BYTES // 2**20} MB. Save the image smaller and try again."
+    )
 
 
 def _opened(data: bytes) -> Any:
@@ -76,7 +80,9 @@ def _opened(data: bytes) -> Any:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
-        raise UploadError("This is no image. PNG, JPEG, WebP, GIF and BMP files can be used.") from None
+        raise UploadError(
+            "This is no image. PNG, JPEG, WebP, GIF and BMP files can be used."
+        ) from None
     except Image.DecompressionBombError:
         raise UploadError(_too_many_pixels("more than 100 million pixels")) from None
     width, height = image.size

@@ -6,6 +6,7 @@ STUDIO_SHOTS=folder keeps a screenshot of every state.
 import dataclasses
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,7 @@ def test_a_run_can_be_stopped(window, monkeypatch):
         says = network.says(source)
         reached = solving.Reached(source / 255, says, 0.5, 0.0, 1, 0.1, False, None)
         while not tell(reached):
-            pass
+            time.sleep(0.05)
         return reached
 
     page = window()

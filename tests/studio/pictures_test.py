@@ -36,4 +36,6 @@ def test_a_data_url_holds_the_pixels():
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     start, data = pictures.data_url(pixels).split(",")
     assert start == "data:image/png;base64"
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), pixels)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), pixels
+    )

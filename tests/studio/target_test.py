@@ -82,7 +82,9 @@ def test_text_and_array_are_the_same_target(rest):
     parsed = og.targets.parse(text, class_names=names, num_images=1)[0]
     array = target.as_array(bars, 5)
     np.testing.assert_array_equal(np.ma.getmaskarray(parsed), np.ma.getmaskarray(array))
-    np.testing.assert_allclose(parsed.compressed() if rest else parsed, array.compressed(), atol=1e-6)
+    np.testing.assert_allclose(
+        parsed.compressed() if rest else parsed, array.compressed(), atol=1e-6
+    )
 
 
 def test_rounding_leaves_nothing_out():

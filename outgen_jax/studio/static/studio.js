@@ -243,6 +243,11 @@ async function run() {
   showEnd(state.reached);
 }
 
+function stop() {
+  status("Stopping after this step …");
+  return attempt(() => post("stop"));
+}
+
 function hear(line) {
   running = performance.now();
   if (line.step) {
@@ -320,7 +325,7 @@ async function copy() {
 }
 
 function listen() {
-  find("run").addEventListener("click", () => (running ? post("stop").then(() => status("Stopping …")) : run()));
+  find("run").addEventListener("click", () => (running ? stop() : run()));
   for (const name of ["undo", "redo"]) find(name).addEventListener("click", () => changeNetwork(() => post(name)));
   find("reset").addEventListener("click", () => act("reset"));
   find("copy").addEventListener("click", copy);
