@@ -11,12 +11,13 @@ import contextlib
 import sys
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from outgen_jax import outputs, runs
+from outgen_jax.outputs import Output
 from outgen_jax.studio import networks
 
-_OUTPUTS = {"softmax": outputs.softmax, "sigmoid": outputs.sigmoid}
+_OUTPUTS: dict[str, Callable[[], Output]] = {"softmax": outputs.softmax, "sigmoid": outputs.sigmoid}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -188,8 +188,10 @@ async def _steps(session: Session, begun: State) -> AsyncIterator[str]:
     def work() -> dict[str, Any]:
         try:
             session.catalogue.prepare(begun.network.name)
-            options = {"tolerance": begun.tolerance, "tell": tell}
-            session.finish(begun, solve(begun.network, begun.source, begun.wanted, **options))
+            reached = solve(
+                begun.network, begun.source, begun.wanted, tolerance=begun.tolerance, tell=tell
+            )
+            session.finish(begun, reached)
             failure = {}
         except Exception as error:
             failure = {"error": f"The solver failed: {error}"}

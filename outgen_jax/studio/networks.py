@@ -11,7 +11,7 @@ import numpy as np
 
 from outgen_jax import outputs
 from outgen_jax.data import sources
-from outgen_jax.models import adapters, efficientnet_lite, pretrained
+from outgen_jax.models import adapters, pretrained
 from outgen_jax.networks import ApplyFn
 from outgen_jax.outputs import Output
 from outgen_jax.studio import target
@@ -113,7 +113,8 @@ def _found(network: Network) -> Iterator[Start]:
     size = (network.size, network.size)
     if network.channels == 1 and importlib.util.find_spec("sklearn"):
         source = sources.digits(size=size, limit=10)
-        for name, image, label in zip(source.ids, source.images, source.labels, strict=True):
+        labels = [] if source.labels is None else source.labels.tolist()
+        for name, image, label in zip(source.ids, source.images, labels, strict=True):
             yield Start("digit", name, f"A {label}", image)
     elif network.channels == 3 and importlib.util.find_spec("skimage"):
         source = sources.photographs(size=size)

@@ -176,8 +176,10 @@ function newBar(bar, place) {
   const unit = Object.assign(document.createElement("span"), { className: "number", textContent: "%" });
   unit.prepend(number);
   row.append(lock, name, slider, unit);
-  if (!network.hasBarForEach && bar.entry >= 0) {
-    row.append(iconButton("remove", `Remove ${bar.name}`, () => act("remove_class", { place })));
+  if (!network.hasBarForEach) {
+    const remove = iconButton("remove", `Remove ${bar.name}`, () => act("remove_class", { place }));
+    remove.style.visibility = bar.entry < 0 ? "hidden" : ""; // the rest stays, and its column is kept
+    row.append(remove);
   }
   return row;
 }
