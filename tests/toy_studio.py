@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from toy_synthesis import linear, linear_weights
 from outgen_jax import outputs
 from outgen_jax.outputs import Output
 from outgen_jax.studio.networks import Catalogue, Network
+from outgen_jax.studio.solving import Reached
 
 SIZE = 16
 NAMES = ("cat", "dog", "ship", "frog")
@@ -122,3 +124,18 @@ def served(networks: Catalogue) -> Iterator[Server]:
 
 def random_image(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+class Endless:
+    """A solver that changes nothing until it is stopped."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def __call__(self, network, source, wanted, *, tolerance, tell) -> Reached:
+        says = network.says(source)
+        reached = Reached(source / 255, says, 0.5, 0.0, 1, 0.1, False, None)
+        while not tell(reached):
+            time.sleep(0.05)
+        self.ended.set()
+        return reached

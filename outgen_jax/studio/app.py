@@ -1,9 +1,12 @@
 """The page over HTTP, on Starlette: a session for each window, and runs as streams of JSON lines."""
 
 import asyncio
+import concurrent.futures
+import contextlib
 import importlib.resources
 import json
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +29,7 @@ from outgen_jax.studio.session import RequestError, Session, Sessions, State
 from outgen_jax.studio.solving import Reached, solve
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_BUSY = "A run is going on already. Stop it first."
 _MOST_JSON = 10_000  # bytes of a request that is no upload
 _STATIC = importlib.resources.files("outgen_jax.studio") / "static"
 _HEADERS = {
@@ -56,8 +60,15 @@ def build(catalogue: Catalogue) -> Starlette:
         Middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL_HOSTS)),
         Middleware(OwnPagesOnly),
     ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        sessions.stop_all()  # else the process would wait for runs to end
+
     app = Starlette(
         routes=routes,
+        lifespan=lifespan,
         middleware=middleware,
         exception_handlers={RequestError: _refused, uploads.UploadError: _refused},
     )
@@ -111,7 +122,19 @@ async def _network(request: Request) -> Response:
 async def _ready(request: Request) -> Response:
     """Compiles what the network's runs need, and answers once that is done."""
     session = _session(request)
-    await run_in_threadpool(session.catalogue.prepare, session.state.network.name)
+    prepared: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def prepare() -> None:
+        prepared.set_running_or_notify_cancel()
+        try:
+            session.catalogue.prepare(session.state.network.name)
+            prepared.set_result(None)
+        except Exception as error:
+            prepared.set_exception(RequestError(f"The solver cannot be compiled: {error}"))
+
+    # A thread that does not keep the process from ending: compilation takes minutes, and cannot be stopped.
+    threading.Thread(target=prepare, daemon=True).start()
+    await asyncio.wrap_future(prepared)
     return JSONResponse({"isReady": True})
 
 
@@ -125,12 +148,18 @@ async def _act(request: Request) -> Response:
         raise RequestError("The request is too long.")
     try:
         arguments = json.loads(body or b"{}")
-        await run_in_threadpool(_ACTIONS[action], session, arguments)
+        found = await run_in_threadpool(_acted, session, _ACTIONS[action], arguments)
     except RequestError:
         raise
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise RequestError(f"{action}: the request cannot be read ({error!r}).") from error
-    return JSONResponse(await run_in_threadpool(view.of_session, session))
+    return JSONResponse(found)
+
+
+def _acted(session: Session, action: Callable[[Session, Any], None], to: Any) -> dict[str, Any]:
+    with session.guard:
+        action(session, to)
+        return view.of_session(session)
 
 
 _ACTIONS: dict[str, Callable[[Session, Any], None]] = {
@@ -160,8 +189,9 @@ async def _upload(request: Request) -> Response:
     def use() -> dict[str, Any]:
         decoded = uploads.decode(data, size=network.size, channels=network.channels)
         name = request.query_params.get("name", "image")[:200]
-        session.use_image("upload", name, decoded.image)
-        return view.of_session(session, notes=decoded.notes)
+        with session.guard:
+            session.use_image("upload", name, decoded.image)
+            return view.of_session(session, notes=decoded.notes)
 
     return JSONResponse(await run_in_threadpool(use))
 
@@ -170,14 +200,17 @@ async def _run(request: Request) -> Response:
     """Starts a run, and answers with a line of JSON for each step that the page can keep up with."""
     session = _session(request)
     if session.is_running:
-        raise RequestError("A run is going on already. Stop it first.")
-    session.is_running = True
-    session.stop.clear()
+        raise RequestError(_BUSY)
     return StreamingResponse(_steps(session, session.state), media_type="application/x-ndjson")
 
 
 async def _steps(session: Session, begun: State) -> AsyncIterator[str]:
     """Lines of a run that began at a state; the last one has the session. It stops if nobody reads on."""
+    if session.is_running:  # begun between the request and its answer
+        yield json.dumps({"error": _BUSY}) + "\n"
+        return
+    session.is_running = True
+    session.stop.clear()
     loop, steps = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]()
 
     def tell(reached: Reached) -> bool:
@@ -191,7 +224,8 @@ async def _steps(session: Session, begun: State) -> AsyncIterator[str]:
             reached = solve(
                 begun.network, begun.source, begun.wanted, tolerance=begun.tolerance, tell=tell
             )
-            session.finish(begun, reached)
+            with session.guard:
+                session.finish(begun, reached)
             failure = {}
         except Exception as error:
             failure = {"error": f"The solver failed: {error}"}

@@ -77,6 +77,7 @@ class Session:
         """The first network with its first image."""
         self.catalogue = catalogue
         self.stop = threading.Event()
+        self.guard = threading.Lock()  # held by whoever changes the state
         self.is_running = False
         self._base: target.Bars | None = None  # the bars before one was taken hold of
         self._past: list[State] = []
@@ -112,6 +113,8 @@ class Session:
             network = self.catalogue[name]
         except KeyError:
             raise RequestError(f"There is no network {name!r}.") from None
+        except (FileNotFoundError, ValueError) as error:
+            raise RequestError(f"The network cannot be loaded: {error}") from error
         self._change(self._fresh(network))
 
     def choose_image(self, kind: str, name: str) -> None:
@@ -248,6 +251,11 @@ class Sessions:
             while len(self._sessions) > self._most:
                 self._sessions.pop(next(iter(self._sessions))).stop.set()
         return session
+
+    def stop_all(self) -> None:
+        """Asks all runs to stop."""
+        for session in list(self._sessions.values()):
+            session.stop.set()
 
     def get(self, token: str) -> Session | None:
         """The session under `token`, if it is open."""

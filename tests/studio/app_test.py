@@ -2,6 +2,7 @@
 
 import json
 import threading
+import urllib.request
 
 import pytest
 import toy_studio
@@ -82,6 +83,27 @@ def test_a_run_that_fails_says_so(server, window, monkeypatch):
     assert run(server, window)[-1]["error"] == "The solver failed: out of luck"
     monkeypatch.undo()
     assert "error" not in run(server, window)[-1]
+
+
+def test_a_compilation_that_fails_says_so(server, window, monkeypatch):
+    from outgen_jax.studio.networks import Catalogue
+
+    monkeypatch.setattr(Catalogue, "prepare", lambda self, name: 1 / 0)
+    answer = server.ask(f"{window}/ready")
+    assert (answer.status, "division by zero" in answer.json["error"]) == (400, True)
+
+
+def test_a_run_stops_when_nobody_reads_on(server, window, monkeypatch):
+    from outgen_jax.studio import app
+
+    endless = toy_studio.Endless()
+    monkeypatch.setattr(app, "solve", endless)
+    with urllib.request.urlopen(f"{server.address}{window}/run", b"", timeout=60) as answer:
+        assert "step" in json.loads(answer.readline())
+        assert server.ask(f"{window}/run", b"").json == {
+            "error": "A run is going on already. Stop it first."
+        }
+    assert endless.ended.wait(60)
 
 
 @pytest.mark.parametrize(

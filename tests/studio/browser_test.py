@@ -6,7 +6,6 @@ STUDIO_SHOTS=folder keeps a screenshot of every state.
 import dataclasses
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -178,17 +177,10 @@ def test_bad_files_get_a_message_and_nothing_breaks(window):
 
 
 def test_a_run_can_be_stopped(window, monkeypatch):
-    from outgen_jax.studio import app, solving
-
-    def endless(network, source, target, *, tolerance, tell):
-        says = network.says(source)
-        reached = solving.Reached(source / 255, says, 0.5, 0.0, 1, 0.1, False, None)
-        while not tell(reached):
-            time.sleep(0.05)
-        return reached
+    from outgen_jax.studio import app
 
     page = window()
-    monkeypatch.setattr(app, "solve", endless)
+    monkeypatch.setattr(app, "solve", toy_studio.Endless())
     page.get_by_role("button", name="Run", exact=True).click()
     sync_api.expect(page.locator("#distance")).to_have_text("0.50")
     sync_api.expect(page.get_by_role("combobox", name="Network")).to_be_disabled()

@@ -9,6 +9,7 @@ from flax import nnx
 import outgen_jax as og
 from outgen_jax.models import LeNet, pretrained
 from outgen_jax.studio import networks, solving, target
+from outgen_jax.studio.networks import Catalogue
 from outgen_jax.studio.session import RequestError, Session, Sessions
 from outgen_jax.studio.snippet import Request, python_text
 
@@ -137,6 +138,13 @@ def test_labels_are_reached_alone():
 def test_what_cannot_be_done_gets_a_message(call, message):
     with pytest.raises(RequestError, match=message):
         call(session())
+
+
+def test_a_network_that_cannot_be_loaded_gets_a_message(tmp_path):
+    found = Session(Catalogue({"toy": toy_studio.network(), str(tmp_path / "x.npz"): None}))
+    with pytest.raises(RequestError, match="cannot be loaded: .*no weights"):
+        found.choose_network(str(tmp_path / "x.npz"))
+    assert found.state.network.name == "toy"
 
 
 def test_old_windows_are_forgotten_and_their_runs_stopped():
