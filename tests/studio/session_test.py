@@ -142,7 +142,7 @@ def test_what_cannot_be_done_gets_a_message(call, message):
 
 def test_a_network_that_cannot_be_loaded_gets_a_message(tmp_path):
     found = Session(Catalogue({"toy": toy_studio.network(), str(tmp_path / "x.npz"): None}))
-    with pytest.raises(RequestError, match="cannot be loaded: .*no weights"):
+    with pytest.raises(RequestError, match=r"cannot be loaded: .*no weights"):
         found.choose_network(str(tmp_path / "x.npz"))
     assert found.state.network.name == "toy"
 
