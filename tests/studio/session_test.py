@@ -200,8 +200,11 @@ def test_the_shipped_networks_are_offered_with_images():
         "cifar10_vgg16_half": {"photograph", "noise"},
         "mnist_lenet": {"digit", "noise"},
     }
-    for start in networks.starts(found["mnist_lenet"]):
-        assert start.image.shape == (28, 28, 1)
+    lenet = found["mnist_lenet"]
+    starts = networks.starts(lenet)
+    assert {start.image.shape for start in starts} == {(28, 28, 1)}
+    seen = [lenet.class_names[lenet.says(start.image).argmax()] for start in starts[:10]]
+    assert sum(name == start.label[-1] for name, start in zip(seen, starts, strict=False)) >= 8
 
 
 @pytest.mark.parametrize(
