@@ -9,6 +9,7 @@ from flax import nnx
 import outgen_jax as og
 from outgen_jax.models import LeNet, pretrained
 from outgen_jax.studio import networks, solving, target
+from outgen_jax.studio.__main__ import main
 from outgen_jax.studio.networks import Catalogue
 from outgen_jax.studio.session import RequestError, Session, Sessions
 from outgen_jax.studio.snippet import Request, python_text
@@ -190,6 +191,13 @@ def test_the_python_text_does_the_same(checkpoint, output):
     np.testing.assert_array_equal(spaces["image"], found.state.source)
     np.testing.assert_allclose(spaces["targets"][0], found.state.wanted, atol=1e-6)
     assert spaces["result"].converged[0]
+
+
+def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
+    assert main([f"--checkpoint={tmp_path}/none.npz", "--no-open"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("studio: pretrained.load: no weights")
+    assert message.count("\n") == 1
 
 
 def test_the_shipped_networks_are_offered_with_images():
