@@ -25,7 +25,7 @@ import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
-from experiments.common.cells import percentiles
+from experiments.common.cells import percentile_headings, percentiles
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
@@ -133,23 +133,24 @@ def table(results: dict[str, Any]) -> str:
                 kind,
                 *percentiles(l2, 50, 95, 99, 100),
                 *(f"{np.percentile(steps, q):.0f}" for q in (50, 95, 99, 100)),
-                *(f"{x:.0f}" for x in results["seconds"][kind]),
+                *(f"{x / len(distance):.2g}" for x in results["seconds"][kind]),
             ]
         )
     return "\n".join(
         (
             report.markdown_table(
                 (
-                    *("target", f"within {tolerance:g}", f"of these in {EARLY} steps"),
-                    *("TV, median", "TV, 99 %", "TV, largest", "PNG TV, median", "PNG TV, 99 %"),
+                    *("target", f"within {tolerance:g}", f"within, and ≤ {EARLY} steps"),
+                    *percentile_headings("TV", 50, 99, 100),
+                    *percentile_headings("PNG TV", 50, 99),
                 ),
                 exactness,
             ),
             report.markdown_table(
                 (
-                    *("target", "L2, median", "L2, 95 %", "L2, 99 %", "L2, largest"),
-                    *("steps, median", "steps, 95 %", "steps, 99 %", "steps, most"),
-                    *("seconds to solve", "seconds to round"),
+                    *("target", *percentile_headings("L2", 50, 95, 99, 100)),
+                    *percentile_headings("steps", 50, 95, 99, 100),
+                    *("s per image, solve", "s per image, quantize"),
                 ),
                 price,
             ),
