@@ -8,6 +8,7 @@ _LABELS = {
     "as it comes": "no limit",
     "Gauss–Newton": "Gauss-Newton",
     "Gauss–Newton, conjugate gradients": "Gauss-Newton, conjugate gradients",
+    "proposed": "constraint",
     "true=0.9,random=0.1": "0.9 / 0.1",
 }
 

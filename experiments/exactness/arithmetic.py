@@ -1,8 +1,8 @@
 """In which arithmetic exact images are exact.
 
-Purpose   Beyond paper A: images whose output is within 1e-5 of a target in float32, evaluated again by the same network in
-          float64, in float32 by direct convolutions, and with products whose factors are rounded as TF32 and bfloat16
-          round them (GPUs and TPUs use these unless told otherwise).
+Purpose   Beyond paper A: images whose output is within 1e-5 of a target in float32, evaluated again by the same
+          network in float64, in float32 by direct convolutions, and with products whose factors are rounded as TF32
+          and bfloat16 round them (GPUs and TPUs use these unless told otherwise).
 Command   python -m experiments.exactness.arithmetic --data_dir=... --out=experiments/exactness/results/arithmetic
 Duration  about 5 minutes on 2 CPU cores
 Output    --out gets results.json (per image) and table.md.

@@ -163,9 +163,7 @@ def table(results: dict[str, Any]) -> str:
                     )
     headings = ("target", "tolerance", "method", "within")
     sizes = percentile_headings("L2", 50, 95, 100)
-    tables = [
-        report.markdown_table((*headings, *sizes, "steps, median", "s per image"), everyone)
-    ]
+    tables = [report.markdown_table((*headings, *sizes, "steps, median", "s per image"), everyone)]
     if few:
         sizes = percentile_headings("L2", 50, 100)
         tables.append(report.markdown_table((*headings, *sizes), few))

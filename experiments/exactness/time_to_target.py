@@ -2,7 +2,8 @@
 
 Purpose   Paper A's SGD and momentum, Adam, Adam behind the tanh map (Carlini and Wagner 2017) and Gauss-Newton on the
           same images, targets and network, taking turns so that a busy machine slows all alike.
-Command   python -m experiments.exactness.time_to_target --data_dir=... --out=experiments/exactness/results/time_to_target
+Command   python -m experiments.exactness.time_to_target --data_dir=...
+              --out=experiments/exactness/results/time_to_target
 Output    --out gets results.json (the curves), table.md and exactness.png. About 10 minutes on 2 cores.
 
 Time is that of updates alone, without compilation and evaluation. Images that have converged stay in the batch. At the
