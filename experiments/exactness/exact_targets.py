@@ -113,7 +113,7 @@ def run_kind(kind: str, job: Job) -> dict[str, np.ndarray]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown tables of `results`, as results.json has them: a summary and the tails, with a row per kind of target."""
+    """Markdown tables of `results`, as results.json has them: summary and tails, with a row per kind of target."""
     tolerance = results["flags"]["tolerance"]
     summary, tails = [], []
     for kind, numbers in results["per_image"].items():
