@@ -12,7 +12,7 @@ from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, request, slots
-from outgen_jax.synthesis.engine import Job, Pool
+from outgen_jax.synthesis.engine import Job, Pool, Stopped
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.request import Meaning
 
@@ -74,6 +74,7 @@ def synthesize(
     precision: str | None = "highest",
     history: bool = False,
     progress: bool = False,
+    callback: Callable[[Result], object] | None = None,
 ) -> Result:
     """Changes images until a frozen network's outputs are what is wanted (paper A, Section 2).
 
@@ -99,6 +100,10 @@ def synthesize(
         In less than "highest" outputs are not exact to 1e-5. None: as the program has set it.
       history: record the divergence after every step.
       progress: show a progress bar.
+      callback: called after every step with the `Result` so far, without history. A true answer stops, and the result
+        is returned as it is. An image that has not begun is still its source there, at an infinite distance, with NaN
+        for outputs. The arrays change with the next step: copy what you keep. Every step is then a call of its own,
+        which takes longer; a result differs by float32 rounding from one without callback.
 
     Raises:
       ValueError: images outside [0, 1], not finite or not of rank 4; targets that do not fit the outputs; an
@@ -123,21 +128,30 @@ def synthesize(
     mesh = slots.local_mesh()
     placed = slots.on_all_devices(mesh, variables)
     check_sources(network, placed, array, meaning, batch_size, caller="synthesize")
+
+    def so_far(pool: Pool) -> Result:
+        return _result(pool, meaning, judged_tolerance(solver, tolerance))
+
+    told = None if callback is None else lambda pool: callback(so_far(pool))
     with progress_bar(len(array), progress) as advance:
-        job = Job(network, placed, meaning.kinds, mesh, batch_size, history, advance)
+        job = Job(network, placed, meaning.kinds, mesh, batch_size, history, advance, told)
         pool = Pool(job, array, wanted, request.counts(meaning, wanted), solver.steps)
-        move(pool, solver, tolerance)
-    reached = pool.distance <= judged_tolerance(solver, tolerance)
+        with contextlib.suppress(Stopped):
+            move(pool, solver, tolerance)
+    return so_far(pool)._replace(history=_history(pool, solver) if history else None)
+
+
+def _result(pool: Pool, meaning: Meaning, tolerance: float) -> Result:
+    """The best of all images so far."""
     return Result(
         images=pool.images,
         outputs=meaning.tree(pool.outputs),
         distance=pool.distance,
         divergence=pool.divergence,
-        steps=pool.steps,
-        converged=pool.finite & reached,
+        steps=pool.steps + pool.steps_at_work,
+        converged=pool.finite & (pool.distance <= tolerance),
         finite=pool.finite,
         meaning=meaning,
-        history=_history(pool, solver) if history else None,
     )
 
 
@@ -210,8 +224,8 @@ def progress_bar(total: int, show: bool, *, done: int = 0) -> Iterator[Callable[
 
 
 def _history(pool: Pool, solver: Solver | Combinator) -> np.ndarray:
-    """[B, steps + 1]; images that have stopped keep their last value."""
-    curves = [np.concatenate(curve) for curve in pool.history]
+    """[B, steps + 1]; images that have stopped keep their last value, those that never began are infinitely far."""
+    curves = [np.concatenate(curve or [np.full(1, np.inf, np.float32)]) for curve in pool.history]
     longest = max(len(curve) for curve in curves)
     if not isinstance(solver, Combinator):
         longest = solver.steps + 1
