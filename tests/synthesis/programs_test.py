@@ -178,5 +178,6 @@ def test_networks_that_compare_equal_have_programs_of_their_own():
     one, three = Scaled(1.0), Scaled(3.0)
     assert one == three
     found = [og.predict(network, WEIGHTS, sources(3)) for network in (one, three, three.__call__)]
-    wanted = [jax.nn.softmax(scale * APPLY(WEIGHTS, sources(3))) for scale in (1, 3, 3)]
+    images = np.float32(sources(3)) / 255
+    wanted = [jax.nn.softmax(scale * APPLY(WEIGHTS, images)) for scale in (1, 3, 3)]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
