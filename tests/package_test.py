@@ -32,7 +32,7 @@ FLOORS = (
 BESIDE = ("training",)
 OPTIONAL = (
     *("tensorflow", "tensorflow_datasets", "array_record", "matplotlib", "orbax", "PIL"),
-    *("sklearn", "skimage", "tqdm", "torch"),
+    *("sklearn", "skimage", "tqdm", "torch", "equinox", "haiku", "keras", "grain", "datasets"),
 )
 
 
