@@ -82,8 +82,9 @@ def generate_dataset(
     Args:
       apply_fn: as in `synthesize`.
       variables: any pytree.
-      source: an `ImageSource`, an array [N, H, W, C] (also a memory map), a tfds data source, or
-        whatever `data.rows.Rows` describes.
+      source: an `ImageSource`, an array [N, H, W, C] (also a memory map), a tfds data source, a split of Hugging Face
+        `datasets`, a grain data source, or whatever else `data.rows.Rows` describes: it has a length, and gives row i
+        as source[i].
       targets: as in `synthesize`, or a function (rows [n] int64, labels [n] int32, -1 where there is
         none) -> targets of these rows. It must give a row the same target whenever it is asked: draw by
         the row's number, as `og.targets.dirichlet(seed, n, K, image_ids=rows)` does.

@@ -81,17 +81,13 @@ def equinox_network() -> tuple[Callable[..., Any], Any]:
 
 
 def haiku_network() -> tuple[Callable[..., Any], Any]:
-    def network(x: jax.Array, is_training: bool) -> jax.Array:
-        x = hk.Conv2D(8, 3, stride=2)(x)
-        x = jax.nn.relu(hk.BatchNorm(True, True, 0.9)(x, is_training))
-        x = hk.MaxPool((2, 2, 1), (2, 2, 1), "SAME")(
-            hk.Conv2DTranspose(6, 3, data_format="NHWC")(x)
-        )
+    def network(x: jax.Array) -> jax.Array:
+        x = jax.nn.relu(hk.GroupNorm(2)(hk.Conv2D(8, 3, stride=2)(x)))
+        x = hk.MaxPool((2, 2, 1), (2, 2, 1), "SAME")(hk.Conv2DTranspose(6, 3)(x))
         return hk.Linear(5)(hk.AvgPool((2, 2, 1), 1, "VALID")(x).mean((1, 2)))
 
-    transformed = hk.transform_with_state(network)
-    weights = transformed.init(jax.random.key(0), IMAGES, is_training=True)
-    return og.models.from_haiku(transformed, *weights, is_training=False)
+    transformed = hk.transform(network)
+    return og.models.from_haiku(transformed, transformed.init(jax.random.key(0), IMAGES))
 
 
 def keras_network() -> tuple[Callable[..., Any], Any]:
