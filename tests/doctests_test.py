@@ -9,11 +9,12 @@ import pytest
 import outgen_jax
 from outgen_jax import generation, outputs, solvers, synthesis
 from outgen_jax.models import adapters, keras_models
+from outgen_jax.report import model_card
 
 
 def modules() -> list[str]:
     """Names of the modules of the main subject."""
-    found = [outputs.__name__, adapters.__name__, keras_models.__name__]
+    found = [m.__name__ for m in (outputs, adapters, keras_models, model_card)]
     for package in (solvers, synthesis, generation):
         found += [m.name for m in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
     return found

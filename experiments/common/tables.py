@@ -1,6 +1,6 @@
-"""Remakes every table of the committed results, and puts them into the pages that show them.
+"""Remakes every table of the committed results, puts them into the pages that show them, and writes model cards.
 
-Command   python -m experiments.common.tables           writes every table.md, and the blocks of every page
+Command   python -m experiments.common.tables           writes every table.md, model card, and block of a page
           python -m experiments.common.tables --check   only compares; exit code 2 where something differs
 
 A directory of results holds results.json, from which the study's function `table(results)` makes table.md. In a page,
@@ -16,9 +16,11 @@ from pathlib import Path
 
 from absl import flags
 
-from outgen_jax import files, runs
+from outgen_jax import files, report, runs
+from outgen_jax.models import pretrained
 
 ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT / "outgen_jax" / "models" / "weights"
 # Results -> the module whose `table` makes their table.
 MODULES = {
     "experiments/any_output/results/labels": "experiments.any_output.labels",
@@ -67,6 +69,11 @@ def made(directory: str, root: Path = ROOT) -> str:
     results = json.loads((root / directory / "results.json").read_text())
     table: str = _module(MODULES[directory]).table(results)
     return table
+
+
+def model_card_of(name: str) -> str:
+    """The page beside the weights of a network that the package ships."""
+    return report.model_card(name, json.loads((WEIGHTS / f"{name}.json").read_text()))
 
 
 def filled(page: str, root: Path = ROOT) -> str:
@@ -125,6 +132,8 @@ def remake(*, check: bool = False, only: Sequence[str] = ("",)) -> list[str]:
         for directory in MODULES
         if directory.startswith(tuple(only))
     }
+    if "outgen_jax".startswith(tuple(only)):
+        texts |= {WEIGHTS / f"{name}.md": model_card_of(name) for name in pretrained.SHIPPED}
     differing = [path for path, text in texts.items() if _put(path, text, check)]
     differing += [p for p in pages(ROOT) if _put(p, filled(p.read_text(), ROOT), check)]
     names = [path.relative_to(ROOT).as_posix() for path in differing]

@@ -4,6 +4,7 @@
     generated-train.array_record-00000-of-00007, ...   the shards
     shards/00000.json, ...                             checksum and counts of every finished shard
     features.json, dataset_info.json, ...              tfds' own, once all shards are there
+    README.md                                          the data card, likewise
 
 A shard counts as finished when its file has the checksum that was noted after writing it. Every
 file appears whole or not at all, under a hidden name until then.
@@ -12,7 +13,7 @@ file appears whole or not at all, under a hidden name until then.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ _OWN = (
     "features.json",
     "dataset_info.json",
     "*.labels.txt",
+    "README.md",
 )
 
 
@@ -51,6 +53,7 @@ class Finished(NamedTuple):
     examples: int
     num_bytes: int  # as in `records.Shard`
     converged: int
+    within: list[int]  # how many images are at most as far as each level of the data card
 
 
 def check(shards: Shards, *, overwrite: bool) -> None:
@@ -109,9 +112,15 @@ def finished(shards: Shards, index: int) -> Finished | None:
 
 
 def write(
-    shards: Shards, index: int, examples: Iterable[records.Example], *, inputs: str, converged: int
+    shards: Shards,
+    index: int,
+    examples: Iterable[records.Example],
+    *,
+    inputs: str,
+    converged: int,
+    within: list[int],
 ) -> None:
-    """Writes shard `index`, then its note.
+    """Writes shard `index`, then its note, which holds the last three.
 
     Raises:
         ValueError: an example that is not as the fields say.
@@ -122,7 +131,9 @@ def write(
         shard = records.write_shard(path, fields=shards.fields, examples=examples)
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        note = Finished(path.name, sha256, inputs, shard.examples, shard.num_bytes, converged)
+        note = Finished(
+            path.name, sha256, inputs, shard.examples, shard.num_bytes, converged, within
+        )
         _write_json(_note(shards, index), note._asdict())
 
 
@@ -133,12 +144,18 @@ def notes(shards: Shards) -> list[Finished]:
     return [Finished(**json.loads(text)) for text in texts]
 
 
-def complete(shards: Shards, about: Mapping[str, Any], **tfds_info: Any) -> None:
-    """Makes the finished shards a data set that tfds reads, and completes the manifest.
+def complete(
+    shards: Shards,
+    about: Mapping[str, Any],
+    card: Callable[[Mapping[str, Any], list[Finished]], str],
+    **tfds_info: Any,
+) -> None:
+    """Makes the finished shards a data set that tfds reads, completes the manifest, and writes the card.
 
     Args:
         shards: of which all are written.
         about: more for the manifest, such as versions.
+        card: the README's text, of the manifest and the notes.
         **tfds_info: as `records.write_metadata` takes it.
 
     Raises:
@@ -159,6 +176,7 @@ def complete(shards: Shards, about: Mapping[str, Any], **tfds_info: Any) -> None
         sums = {note.file: note.sha256 for note in written}
         whole = {"made_from": shards.made_from, **about, "counts": totals, "sha256": sums}
         _write_json(shards.directory / _MANIFEST, whole)
+        files.write_atomic(shards.directory / "README.md", card(whole, written))
 
 
 def _file(shards: Shards, index: int) -> str:

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from outgen_jax.data import fields, rows, shards
 from outgen_jax.data.image_source import PathLike
-from outgen_jax.generation import provenance, shard
+from outgen_jax.generation import data_card, provenance, shard
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
@@ -59,6 +59,7 @@ def generate_dataset(
     solver: Solver | Combinator | None = None,
     tolerance: float | None = None,
     quantize: bool = True,
+    save_float: bool = False,
     batch_size: int | None = None,
     precision: str | None = "highest",
     shard_size: int = 1000,
@@ -94,6 +95,8 @@ def generate_dataset(
       tolerance: distance at which an image is done; None: the solver's own, or 0.005.
       quantize: correct the rounding to 8 bits, so that the stored image meets its target; False:
         round to the nearest level.
+      save_float: store each image as it was before rounding, too, as `image_float`, float32 in [0, 1]:
+        the network's outputs for it are within `tolerance` where it `converged`.
       batch_size: images worked on at a time on each device; None: chosen by platform, image size
         and solver.
       precision: as in `synthesize`.
@@ -101,7 +104,7 @@ def generate_dataset(
         others: let it be several batches.
       overwrite: replace another data set in `directory`.
       about: more for the manifest, as JSON has it, such as flags and seed; a call with another
-        `about` does not resume.
+        `about` does not resume. The data card, README.md, shows `source` and `license` of it.
       progress: show a progress bar, in images.
 
     Raises:
@@ -135,6 +138,7 @@ def generate_dataset(
         solver=solver,
         tolerance=float(tolerance),
         quantize=quantize,
+        save_float=save_float,
         batch_size=batch_size,
         shard_size=shard_size,
         mesh=mesh,
@@ -166,7 +170,7 @@ def _run(job: shard.Job, written: shards.Shards, overwrite: bool, progress: bool
     _meet("made")
     if first:
         about = {"versions": provenance.versions()}
-        shards.complete(written, about, description=_DESCRIPTION)
+        shards.complete(written, about, _card_of(written), description=_DESCRIPTION)
     _meet("completed")
     notes = shards.notes(written)
     return DatasetReport(
@@ -175,6 +179,14 @@ def _run(job: shard.Job, written: shards.Shards, overwrite: bool, progress: bool
         converged=sum(note.converged for note in notes),
         shards=written.num_shards,
         made=len(missing),
+    )
+
+
+def _card_of(
+    written: shards.Shards,
+) -> Callable[[Mapping[str, Any], list[shards.Finished]], str]:
+    return lambda manifest, notes: data_card.data_card(
+        manifest, written.fields, [note.within for note in notes]
     )
 
 
@@ -223,6 +235,8 @@ def _made_from(
         "shard_size": job.shard_size,
         "about": dict(about or {}),
     }
+    if job.save_float:  # sets without it are as those of earlier versions
+        found["save_float"] = True
     try:
         return json.loads(json.dumps(found))  # tuples become lists, as in the manifest
     except TypeError as error:
@@ -266,6 +280,7 @@ def _write(
         shard.examples(job, inputs, outputs),
         inputs=inputs.digest,
         converged=int(outputs.converged.sum()),
+        within=data_card.within(outputs.distance),
     )
 
 

@@ -125,7 +125,10 @@ def test_the_digest_tells_everything_apart():
         ({"images": IMAGES}, "give row i as .* got a dict. Collect what it yields in a list"),
         ({"train": Featured([])}, r"has the splits 'train'; pass one .* source\['train'\]"),
         (Endless(), "must have a length .* got a Endless. Collect what it yields in a list"),
-        ([IMAGES[0].tobytes()], r"row 0 .* is encoded, 36 bytes; decode it, as in grain\.MapDataset"),
+        (
+            [IMAGES[0].tobytes()],
+            r"row 0 .* is encoded, 36 bytes; decode it, as in grain\.MapDataset",
+        ),
         (Featured([{"img": IMAGES[0]}]), r"has no 'image' but 'img'; .* source\.rename_column\("),
         (iter(IMAGES), "got a generator|iterator. Collect what it yields in a list"),
         ([IMAGES[0], IMAGES[1][:2]], r"f: row 1 of the source has uint8 \[2, 3, 3\], row 0 uint8"),
