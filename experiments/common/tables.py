@@ -17,10 +17,9 @@ from pathlib import Path
 from absl import flags
 
 from outgen_jax import files, report, runs
-from outgen_jax.models import pretrained
 
 ROOT = Path(__file__).resolve().parents[2]
-WEIGHTS = ROOT / "outgen_jax" / "models" / "weights"
+WEIGHTS = "outgen_jax/models/weights"
 # Results -> the module whose `table` makes their table.
 MODULES = {
     "experiments/any_output/results/labels": "experiments.any_output.labels",
@@ -71,9 +70,9 @@ def made(directory: str, root: Path = ROOT) -> str:
     return table
 
 
-def model_card_of(name: str) -> str:
-    """The page beside the weights of a network that the package ships."""
-    return report.model_card(name, json.loads((WEIGHTS / f"{name}.json").read_text()))
+def model_card_of(path: Path) -> str:
+    """The page beside the weights of a network that the package ships, from the .json beside them."""
+    return report.model_card(path.stem, json.loads(path.read_text()))
 
 
 def filled(page: str, root: Path = ROOT) -> str:
@@ -132,8 +131,9 @@ def remake(*, check: bool = False, only: Sequence[str] = ("",)) -> list[str]:
         for directory in MODULES
         if directory.startswith(tuple(only))
     }
-    if "outgen_jax".startswith(tuple(only)):
-        texts |= {WEIGHTS / f"{name}.md": model_card_of(name) for name in pretrained.SHIPPED}
+    if WEIGHTS.startswith(tuple(only)):
+        cards = (ROOT / WEIGHTS).glob("*.json")
+        texts |= {path.with_suffix(".md"): model_card_of(path) for path in cards}
     differing = [path for path, text in texts.items() if _put(path, text, check)]
     differing += [p for p in pages(ROOT) if _put(p, filled(p.read_text(), ROOT), check)]
     names = [path.relative_to(ROOT).as_posix() for path in differing]

@@ -103,10 +103,10 @@ def open_directory(shards: Shards, *, overwrite: bool) -> None:
 def finished(shards: Shards, index: int) -> Finished | None:
     """What is noted of shard `index`, if its file is as it was when that was written."""
     try:
-        noted = Finished(**json.loads(_note(shards, index).read_text()))
+        noted = _read_note(_note(shards, index))
         with open(shards.directory / noted.file, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, ValueError, TypeError):  # absent, or no longer what was written
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # absent, or no longer what was written
         return None
     return noted if noted.sha256 == found and noted.file == _file(shards, index) else None
 
@@ -134,14 +134,13 @@ def write(
         note = Finished(
             path.name, sha256, inputs, shard.examples, shard.num_bytes, converged, within
         )
-        _write_json(_note(shards, index), note._asdict())
+        _write_json(_note(shards, index), note._asdict() | {"checksum": _checksum(note)})
 
 
 def notes(shards: Shards) -> list[Finished]:
     """The notes of all shards, which must all have been written."""
     with _explained(shards.directory):
-        texts = [_note(shards, index).read_text() for index in range(shards.num_shards)]
-    return [Finished(**json.loads(text)) for text in texts]
+        return [_read_note(_note(shards, index)) for index in range(shards.num_shards)]
 
 
 def complete(
@@ -185,6 +184,20 @@ def _file(shards: Shards, index: int) -> str:
 
 def _note(shards: Shards, index: int) -> Path:
     return shards.directory / "shards" / f"{index:05d}.json"
+
+
+def _read_note(path: Path) -> Finished:
+    """A note; raises ValueError, TypeError or KeyError where it is not as it was written."""
+    content = json.loads(path.read_text())
+    checksum = content.pop("checksum")
+    note = Finished(**content)
+    if checksum != _checksum(note):
+        raise ValueError(f"the note {path.name!r} is altered")
+    return note
+
+
+def _checksum(note: Finished) -> str:
+    return hashlib.sha256(json.dumps(note).encode()).hexdigest()
 
 
 def _entries(directory: PathLike) -> list[str]:

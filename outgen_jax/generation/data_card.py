@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from outgen_jax.report.markdown import markdown_table
+from outgen_jax.markdown import markdown_table
 
 FILE = "README.md"
 # Distances whose images are counted.

