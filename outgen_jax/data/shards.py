@@ -106,7 +106,12 @@ def finished(shards: Shards, index: int) -> Finished | None:
         noted = _read_note(_note(shards, index))
         with open(shards.directory / noted.file, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, ValueError, TypeError, KeyError):  # absent, or no longer what was written
+    except (
+        FileNotFoundError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ):  # absent, or no longer what was written
         return None
     return noted if noted.sha256 == found and noted.file == _file(shards, index) else None
 

@@ -21,6 +21,7 @@ from toy_dataset import COUNT, NAMES, SHARD, SOLVER, SOURCE, TOLERANCE, Streamed
 from toy_synthesis import APPLY, CLASSES, WEIGHTS, sources, targets
 
 import outgen_jax as og
+from outgen_jax.data import rows
 from outgen_jax.data import sources as readers
 from outgen_jax.generation import data_card
 
@@ -104,6 +105,27 @@ def test_tfds_reads_what_synthesize_makes(whole):
     np.testing.assert_allclose(stored["total_variation"], distance, atol=1e-6)
     assert info.features["label"].names == list(NAMES)
     assert info.splits["train"].shard_lengths == [10, 10, 3]
+
+
+def test_grain_reads_it(whole):
+    grain = pytest.importorskip("grain")
+    import tensorflow_datasets as tfds
+
+    examples = tfds.builder_from_directory(whole).as_data_source(split="train")
+    assert isinstance(examples, grain.sources.RandomAccessDataSource)
+    batches = list(grain.MapDataset.source(examples).batch(8))
+    assert [len(batch["image"]) for batch in batches] == [8, 8, 7]
+    images = np.concatenate([batch["image"] for batch in batches])
+    np.testing.assert_array_equal(images, [e["image"] for e in examples])
+
+
+def test_a_generated_set_is_a_source_again(whole):
+    import tensorflow_datasets as tfds
+
+    examples = tfds.builder_from_directory(whole).as_data_source(split="train")
+    kind = rows.kind(examples, caller="test")
+    assert kind == (COUNT, SOURCE.images.shape[1:], "uint8", NAMES)
+    assert rows.read(examples, kind, 3, 5, caller="test").ids == SOURCE.ids[3:5]
 
 
 def test_the_package_reads_it_as_a_source(whole):
