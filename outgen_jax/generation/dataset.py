@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from outgen_jax.data import fields, random_access, sharded_set
 from outgen_jax.data.image_source import PathLike
-from outgen_jax.generation import block, provenance
+from outgen_jax.generation import block, data_card, provenance
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
@@ -59,6 +59,7 @@ def generate_dataset(
     solver: Solver | Combinator | None = None,
     tolerance: float | None = None,
     quantize: bool = True,
+    save_float: bool = False,
     batch_size: int | None = None,
     precision: str | None = "highest",
     shard_size: int = 1000,
@@ -82,8 +83,9 @@ def generate_dataset(
     Args:
       apply_fn: as in `synthesize`.
       variables: any pytree.
-      source: an `ImageSource`, an array [N, H, W, C] (also a memory map), a tfds data source, or
-        whatever `data.random_access.RandomAccessSource` describes.
+      source: an `ImageSource`, an array [N, H, W, C] (also a memory map), a tfds data source, a split of Hugging Face
+        `datasets`, a grain data source, or whatever else `data.random_access.RandomAccessSource` describes: it has a
+        length, and gives row i as source[i].
       targets: as in `synthesize`, or a function (rows [n] int64, labels [n] int32, -1 where there is
         none) -> targets of these rows. It must give a row the same target whenever it is asked: draw by
         the row's number, as `og.targets.dirichlet(seed, n, K, image_ids=rows)` does.
@@ -93,6 +95,8 @@ def generate_dataset(
       tolerance: distance at which an image is done; None: the solver's own, or 0.005.
       quantize: correct the rounding to 8 bits, so that the stored image meets its target; False:
         round to the nearest level.
+      save_float: store each image as it was before rounding, too, as `image_float`, float32 in [0, 1]:
+        the network's outputs for it are within `tolerance` where it `converged`.
       batch_size: images worked on at a time on each device; None: chosen by platform, image size
         and solver.
       precision: as in `synthesize`.
@@ -100,7 +104,7 @@ def generate_dataset(
         others: let it be several batches.
       overwrite: replace another data set in `directory`.
       about: more for the manifest, as JSON has it, such as flags and seed; a call with another
-        `about` does not resume.
+        `about` does not resume. The data card, README.md, shows `source` and `license` of it.
       progress: show a progress bar, in images.
 
     Raises:
@@ -134,6 +138,7 @@ def generate_dataset(
         solver=solver,
         tolerance=float(tolerance),
         quantize=quantize,
+        save_float=save_float,
         batch_size=batch_size,
         shard_size=shard_size,
         mesh=mesh,
@@ -167,7 +172,7 @@ def _run(
     _meet("made")
     if first:
         about = {"versions": provenance.versions()}
-        sharded_set.complete(written, about, description=_DESCRIPTION)
+        sharded_set.complete(written, about, _card_of(written), description=_DESCRIPTION)
     _meet("completed")
     notes = sharded_set.notes(written)
     return DatasetReport(
@@ -176,6 +181,14 @@ def _run(
         converged=sum(note.converged for note in notes),
         shards=written.num_shards,
         made=len(missing),
+    )
+
+
+def _card_of(
+    written: sharded_set.ShardedSet,
+) -> Callable[[Mapping[str, Any], list[sharded_set.Finished]], str]:
+    return lambda manifest, notes: data_card.data_card(
+        manifest, written.fields, [note.within for note in notes]
     )
 
 
@@ -224,6 +237,8 @@ def _made_from(
         "shard_size": job.shard_size,
         "about": dict(about or {}),
     }
+    if job.save_float:  # sets without it are as those of earlier versions
+        found["save_float"] = True
     try:
         return json.loads(json.dumps(found))  # tuples become lists, as in the manifest
     except TypeError as error:
@@ -271,6 +286,7 @@ def _write(
         block.examples(job, inputs, outputs),
         inputs=inputs.digest,
         converged=int(outputs.converged.sum()),
+        within=data_card.within(outputs.distance),
     )
 
 
