@@ -127,7 +127,7 @@ def generator(fake: jax.Array) -> jax.Array:
 def intermediate_constraint(
     distorted: jax.Array, undistorted: jax.Array, *, gain: ArrayLike = 100.0
 ) -> jax.Array:
-    r"""Paper D's loss (the proposed row of Table D1): penalises neurons whose sign differs from that on the clean image.
+    r"""Paper D's loss (the proposed row of Table D1): penalises neurons whose sign differs from the clean image's.
 
     .. math:: \frac{1}{N} \sum -u \log d - (1 - u) \log(1 - d)
 

@@ -9,10 +9,10 @@ each trial it is corrected by its error of prediction (Broyden, 1965). The Jacob
 step, so half of it is the corrected one of the step before.
 
 While the divergence is large, steps are limited to a share of Polyak's step: longer steps would need fewer Jacobians,
-but make larger changes. The first trial of each Jacobian then also undoes a part of the change so far that has no effect on
-the output, p = −α (I − J⁺J)(x − x₀), no longer than the radius. Later, where only probabilities that should be 0 are
-still too large, the first trial adds a share of the last step, p = β (x − x'), and Jᵀλ corrects its effect on the
-output.
+but make larger changes. The first trial of each Jacobian then also undoes a part of the change so far that has no
+effect on the output, p = −α (I − J⁺J)(x − x₀), no longer than the radius. Later, where only probabilities that should
+be 0 are still too large, the first trial adds a share of the last step, p = β (x − x'), and Jᵀλ corrects its effect on
+the output.
 
 The loss has a part of weight w in which all coordinates count the same. w decays from step to step, and most images
 converge as it does. For the others see `og.restarted`.

@@ -6,9 +6,9 @@ The divergence of the linearised network is expanded to second order,
 
 with g the gradient of the divergence in the outputs and H a model of its curvature. It is minimised within a radius by
 conjugate gradients, which need only products: JΔ, and Jᵀu by a backward pass (Schraudolph, "Fast curvature
-matrix-vector products for second-order gradient descent", 2002). With the curvature at the output itself, steps would be
-much too long for classes whose probability is far below the target's. `Output.curvature_product` is a model that has the
-same minimum as the divergence.
+matrix-vector products for second-order gradient descent", 2002). With the curvature at the output itself, steps would
+be much too long for classes whose probability is far below the target's. `Output.curvature_product` is a model that has
+the same minimum as the divergence.
 
 An iteration costs about three backward passes, whatever the number of outputs. Iterations end once the gradient has
 fallen to a share η = min(1/2, √D) of its first norm, so steps are more exact close to the target (Dembo, Eisenstat and

@@ -4,9 +4,9 @@ The loss of coordinates r [M] is the divergence and a part in which all coordina
 
 .. math:: ℓ(r) = D(r) + w \sum_i h(e_i(r)), \quad h(x) = \sqrt{1 + x^2} - 1
 
-D is the divergence and e are the errors of the objective. In the divergence alone a class counts by its probability: one
-whose target is 0 and whose probability is 1e-3 counts little, and convergence would be slow. ℓ is 0 only at the target,
-and convex in r where the errors are affine in r.
+D is the divergence and e are the errors of the objective. In the divergence alone a class counts by its probability:
+one whose target is 0 and whose probability is 1e-3 counts little, and convergence would be slow. ℓ is 0 only at the
+target, and convex in r where the errors are affine in r.
 
 A step minimises
 

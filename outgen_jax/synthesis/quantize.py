@@ -1,8 +1,8 @@
 r"""Images of 8 bits that still meet their targets.
 
 Rounding changes the output a little; changing a few pixels by one more grey level corrects it. Let e [N] be the error
-of the judged outputs, such as probabilities, and a_i [N] their change per grey level of pixel i. Each pick takes the pixel
-and the sign s that most reduce the squared error,
+of the judged outputs, such as probabilities, and a_i [N] their change per grey level of pixel i. Each pick takes the
+pixel and the sign s that most reduce the squared error,
 
 .. math:: \|e - s a_i\|^2 - \|e\|^2 = \|a_i\|^2 - 2 s e · a_i
 
