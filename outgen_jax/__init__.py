@@ -1,7 +1,7 @@
 """Images for which a frozen network returns the output you ask for.
 
-The equations of four papers and the functions that implement them (A: output-targeted generation, Hirano, Iwamura and Kise;
-B: data augmentation for GAN training, Suzuki and Suzuki;
+The equations of four papers, with the functions that implement them (A: output-targeted generation, Hirano, Iwamura
+and Kise; B: data augmentation for GAN training, Suzuki and Suzuki;
 C: attention GAN, Kataoka, Matsubara and Uehara;
 D: intermediate constraint, Suzuki, Tanida, Kimata and Shouno):
 

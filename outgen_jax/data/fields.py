@@ -1,4 +1,4 @@
-"""What the examples of a written data set consist of, and how one becomes a record's bytes.
+"""The entries of the examples of a data set, and their encoding as records.
 
 Images are uint8 in 0..255, [H, W, C] with 1 or 3 channels, stored as PNG.
 """
@@ -16,7 +16,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class Field(NamedTuple):
-    """What one entry of every example is; made by `text`, `image`, `label` and `tensor`."""
+    """The type of an entry; made by `text`, `image`, `label` and `tensor`."""
 
     kind: Literal["text", "image", "label", "tensor"]
     shape: tuple[int, ...] = ()
