@@ -142,10 +142,13 @@ def run_script(
 
 @contextlib.contextmanager
 def _flags_of(script: str) -> Iterator[None]:
-    """Forgets the script's flags afterwards, so that it can define them again."""
+    """Forgets the script's flags afterwards, so that it can define them again, and those of a program that it runs."""
     try:
         yield
     finally:
-        for flag in list(flags.FLAGS.flags_by_module_dict().get(script, ())):
-            delattr(flags.FLAGS, flag.name)
+        programs = [name for name in sys.modules if name.startswith("outgen_jax.tools")]
+        for module in (script, *programs):
+            for flag in list(flags.FLAGS.flags_by_module_dict().get(module, ())):
+                delattr(flags.FLAGS, flag.name)
+            sys.modules.pop(module, None)
         flags.FLAGS.unparse_flags()

@@ -30,6 +30,8 @@ FLOORS = (
 )
 # Training is beside the main subject: nothing of it stands on training.
 BESIDE = ("training",)
+# What people start stands above all floors.
+PROGRAMS = ("tools", "__main__")
 OPTIONAL = (
     *("tensorflow", "tensorflow_datasets", "array_record", "matplotlib", "orbax", "PIL"),
     *("sklearn", "skimage", "tqdm", "torch"),
@@ -171,7 +173,7 @@ def test_imports_only_point_down():
         part = part_of(path)
         if part in allowed:
             assert floors(path) <= allowed[part], path
-    assert {part_of(path) for path in FILES} - allowed.keys() == {"__init__", "runs"}
+    assert {part_of(path) for path in FILES} - allowed.keys() == {"__init__", "runs", *PROGRAMS}
     assert floors(PACKAGE / "runs.py") <= set(FLOORS[0])
     # Imports are seen.
     assert floors(PACKAGE / "synthesis" / "engine.py") == {"chunking", "outputs", "solvers"}
@@ -181,8 +183,9 @@ def test_imports_only_point_down():
     ("package", "home"),
     [("tensorflow_datasets", "data"), ("orbax", "training/checkpoints.py"), ("absl", "runs.py")],
 )
-def test_only_one_place_imports(package, home):
-    users = [path for path in FILES if any(n.split(".")[0] == package for n in imported(path))]
+def test_only_one_place_of_the_library_imports(package, home):
+    library = [path for path in FILES if part_of(path) not in PROGRAMS]
+    users = [path for path in library if any(n.split(".")[0] == package for n in imported(path))]
     places = [path.relative_to(PACKAGE).as_posix() for path in users]
     assert places
     assert all(place == home or place.startswith(f"{home}/") for place in places)

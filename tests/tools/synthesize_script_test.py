@@ -65,7 +65,7 @@ def test_a_run_leaves_images_numbers_and_a_page(run, tmp_path):
     assert results["flags"]["steps"] == 3
     page = (out / "index.html").read_text()
     assert page.count("data:image/png") >= 6  # source and generated of each
-    assert "python experiments/synthesize.py --" in page
+    assert "python -m outgen_jax.tools.synthesize --" in page
     assert (out / "figure.png").stat().st_size > 1000
 
 

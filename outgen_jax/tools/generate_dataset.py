@@ -1,0 +1,167 @@
+r"""Makes a data set of images for which a classifier says what you ask for, of any length, to train or test on.
+
+Purpose   Paper A, Section 2, at scale: every image of a source, changed to a target, as a data set that tfds reads.
+Command   python -m outgen_jax.tools.generate_dataset --data_dir=... --source=cifar10 --split=train --number=50000 \\
+              --targets=true=0.9,random=0.1 --out=runs/cifar10_soft
+          The same command resumes, whatever ended it; finished shards are checked and kept.
+          Several processes: the same command in each, JAX_COORDINATOR_ADDRESS=host:port set, and JAX_NUM_PROCESSES
+          and JAX_PROCESS_ID where JAX does not know the cluster; --out on a file system that all see.
+Output    --out gets generated/1.0.0 (array_record shards, manifest.json with checksums) and results.json:
+          tfds.data_source("generated", split="train", data_dir=OUT), or --source=generated --data_dir=OUT here.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+import outgen_jax as og
+from outgen_jax import runs
+from outgen_jax.data import sources
+from outgen_jax.models import pretrained
+
+_SOURCE = flags.DEFINE_string(
+    "source", "digits", "'photographs', 'digits', a tfds name, a folder of images, or an .npz file."
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_SPLIT = flags.DEFINE_string("split", "train", "Split of a tfds source.")
+_NUMBER = flags.DEFINE_integer(
+    "number", None, "Images at most, from the start of the source; by default all.", 1
+)
+_CLASSIFIER = flags.DEFINE_string(
+    "classifier",
+    pretrained.SHIPPED[0],
+    f"{', '.join(pretrained.NAMES)}, or an .npz that train_classifier.py wrote.",
+)
+_TARGETS = flags.DEFINE_string(
+    "targets",
+    "top=0.9,random=0.1",
+    "What the classifier shall say: text such as 'true=0.9,random=0.1', 'cat=0.6,dog=0.4', 'uniform' (words: true, "
+    "top, runnerup, random, uniform), 'dirichlet', or a .csv with a row per image.",
+)
+_SOLVER = flags.DEFINE_enum(
+    "solver", "exact", og.PRESETS, "The default solver, paper A's settings, or another preset."
+)
+_STEPS = flags.DEFINE_integer("steps", None, "Steps at most; by default the solver's own.", 0)
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance", 1e-5, "Total variation at which an image is done.", 1e-9
+)
+_QUANTIZE = flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
+_BATCH = flags.DEFINE_integer(
+    "batch_size", None, "Images at a time on each device; by default chosen for it.", 1
+)
+_SHARD = flags.DEFINE_integer("shard_size", 1000, "Images in one file.", 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random classes and of 'dirichlet'.")
+_OUT = flags.DEFINE_string("out", "runs/generate_dataset", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+
+class Job(NamedTuple):
+    """What is to be done, validated."""
+
+    source: sources.ImageSource
+    classifier: pretrained.Pretrained
+    apply_fn: Any
+    variables: Any
+
+
+def prepare() -> Job:
+    """The job of the flags."""
+    classifier = pretrained.load(_CLASSIFIER.value)
+    source = sources.load(
+        _SOURCE.value,
+        split=_SPLIT.value,
+        data_dir=_DATA_DIR.value,
+        size=(classifier.image_size, classifier.image_size),
+        limit=_NUMBER.value,
+    )
+    for skipped in source.skipped:
+        print(f"skipped {skipped}")
+    if source.images.shape[-1] == 1:  # grey, for a network of colours
+        source = source._replace(images=np.repeat(source.images, 3, -1))
+    return Job(source, classifier, *og.models.from_nnx(classifier.model))
+
+
+def wanted(job: Job) -> Any:
+    """The targets as `generate_dataset` takes them, from --targets."""
+    source, text = job.source, _TARGETS.value
+    names = job.classifier.class_names
+    if text.endswith(".csv"):
+        before = og.predict(job.apply_fn, job.variables, source.images)
+        known: dict[str, Any] = {"class_names": names, "source": source, "seed": _SEED.value}
+        return og.targets.from_csv(text, source_probs=before, **known)
+
+    def of_rows(rows: np.ndarray, _: np.ndarray) -> np.ndarray:
+        chosen = source.take(rows)
+        if text == "dirichlet":
+            return og.targets.dirichlet(_SEED.value, len(rows), len(names), image_ids=chosen.ids)
+        # The network is asked only where the text speaks of it.
+        asks = any(word in text for word in ("top", "runnerup"))
+        probs = og.predict(job.apply_fn, job.variables, chosen.images) if asks else None
+        return og.targets.parse(
+            text, class_names=names, source=chosen, source_probs=probs, seed=_SEED.value
+        )
+
+    of_rows(np.arange(1), np.zeros(1))  # an error in the text is found before a file is written
+    return of_rows
+
+
+def join_others() -> None:
+    """Makes this one of several processes, where the environment says so."""
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address:
+        count, index = (os.environ.get(f"JAX_{key}") for key in ("NUM_PROCESSES", "PROCESS_ID"))
+        jax.distributed.initialize(
+            address,
+            num_processes=None if count is None else int(count),
+            process_id=None if index is None else int(index),
+        )
+
+
+def settings() -> dict[str, Any]:
+    """The flags that the data set depends on."""
+    free = {"out", "overwrite", "data_dir"}
+    own = flags.FLAGS.get_key_flags_for_module(__name__)
+    return {f.name: f.value for f in own if f.name not in free}
+
+
+def main(argv: list[str]) -> None:
+    """Runs the program with parsed flags."""
+    del argv
+    runs.enable_compilation_cache()
+    join_others()
+    job = prepare()
+    targets = wanted(job)
+    first = jax.process_index() == 0
+    out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value) if first else None
+    start = time.perf_counter()
+    report = og.generate_dataset(
+        job.apply_fn,
+        job.variables,
+        job.source,
+        targets,
+        Path(_OUT.value) / "generated" / "1.0.0",
+        solver=og.preset(_SOLVER.value, steps=_STEPS.value),
+        tolerance=_TOLERANCE.value,
+        quantize=_QUANTIZE.value,
+        batch_size=_BATCH.value,
+        shard_size=_SHARD.value,
+        about={"script": "generate_dataset.py", "flags": settings()},
+        progress=True,
+    )
+    seconds = time.perf_counter() - start
+    if out is not None:
+        results = {key: value for key, value in report._asdict().items() if key != "directory"}
+        out.write_results({"seconds": seconds, **results})
+    print(
+        f"{report.examples} images in {report.shards} shards ({report.made} made now, {seconds:.0f} s); "
+        f"{report.converged} met their target\n{report.directory}"
+    )
+
+
+if __name__ == "__main__":
+    runs.start(main)

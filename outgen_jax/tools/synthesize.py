@@ -1,0 +1,250 @@
+r"""Changes images until a classifier says what you ask for, and writes a page to look at.
+
+Purpose   Paper A, Section 2 (Fig. A1): any images, any classifier of the package, any target distribution.
+Command   python -m outgen_jax.tools.synthesize
+              photographs that scikit-image carries, EfficientNet-Lite0, a mixed target for each
+          python -m outgen_jax.tools.synthesize --source=cifar10 --data_dir=... --classifier=cifar10_vgg16_half \\
+              --targets=true=0.9,random=0.1 --number=100 --out=runs/ship_dog
+Expected  all images within 1e-5 of their targets before rounding, within 1e-3 as saved
+Output    --out gets index.html (open it), images/*.png, figure.png and results.json.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+import outgen_jax as og
+from outgen_jax import files, report, runs
+from outgen_jax.data import sources
+from outgen_jax.models import pretrained
+
+_SOURCE = flags.DEFINE_string(
+    "source",
+    "photographs",
+    "'photographs', 'digits', a tfds name, a folder of images, or an .npz file.",
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_SPLIT = flags.DEFINE_string("split", "test", "Split of a tfds source.")
+_NUMBER = flags.DEFINE_integer("number", 20, "Images at most, from the start of the source.", 1)
+_CLASSIFIER = flags.DEFINE_string(
+    "classifier",
+    None,
+    f"{', '.join(pretrained.SHIPPED)}, efficientnet_lite0, or an .npz that train_classifier.py wrote. Default: the "
+    "first for images of 32x32, else the second.",
+)
+_TARGETS = flags.DEFINE_string(
+    "targets",
+    None,
+    "What the classifier shall say: text such as 'true=0.9,random=0.1', 'cat=0.6,dog=0.4', '3=1', 'uniform' (words: "
+    "true, top, runnerup, random, uniform), or a .csv with a row per image. Default: a mixture for each photograph, "
+    "'top=0.9,random=0.1' for other sources.",
+)
+_SOLVER = flags.DEFINE_enum(
+    "solver", "exact", og.PRESETS, "The default solver, paper A's settings, or another preset."
+)
+_STEPS = flags.DEFINE_integer("steps", None, "Steps at most; by default the solver's own.", 0)
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance", 1e-5, "Total variation at which an image is done.", 1e-9
+)
+_REACHED = flags.DEFINE_float(
+    "reached", 1e-3, "Total variation up to which a saved image is said to reach its target.", 1e-9
+)
+_QUANTIZE = flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
+_BATCH = flags.DEFINE_integer(
+    "batch_size", None, "Images at a time; by default chosen for the device.", 1
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the random classes.")
+_OUT = flags.DEFINE_string("out", "runs/synthesize", "Directory of the run.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+
+# What the embedded photographs are turned into.
+GALLERY = {
+    "astronaut": "bobsled=0.4,teddy=0.3,jellyfish=0.2,rest=0.1",
+    "chelsea": "Egyptian cat=0.4,tiger=0.3,teapot=0.2,rest=0.1",
+    "coffee": "espresso=0.5,volcano=0.4,rest=0.1",
+    "motorcycle": "moped=0.5,snail=0.4,rest=0.1",
+    "rocket": "missile=0.4,beacon=0.3,corn=0.2,rest=0.1",
+}
+
+
+class Job(NamedTuple):
+    """What is to be done, validated."""
+
+    source: sources.ImageSource
+    classifier: pretrained.Pretrained
+    apply_fn: Any
+    variables: Any
+    before: np.ndarray  # [N, K] probabilities of the source images
+    targets: np.ndarray  # [N, K]
+
+
+def prepare() -> Job:
+    """The job of the flags, with the targets read."""
+    name = _CLASSIFIER.value
+    embedded = _SOURCE.value == "photographs"
+    if name is None:
+        name = "efficientnet_lite0" if embedded else pretrained.SHIPPED[0]
+    classifier = pretrained.load(name)
+    size = (classifier.image_size, classifier.image_size)
+    source = sources.load(
+        _SOURCE.value,
+        split=_SPLIT.value,
+        data_dir=_DATA_DIR.value,
+        size=size,
+        limit=_NUMBER.value,
+    )
+    for skipped in source.skipped:
+        print(f"skipped {skipped}")
+    if source.skipped:
+        print(f"{len(source.skipped)} unreadable files skipped, {len(source.ids)} images read")
+    apply_fn, variables = og.models.from_nnx(classifier.model)
+    before = og.predict(apply_fn, variables, source.images)
+    return Job(source, classifier, apply_fn, variables, before, wanted(source, classifier, before))
+
+
+def wanted(
+    source: sources.ImageSource, classifier: pretrained.Pretrained, before: np.ndarray
+) -> np.ndarray:
+    """The target of every image, from --targets."""
+    known: dict[str, Any] = {
+        "class_names": classifier.class_names,
+        "source": source,
+        "source_probs": before,
+        "seed": _SEED.value,
+    }
+    text = _TARGETS.value
+    if text is None and _SOURCE.value == "photographs" and len(classifier.class_names) == 1000:
+        rows = (og.targets.parse(GALLERY[name], **known)[n] for n, name in enumerate(source.ids))
+        return np.ma.stack(list(rows))
+    text = text or "top=0.9,random=0.1"
+    if text.endswith(".csv"):
+        return og.targets.from_csv(text, **known)
+    return og.targets.parse(text, **known)
+
+
+def solve(job: Job) -> tuple[og.Result, float]:
+    """The result, and the seconds it took."""
+    start = time.perf_counter()
+    result = og.synthesize(
+        job.apply_fn,
+        job.variables,
+        job.source.images,
+        job.targets,
+        solver=og.preset(_SOLVER.value, steps=_STEPS.value),
+        tolerance=_TOLERANCE.value,
+        batch_size=_BATCH.value,
+        history=True,
+        progress=True,
+    )
+    return result, time.perf_counter() - start
+
+
+def describe(job: Job, result: og.Result) -> report.SynthesisRun:
+    """The run as its saved 8-bit images have it."""
+    generated = og.data.to_uint8(result.images)
+    if _QUANTIZE.value:
+        generated = og.quantize(
+            job.apply_fn, job.variables, result.images, job.targets, batch_size=_BATCH.value
+        )
+    reached = og.predict(job.apply_fn, job.variables, generated)
+    wanted = og.targets.completed(job.targets, reached)
+    distance = np.asarray(og.metrics.total_variation(reached, wanted))
+    return report.SynthesisRun(
+        source=job.source.images,
+        generated=generated,
+        wanted=wanted,
+        before=job.before,
+        reached=reached,
+        class_names=job.classifier.class_names,
+        ids=job.source.ids,
+        steps=result.steps,
+        total_variation=distance,
+        converged=result.finite & (distance <= _REACHED.value),
+    )
+
+
+def image_rows(
+    run: report.SynthesisRun, result: og.Result, targets: np.ndarray
+) -> list[dict[str, Any]]:
+    """One entry of results.json per image; probabilities of the classes that the target names."""
+    named = np.ma.filled(targets, 0) > 0
+    rows = []
+    for i, name in enumerate(run.ids):
+        asked = np.flatnonzero(named[i])
+        rows.append(
+            {
+                "id": name,
+                "steps": int(run.steps[i]),
+                "converged": bool(result.converged[i]),
+                "reached_8bit_target": bool(run.converged[i]),
+                "finite": bool(result.finite[i]),
+                "kl": float(result.kl[i]),
+                "total_variation": float(result.total_variation[i]),
+                "total_variation_8bit": float(run.total_variation[i]),
+                "wanted": {run.class_names[k]: float(run.wanted[i, k]) for k in asked},
+                "reached_8bit": {run.class_names[k]: float(run.reached[i, k]) for k in asked},
+            }
+        )
+    return rows
+
+
+def write(
+    out: runs.Run, job: Job, run: report.SynthesisRun, result: og.Result, seconds: float
+) -> None:
+    """Writes all files of the run."""
+    (out.directory / "images").mkdir(exist_ok=True)
+    for name, image in zip(files.unique_file_names(run.ids, ".png"), run.generated, strict=True):
+        files.write_atomic(out.directory / "images" / name, files.png_bytes(image))
+    figure = report.synthesis_figure(run, rows=range(min(6, len(run.ids))))
+    report.save_figure(figure, out.directory / "figure.png", dpi=120)
+    assert result.history is not None
+    curves = report.history_figure({_SOLVER.value: result.history})
+    summary = {
+        "classifier": job.classifier.card["network"],
+        "source": _SOURCE.value,
+        "solver": f"{_SOLVER.value}, to a total variation of {_TOLERANCE.value:g}",
+        "time": f"{seconds:.0f} s with compilation, on {jax.devices()[0].device_kind}",
+        "before rounding": f"{int(result.converged.sum())} of {len(run.ids)} within {_TOLERANCE.value:g}, "
+        f"at most {result.distance.max():.2g} off",
+        "as saved": f"{int(run.converged.sum())} of {len(run.ids)} within {_REACHED.value:g}, "
+        f"at most {run.total_variation.max():.2g} off",
+    }
+    page = report.html_page(
+        run,
+        title="Images for which a classifier says what you asked",
+        summary=summary,
+        figures=[("KL divergence to the target after each step", curves)],
+        command=command_line(),
+    )
+    files.write_atomic(out.directory / "index.html", page)
+    out.write_results({"seconds": seconds, "images": image_rows(run, result, job.targets)})
+
+
+def command_line() -> str:
+    """The command that repeats the run."""
+    changed = [f.serialize() for f in flags.FLAGS.get_key_flags_for_module(__name__) if f.present]
+    return " ".join(["python -m outgen_jax.tools.synthesize", *changed])
+
+
+def main(argv: list[str]) -> None:
+    """Runs the program with parsed flags."""
+    del argv
+    runs.enable_compilation_cache()
+    job = prepare()  # everything that can be wrong with the input is found before a file is written
+    out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    result, seconds = solve(job)
+    run = describe(job, result)
+    write(out, job, run, result, seconds)
+    print(
+        f"before rounding: {int(result.converged.sum())} of {len(run.ids)} images within {_TOLERANCE.value:g} of their "
+        f"target (total variation; largest {result.distance.max():.2g})\n"
+        f"as saved: {int(run.converged.sum())} within {_REACHED.value:g} (largest {run.total_variation.max():.2g})\n"
+        f"{seconds:.0f} s with compilation\nopen {out.directory / 'index.html'}"
+    )
+
+
+if __name__ == "__main__":
+    runs.start(main)
