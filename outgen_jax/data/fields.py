@@ -77,7 +77,7 @@ def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> 
     """An example as a record's bytes, ever the same; `features` are the fields' `tfds_features`.
 
     Raises:
-        ValueError: the example is not as its fields say.
+        ValueError: the example does not match its fields.
     """
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
@@ -90,7 +90,7 @@ def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> 
         entries = {key: _entry(key, field, example[key]) for key, field in fields.items()}
         encoded = features.encode_example(entries)
         message = ExampleSerializer(features.get_serialized_info()).get_tf_example(encoded)
-        # `features.serialize_example` orders the entries anew in every process.
+        # `features.serialize_example` orders the entries differently in every process.
         return message.SerializeToString(deterministic=True)
     except Exception as error:  # tfds raises whatever a wrong value trips over
         why = " ".join(str(error).split())

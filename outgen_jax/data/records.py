@@ -62,7 +62,7 @@ def write_dataset(
 
     Raises:
         FileExistsError: `directory` exists.
-        ValueError: bad name or version, an empty split, or an example that is not as `fields` say.
+        ValueError: bad name or version, an empty split, or an example that does not match `fields`.
     """
     target = Path(directory).expanduser()
     _check_names(name, version, splits)
@@ -96,7 +96,7 @@ def write_shard(
     """Writes one array_record file, whole or not at all; equal examples make equal files.
 
     Raises:
-        ValueError: no examples, or one that is not as `fields` say.
+        ValueError: no examples, or one that does not match `fields`.
         OSError: the disk is full, or the directory cannot be written.
     """
     features = tfds_features(fields)

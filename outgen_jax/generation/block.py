@@ -58,7 +58,7 @@ class Outputs(NamedTuple):
     """What comes of it, by image."""
 
     images: np.ndarray  # [n, H, W, C] uint8
-    readout: tuple[np.ndarray, ...]  # [n, R, K] a part: what the network says of them
+    readout: tuple[np.ndarray, ...]  # [n, R, K] a part: outputs for them, in the units of targets
     distance: np.ndarray  # [n]
     steps: np.ndarray  # [n]
     converged: np.ndarray  # [n]

@@ -1,4 +1,4 @@
-"""The functional face of networks: `(apply_fn, variables)`, as `synthesize` wants them.
+"""Networks as pairs `(apply_fn, variables)`, as `synthesize` takes them.
 
 A plain function `f(variables, images [B, H, W, C]) -> logits [B, K]` needs no adapter. For Equinox, whose modules see
 one image and are pytrees themselves: `arrays, static = eqx.partition(model, eqx.is_array)` and
@@ -17,7 +17,7 @@ from outgen_jax.networks import ApplyFn
 def from_nnx(model: nnx.Module) -> tuple[ApplyFn, nnx.State]:
     """Splits an NNX network, put into inference mode, into `apply_fn` and its variables.
 
-    Networks of one structure share one `apply_fn`, so that new weights do not compile anew.
+    Networks of one structure share one `apply_fn`, so new weights do not compile again.
     """
     model = nnx.clone(model)
     model.eval()

@@ -51,7 +51,7 @@ class Generator(nnx.Module):
           rngs: initial values.
 
         Raises:
-          ValueError: a size that is no such power of two, a width outside 1..1024, no latents or channels.
+          ValueError: a size that is not such a power of two, a width outside 1..1024, no latents or channels.
         """
         widths = _widths("Generator", size, width, channels)[::-1]
         if latents < 1:
