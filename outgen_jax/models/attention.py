@@ -20,7 +20,10 @@ _NARROWEST = 1e-3  # pixels: any Gaussian as narrow as this falls on one pixel, 
 
 
 class Attention(NamedTuple):
-    """Position, width and intensity of an N×N grid of Gaussian filters; [] each, or with the axes of a batch and of the steps."""
+    """Position, width and intensity of an N×N grid of Gaussian filters.
+
+    Numbers [], or arrays with the axes of a batch and of the steps.
+    """
 
     center_x: jax.Array  # of the grid, in pixels
     center_y: jax.Array

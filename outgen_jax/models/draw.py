@@ -1,4 +1,4 @@
-"""The attention GAN: a generator that draws an image in several steps, and a discriminator that reads an image in several steps.
+"""The attention GAN: a generator that draws an image in several steps, a discriminator that reads one in several steps.
 
 Images [B, H, W, C] float32 in [0, 1]; canvases are their logits. Reading and writing are functions of
 `attention`, which are available here too.

@@ -1,7 +1,7 @@
 """Frozen networks for scores of images: features, class probabilities, and a name for both.
 
-Images are uint8 [N, H, W, 3], as saved; each network resizes them itself. A score depends on its network, so the network
-names it: `network.score_name("IS")` is "IS[EfficientNet-Lite0]".
+Images are uint8 [N, H, W, 3], as saved; each network resizes them itself. A score depends on its network, so the
+network names it: `network.score_name("IS")` is "IS[EfficientNet-Lite0]".
 """
 
 import os
