@@ -1,4 +1,5 @@
 # make demo       a gallery of photographs changed to mixed targets, in demo/index.html
+# make studio     a local page to play with, in the browser
 # make test       the tests, without the slow ones, compiled quickly
 # make lint       formatting, lint, types, spelling
 # make docs       the documentation site, in site/index.html
@@ -8,10 +9,13 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint docs install clean
+.PHONY: demo studio test test-all lint docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python experiments/synthesize.py --out=demo --overwrite
+
+studio: $(VENV)/installed
+	$(BIN)/python -m outgen_jax.studio
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist=worksteal

@@ -30,6 +30,8 @@ EXTRAS = {
     "absl-py": "scripts",
     "scikit-image": "scripts",
     "scikit-learn": "scripts",
+    "starlette": "studio",
+    "uvicorn": "studio",
 }
 
 

@@ -50,6 +50,7 @@ MODULES = {
     "benchmarks/convolution/results": "benchmarks.convolution.table",
     "benchmarks/draw_gan/results": "benchmarks.draw_gan.table",
     "benchmarks/finetuning/results": "benchmarks.finetuning.table",
+    "benchmarks/studio/results": "benchmarks.studio.table",
     "benchmarks/synthesis/results": "benchmarks.synthesis.table",
     "benchmarks/synthesis/results_earlier": "benchmarks.synthesis.table",
     "benchmarks/training/results": "benchmarks.training.table",

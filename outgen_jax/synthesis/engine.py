@@ -42,6 +42,10 @@ _PATIENCE = 4
 Groups = dict[tuple[int | None, ...], np.ndarray]
 
 
+class Stopped(Exception):  # noqa: N818 (no error: it leads out of solvers that are made of others)
+    """The caller's callback has asked to stop; the pool holds the best images so far."""
+
+
 class Job(NamedTuple):
     """What is the same for all images of a call."""
 
@@ -52,6 +56,8 @@ class Job(NamedTuple):
     batch_size: int | None = None  # of each device; None: by `default_batch_size`
     keeps_history: bool = False
     advance: Callable[[float], object] = lambda images: None
+    # Called after every step, which then is a call of its own; a true answer stops.
+    callback: Callable[["Pool"], object] | None = None
     # Every device has as many slots as a single one would have, all the way: the bits of a result then do not depend on
     # the number of devices. Few images leave some devices without work.
     fixed_shares: bool = False
@@ -65,6 +71,7 @@ class Pool:
       outputs: of these, one [N, R, K] a part.
       divergence, distance: of these to their targets.
       steps: int32, so far.
+      steps_at_work: int32, those of images in slots, which `steps` does not count yet.
       finite: False where the network returned NaN or infinity on the way.
       tolerance: at which an image is finished for good; negative: none is.
       history: for each image a list of divergences, one before every update and one at every end.
@@ -81,11 +88,12 @@ class Pool:
         """All images at their sources; `total_steps` says how much work the progress bar is to expect."""
         count = len(sources)
         self.job, self.sources, self.targets, self.counts = job, sources, targets, counts
-        self.images = np.empty(sources.shape, np.float32)
+        self.images = networks.as_float(sources).copy()
         self.outputs = tuple(np.full(t.shape, np.nan, np.float32) for t in targets)
         self.divergence = np.full(count, np.inf, np.float32)
         self.distance = np.full(count, np.inf, np.float32)
         self.steps = np.zeros(count, np.int32)
+        self.steps_at_work = np.zeros(count, np.int32)
         self.finite = np.ones(count, bool)
         self.history: list[list[np.ndarray]] = [[] for _ in range(count)]
         self.tolerance = -1.0  # set by `move`
@@ -166,15 +174,11 @@ class Pool:
         self._shown[row] += shown
         self.job.advance(float(shown))
 
-    def ended(self, rows: Sequence[int], found: Exit) -> None:
-        """Takes over what has left the slots: a result that has converged, or that is nearer than the one before."""
+    def seen(self, rows: Sequence[int], found: Exit) -> None:
+        """Takes over results that have converged, or that are nearer than the ones before."""
         for place, row in enumerate(rows):
-            self.steps[row] += found.steps[place]
+            self.steps_at_work[row] = found.steps[place]
             self.finite[row] &= found.finite[place]
-            if not found.converged[place]:
-                self._last[row] = np.array(found.last_image[place])
-            else:
-                self._last.pop(row, None)
             if not (found.converged[place] or found.divergence[place] < self.divergence[row]):
                 if not np.isfinite(self.divergence[row]):  # nothing but the source is known
                     self.images[row] = found.best_image[place]
@@ -184,6 +188,17 @@ class Pool:
             self.distance[row] = found.distance[place]
             for part, new in zip(self.outputs, found.outputs, strict=True):
                 part[row] = new[place]
+
+    def ended(self, rows: Sequence[int], found: Exit) -> None:
+        """Takes over what has left the slots."""
+        self.seen(rows, found)
+        self.steps[rows] += self.steps_at_work[rows]
+        self.steps_at_work[rows] = 0
+        for place, row in enumerate(rows):
+            if not found.converged[place]:
+                self._last[row] = np.array(found.last_image[place])
+            else:
+                self._last.pop(row, None)
         done = np.array(rows)[self.distance[np.array(rows)] <= self.tolerance]
         self.finish(done)
 
@@ -223,6 +238,7 @@ class _Stream:
         patience = _PATIENCE
         while (self.rows >= 0).any():
             slots = self._advance(slots, updates)
+            self._report(slots)
             slots = self._exchange(slots)
             working = int((self.rows >= 0).sum())
             smaller = next((size for size in self.sizes if size >= working), self.size)
@@ -279,15 +295,26 @@ class _Stream:
         self.steps, self.done = after, is_done
         return slots
 
+    def _report(self, slots: Slot) -> None:
+        """Tells the callback how far all images are; raises `Stopped` where it asks for that."""
+        if self.job.callback is None:
+            return
+        places = np.flatnonzero(self.rows >= 0)
+        rows = [int(r) for r in self.rows[places]]
+        found = self._found(slots, self._padded(places))
+        self.pool.seen(rows, found)
+        if self.job.callback(self.pool):
+            self.pool.ended(rows, found)
+            raise Stopped
+
     def _exchange(self, slots: Slot) -> Slot:
         """Takes out who is done, and fills their slots with those who wait."""
         places = np.flatnonzero(self.done & (self.rows >= 0))
         if not len(places):
             return slots
-        size = self._portion_size(len(places))
-        padded = np.append(places, np.full(size - len(places), self.size)).astype(np.int32)
-        found = self._call(device.leave, self.solver, slots, padded)
-        self.pool.ended([int(r) for r in self.rows[places]], jax.tree.map(np.asarray, found))
+        padded = self._padded(places)
+        size = len(padded)
+        self.pool.ended([int(r) for r in self.rows[places]], self._found(slots, padded))
         self.rows[places] = -1
         count = min(len(places), len(self.waiting))
         if count:
@@ -297,6 +324,15 @@ class _Stream:
             self.rows[places[:count]] = new
             self.steps[places[:count]] = 0
         return slots
+
+    def _padded(self, places: np.ndarray) -> np.ndarray:
+        """`places` filled up to a number that a program exists for; those from `size` on are none."""
+        size = self._portion_size(len(places))
+        return np.append(places, np.full(size - len(places), self.size)).astype(np.int32)
+
+    def _found(self, slots: Slot, places: np.ndarray) -> Exit:
+        """What is in some slots, on the host."""
+        return jax.tree.map(np.asarray, self._call(device.leave, self.solver, slots, places))
 
     def _fewer(self, slots: Slot, size: int) -> Slot:
         """The same images in fewer slots."""
@@ -336,7 +372,7 @@ class _Stream:
         return default_batch_size(self.pool.sources, self.job.mesh, passes=passes)
 
     def _updates_per_call(self, slots: Slot) -> int:
-        if self.solver.steps == 0:
+        if self.solver.steps == 0 or self.job.callback is not None:
             return 1
         gradient = device.gradient.program_of(self.job.network)
         most = chunking.updates_per_call(gradient, self.job.variables, slots.source[:1])

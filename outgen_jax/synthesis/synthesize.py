@@ -12,7 +12,7 @@ from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, request, slots
-from outgen_jax.synthesis.engine import Job, Pool
+from outgen_jax.synthesis.engine import Job, Pool, Stopped
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.request import Meaning
 
@@ -80,6 +80,7 @@ def synthesize(
     precision: str | None = "highest",
     history: bool = False,
     progress: bool = False,
+    callback: Callable[[Result], object] | None = None,
 ) -> Result:
     """Changes images until a frozen network's outputs meet their targets (paper A, Section 2).
 
@@ -108,6 +109,10 @@ def synthesize(
         `jax.default_matmul_precision`. Below "highest", outputs are not exact to 1e-5. None: JAX's current setting.
       history: whether to record the divergence after every step.
       progress: whether to show a progress bar.
+      callback: called after every step with the `Result` so far, without history; returning True stops the call, which
+        returns the result so far. For an image that has not begun, the image is its source, the distance infinite and
+        the outputs NaN. The arrays change with the next step: copy what you keep. Calls with a callback take longer, and
+        results differ by float32 rounding.
 
     Raises:
       ValueError: images outside [0, 1], not finite or not of rank 4; targets that do not fit the outputs; an
@@ -131,21 +136,30 @@ def synthesize(
     mesh = slots.local_mesh()
     placed = slots.on_all_devices(mesh, variables)
     check_sources(network, placed, array, meaning, batch_size, caller="synthesize")
+
+    def so_far(pool: Pool) -> Result:
+        return _result(pool, meaning, judged_tolerance(solver, tolerance))
+
+    told = None if callback is None else lambda pool: callback(so_far(pool))
     with progress_bar(len(array), progress) as advance:
-        job = Job(network, placed, meaning.kinds, mesh, batch_size, history, advance)
+        job = Job(network, placed, meaning.kinds, mesh, batch_size, history, advance, told)
         pool = Pool(job, array, wanted, request.counts(meaning, wanted), solver.steps)
-        move(pool, solver, tolerance)
-    reached = pool.distance <= judged_tolerance(solver, tolerance)
+        with contextlib.suppress(Stopped):
+            move(pool, solver, tolerance)
+    return so_far(pool)._replace(history=_history(pool, solver) if history else None)
+
+
+def _result(pool: Pool, meaning: Meaning, tolerance: float) -> Result:
+    """The best of all images so far."""
     return Result(
         images=pool.images,
         outputs=meaning.tree(pool.outputs),
         distance=pool.distance,
         divergence=pool.divergence,
-        steps=pool.steps,
-        converged=pool.finite & reached,
+        steps=pool.steps + pool.steps_at_work,
+        converged=pool.finite & (pool.distance <= tolerance),
         finite=pool.finite,
         meaning=meaning,
-        history=_history(pool, solver) if history else None,
     )
 
 
@@ -218,8 +232,8 @@ def progress_bar(total: int, show: bool, *, done: int = 0) -> Iterator[Callable[
 
 
 def _history(pool: Pool, solver: Solver | Combinator) -> np.ndarray:
-    """[B, steps + 1]; images that have stopped keep their last value."""
-    curves = [np.concatenate(curve) for curve in pool.history]
+    """[B, steps + 1]; images that have stopped keep their last value, those that never began are infinitely far."""
+    curves = [np.concatenate(curve or [np.full(1, np.inf, np.float32)]) for curve in pool.history]
     longest = max(len(curve) for curve in curves)
     if not isinstance(solver, Combinator):
         longest = solver.steps + 1

@@ -1,0 +1,81 @@
+r"""Starts a page on which a network's output is set with bars, and the image is changed until it says so.
+
+Command   python -m outgen_jax.studio
+              the shipped networks, at http://localhost:8765
+          python -m outgen_jax.studio --checkpoint=classifier.npz
+              and a checkpoint of one's own, as pretrained.save writes it
+"""
+
+import argparse
+import contextlib
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable, Sequence
+
+from outgen_jax import outputs, runs
+from outgen_jax.outputs import Output
+from outgen_jax.studio import networks
+
+_OUTPUTS: dict[str, Callable[[], Output]] = {"softmax": outputs.softmax, "sigmoid": outputs.sigmoid}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves the page until Ctrl-C; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        import uvicorn
+
+        from outgen_jax.studio import app
+    except ModuleNotFoundError as error:
+        print(f"studio: {error}; pip install 'outgen_jax[studio]'", file=sys.stderr)
+        return 2
+    runs.enable_compilation_cache()
+    try:
+        catalogue = networks.offered(
+            checkpoint=options.checkpoint, output=_OUTPUTS[options.output]()
+        )
+    except (FileNotFoundError, ValueError) as error:
+        print(f"studio: {error}", file=sys.stderr)
+        return 2
+    first = catalogue.names[0]
+    threading.Thread(target=catalogue.prepare, args=(first,), daemon=True).start()
+    address = f"http://localhost:{options.port}"
+    print(
+        f"The studio is at {address}; end it with Ctrl-C.\nThe first start on a machine compiles the solver, which "
+        "takes minutes; the page says when it is ready."
+    )
+    if options.open:
+        threading.Timer(1.0, webbrowser.open, (address,)).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.run(
+            app.build(catalogue),
+            host="127.0.0.1",
+            port=options.port,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+        )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m outgen_jax.studio", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--port", type=int, default=8765, help="port on localhost (8765)")
+    parser.add_argument(
+        "--checkpoint", help="an .npz with its card, as pretrained.save writes it; offered first"
+    )
+    parser.add_argument(
+        "--output",
+        choices=sorted(_OUTPUTS),
+        default="softmax",
+        help="what the checkpoint's outputs mean: a distribution, or independent labels",
+    )
+    parser.add_argument(
+        "--open", action=argparse.BooleanOptionalAction, default=True, help="open a browser"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

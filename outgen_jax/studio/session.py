@@ -1,0 +1,271 @@
+"""What one window works on, and the way back: states that undo returns to."""
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from outgen_jax.data.grey_levels import to_uint8
+from outgen_jax.studio import networks, snippet, target
+from outgen_jax.studio.networks import Catalogue, Network
+from outgen_jax.studio.solving import Reached
+
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
+_TOLERANCE = 1e-3
+_LONGEST_HISTORY = 100
+
+
+class RequestError(ValueError):
+    """Something that cannot be done; the message is for the person at the page."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class State:
+    """Everything that undo brings back."""
+
+    network: Network
+    image_kind: str  # "photograph", "digit", "noise" or "upload"
+    image_name: str
+    source: np.ndarray  # [H, W, C] uint8
+    before: np.ndarray  # [K] what the network says of the source
+    bars: target.Bars
+    tolerance: float = _TOLERANCE
+    reached: Reached | None = None
+    asked: tuple[str, float] = (
+        "",
+        0.0,
+    )  # the target, as text, and the tolerance that `reached` is for
+
+    @property
+    def wanted(self) -> np.ma.MaskedArray:
+        """The target [K], as `synthesize` takes it."""
+        return target.as_array(self.bars, len(self.network.class_names))
+
+    @property
+    def text(self) -> str:
+        """The target, as `og.targets.parse` reads it."""
+        network = self.network
+        return target.as_text(self.bars, network.class_names, sums_to_one=network.sums_to_one)
+
+    @property
+    def asks(self) -> tuple[str, float]:
+        """The target, as text, and the tolerance."""
+        return self.text, self.tolerance
+
+    def python(self, text: str, tolerance: float) -> str:
+        """The program that does the same for a target and a tolerance."""
+        return snippet.python_text(
+            snippet.Request(
+                network=self.network.name,
+                image_kind=self.image_kind,
+                image_name=self.image_name,
+                size=self.network.size,
+                channels=self.network.channels,
+                target=text,
+                tolerance=tolerance,
+                output="softmax" if self.network.sums_to_one else "sigmoid",
+            )
+        )
+
+
+class Session:
+    """One window. Its methods change the state; each change can be undone."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        """The first network with its first image."""
+        self.catalogue = catalogue
+        self.stop = threading.Event()
+        self.guard = threading.Lock()  # held by whoever changes the state
+        self.is_running = False
+        self._base: target.Bars | None = None  # the bars before one was taken hold of
+        self._past: list[State] = []
+        self._future: list[State] = []
+        self.state = self._fresh(catalogue[catalogue.names[0]])
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a state to go back to."""
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether an undo can be taken back."""
+        return bool(self._future)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what has been reached is what the bars now ask for."""
+        return self.state.reached is not None and self.state.asked == self.state.asks
+
+    def undo(self) -> None:
+        """Goes back by one change, where there is one."""
+        self._step(self._past, self._future)
+
+    def redo(self) -> None:
+        """Takes the last undo back, where there is one."""
+        self._step(self._future, self._past)
+
+    def choose_network(self, name: str) -> None:
+        """Another network, with its first image; an uploaded image has to be chosen again."""
+        try:
+            network = self.catalogue[name]
+        except KeyError:
+            raise RequestError(f"There is no network {name!r}.") from None
+        except (FileNotFoundError, ValueError) as error:
+            raise RequestError(f"The network cannot be loaded: {error}") from error
+        self._change(self._fresh(network))
+
+    def choose_image(self, kind: str, name: str) -> None:
+        """One of the images that need no download."""
+        for start in networks.starts(self.state.network):
+            if (start.kind, start.name) == (kind, name):
+                self.use_image(kind, name, start.image)
+                return
+        raise RequestError(f"There is no image {name!r}.")
+
+    def use_image(self, kind: str, name: str, image: np.ndarray) -> None:
+        """An image [H, W, C] uint8; the bars begin at what the network says of it."""
+        self._change(self._begun(self.state.network, kind, name, image, self.state.tolerance))
+
+    def move(self, place: int, value: int, *, is_last: bool) -> None:
+        """One bar at `value`. Until the last move of a gesture, the others follow from where they were before it."""
+        self._check_place(place)
+        self._base = self.state.bars if self._base is None else self._base
+        network = self.state.network
+        bars = target.moved(self._base, place, value, sums_to_one=network.sums_to_one)
+        if is_last:
+            before, self._base = dataclasses.replace(self.state, bars=self._base), None
+            self.state = before
+            self._change_bars(bars)
+        else:
+            self.state = dataclasses.replace(self.state, bars=bars)
+
+    def lock(self, place: int, locked: bool) -> None:
+        """Locks a bar, or frees it."""
+        self._check_place(place)
+        self._change_bars(target.with_lock(self.state.bars, place, locked))
+
+    def add_class(self, name: str) -> None:
+        """A bar for one more class, by its name or index."""
+        names = self.state.network.class_names
+        folded = [known.casefold() for known in names]
+        name = name.strip()
+        if name.casefold() in folded:
+            entry = folded.index(name.casefold())
+        elif name.isdecimal() and int(name) < len(names):
+            entry = int(name)
+        else:
+            raise RequestError(f"There is no class {name!r}. Choose one from the list.")
+        self._change_bars(target.with_class(self.state.bars, entry))
+
+    def remove_class(self, place: int) -> None:
+        """One bar less; what it had goes to the rest."""
+        self._check_place(place)
+        self._change_bars(target.without(self.state.bars, place))
+
+    def reset(self) -> None:
+        """The bars as the network says of the source."""
+        self._change_bars(self.state.network.first_bars(self.state.before))
+
+    def choose_tolerance(self, tolerance: float) -> None:
+        """At which distance a target is reached."""
+        if tolerance not in TOLERANCES:
+            raise RequestError(f"The tolerance must be one of {', '.join(map(str, TOLERANCES))}.")
+        self._change(dataclasses.replace(self.state, tolerance=tolerance))
+
+    def finish(self, begun: State, reached: Reached) -> None:
+        """What a run has reached that began at `begun`, also where the bars have moved since."""
+        if self.state.source is begun.source and self.state.network is begun.network:
+            self._change(dataclasses.replace(self.state, reached=reached, asked=begun.asks))
+
+    def record(self) -> dict[str, Any]:
+        """What is saved as JSON: the request, and what the image saved as PNG does."""
+        state, reached = self.state, self.state.reached
+        text, tolerance = state.asks if reached is None else state.asked
+        names = state.network.class_names
+        found: dict[str, Any] = {
+            "network": state.network.name,
+            "image": {"kind": state.image_kind, "name": state.image_name},
+            "target": text,
+            "tolerance": tolerance,
+            "before": _named(state.before, names),
+        }
+        if reached is not None:
+            saved = state.network.says(to_uint8(reached.image))
+            found["reached"] = {
+                "says": _named(reached.says, names),
+                "distance": reached.distance,
+                "converged": reached.converged,
+                "change_l2": reached.change,
+                "steps": reached.steps,
+                "seconds": reached.seconds,
+                "png_says": _named(saved, names),
+            }
+        return found | {"python": state.python(text, tolerance)}
+
+    def _change(self, state: State) -> None:
+        self._past = [*self._past, self.state][-_LONGEST_HISTORY:]
+        self._future, self._base = [], None
+        self.state = state
+
+    def _change_bars(self, bars: target.Bars) -> None:
+        if bars != self.state.bars:
+            self._change(dataclasses.replace(self.state, bars=bars))
+
+    def _step(self, source: list[State], destination: list[State]) -> None:
+        if source:
+            destination.append(self.state)
+            self.state, self._base = source.pop(), None
+
+    def _fresh(self, network: Network) -> State:
+        start = networks.starts(network)[0]
+        return self._begun(network, start.kind, start.name, start.image, _TOLERANCE)
+
+    def _begun(
+        self, network: Network, kind: str, name: str, image: np.ndarray, tolerance: float
+    ) -> State:
+        before = network.says(image)
+        return State(network, kind, name, image, before, network.first_bars(before), tolerance)
+
+    def _check_place(self, place: int) -> None:
+        if not 0 <= place < len(self.state.bars):
+            raise RequestError(f"There is no bar {place}; the page is out of date, reload it.")
+
+
+class Sessions:
+    """The windows that are open, by a token that only the window knows; the oldest are forgotten."""
+
+    def __init__(self, make: Callable[[], Session], *, most: int = 64) -> None:
+        """`make` begins a session; `most` are kept."""
+        self._make, self._most = make, most
+        self._lock = threading.Lock()
+        self._sessions: dict[str, Session] = {}
+
+    def open(self, token: str) -> Session:
+        """A new session under `token`."""
+        session = self._make()
+        with self._lock:
+            self._sessions[token] = session
+            while len(self._sessions) > self._most:
+                self._sessions.pop(next(iter(self._sessions))).stop.set()
+        return session
+
+    def stop_all(self) -> None:
+        """Asks all runs to stop."""
+        for session in list(self._sessions.values()):
+            session.stop.set()
+
+    def get(self, token: str) -> Session | None:
+        """The session under `token`, if it is open."""
+        return self._sessions.get(token)
+
+
+def _named(values: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+    """Likeliest first, at most twenty; names that are there twice with their index."""
+    order = np.argsort(-values, kind="stable")[:20]
+    return {
+        names[k] if names.count(names[k]) == 1 else f"{names[k]} ({k})": float(values[k])
+        for k in order
+    }

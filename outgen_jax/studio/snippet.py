@@ -1,0 +1,72 @@
+"""The Python text that does what the page did."""
+
+from typing import NamedTuple
+
+_TEXT = """\
+import outgen_jax as og
+{imports}
+classifier = og.models.pretrained.load({network!r})
+apply_fn, variables = og.models.from_nnx(classifier.model)
+{image}
+targets = og.targets.parse(
+    {target!r},
+    class_names=classifier.class_names,
+    num_images=1,{output_line}
+)
+result = og.synthesize(
+    apply_fn, variables, image[None], targets, {output}tolerance={tolerance:g}
+)
+print(og.predict(apply_fn, variables, result.images{predict_output}).round(4), result.converged)
+"""
+
+
+class Request(NamedTuple):
+    """What is asked for on the page."""
+
+    network: str  # a name of `pretrained.load`, or the path of a checkpoint
+    image_kind: str  # "photograph", "digit", "noise" or "upload"
+    image_name: str  # its id, or the file's name
+    size: int
+    channels: int
+    target: str
+    tolerance: float
+    output: str  # "softmax" or "sigmoid"
+
+
+def python_text(request: Request) -> str:
+    """A program for one image and its target, which ends with what the network says."""
+    imports, image = _image(request)
+    is_softmax = request.output == "softmax"
+    output = f"og.outputs.{request.output}()"
+    return _TEXT.format(
+        imports=imports,
+        image=image,
+        network=request.network,
+        target=request.target,
+        tolerance=request.tolerance,
+        output_line="" if is_softmax else f"\n    output={output},",
+        output="" if is_softmax else f"output={output}, ",
+        predict_output="" if is_softmax else f", output={output}",
+    )
+
+
+def _image(request: Request) -> tuple[str, str]:
+    """Lines that import, and lines that make `image`."""
+    size = f"({request.size}, {request.size})"
+    if request.image_kind in ("photograph", "digit"):
+        reader = f"sources.{request.image_kind}s(size={size})"
+        lines = (
+            f"source = {reader}\nimage = source.images[source.ids.index({request.image_name!r})]"
+        )
+        return "from outgen_jax.data import sources\n", lines
+    if request.image_kind == "noise":
+        shape = f"({request.size}, {request.size}, {request.channels})"
+        return (
+            "import numpy as np\n",
+            f'image = np.random.default_rng(0).integers(0, 256, {shape}, "uint8")',
+        )
+    read = f"Path({request.image_name!r}).read_bytes()"
+    return (
+        "from pathlib import Path\n\nfrom outgen_jax.studio.uploads import decode\n",
+        f"image = decode({read}, size={request.size}, channels={request.channels}).image",
+    )

@@ -1,0 +1,377 @@
+// The page of the studio: shows what the server says of the session, and tells it what the user does.
+"use strict";
+const find = (id) => document.getElementById(id);
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const NETWORK_IS_READY = "Ready. Drag the bars, then run.";
+const COMPILING = "Compiling the solver for this network. The first time takes minutes, later starts seconds.";
+// Seconds without a step after which a part of the solver that is not compiled yet is the likely cause.
+const SILENCE = 5;
+
+let api = ""; // address of this window's session
+let network = null;
+let state = null;
+let running = null; // while a run goes on: when its last step was heard of
+let moving = false; // a move of a bar is being answered
+let waiting = null; // the latest move that the server has not heard of
+
+async function call(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(`${api}/${path}`, options);
+  } catch {
+    throw new Error("The studio does not answer. Is it still running in the terminal?");
+  }
+  const content = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(content.error || `The studio answers with error ${answer.status}.`);
+  return content;
+}
+
+const post = (path, body = {}) =>
+  call(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+// Runs an action; a message of its failure is for the user.
+async function attempt(action) {
+  try {
+    say("");
+    await action();
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+const act = (name, body) => attempt(async () => show(await post(name, body)));
+
+function say(text, isNote = false) {
+  const message = find("message");
+  message.hidden = !text;
+  message.textContent = text;
+  message.classList.toggle("note", isNote);
+}
+
+function status(text, kind = "") {
+  if (find("status").textContent === text) return;
+  find("status").textContent = text;
+  find("status").className = kind;
+}
+
+// --- what changes with the network ---
+
+function showNetwork(found) {
+  network = found;
+  const option = (value, text) => new Option(text, value);
+  find("network").replaceChildren(...found.networks.map((n) => option(n.name, n.title)));
+  find("network").value = found.name;
+  find("tolerance").replaceChildren(...found.tolerances.map((t) => option(t, String(t))));
+  find("add").hidden = found.hasBarForEach;
+  find("top-box").hidden = found.hasBarForEach;
+  const names = found.hasBarForEach ? [] : found.classes;
+  find("classes").replaceChildren(...names.map((name) => new Option("", name)));
+  document.querySelector(".figures").classList.toggle("small-pixels", found.size < 100);
+  find("starts").replaceChildren(...found.starts.map(startButton));
+}
+
+function startButton(start) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.title = start.label;
+  button.dataset.key = `${start.kind}/${start.name}`;
+  const image = new Image();
+  [image.src, image.alt] = [start.image, start.label];
+  button.append(image);
+  button.addEventListener("click", () => act("choose_image", { kind: start.kind, name: start.name }));
+  return button;
+}
+
+// --- what changes with every action ---
+
+function show(found) {
+  state = found;
+  find("source").src = found.image.url;
+  find("source").alt = `The source image: ${found.image.name}`;
+  for (const button of find("starts").children) {
+    button.setAttribute("aria-pressed", button.dataset.key === `${found.image.kind}/${found.image.name}`);
+  }
+  find("tolerance").value = found.tolerance;
+  find("python").textContent = found.python;
+  [find("undo").disabled, find("redo").disabled] = [!found.canUndo, !found.canRedo];
+  showBars(found.bars);
+  showReached(found.reached);
+  if (!running) showEnd(found.reached);
+  if (found.notes.length) say(found.notes.join(" "), true);
+}
+
+function showReached(reached) {
+  find("result").src = reached ? reached.image : state.image.url;
+  find("difference").hidden = !reached;
+  if (reached) find("difference").src = reached.difference;
+  find("factor").textContent = reached ? `× ${reached.factor}` : "";
+  find("distance").textContent = reached ? reached.distance.toPrecision(2) : "–";
+  const after = reached && reached.reachedAfter;
+  find("after").textContent = after ? `${after.toFixed(2)} s` : "–";
+  find("steps").textContent = reached ? reached.steps : "–";
+  find("change").textContent = reached ? reached.change.toFixed(2) : "–";
+  const top = (reached || state).top.map((entry) => {
+    const item = document.createElement("li");
+    item.append(entry.name, Object.assign(document.createElement("b"), { textContent: percent(entry.value) }));
+    return item;
+  });
+  find("top").replaceChildren(...top);
+  if (reached && reached.says.length === state.bars.length) {
+    [...find("bars").children].forEach((bar, place) => showShare(bar, place, reached.says[place]));
+  }
+}
+
+function showEnd(reached) {
+  find("run").disabled = !state.isReady;
+  if (!state.isReady) status(COMPILING);
+  else if (!reached) status(NETWORK_IS_READY);
+  else if (!state.isCurrent) status("The target has changed since the last run.");
+  else if (reached.converged) status(`Reached within ${state.tolerance}.`, "good");
+  else status("Not reached. Run longer, allow a larger tolerance, or ask for less.", "bad");
+}
+
+// --- bars ---
+
+function showBars(bars) {
+  const key = JSON.stringify([network.name, bars.map((bar) => bar.entry)]);
+  const box = find("bars");
+  if (box.dataset.key !== key) {
+    box.dataset.key = key;
+    box.replaceChildren(...bars.map(newBar));
+  }
+  bars.forEach((bar, place) => showBar(box.children[place], place, bar));
+}
+
+const ICONS = {
+  lock: '<svg viewBox="0 0 24 24" aria-hidden="true"><path class="shackle" d="M8 11V8a4 4 0 0 1 8 0v3"/><rect x="5.5" y="11" width="13" height="9" rx="2"/></svg>',
+  remove: '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M7 7l10 10M17 7L7 17"/></svg>',
+};
+
+function iconButton(icon, label, onClick) {
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "icon", innerHTML: ICONS[icon] });
+  button.setAttribute("aria-label", label);
+  button.title = label;
+  button.addEventListener("click", onClick);
+  return button;
+}
+
+function newBar(bar, place) {
+  const row = document.createElement("div");
+  row.className = "bar";
+  const lock = iconButton("lock", `Lock ${bar.name}`, () =>
+    act("lock", { place, locked: lock.getAttribute("aria-pressed") === "false" }));
+  const name = Object.assign(document.createElement("span"), { className: "name", textContent: bar.name, title: bar.name });
+  const slider = document.createElement("div");
+  slider.className = "slider";
+  slider.innerHTML = '<div class="track"><div class="reached"></div></div><i class="before"></i>';
+  const range = Object.assign(document.createElement("input"), { type: "range", min: 0, max: 100, step: 0.1 });
+  range.setAttribute("aria-label", `${bar.name}, wanted`);
+  range.addEventListener("input", () => move(place, range.valueAsNumber / 100, false));
+  range.addEventListener("change", () => move(place, range.valueAsNumber / 100, true));
+  range.addEventListener("keydown", (event) => step(event, range, place));
+  slider.append(range);
+  const number = Object.assign(document.createElement("input"), { type: "number", min: 0, max: 100, step: 0.1 });
+  number.setAttribute("aria-label", `${bar.name}, wanted, in percent`);
+  number.addEventListener("change", () => move(place, (number.valueAsNumber || 0) / 100, true));
+  const unit = Object.assign(document.createElement("span"), { className: "number", textContent: "%" });
+  unit.prepend(number);
+  row.append(lock, name, slider, unit);
+  if (!network.hasBarForEach) {
+    const remove = iconButton("remove", `Remove ${bar.name}`, () => act("remove_class", { place }));
+    remove.style.visibility = bar.entry < 0 ? "hidden" : ""; // the rest stays, and its column is kept
+    row.append(remove);
+  }
+  return row;
+}
+
+// Arrow keys move by whole percents; with Shift by tenths, as the browser does.
+function step(event, range, place) {
+  const sign = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+  if (!sign || event.shiftKey) return;
+  event.preventDefault();
+  range.value = Math.round(range.valueAsNumber + sign);
+  move(place, range.valueAsNumber / 100, true);
+}
+
+function showBar(row, place, bar) {
+  const [range, number] = [row.querySelector("[type=range]"), row.querySelector("[type=number]")];
+  range.value = number.value = (100 * bar.value).toFixed(1);
+  range.disabled = number.disabled = bar.locked;
+  row.querySelector(".icon").setAttribute("aria-pressed", bar.locked);
+  row.querySelector(".before").style.left = percent(bar.before).replace(" ", "");
+  const reached = state.reached;
+  showShare(row, place, reached && reached.says.length === state.bars.length ? reached.says[place] : bar.before);
+}
+
+function showShare(row, place, share) {
+  row.querySelector(".reached").style.width = percent(share).replace(" ", "");
+  const range = row.querySelector("[type=range]");
+  range.setAttribute("aria-valuetext", `${range.value} percent wanted, the network says ${percent(share)}`);
+}
+
+// Moves go to the server one at a time; of those that wait only the latest counts.
+async function move(place, value, isLast) {
+  waiting = { place, value, isLast };
+  if (moving) return;
+  moving = true;
+  await attempt(async () => {
+    while (waiting) {
+      const next = waiting;
+      waiting = null;
+      const found = await post("move", next);
+      if (!waiting) show(found);
+    }
+  });
+  moving = false;
+}
+
+// --- runs ---
+
+async function run() {
+  say("");
+  running = performance.now();
+  setRunning(true);
+  status("Running: looking for an image that the network answers as wanted.");
+  find("result").scrollIntoView({ block: "nearest" }); // on a narrow screen the bars may have been in view
+  try {
+    const answer = await fetch(`${api}/run`, { method: "POST" });
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    for await (const line of lines(answer.body)) hear(line);
+  } catch (error) {
+    say(error.message || "The studio does not answer. Is it still running in the terminal?");
+  }
+  running = null;
+  setRunning(false);
+  showEnd(state.reached);
+}
+
+function stop() {
+  status("Stopping after this step …");
+  return attempt(() => post("stop"));
+}
+
+function hear(line) {
+  running = performance.now();
+  if (line.step) {
+    state.reached = line.step;
+    showReached(line.step);
+    if (line.step.converged) status("Reached. The solver makes the change smaller.", "good");
+  }
+  if (line.state) show(line.state);
+  if (line.error) say(line.error);
+}
+
+async function* lines(body) {
+  let text = "";
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const parts = (text + value).split("\n");
+    text = parts.pop();
+    for (const part of parts) yield JSON.parse(part);
+  }
+}
+
+function setRunning(isRunning) {
+  find("run").textContent = isRunning ? "Stop" : "Run";
+  find("run").classList.toggle("stop", isRunning);
+  document.querySelector(".progress").hidden = !isRunning;
+  for (const id of ["network", "tolerance", "file"]) find(id).disabled = isRunning;
+  for (const button of find("starts").children) button.disabled = isRunning;
+  find("target").inert = isRunning;
+  for (const id of ["undo", "redo"]) find(id).disabled = isRunning || !state[id === "undo" ? "canUndo" : "canRedo"];
+}
+
+function tellOfSilence() {
+  if (running && performance.now() - running > 1000 * SILENCE) {
+    status("Waiting for the next step. A part of the solver may be compiling, which happens once.");
+  }
+}
+
+// --- start ---
+
+async function upload(file) {
+  await attempt(async () => {
+    show(await call(`upload?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file }));
+  });
+  find("file").value = ""; // so that the same file can be chosen again
+}
+
+async function waitUntilReady() {
+  const name = state.network;
+  await call("ready");
+  if (state.network !== name) return;
+  state.isReady = true;
+  if (!running) showEnd(state.reached);
+}
+
+async function changeNetwork(change) {
+  await attempt(async () => {
+    const found = await change();
+    if (found.network !== network.name) showNetwork(await call("network"));
+    show(found);
+    if (!found.isReady) await waitUntilReady();
+  });
+}
+
+async function copy() {
+  try {
+    await navigator.clipboard.writeText(state.python);
+    status("The Python is in the clipboard.", "good");
+  } catch {
+    document.querySelector("details").open = true;
+    getSelection().selectAllChildren(find("python"));
+    status("The browser does not allow copying; the text is selected.", "bad");
+  }
+}
+
+function listen() {
+  find("run").addEventListener("click", () => (running ? stop() : run()));
+  for (const name of ["undo", "redo"]) find(name).addEventListener("click", () => changeNetwork(() => post(name)));
+  find("reset").addEventListener("click", () => act("reset"));
+  find("copy").addEventListener("click", copy);
+  find("network").addEventListener("change", (event) => {
+    status("Loading the network …");
+    changeNetwork(() => post("choose_network", { name: event.target.value }));
+  });
+  find("tolerance").addEventListener("change", (event) => act("choose_tolerance", { tolerance: event.target.value }));
+  find("file").addEventListener("change", (event) => event.target.files.length && upload(event.target.files[0]));
+  find("add").addEventListener("submit", (event) => {
+    event.preventDefault();
+    act("add_class", { name: find("class").value });
+    find("class").value = "";
+  });
+  document.addEventListener("keydown", (event) => {
+    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || running) return;
+    if (event.target.matches("input:not([type=range])")) return; // the text's own
+    event.preventDefault();
+    find(event.shiftKey ? "redo" : "undo").click();
+  });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    find("drop").hidden = running !== null;
+  });
+  document.addEventListener("dragleave", (event) => event.relatedTarget || (find("drop").hidden = true));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    find("drop").hidden = true;
+    if (event.dataTransfer.files.length && !running) upload(event.dataTransfer.files[0]);
+  });
+  setInterval(tellOfSilence, 1000);
+}
+
+async function start() {
+  listen();
+  await attempt(async () => {
+    api = "/api";
+    const opened = await post("sessions");
+    api = `/api/sessions/${opened.token}`;
+    [find("png").href, find("json").href] = [`${api}/image.png`, `${api}/result.json`];
+    showNetwork(opened.network);
+    show(opened.state);
+    if (!opened.state.isReady) await waitUntilReady();
+  });
+}
+
+start();
