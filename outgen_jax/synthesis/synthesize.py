@@ -111,8 +111,8 @@ def synthesize(
       progress: whether to show a progress bar.
       callback: called after every step with the `Result` so far, without history; returning True stops the call, which
         returns the result so far. For an image that has not begun, the image is its source, the distance infinite and
-        the outputs NaN. The arrays change with the next step: copy what you keep. Calls with a callback take longer, and
-        results differ by float32 rounding.
+        the outputs NaN. The arrays change with the next step: copy what you keep. Calls with a callback take longer,
+        and results differ by float32 rounding.
 
     Raises:
       ValueError: images outside [0, 1], not finite or not of rank 4; targets that do not fit the outputs; an
