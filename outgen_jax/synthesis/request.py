@@ -79,10 +79,10 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
 def meaning(
     network: Network, variables: Any, images: np.ndarray, output: Any, *, caller: str
 ) -> Meaning:
-    """What the network returns for images like these, and what the caller says it means.
+    """Structure and kinds of what the network returns for images like these.
 
     Raises:
-      ValueError: it fails on them, or returns other things than arrays [B, ..., K]; `output` does not match.
+      ValueError: the network fails on them, or does not return arrays [B, ..., K]; `output` does not match.
     """
     try:
         hash(network.apply_fn)
