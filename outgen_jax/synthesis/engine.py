@@ -170,9 +170,16 @@ class Pool:
         """Hears of updates of a row, and of the divergences that were seen [n]."""
         if self.job.keeps_history and len(curve):
             self.history[row].append(curve)
-        shown = min(updates * self._share_of_a_step, 1 - self._shown[row])
-        self._shown[row] += shown
-        self.job.advance(float(shown))
+        self._show(np.array([row]), np.array([updates]))
+
+    def spared(self, rows: Sequence[int], steps: np.ndarray) -> None:
+        """Hears that a solver has left `rows` before its last step, so many steps [n] before."""
+        self._show(np.array(rows), steps)
+
+    def _show(self, rows: np.ndarray, steps: np.ndarray) -> None:
+        shown = np.minimum(steps * self._share_of_a_step, 1 - self._shown[rows])
+        self._shown[rows] += shown
+        self.job.advance(float(shown.sum()))
 
     def seen(self, rows: Sequence[int], found: Exit) -> None:
         """Takes over results that have converged, or that are nearer than the ones before."""
@@ -314,7 +321,9 @@ class _Stream:
             return slots
         padded = self._padded(places)
         size = len(padded)
-        self.pool.ended([int(r) for r in self.rows[places]], self._found(slots, padded))
+        rows = [int(r) for r in self.rows[places]]
+        self.pool.ended(rows, self._found(slots, padded))
+        self.pool.spared(rows, np.maximum(self.solver.steps - self.steps[places], 0))
         self.rows[places] = -1
         count = min(len(places), len(self.waiting))
         if count:
