@@ -36,6 +36,7 @@ class Job(NamedTuple):
     solver: Solver | Combinator
     tolerance: float
     quantize: bool
+    save_float: bool
     batch_size: int | None  # of each device
     shard_size: int
     mesh: Mesh
@@ -58,6 +59,7 @@ class Outputs(NamedTuple):
     """What comes of it, by image."""
 
     images: np.ndarray  # [n, H, W, C] uint8
+    unrounded: np.ndarray  # [n, H, W, C] float32 in [0, 1]
     readout: tuple[np.ndarray, ...]  # [n, R, K] a part: outputs for them, in the units of targets
     distance: np.ndarray  # [n]
     steps: np.ndarray  # [n]
@@ -89,6 +91,8 @@ def fields(job: Job) -> dict[str, records.Field]:
         "image": records.image(job.spec.shape),
         "label": records.tensor((), "int32") if names is None else records.label(names),
     }
+    if job.save_float:
+        found["image_float"] = records.tensor(job.spec.shape, "float32")
     readout, distance = entry_names(job.meaning)
     for name, shape in zip(part_names(job.meaning), job.meaning.shapes, strict=True):
         found[f"target{name}"] = records.tensor(shape, "float32")
@@ -101,7 +105,7 @@ def fields(job: Job) -> dict[str, records.Field]:
 
 
 def entry_names(meaning: Meaning) -> tuple[str, str]:
-    """What an example calls the network's answer and its distance: their own names for a plain classifier."""
+    """Names of the entries for outputs and distance; a plain classifier has names of its own."""
     return ("probs", "total_variation") if meaning.is_one_softmax else ("outputs", "distance")
 
 
@@ -170,7 +174,7 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
     )
     converged = pool.finite & (pool.distance <= job.tolerance)
     readout = predict.readout(job.meaning, raw)
-    return Outputs(rounded, readout, np.asarray(distance), pool.steps, converged)
+    return Outputs(rounded, pool.images, readout, np.asarray(distance), pool.steps, converged)
 
 
 def examples(job: Job, inputs: Inputs, outputs: Outputs) -> Iterator[records.Example]:
@@ -180,6 +184,8 @@ def examples(job: Job, inputs: Inputs, outputs: Outputs) -> Iterator[records.Exa
     names = part_names(meaning)
     for n, (name, label) in enumerate(zip(block.ids, block.labels, strict=True)):
         entries: dict[str, Any] = {"id": name, "label": int(label), "image": outputs.images[n]}
+        if job.save_float:
+            entries["image_float"] = outputs.unrounded[n]
         parts = zip(names, meaning.shapes, inputs.targets, outputs.readout, strict=True)
         for suffix, shape, target, said in parts:
             entries[f"target{suffix}"] = target[n].reshape(shape)

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from outgen_jax.data import fields, random_access, sharded_set
 from outgen_jax.data.image_source import PathLike
-from outgen_jax.generation import block, provenance
+from outgen_jax.generation import block, data_card, provenance
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
@@ -59,6 +59,7 @@ def generate_dataset(
     solver: Solver | Combinator | None = None,
     tolerance: float | None = None,
     quantize: bool = True,
+    save_float: bool = False,
     batch_size: int | None = None,
     precision: str | None = "highest",
     shard_size: int = 1000,
@@ -87,8 +88,9 @@ def generate_dataset(
     Args:
       apply_fn: the network; see `synthesize`.
       variables: any pytree of arrays.
-      source: an `ImageSource`, an array [N, H, W, C] (also a memory map), a tfds data source, or
-        whatever `data.random_access.RandomAccessSource` describes.
+      source: an `ImageSource`, an array [N, H, W, C] (also a memory map), a tfds data source, a split of
+        Hugging Face's `datasets`, a grain data source, or any other object with a length whose item i is
+        row i, see `data.random_access.RandomAccessSource`.
       targets: the targets of all rows, see `synthesize`; or a function (rows [n] int64, labels [n]
         int32, -1 if there is none) -> targets of these rows. It must return the same target for a row
         in every call: draw by the row's number, as `og.targets.dirichlet(seed, n, K, image_ids=rows)`
@@ -99,6 +101,8 @@ def generate_dataset(
       tolerance: distance at which an image is finished; None: the solver's own, or 0.005.
       quantize: whether to round with `og.quantize`, so that the stored image meets its target; False:
         round to the nearest level.
+      save_float: whether to store the image before rounding as well, as `image_float`, float32 in [0, 1].
+        Its output is within `tolerance` where `converged`.
       batch_size: images in work at a time on each device; None: chosen by platform, image size and
         solver.
       precision: of the network's matrix products and convolutions on GPU and TPU; see `synthesize`.
@@ -106,7 +110,7 @@ def generate_dataset(
         several batches.
       overwrite: whether to replace another data set in `directory`.
       about: further entries of the manifest, of types that JSON has, such as flags and seed; a call
-        with another `about` does not resume.
+        with another `about` does not resume. The data card, README.md, shows its `source` and `license`.
       progress: whether to show a progress bar.
 
     Raises:
@@ -140,6 +144,7 @@ def generate_dataset(
         solver=solver,
         tolerance=float(tolerance),
         quantize=quantize,
+        save_float=save_float,
         batch_size=batch_size,
         shard_size=shard_size,
         mesh=mesh,
@@ -173,7 +178,7 @@ def _run(
     _meet("made")
     if first:
         about = {"versions": provenance.versions()}
-        sharded_set.complete(written, about, description=_DESCRIPTION)
+        sharded_set.complete(written, about, _card_of(written), description=_DESCRIPTION)
     _meet("completed")
     notes = sharded_set.notes(written)
     return DatasetReport(
@@ -182,6 +187,14 @@ def _run(
         converged=sum(note.converged for note in notes),
         shards=written.num_shards,
         made=len(missing),
+    )
+
+
+def _card_of(
+    written: sharded_set.ShardedSet,
+) -> Callable[[Mapping[str, Any], list[sharded_set.Finished]], str]:
+    return lambda manifest, notes: data_card.data_card(
+        manifest, written.fields, [note.within for note in notes]
     )
 
 
@@ -230,6 +243,8 @@ def _made_from(
         "shard_size": job.shard_size,
         "about": dict(about or {}),
     }
+    if job.save_float:  # sets without it are as those of earlier versions
+        found["save_float"] = True
     try:
         return json.loads(json.dumps(found))  # tuples become lists, as in the manifest
     except TypeError as error:
@@ -277,6 +292,7 @@ def _write(
         block.examples(job, inputs, outputs),
         inputs=inputs.digest,
         converged=int(outputs.converged.sum()),
+        within=data_card.within(outputs.distance),
     )
 
 

@@ -137,12 +137,14 @@ class Softmax:
         if len(rows) and rows.min() >= 0 and sums_to_one:
             raise ValueError(
                 f"{caller}: apply_fn must return logits, but its rows are non-negative and sum to 1, as probabilities "
-                "do. Leave the softmax out, or return jnp.log(probabilities)"
+                "do. Leave the softmax out (in Keras, activation=None in the last layer), or return "
+                "jnp.log(probabilities)"
             )
         if looks_like_probabilities(rows):
             raise ValueError(
                 f"{caller}: apply_fn must return logits, but all its values lie in [0, 1], as those of a sigmoid do. "
-                "Leave the sigmoid out and pass output=og.outputs.sigmoid(); if they are logits, subtract 1 from all"
+                "Leave the sigmoid out (in Keras, activation=None in the last layer) and pass "
+                "output=og.outputs.sigmoid(); if they are logits, subtract 1 from all"
             )
 
 

@@ -136,7 +136,8 @@ class Sigmoid:
         if looks_like_probabilities(rows):
             raise ValueError(
                 f"{caller}: apply_fn must return logits, but all its values lie in [0, 1], as probabilities do. "
-                "Leave the sigmoid out, or return jax.scipy.special.logit(probabilities)"
+                "Leave the sigmoid out (in Keras, activation=None in the last layer), or return "
+                "jax.scipy.special.logit(probabilities)"
             )
 
 
