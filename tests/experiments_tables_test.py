@@ -20,7 +20,6 @@ ELSEWHERE = {
     "augmented_gan": {},
     "draw_gan": {"1.38": "results.json: attention, seed 1, the last discriminator_loss"},
     "intermediate_constraint": {
-        **dict.fromkeys(("67.69", "57.69", "51.29", "67.44", "56.60", "50.73"), "paper D"),
         "0.9": "a target",
         "0.1": "a target",
         "0.01": "a level of significance",
