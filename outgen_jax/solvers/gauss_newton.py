@@ -215,7 +215,7 @@ def gauss_newton(
     max_change: float | None = None,
     lowpass_radius: float | None = None,
 ) -> GaussNewton:
-    """Changes an image by Gauss–Newton steps; its module has the equations.
+    """Changes an image by Gauss–Newton steps; see `solvers.gauss_newton` for the equations.
 
     Every step lowers the loss. It has no tolerance of its own: pass one to `synthesize`, which then stops most images
     long before `steps`. A few images converge slowly: `og.exact` restarts them.

@@ -132,7 +132,7 @@ def gauss_newton_cg(
     max_change: float | None = None,
     lowpass_radius: float | None = None,
 ) -> GaussNewtonCG:
-    """Changes an image for a target of any number of outputs; its module has the equations.
+    """Changes an image for a target of any number of outputs; see `solvers.gauss_newton_cg` for the equations.
 
     For up to a few dozen classes, and for partial targets, `gauss_newton` needs less work and is more accurate. It has
     no tolerance of its own.

@@ -210,7 +210,7 @@ def smallest_change(
     mask: ArrayLike | None = None,
     max_change: float | None = None,
 ) -> SmallestChange:
-    """Makes the change as small as the tolerance allows; its module has the equations.
+    """Makes the change as small as the tolerance allows; see `solvers.smallest_change` for the equations.
 
     Within the tolerance an image goes on to smaller changes, until three steps in a row have made the change less than
     1 % smaller. A larger tolerance gives a smaller change. Some images do not meet a small tolerance: `og.exact` has
