@@ -60,8 +60,7 @@ def printed_kl_divergence(logits: jax.Array, log_target: jax.Array) -> jax.Array
 
     Finite only where the target has no zeros.
     """
-    log_p = jax.nn.log_softmax(logits)
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_target))
+    return jnp.sum(_expected_difference(jax.nn.log_softmax(logits), log_target))
 
 
 def replaced_data(
@@ -214,7 +213,14 @@ def jensen_shannon(logits: jax.Array) -> jax.Array:
     """
     log_p = jax.nn.log_softmax(logits)
     log_m = jax.nn.logsumexp(log_p, axis=0, keepdims=True) - math.log(len(logits))  # [1, K]
-    return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_m), axis=-1))
+    return jnp.mean(jnp.sum(_expected_difference(log_p, log_m), axis=-1))
+
+
+def _expected_difference(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """P (log p − log q), which is 0 where p is 0, with gradients that are finite there."""
+    present = log_p > -jnp.inf
+    difference = jnp.where(present, log_p, 0) - jnp.where(present, log_q, 0)
+    return jnp.where(present, jnp.exp(log_p) * difference, 0)
 
 
 def _check_same_neurons(caller: str, distorted: jax.Array, undistorted: jax.Array) -> None:

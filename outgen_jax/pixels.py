@@ -111,7 +111,7 @@ def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.A
             raise ValueError(
                 f"lowpass: unknown rolloff {rolloff!r}; use one of {', '.join(ROLLOFFS)}"
             )
-    spectrum = jnp.fft.rfft2(image, axes=(0, 1)) * mask[:, :, None]
+    spectrum = jnp.fft.rfft2(image, axes=(0, 1)) * mask[:, :, None].astype(spectrum.dtype)
     return jnp.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
 
 

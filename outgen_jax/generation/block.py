@@ -18,7 +18,7 @@ from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, quantize, request, synthesize
 from outgen_jax.synthesis.engine import Job as EngineJob
 from outgen_jax.synthesis.engine import Pool
-from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis.programs import Network, relaxed
 from outgen_jax.synthesis.request import Meaning
 
 CALLER = "generate_dataset"  # whom the error messages name
@@ -169,9 +169,10 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
     raw = predict.outputs_of(
         job.network, job.variables, rounded, kinds, job.mesh, job.batch_size, fixed_shares=True
     )
-    distance = jax.vmap(lambda o, t: Objective(t, kinds, (None,) * len(kinds)).distance(o))(
-        raw, targets
-    )
+    with relaxed():  # NaN marks free entries
+        distance = jax.vmap(lambda o, t: Objective(t, kinds, (None,) * len(kinds)).distance(o))(
+            raw, targets
+        )
     converged = pool.finite & (pool.distance <= job.tolerance)
     readout = predict.readout(job.meaning, raw)
     return Outputs(rounded, pool.images, readout, np.asarray(distance), pool.steps, converged)

@@ -1,6 +1,6 @@
 """Measures of generated images by themselves: sharpness, greyness, and the frequencies of classes.
 
-Images [B, H, W, C] float in [0, 1]; a value each, [B], to compare with the real images' own.
+Images [B, H, W, C] float in [0, 1] or uint8; a value each, [B], to compare with the real images' own.
 """
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from outgen_jax.metrics import classification
+from outgen_jax.metrics import changes
 
 
 def laplacian_variance(images: ArrayLike) -> jax.Array:
@@ -69,7 +69,7 @@ def kl_to_uniform(labels: ArrayLike, num_classes: int) -> float:
 
 
 def _images(images: ArrayLike, caller: str, *, smallest: int) -> jax.Array:
-    x = classification.as_float(images)
+    x = changes.from_0_to_1(jnp.asarray(images))
     if x.ndim != 4 or 0 in x.shape or min(x.shape[1:3]) < smallest:
         raise ValueError(
             f"{caller}: images must be [B, H, W, C], H and W at least {smallest}, got {list(x.shape)}; add the batch "

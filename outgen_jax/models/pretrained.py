@@ -42,6 +42,11 @@ class Pretrained(NamedTuple):
     image_size: int  # side of the images it was trained on
     card: dict[str, Any]
 
+    @property
+    def channels(self) -> int:
+        """Of its images: 1 for grey ones, 3 for colours."""
+        return 1 if isinstance(self.model, LeNet) else 3
+
 
 def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
     """Loads a network by its name in `NAMES`, or an .npz that `save` wrote, with its card beside it.

@@ -23,7 +23,9 @@ def complete(target: ArrayLike, logits: ArrayLike) -> jax.Array:
     target, logits = jnp.asarray(target), jnp.asarray(logits, jnp.float32)
     free = jnp.isnan(target)
     remainder = jnp.maximum(1 - jnp.nansum(target, axis=-1, keepdims=True), 0)
-    shares = jax.nn.softmax(jnp.where(free, logits, jnp.finfo(logits.dtype).min), axis=-1)
+    # Named classes lie below any free one, whose logit may be -inf: a probability of 0.
+    lowest = jnp.finfo(logits.dtype).min
+    shares = jax.nn.softmax(jnp.where(free, jnp.maximum(logits, lowest / 2), lowest), axis=-1)
     return jnp.where(free, remainder * shares, target)
 
 

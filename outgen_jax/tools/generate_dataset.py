@@ -81,7 +81,7 @@ def prepare() -> Job:
     )
     for skipped in source.skipped:
         print(f"skipped {skipped}")
-    if source.images.shape[-1] == 1:  # grey, for a network of colours
+    if source.images.shape[-1] < classifier.channels:  # grey, for a network of colours
         source = source._replace(images=np.repeat(source.images, 3, -1))
     return Job(source, classifier, *og.models.from_nnx(classifier.model))
 

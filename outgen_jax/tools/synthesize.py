@@ -99,6 +99,8 @@ def prepare() -> Job:
         size=size,
         limit=_NUMBER.value,
     )
+    if source.images.shape[-1] < classifier.channels:  # grey, for a network of colours
+        source = source._replace(images=np.repeat(source.images, classifier.channels, -1))
     for skipped in source.skipped:
         print(f"skipped {skipped}")
     if source.skipped:
