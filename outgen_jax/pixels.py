@@ -111,8 +111,9 @@ def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.A
             raise ValueError(
                 f"lowpass: unknown rolloff {rolloff!r}; use one of {', '.join(ROLLOFFS)}"
             )
-    spectrum = jnp.fft.rfft2(image, axes=(0, 1)) * mask[:, :, None].astype(spectrum.dtype)
-    return jnp.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
+    spectrum = jnp.fft.rfft2(image, axes=(0, 1))
+    kept = spectrum * mask[:, :, None].astype(spectrum.dtype)
+    return jnp.fft.irfft2(kept, s=(height, width), axes=(0, 1))
 
 
 def high_frequency_energy(image: jax.Array, radius: float) -> jax.Array:
