@@ -35,8 +35,8 @@ BESIDE = ("training",)
 PROGRAMS = ("tools", "__main__")
 OPTIONAL = (
     *("tensorflow", "tensorflow_datasets", "array_record", "matplotlib", "orbax", "PIL"),
-    *("sklearn", "skimage", "tqdm", "torch", "starlette", "uvicorn", "outgen_jax.studio"),
-    *("equinox", "haiku", "keras", "grain", "datasets"),
+    *("sklearn", "skimage", "tqdm", "torch", "equinox", "haiku", "keras", "grain", "datasets"),
+    *("starlette", "uvicorn", "outgen_jax.studio"),
 )
 
 

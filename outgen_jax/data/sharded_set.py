@@ -128,7 +128,7 @@ def write(
     """Writes shard `index`, then its note, which holds the last three.
 
     Raises:
-        ValueError: an example that is not as the fields say.
+        ValueError: an example that does not match the fields.
         OSError: the disk is full, or the directory cannot be written.
     """
     path = dataset.directory / _file(dataset, index)

@@ -60,7 +60,7 @@ class Outputs(NamedTuple):
 
     images: np.ndarray  # [n, H, W, C] uint8
     unrounded: np.ndarray  # [n, H, W, C] float32 in [0, 1]
-    readout: tuple[np.ndarray, ...]  # [n, R, K] a part: what the network says of them
+    readout: tuple[np.ndarray, ...]  # [n, R, K] a part: outputs for them, in the units of targets
     distance: np.ndarray  # [n]
     steps: np.ndarray  # [n]
     converged: np.ndarray  # [n]
@@ -105,7 +105,7 @@ def fields(job: Job) -> dict[str, records.Field]:
 
 
 def entry_names(meaning: Meaning) -> tuple[str, str]:
-    """What an example calls the network's answer and its distance: their own names for a plain classifier."""
+    """Names of the entries for outputs and distance; a plain classifier has names of its own."""
     return ("probs", "total_variation") if meaning.is_one_softmax else ("outputs", "distance")
 
 

@@ -1,4 +1,4 @@
-"""How far images have been changed, in the norms of adversarial attacks.
+"""The size of changes of images, in the norms of adversarial attacks.
 
 Pixels count from 0 to 1; uint8 is taken in 255ths.
 """

@@ -1,7 +1,7 @@
-"""Networks of other frameworks as `(apply_fn, variables)`, as `synthesize` wants them.
+"""Networks of other frameworks as pairs `(apply_fn, variables)`, as `synthesize` takes them.
 
 Every adapter puts the network into inference mode: no dropout, batch normalisation by stored
-statistics. Networks of one structure share one `apply_fn`, so that new weights do not compile anew.
+statistics. Networks of one structure share one `apply_fn`, so new weights do not compile again.
 Images are [B, H, W, C] here; `channels_first` says that the network takes [C, H, W].
 
 A plain function `f(variables, images) -> outputs` needs no adapter. No framework but Flax is
@@ -48,7 +48,7 @@ def from_nnx(model: nnx.Module) -> tuple[ApplyFn, nnx.State]:
       model: called as `model(images)`. It is left as it is.
 
     Raises:
-      TypeError: `model` is no NNX module.
+      TypeError: `model` is not an NNX module.
     """
     expect(model, nnx.Module, caller="from_nnx", what="an NNX module")
     model = nnx.clone(model)
@@ -79,7 +79,7 @@ def from_linen(module: linen.Module, variables: Any, **options: Any) -> tuple[Ap
       **options: of every call. They must put the network into inference mode, such as `train=False`.
 
     Raises:
-      TypeError: `module` is no linen module.
+      TypeError: `module` is not a linen module.
     """
     expect(module, linen.Module, caller="from_linen", what="a linen module")
     return _shared(_linen_apply, module, options, module), variables
@@ -108,7 +108,7 @@ def from_equinox(
 
     Raises:
       ImportError: Equinox is not installed.
-      TypeError: `model` is no Equinox module.
+      TypeError: `model` is not an Equinox module.
     """
     eqx = framework("equinox", "equinox", caller="from_equinox")
     expect(model, eqx.Module, caller="from_equinox", what="an Equinox module")

@@ -37,7 +37,7 @@ def from_keras(model: Any, *, channels_first: bool = False) -> tuple[ApplyFn, An
     Raises:
       ImportError: Keras is not installed.
       RuntimeError: Keras runs on another backend.
-      TypeError: `model` is no Keras model.
+      TypeError: `model` is not a Keras model.
       ValueError: the model is not built, or takes images channels first and `channels_first` is False.
     """
     keras = adapters.framework("keras", "keras", caller="from_keras")

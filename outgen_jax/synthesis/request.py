@@ -1,4 +1,4 @@
-"""What a caller gives, checked at the door: images, a network, what its outputs mean, and targets like them."""
+"""Checks of what a caller gives: images, a network, kinds of outputs, and targets."""
 
 from typing import Any, NamedTuple
 
@@ -17,11 +17,11 @@ from outgen_jax.targets.partial import as_masked
 
 
 class Meaning(NamedTuple):
-    """What a network's outputs are: an array or a pytree of arrays, each [B, ..., K]."""
+    """Structure, shapes and kinds of a network's outputs: an array or a pytree of arrays, each [B, ..., K]."""
 
-    structure: Any  # of the pytree
+    structure: Any  # of the pytree of outputs, as `jax.tree.structure` returns it
     shapes: tuple[tuple[int, ...], ...]  # [..., K] of each part, for one image
-    kinds: tuple[Output, ...]  # one a part
+    kinds: tuple[Output, ...]  # one for each part
 
     def tree(self, parts: tuple[Any, ...]) -> Any:
         """Parts [n, R, K] as the network returns them [n, ..., K]."""
@@ -80,11 +80,11 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
 def meaning(
     network: Network, variables: Any, images: np.ndarray, output: Any, *, caller: str
 ) -> Meaning:
-    """What the network returns for images like these, and what the caller says it means.
+    """Structure and kinds of what the network returns for images like these.
 
     Raises:
-      ValueError: it is a framework's module, fails on them, or returns other things than arrays [B, ..., K];
-        `output` does not match.
+      ValueError: the network is a framework's module, fails on them, or does not return arrays [B, ..., K]; `output`
+        does not match.
     """
     _refuse_modules(network.apply_fn, caller=caller)
     try:

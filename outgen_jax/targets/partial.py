@@ -1,4 +1,4 @@
-"""Partial targets: some classes are named, the others share what these leave as they like.
+"""Partial targets: some classes are named, the others share the rest in any proportion.
 
 The entries of free classes are NaN, in targets [..., K] that `targets.validate` has passed.
 """
@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 
 def complete(target: ArrayLike, logits: ArrayLike) -> jax.Array:
-    """The full target nearest to an output: free classes share the remainder in its proportions.
+    """The full target closest to an output: free classes share the remainder in its proportions.
 
     For the divergences used here (KL, total variation) and their gradients in the logits, an output
     is then as far from the completed target as, with all free classes taken as one, from the named.

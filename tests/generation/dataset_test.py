@@ -123,9 +123,9 @@ def test_a_generated_set_is_a_source_again(whole):
     import tensorflow_datasets as tfds
 
     examples = tfds.builder_from_directory(whole).as_data_source(split="train")
-    kind = random_access.spec(examples, caller="test")
-    assert kind == (COUNT, SOURCE.images.shape[1:], "uint8", NAMES)
-    assert random_access.read(examples, kind, 3, 5, caller="test").ids == SOURCE.ids[3:5]
+    spec = random_access.spec(examples, caller="test")
+    assert spec == (COUNT, SOURCE.images.shape[1:], "uint8", NAMES)
+    assert random_access.read(examples, spec, 3, 5, caller="test").ids == SOURCE.ids[3:5]
 
 
 def test_the_package_reads_it_as_a_source(whole):
