@@ -15,6 +15,8 @@ from outgen_jax.targets import distributions, partial
 
 # Classes that have a coordinate each, where there are no more than these.
 ALL_CLASSES = 32
+# Classes of one softmax with a coordinate each at most; of a target that names more, no Jacobian is made.
+MOST_CLASSES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,17 +94,26 @@ class Softmax:
         """In nats. A group whose target is less than `floor` may have any probability below `floor`."""
         logs = jnp.log(jnp.maximum(goal, floor))
         errors = r - (logs[1:] - logs[0])
-        return jnp.where(goal[1:] < floor, jnp.maximum(errors, 0), errors)
+        # Where the first group, too, may have any probability below `floor`, the others may lie further above it.
+        errors = jnp.where(goal[0] < floor, jnp.minimum(errors, 0), errors)
+        one_sided = jnp.maximum(r - (logs[1:] - logs[0]), 0)
+        return jnp.where(goal[1:] < floor, one_sided, errors)
 
     def one_sided(self, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """The groups whose target is less than `floor`."""
         return goal[1:] < floor
 
     def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
-        """Of all groups together whose target is less than a tenth of `floor`, relative to the first group: [1]."""
-        zero = goal[1:] < 0.1 * floor
-        total = jax.nn.logsumexp(jnp.where(zero, r, SWITCHED_OFF))
-        return jnp.where(zero.any(), total - jnp.log(floor / goal[0]), 0)[None]
+        """Of all groups together whose target is less than a tenth of `floor`, relative to the first group: [1].
+
+        Relative to all others where the first group is such a group itself.
+        """
+        logits, zero = _with_first(r), goal < 0.1 * floor
+        total, others = (
+            jax.nn.logsumexp(jnp.where(m, logits, SWITCHED_OFF)) for m in (zero, ~zero)
+        )
+        others = jnp.where(zero[0], others, -jnp.log(jnp.where(zero[0], 1, goal[0])))
+        return jnp.where(zero.any(), total - others - jnp.log(floor), 0)[None]
 
     def judged(self, r: jax.Array) -> jax.Array:
         """Probabilities of the groups [M + 1]."""

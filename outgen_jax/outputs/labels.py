@@ -57,7 +57,7 @@ class Sigmoid:
         gap = output - _logit(wanted)
         mean = (probs - wanted) / jnp.where(gap == 0, 1, gap)
         w = jnp.where(jnp.abs(gap) < 1e-3, probs * (1 - probs), mean)
-        w = jnp.where(jnp.isnan(target), 0, w)
+        w = jnp.where(jnp.isnan(target), 0, jnp.maximum(w, 0))  # rounding may make it negative
         return lambda u: w * u
 
     def num_coordinates(self, size: int, count: int | None) -> int:
@@ -94,12 +94,12 @@ class Sigmoid:
         """In nats of the odds. A label whose target is within `floor` of 0 or 1 may lie anywhere beyond `floor`."""
         errors = r - _logit(jnp.clip(goal, floor, 1 - floor))
         errors = jnp.where(goal < floor, jnp.maximum(errors, 0), errors)
-        errors = jnp.where(goal > 1 - floor, jnp.minimum(errors, 0), errors)
+        errors = jnp.where(1 - goal < floor, jnp.minimum(errors, 0), errors)
         return jnp.where(jnp.isnan(goal), 0, errors)
 
     def one_sided(self, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """The labels whose target is within `floor` of 0 or 1."""
-        return (goal < floor) | (goal > 1 - floor)
+        return (goal < floor) | (1 - goal < floor)
 
     def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """Of each label: [L]."""

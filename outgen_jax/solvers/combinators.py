@@ -34,6 +34,9 @@ class Pool(Protocol):
     def unfinished(self, rows: np.ndarray, tolerance: float) -> np.ndarray:
         """Those of `rows` that are outside `tolerance` and have not failed."""
 
+    def reached(self, rows: np.ndarray, tolerance: float) -> np.ndarray:
+        """Those of `rows` that are within `tolerance`."""
+
     def source(self, row: int) -> np.ndarray:
         """The source image of a row."""
 
@@ -173,8 +176,7 @@ class Rescued:
         pool.run(self.solver, rows, tolerance, start=start)
         left = pool.unfinished(rows, tolerance)
         pool.run(self.by, left, tolerance, start=pool.last)
-        rescued = np.setdiff1d(left, pool.unfinished(left, tolerance))
-        pool.run(self.solver, rescued, tolerance, start=pool.best)
+        pool.run(self.solver, pool.reached(left, tolerance), tolerance, start=pool.best)
 
 
 def then(first: Solver | Combinator, second: Solver | Combinator, *, at: float) -> Then:

@@ -105,6 +105,8 @@ class Exact:
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
     ) -> None:
         """Groups the rows by the method for their targets, and runs each group."""
+        # A combinator without a tolerance runs its parts with none; this one has its own then.
+        tolerance = tolerance if tolerance > 0 else self.tolerance
         aim = tolerance - min(_MARGIN * tolerance, _ROUNDING)
         groups: defaultdict[Solver | Combinator, list[int]] = defaultdict(list)
         for row in rows:
@@ -162,4 +164,4 @@ def exact(
     if not 0 < tolerance < np.inf:
         raise ValueError(f"exact: tolerance must be positive, got {tolerance}; 1e-5 is the default")
     limits = restriction(mask, max_change, lowpass_radius, caller="exact")
-    return Exact(tolerance=tolerance, restriction=limits)
+    return Exact(tolerance=float(tolerance), restriction=limits)

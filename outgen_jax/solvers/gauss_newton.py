@@ -183,11 +183,10 @@ class GaussNewton:
         before, foretold_loss, found_loss = (loss.value(x) for x in (r, foretold, found))
         gain, foretold_gain = before - found_loss, before - foretold_loss
         agreement = gain / jnp.maximum(foretold_gain, 1e-30)
-        surprise = jnp.where(jnp.isfinite(found).all(), found - foretold, 0)
         end = Trial(
             jnp.where(gain > 0, moved, image),
             jnp.where(gain > 0, found, r),
-            jacobian.broyden(rows, step, surprise),
+            jacobian.broyden(rows, step, found - foretold),
             trust.next_radius(radius, jnp.linalg.norm(step), agreement),
         )
         return end, None

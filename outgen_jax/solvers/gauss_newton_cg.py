@@ -236,7 +236,7 @@ def _step(
     free = jnp.where(gradient > 0, image > limits.low, image < limits.high)
 
     def allowed(z: jax.Array) -> jax.Array:
-        return jnp.where(free, limits.smooth(jnp.where(free, z, 0)), 0)
+        return jnp.where(free, limits.root(jnp.where(free, z, 0)), 0)
 
     def product(z: jax.Array) -> jax.Array:
         return allowed(to_image(curvature(to_outputs(allowed(z))[0]))[0])

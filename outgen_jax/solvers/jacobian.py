@@ -19,7 +19,7 @@ def jacobian(
 ) -> tuple[Outputs, jax.Array, jax.Array]:
     """Outputs of an image [D], their coordinates [M] and the Jacobian of these [M, D].
 
-    Rows that are not finite are 0: a probability that has underflowed has no slope.
+    Entries that are not finite are 0: a probability that has underflowed has no slope.
     """
     outputs, to_image = jax.vjp(network, image)
     r, to_outputs = jax.vjp(objective.coordinates, outputs)
@@ -36,27 +36,32 @@ def jacobian(
 def broyden(rows: jax.Array, step: jax.Array, surprise: jax.Array) -> jax.Array:
     r"""J + (y − JΔ) Δᵀ / ΔᵀΔ: the Jacobian closest to `rows` that would have predicted y (Broyden, 1965).
 
+    `rows` as they are where the network or the step is not finite.
+
     Args:
       rows: J [M, D].
       step: Δ [D].
       surprise: y − JΔ [M].
     """
     squared = step @ step
-    return rows + jnp.outer(surprise, step) / jnp.where(squared > 0, squared, 1)
+    update = jnp.outer(surprise, step) / jnp.where(squared > 0, squared, 1)
+    return rows + jnp.where(jnp.isfinite(update).all(), update, 0)
 
 
 def null_part(rows: jax.Array, ways: jax.Array, change: jax.Array) -> jax.Array:
     """(I − W (J W)⁻¹ J) Δ: the part of a `change` [D] that has no effect on the coordinates.
 
-    The other part is removed along the `ways` Wᵀ [M, D]; along the rows themselves it is the smallest in L2. J W gets
-    1e-6 of its mean eigenvalue on the diagonal, because rows may be equal.
+    The other part is removed along the `ways` Wᵀ [M, D]; along the rows themselves it is the smallest in L2.
 
     Args:
       rows: J [M, D].
       ways: Wᵀ [M, D].
       change: Δ [D].
     """
-    gram = rows @ ways.T
-    least = jnp.maximum(1e-6 * jnp.trace(gram) / len(rows), 1e-20)
-    matrix = gram + least * jnp.eye(len(rows), dtype=jnp.float32)
-    return change - jnp.linalg.solve(matrix, rows @ change) @ ways
+    return change - solve_gram(rows @ ways.T, rows @ change) @ ways
+
+
+def solve_gram(gram: jax.Array, right: jax.Array) -> jax.Array:
+    """Solves G λ = b for J's Gram matrix G [M, M], with 1e-6 of its mean eigenvalue on the diagonal: [M] -> [M]."""
+    least = jnp.maximum(1e-6 * jnp.trace(gram) / len(gram), 1e-20)
+    return jnp.linalg.solve(gram + least * jnp.eye(len(gram), dtype=jnp.float32), right)

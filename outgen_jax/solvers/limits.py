@@ -20,7 +20,8 @@ class Limits(NamedTuple):
 
     low: jax.Array  # [D] pixels at least
     high: jax.Array  # [D] pixels at most
-    smooth: Callable[[jax.Array], jax.Array]  # [D] -> [D], the inverse of the norm's matrix
+    smooth: Callable[[jax.Array], jax.Array]  # [D] -> [D], S, the inverse of the norm's matrix
+    root: Callable[[jax.Array], jax.Array]  # [D] -> [D], S's square root
 
 
 @jax.tree_util.register_pytree_node_class
@@ -77,13 +78,14 @@ class Restriction:
         free = jnp.broadcast_to(allowed.astype(jnp.float32), source.shape)
         low, high = (jnp.clip(source + s * reach * free, 0, 1).ravel() for s in (-1.0, 1.0))
 
-        def smooth(row: jax.Array) -> jax.Array:
+        def smoothed(row: jax.Array, factor: float) -> jax.Array:
             if self.lowpass_radius is None:
                 return row
-            image = row.reshape(source.shape)
-            return pixels.lowpass(image, self.lowpass_radius, rolloff="gaussian").ravel()
+            image, radius = row.reshape(source.shape), factor * self.lowpass_radius
+            return pixels.lowpass(image, radius, rolloff="gaussian").ravel()
 
-        return Limits(low, high, smooth)
+        # exp(−f²/2r²) is the square of the filter of radius √2 r.
+        return Limits(low, high, lambda row: smoothed(row, 1), lambda row: smoothed(row, 2**0.5))
 
     def nearest(self, source: jax.Array, image: jax.Array) -> jax.Array:
         """The image nearest to `image` [H, W, C] that the restriction allows."""

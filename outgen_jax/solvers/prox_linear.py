@@ -25,11 +25,14 @@ import jax.numpy as jnp
 from outgen_jax.solvers.limits import Limits
 from outgen_jax.solvers.objective import Goals, Objective
 
-# Newton steps on λ, where the caller says nothing: of each the best part, after no coordinate moves by more than
-# `_MAX_CHANGE`.
+# Newton steps on λ, where the caller says nothing. Each tries the whole step, which is exact where the loss is
+# quadratic, and these parts of one that moves no coordinate by more than `_MAX_CHANGE`.
 NEWTON_STEPS = 12
 _MAX_CHANGE = 4.0
 _PARTS = (1.0, 0.5, 0.2, 0.05)
+# Of the mean eigenvalue of ∇²ℓ J Jᵀ, added to its diagonal where it is singular: rows of J may be
+# equal.
+_RIDGE = 1e-6
 # Rounds in which pixels that would leave the box are held at its sides.
 ROUNDS = 3
 
@@ -108,12 +111,18 @@ def multipliers(
     def newton(_: int, multiplier: jax.Array) -> jax.Array:
         r = offset + gram @ multiplier
         residual = damping * multiplier + loss.slope(r)
-        matrix = loss.curvature(r) @ gram + damping * jnp.eye(len(offset), dtype=jnp.float32)
-        step = jnp.linalg.solve(matrix, -residual)
+        product = loss.curvature(r) @ gram
+        unit = jnp.eye(len(offset), dtype=jnp.float32)
+        exact = jnp.linalg.solve(product + damping * unit, -residual)
+        ridge = jnp.maximum(damping, _RIDGE * jnp.trace(product) / len(offset))
+        rough = jnp.linalg.solve(product + ridge * unit, -residual)
+        step = jnp.where(jnp.isfinite(exact).all(), exact, rough)
         change = jnp.abs(gram @ step).max()
-        step = step * jnp.minimum(1, _MAX_CHANGE / jnp.maximum(change, 1e-30))
-        parts = multiplier + jnp.array(_PARTS, jnp.float32)[:, None] * step  # [4, M]
-        return parts[jax.vmap(objective)(parts).argmin()]
+        capped = step * jnp.minimum(1, _MAX_CHANGE / jnp.maximum(change, 1e-30))
+        parts = jnp.array(_PARTS, jnp.float32)[:, None] * capped
+        tried = multiplier + jnp.concatenate([step[None], parts])  # [5, M]
+        values = jax.vmap(objective)(tried)
+        return tried[jnp.where(jnp.isnan(values), jnp.inf, values).argmin()]
 
     return jax.lax.fori_loop(0, newton_steps, newton, jnp.zeros_like(offset))
 

@@ -49,6 +49,8 @@ _PATIENCE = 3
 _WORTHWHILE = 0.01
 # c at first, at least.
 _FIRST_WEIGHT = 0.1
+# c at most: where a target cannot be met it would grow without end.
+_MOST_WEIGHT = 1e8
 # c after a step, over c before: with the distance over the tolerance aimed at, within these bounds, before the
 # tolerance has been met and afterwards.
 _AIM = 0.9
@@ -139,7 +141,7 @@ class SmallestChange:
 
     steps: int = STEPS
     trials: int = dataclasses.field(default=TRIALS, metadata={"static": True})
-    tolerance: float = dataclasses.field(default=TOLERANCE, metadata={"static": True})
+    tolerance: float = TOLERANCE
     restriction: Restriction = dataclasses.field(default_factory=Restriction)
 
     # Its programs depend on how many coordinates a target has.
@@ -241,7 +243,9 @@ def smallest_change(
             f"smallest_change: tolerance must be positive, got {tolerance}; {TOLERANCE} is the default"
         )
     limits = restriction(mask, max_change, None, caller="smallest_change")
-    return SmallestChange(steps=steps, trials=trials, tolerance=tolerance, restriction=limits)
+    return SmallestChange(
+        steps=steps, trials=trials, tolerance=float(tolerance), restriction=limits
+    )
 
 
 def _attempt(
@@ -275,14 +279,17 @@ def _attempt(
 
     before = merit(trial.r, trial.image)
     image, outputs, r = tried(trial.rows)
-    foretold = merit(trial.r + trial.rows @ (image - trial.image), image)
-    rows = _corrected(trial.rows, image - trial.image, r - trial.r)
+    step = image - trial.image
+    foretold = merit(trial.r + trial.rows @ step, image)
+    rows = jacobian.broyden(trial.rows, step, r - trial.r - trial.rows @ step)
     again, again_outputs, again_r = tried(rows)
-    rows = _corrected(rows, again - image, again_r - r)
+    step = again - image
+    rows = jacobian.broyden(rows, step, again_r - r - rows @ step)
 
     best = _better(problem, trial.best, image, outputs)
     best = _better(problem, best, again, again_outputs)
-    is_again = ~(merit(r, image) <= merit(again_r, again))
+    first_merit, again_merit = merit(r, image), merit(again_r, again)
+    is_again = ~(first_merit <= again_merit) & ~jnp.isnan(again_merit)
     chosen = Tried(image, r, objective.distance(outputs))
     other = Tried(again, again_r, objective.distance(again_outputs))
     chosen = jax.tree.map(lambda a, b: jnp.where(is_again, b, a), chosen, other)
@@ -297,7 +304,7 @@ def _attempt(
     )
     growth = jnp.where(jnp.isfinite(best.change), _LATER_GROWTH, _GROWTH)
     factor = jnp.clip(chosen.distance / (_AIM * tolerance), 1 / _SHRINKAGE, growth)
-    weight = jnp.where(falls, trial.weight * factor, trial.weight)
+    weight = jnp.where(falls, jnp.minimum(trial.weight * factor, _MOST_WEIGHT), trial.weight)
     return Trial(
         taken.image,
         taken.r,
@@ -315,12 +322,6 @@ def _next_damping(damping: jax.Array, agreement: jax.Array, falls: jax.Array) ->
     return damping * jnp.where(falls, kept, _REFUSED)
 
 
-def _corrected(rows: jax.Array, step: jax.Array, change: jax.Array) -> jax.Array:
-    """The rows that foretell the `change` [M] of the coordinates along a step [D]; the same if it is not finite."""
-    surprise = change - rows @ step
-    return jacobian.broyden(rows, step, jnp.where(jnp.isfinite(surprise).all(), surprise, 0))
-
-
 def _stationary_weight(slope: jax.Array, rows: jax.Array, change: jax.Array) -> jax.Array:
     r"""The c for which an image is about stationary: ‖λ‖/‖∇D‖, λ the least squares solution of x − x₀ = Jᵀλ.
 
@@ -329,12 +330,9 @@ def _stationary_weight(slope: jax.Array, rows: jax.Array, change: jax.Array) -> 
       rows: J [M, D].
       change: x − x₀ [D]; 0 at the source, where c is the least.
     """
-    gram = rows @ rows.T
-    least = jnp.maximum(1e-6 * jnp.trace(gram) / len(rows), 1e-20)
-    matrix = gram + least * jnp.eye(len(rows), dtype=jnp.float32)
-    multipliers = jnp.linalg.solve(matrix, rows @ change)
+    multipliers = jacobian.solve_gram(rows @ rows.T, rows @ change)
     found = jnp.linalg.norm(multipliers) / jnp.maximum(jnp.linalg.norm(slope), 1e-30)
-    return jnp.clip(found, _FIRST_WEIGHT, 1 / _FIRST_WEIGHT**8)
+    return jnp.clip(found, _FIRST_WEIGHT, _MOST_WEIGHT)
 
 
 def _better(problem: Problem, best: Best, image: jax.Array, outputs: Outputs) -> Best:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from outgen_jax import chunking
 from outgen_jax.outputs import Output
+from outgen_jax.outputs.distribution import MOST_CLASSES
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import network as networks
@@ -27,8 +28,7 @@ from outgen_jax.synthesis.slots import Entry, Exit, Slot
 _CPU_BATCH_PIXELS = 2**17
 _ACCELERATOR_BATCH_PIXELS = 2**21
 _MIN_BATCH = 8
-# Rows of a Jacobian at most: classes of one softmax that have a row each, the others sharing one, and all rows.
-MOST_CLASSES = 64
+# Rows of a Jacobian at most.
 _MOST_ROWS = 512
 # A device ends a call early once this share of its slots is done, while others wait for a slot.
 _QUOTA = 1 / 16
@@ -104,6 +104,10 @@ class Pool:
     def unfinished(self, rows: np.ndarray, tolerance: float) -> np.ndarray:
         """Those of `rows` that have not come within `tolerance`, and have not failed."""
         return rows[(self.distance[rows] > tolerance) & self.finite[rows]]
+
+    def reached(self, rows: np.ndarray, tolerance: float) -> np.ndarray:
+        """Those of `rows` that have come within `tolerance`."""
+        return rows[(self.distance[rows] <= tolerance) & self.finite[rows]]
 
     def source(self, row: int) -> np.ndarray:
         """[H, W, C] float32 in [0, 1]."""
@@ -186,7 +190,9 @@ class Pool:
         for place, row in enumerate(rows):
             self.steps_at_work[row] = found.steps[place]
             self.finite[row] &= found.finite[place]
-            if not (found.converged[place] or found.divergence[place] < self.divergence[row]):
+            nearer = found.divergence[place] < self.divergence[row]
+            had_converged = self.tolerance > 0 and self.distance[row] <= self.tolerance
+            if not (found.converged[place] or (nearer and not had_converged)):
                 if not np.isfinite(self.divergence[row]):  # nothing but the source is known
                     self.images[row] = found.best_image[place]
                 continue
@@ -384,8 +390,8 @@ class _Stream:
         if self.solver.steps == 0 or self.job.callback is not None:
             return 1
         gradient = device.gradient.program_of(self.job.network)
-        most = chunking.updates_per_call(gradient, self.job.variables, slots.source[:1])
-        return min(most, self.solver.steps)
+        # Also where the solver makes fewer: a program for each number of steps would be one too many.
+        return chunking.updates_per_call(gradient, self.job.variables, slots.source[:1])
 
 
 def default_batch_size(images: np.ndarray, mesh: Mesh, *, passes: int = 1) -> int:

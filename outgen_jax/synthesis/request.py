@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from outgen_jax import outputs as output_kinds
 from outgen_jax.models import adapters
 from outgen_jax.outputs import Output
-from outgen_jax.outputs.distribution import ALL_CLASSES
+from outgen_jax.outputs.distribution import ALL_CLASSES, MOST_CLASSES
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.views import TransformError
 from outgen_jax.targets.partial import as_masked
@@ -191,7 +191,9 @@ def counts(meaning: Meaning, targets: tuple[np.ndarray, ...]) -> list[tuple[int 
             columns.append(np.zeros(len(rows), int))
             continue
         named = kind.num_named(rows).max(-1)
-        columns.append(2 ** np.ceil(np.log2(named)).astype(int))
+        power = 2 ** np.ceil(np.log2(named)).astype(int)
+        # A target that names nearly all of a moderate number of classes has a row for each.
+        columns.append(np.where((power >= size) & (size <= MOST_CLASSES), 0, power))
     return [tuple(int(n) or None for n in row) for row in zip(*columns, strict=True)]
 
 

@@ -236,7 +236,8 @@ def _record(
     finite = slot.objective.is_finite(outputs)
     reached = distance <= threshold
     # An image on the way may be nearer by divergence, yet beyond the tolerance.
-    better = slot.active & finite & (reached | (divergence < slot.best_divergence))
+    nearer = ~slot.reached & (divergence < slot.best_divergence)
+    better = slot.active & finite & (reached | nearer)
 
     def best(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)

@@ -167,7 +167,7 @@ def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> No
     """Runs a solver on all images of a pool, to the given tolerance or the solver's own."""
     rows = np.arange(len(pool.sources))
     own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
-    pool.tolerance = -1.0 if own is None else own
+    pool.tolerance = -1.0 if own is None else float(own)
     pool.run(solver, rows, pool.tolerance)
     pool.finish(rows)
 
@@ -175,7 +175,8 @@ def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> No
 def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> float:
     """The distance at which an image counts as converged."""
     own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
-    return CONVERGED if own is None else own
+    # As a Python number: a float64 one of numpy would not be what the device compares with.
+    return CONVERGED if own is None else float(own)
 
 
 def check_options(tolerance: float | None, batch_size: int | None, *, caller: str) -> None:

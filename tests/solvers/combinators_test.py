@@ -9,6 +9,7 @@ import pytest
 from toy_synthesis import APPLY, FAST, WEIGHTS, sources, targets
 
 import outgen_jax as og
+from outgen_jax.solvers import combinators
 from outgen_jax.solvers.momentum import Momentum
 
 
@@ -183,3 +184,23 @@ def test_a_restart_goes_on_where_gradient_descent_left_an_image():
     np.testing.assert_array_equal(found.steps, expected.steps)
     np.testing.assert_allclose(found.images, expected.images, atol=1e-4)
     np.testing.assert_array_equal(found.converged, expected.converged)
+
+
+def test_a_rescue_sends_back_only_what_has_converged():
+    """Not what has failed on the way."""
+    ran = []
+
+    class Pool:
+        def run(self, solver, rows, tolerance, *, start=None):
+            ran.append((solver, list(rows)))
+
+        def unfinished(self, rows, tolerance):
+            return rows if len(ran) == 1 else rows[:0]  # afterwards all have failed or converged
+
+        def reached(self, rows, tolerance):
+            return rows[rows == 2]
+
+        best = last = None
+
+    combinators.Rescued(solver="a", by="b").run(Pool(), np.arange(4), 0.1)
+    assert ran == [("a", [0, 1, 2, 3]), ("b", [0, 1, 2, 3]), ("a", [2])]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import reference
 from sklearn import datasets
@@ -203,3 +204,31 @@ def test_it_is_a_value_and_bad_settings_are_refused():
         og.exact(tolerance=0)
     with pytest.raises(ValueError, match="exact: max_change must be positive"):
         og.exact(max_change=-1)
+
+
+@pytest.mark.parametrize("combined", ["rescued", "restarted"])
+def test_inside_a_combinator_without_a_tolerance_it_keeps_its_own(combined):
+    weights = np.random.default_rng(0).normal(0, 0.3, (192, 5)).astype(np.float32)
+    images = np.random.default_rng(1).random((2, 8, 8, 3)).astype(np.float32)
+    poor = og.gradient_descent(optax.sgd(1e-3), steps=1)
+    solver = {
+        "rescued": og.rescued(poor, by=og.exact()),
+        "restarted": og.restarted(poor, times=1, later=og.exact()),
+    }[combined]
+    wanted = [0.6, 0.2, 0.1, 0.1, 0]
+    found = og.synthesize(
+        lambda w, x: x.reshape(len(x), -1) @ w, weights, images, wanted, solver=solver
+    )
+    assert found.distance.max() <= 1e-5
+    assert found.steps.max() < 100
+
+
+def test_targets_over_a_moderate_number_of_classes_have_a_row_for_each():
+    """33 of 33 classes are not "few of many", which Adam would bring near first."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 0.3, (192, 33)).astype(np.float32)
+    images = rng.random((2, 8, 8, 3)).astype(np.float32)
+    wanted = rng.dirichlet(np.full(33, 5.0), 2)
+    found = og.synthesize(lambda w, x: x.reshape(len(x), -1) @ w, weights, images, wanted)
+    assert found.converged.all()
+    assert found.steps.max() < 60

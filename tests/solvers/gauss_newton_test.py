@@ -75,7 +75,7 @@ def test_radius_follows_the_agreement():
 def test_a_trial_that_raises_the_loss_or_ends_in_nan_is_not_taken():
     """Rows and radius learn either way."""
     image, rows = jnp.full(4, 0.5), jnp.array([[1.0, 0, 0, 0]])
-    box = Limits(jnp.zeros(4), jnp.ones(4), lambda row: row)
+    box = Limits(jnp.zeros(4), jnp.ones(4), lambda row: row, lambda row: row)
     loss = loss_of([0.5, 0.5], 1.0)
     start = gauss_newton.Trial(image, jnp.ones(1), rows, jnp.float32(1.0))
     for found, moves in ((0.2, True), (5.0, False), (jnp.nan, False)):

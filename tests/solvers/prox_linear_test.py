@@ -111,7 +111,7 @@ def test_multipliers_minimise_the_regularised_loss(damping):
 
 # --- the step in the box ---
 
-BOX = Limits(jnp.zeros(40), jnp.ones(40), lambda row: row)
+BOX = Limits(jnp.zeros(40), jnp.ones(40), lambda row: row, lambda row: row)
 
 
 def test_step_stays_in_the_box_and_no_longer_than_gradient_over_damping():
@@ -155,3 +155,24 @@ def test_a_given_step_does_not_cost_the_target():
     # What lay in the span of the rows is gone.
     away = rows.T @ np.linalg.lstsq(np.asarray(rows.T), np.asarray(given))[0]
     np.testing.assert_allclose(step, given - away, atol=1e-4)
+
+
+def test_equal_rows_leave_the_multipliers_finite():
+    """Two views that are the same: the Gram matrix is singular."""
+    row = jax.random.normal(jax.random.key(0), (3, 40))
+    rows = jnp.concatenate([row, row])
+    target = jnp.tile(jnp.array([0.4, 0.3, 0.2, 0.1]), (2, 1))
+    objective = Objective((target,), (og.outputs.softmax(),), (None,))
+    loss = prox_linear.Loss(objective, (target,), 0.0, 1e-6)
+    found = prox_linear.multipliers(loss, jnp.zeros(6), rows @ rows.T, jnp.float32(1e-10))
+    reached = jax.nn.softmax(jnp.append(0, (rows @ rows.T @ found)[:3]))
+    np.testing.assert_allclose(reached, target[0], atol=1e-3)
+
+
+def test_a_quadratic_loss_is_solved_however_far_the_target_is():
+    """No cap on the step: its unit is nats, and means nothing for numbers."""
+    row, goal = jnp.ones((1, 40)), jnp.full((1, 1), 1e4)
+    loss = prox_linear.Loss(Objective((goal,), (og.outputs.values(),), (None,)), (goal,), 0.0, 0.0)
+    options = {"damping": jnp.float32(1e-3), "newton_steps": 1}
+    found = prox_linear.multipliers(loss, jnp.zeros(1), row @ row.T, **options)
+    np.testing.assert_allclose(40 * found, 1e4, rtol=1e-2)
