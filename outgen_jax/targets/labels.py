@@ -4,7 +4,6 @@ A label of a source is a number in the source's own list of classes. Here it bec
 the class of that name among the classifier's K; K itself stands for a class that is not there.
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from outgen_jax.data.image_source import ImageSource
+from outgen_jax.targets.names import composed, folded
 
 
 class Labels(NamedTuple):
@@ -72,13 +72,13 @@ def of_source(
 
 def _places(own: Sequence[str], classes: Sequence[str], where: str) -> list[int | None]:
     """The number among `classes` of each of the source's own class names, None if it is not there."""
-    exact, folded = defaultdict(list), defaultdict(list)
+    exact, any_case = defaultdict(list), defaultdict(list)
     for place, name in enumerate(classes):
-        exact[name].append(place)
-        folded[_folded(name)].append(place)
+        exact[composed(name)].append(place)
+        any_case[folded(name)].append(place)
     found: list[int | None] = []
     for name in own:
-        matches = exact.get(name) or folded.get(_folded(name), [])
+        matches = exact.get(composed(name)) or any_case.get(folded(name), [])
         if len(matches) > 1:
             raise ValueError(
                 f"{where}: the source's class {name!r} is the name of classes "
@@ -86,8 +86,3 @@ def _places(own: Sequence[str], classes: Sequence[str], where: str) -> list[int 
             )
         found.append(matches[0] if matches else None)
     return found
-
-
-def _folded(name: str) -> str:
-    # File systems differ in how they write an accented letter.
-    return unicodedata.normalize("NFC", name).casefold()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from outgen_jax.targets.names import composed
 from outgen_jax.targets.text import listed
 
 
@@ -54,7 +55,9 @@ def read_table(path: str | os.PathLike[str], *, where: str) -> tuple[list[str], 
 def in_order_of(ids: Sequence[str], records: Sequence[Record], *, where: str) -> list[Record]:
     """The records by their first cell, an id, in the order of `ids`; that cell is left out."""
     found: dict[str, Record] = {}
-    for number, (name, *cells) in records:
+    wanted, spelled = set(ids), {composed(name): name for name in ids}
+    for number, (written, *cells) in records:
+        name = written if written in wanted else spelled.get(composed(written), written)
         if name in found:
             places = f"{found[name].number} and {number}"
             if list(ids).count(name) > 1:
@@ -66,7 +69,6 @@ def in_order_of(ids: Sequence[str], records: Sequence[Record], *, where: str) ->
                 f"{where}: ids must not repeat; {name!r} is in rows {places}. Remove one"
             )
         found[name] = Record(number, cells)
-    wanted = set(ids)
     unknown = [f"{name!r} (row {found[name].number})" for name in found if name not in wanted]
     if unknown:
         raise ValueError(
