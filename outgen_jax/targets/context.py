@@ -53,6 +53,7 @@ def make_context(
     output: Any = None,
 ) -> Context:
     """Check the arguments of `parse` and `from_csv` against each other and gather them."""
+    class_names = None if class_names is None else tuple(map(str, class_names))
     classes = _agreed(
         where,
         "classes",

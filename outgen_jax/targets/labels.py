@@ -54,10 +54,11 @@ def of_source(
             f"{source.ids[wrong[0]]!r} has {labels[wrong[0]]}. Correct them, or the class_names "
             "that they number"
         )
-    if source.class_names is None or tuple(source.class_names) == tuple(class_names or ()):
+    classes = () if class_names is None else tuple(map(str, class_names))
+    if source.class_names is None or tuple(map(str, source.class_names)) == classes:
         none = np.full(len(labels), "")
         return Labels(np.where(labels < 0, num_classes, labels), none)
-    places = _places(source.class_names, class_names or (), where)
+    places = _places(source.class_names, classes, where)
     # The last entry is what -1 picks.
     numbers = np.array([num_classes if p is None else p for p in (*places, None)])
     names = np.array(
