@@ -8,6 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from outgen_jax import outputs as output_kinds
+from outgen_jax.data import value_range
 from outgen_jax.outputs import Output
 from outgen_jax.outputs.distribution import ALL_CLASSES
 from outgen_jax.synthesis.programs import Network
@@ -67,11 +68,9 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
         raise ValueError(
             f"{caller}: images must be uint8, or float in [0, 1], got {array.dtype}; convert them first"
         )
-    low, high = array.min(), array.max()  # either is NaN where any pixel is
-    if not (low >= 0 and high <= 1):
+    if not value_range.is_unit(array):
         raise ValueError(
-            f"{caller}: float images must lie in [0, 1], got values from {float(low):.4g} to {float(high):.4g}; "
-            "divide by 255, or pass uint8"
+            f"{caller}: float images must lie in [0, 1], {value_range.fault(array, 'images')}"
         )
     return array.astype(np.float32)
 

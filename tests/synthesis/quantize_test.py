@@ -105,7 +105,7 @@ def test_leaves_alone_what_is_on_target(exact):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": np.full((2, *SHAPE), 2.0, np.float32)}, r"quantize: .*\[0, 1\].*divide by 255"),
+        ({"images": np.full((2, *SHAPE), 2.0, np.float32)}, r"quantize: .*\[0, 1\].*images / 255"),
         ({"images": np.zeros(SHAPE, np.uint8)}, r"quantize: .*\[B, H, W, C\]"),
         ({"targets": np.full((2, 5), 0.3)}, r"quantize: .*sum to 1"),
         ({"targets": np.full((2, 4), 0.25)}, r"quantize: targets must have one of the shapes"),

@@ -24,18 +24,30 @@ def changed(array: np.ndarray, index: tuple[int, ...], value: float) -> np.ndarr
     return array
 
 
-IN_RANGE = r"float images must lie in \[0, 1\], got values from {} to {}; divide by 255, or pass"
+IN_RANGE = r"float images must lie in \[0, 1\], got values from {} to {}; {}"
+NOT_FINITE = (
+    r"must lie in \[0, 1\], got {}, in row 1 first; leave out the images that are not finite"
+)
+BY_255 = "take images / 255"
 RANK_4 = r"images must have shape \[B, H, W, C\], got \[{}\]; one image is images\[None\]"
 
 
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (IMAGES * 255, IN_RANGE.format(r"[\d.]+", r"25\d\.?\d*")),
-        (IMAGES * 2 - 1, IN_RANGE.format(r"-\d\.\d+", r"[\d.]+")),
-        (changed(IMAGES, (1, 2, 3, 0), np.nan), IN_RANGE.format("nan", "nan")),
-        (changed(IMAGES, (1, 2, 3, 0), np.inf), IN_RANGE.format(r"[\d.e-]+", "inf")),
-        ((IMAGES * 2).astype(ml_dtypes.bfloat16), IN_RANGE.format(r"[\d.e-]+", r"[12]\.?\d*")),
+        (IMAGES * 255, IN_RANGE.format(r"[\d.]+", r"25\d\.?\d*", BY_255)),
+        (IMAGES * 2 - 1, IN_RANGE.format(r"-\d\.\d+", r"[\d.]+", r"take \(images \+ 1\) / 2")),
+        (IMAGES * 4 - 2, IN_RANGE.format(r"-\d\.\d+", r"[\d.]+", "undo their normalisation")),
+        (
+            changed(IMAGES, (1, 2, 3, 0), np.nextafter(np.float32(1), np.float32(2))),
+            IN_RANGE.format(r"[\d.e-]+", r"1\.0000001", r"take numpy\.clip\(images, 0, 1\)"),
+        ),
+        (changed(IMAGES, (1, 2, 3, 0), np.nan), NOT_FINITE.format("NaN")),
+        (changed(IMAGES, (1, 2, 3, 0), np.inf), NOT_FINITE.format("infinity")),
+        (
+            (IMAGES * 2).astype(ml_dtypes.bfloat16),
+            IN_RANGE.format(r"[\d.e-]+", r"[12]\.?\d*", BY_255),
+        ),
         (IMAGES[0], RANK_4.format("8, 6, 3")),
         (IMAGES[:0], r"there are no images, got shape \[0, 8, 6, 3\]; give at least one"),
         (
