@@ -25,6 +25,7 @@ from outgen_jax.solvers.exact import exact
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import request, slots, synthesize
 from outgen_jax.synthesis.programs import Network
+from outgen_jax.whole_numbers import check_integers
 
 # Like the network's outputs, or a function (rows [n], labels [n]) -> targets of these rows.
 Targets = Any
@@ -108,7 +109,8 @@ def generate_dataset(
       FileExistsError: `directory` holds something else, or a data set made otherwise.
       OSError: the disk is full, or `directory` cannot be written. Finished shards are kept.
     """
-    synthesize.check_options(tolerance, batch_size, caller=block.CALLER)
+    request.check_options(tolerance, batch_size, caller=block.CALLER)
+    check_integers(caller=block.CALLER, shard_size=shard_size)
     if shard_size < 1:
         raise ValueError(
             f"{block.CALLER}: shard_size must be at least 1, got {shard_size}; 1000 is usual"

@@ -14,6 +14,7 @@ from outgen_jax.outputs.distribution import ALL_CLASSES
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.views import TransformError
 from outgen_jax.targets.partial import as_masked
+from outgen_jax.whole_numbers import check_integers
 
 
 class Meaning(NamedTuple):
@@ -73,6 +74,19 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
             f"{caller}: float images must lie in [0, 1], {value_range.fault(array, 'images')}"
         )
     return array.astype(np.float32)
+
+
+def check_options(tolerance: float | None, batch_size: int | None, *, caller: str) -> None:
+    """Refuses a tolerance or batch size that is not positive."""
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(
+            f"{caller}: tolerance must be positive, got {tolerance}; use None for the solver's own"
+        )
+    check_integers(caller=caller, batch_size=batch_size)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(
+            f"{caller}: batch_size must be at least 1, got {batch_size}; use None for a default"
+        )
 
 
 def meaning(

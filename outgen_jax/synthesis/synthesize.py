@@ -121,7 +121,7 @@ def synthesize(
     """
     array = request.checked_images(images, caller="synthesize")
     solver = exact() if solver is None else solver
-    check_options(tolerance, batch_size, caller="synthesize")
+    request.check_options(tolerance, batch_size, caller="synthesize")
     network = Network(apply_fn, precision)
     meaning = request.meaning(network, variables, array, output, caller="synthesize")
     wanted = request.checked_targets(meaning, targets, len(array), caller="synthesize")
@@ -168,18 +168,6 @@ def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> fl
     """The distance at which an image counts as converged."""
     own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
     return CONVERGED if own is None else own
-
-
-def check_options(tolerance: float | None, batch_size: int | None, *, caller: str) -> None:
-    """Refuses a tolerance or batch size that is not positive."""
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(
-            f"{caller}: tolerance must be positive, got {tolerance}; use None for the solver's own"
-        )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(
-            f"{caller}: batch_size must be at least 1, got {batch_size}; use None for a default"
-        )
 
 
 def check_sources(
