@@ -1,7 +1,7 @@
-"""Images for which a frozen classifier returns exactly the output distribution you ask for.
+"""Images for which a frozen network returns the output you ask for.
 
-Where the papers' equations are (A: output-targeted generation, Hirano, Iwamura and Kise;
-B: data augmentation for GAN training, Suzuki and Suzuki;
+The equations of four papers, with the functions that implement them (A: output-targeted generation, Hirano, Iwamura
+and Kise; B: data augmentation for GAN training, Suzuki and Suzuki;
 C: attention GAN, Kataoka, Matsubara and Uehara;
 D: intermediate constraint, Suzuki, Tanida, Kimata and Shouno):
 
@@ -22,7 +22,7 @@ D: intermediate constraint, Suzuki, Tanida, Kimata and Shouno):
     Table D1     intermediate constraint     losses.intermediate_constraint
     Table D1     noise, blur                 data.distort.gaussian_noise, data.distort.gaussian_blur
 
-Eq. A1, A3 and A5 only reshape, and need no code here.
+Eq. A1, A3 and A5 only reshape, and need no code.
 """
 
 from outgen_jax import data as data

@@ -24,7 +24,7 @@ def platform_of(arrays: Any = None) -> str:
       'cpu'
 
     Args:
-      arrays: a pytree; leaves that are no JAX arrays have no place and are passed over.
+      arrays: a pytree; leaves that are not JAX arrays have no place and are passed over.
     """
     for leaf in jax.tree.leaves(arrays):
         if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) and leaf.committed:

@@ -1,8 +1,9 @@
 """Losses of the papers, in nats.
 
 Most are for one example: logits and distributions [K] -> []; lift them with `jax.vmap`. `replaced_data`,
-`discriminator`, `generator` and `intermediate_constraint` with its kin are the terms of a training loss: they take a
-batch and return its mean.
+`discriminator`, `generator`, `intermediate_constraint` and `intermediate_mse` are terms of a training loss: they take a
+batch and return its mean. Mind the order of arguments: `cross_entropy(logits, target)`, but
+`kl_divergence(target, logits)`.
 """
 
 import math
@@ -15,8 +16,16 @@ from jax.typing import ArrayLike
 
 
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Eq. A11: L_c(p, q) = −Σ q log p, with p = softmax(logits) and q = target; [K], [K] -> []."""
-    # A class of logit −inf that is not wanted costs nothing: 0·log 0 = 0.
+    """Eq. A11: L_c(p, q) = −Σ q log p, with p = softmax(logits) and q = target; [K], [K] -> [].
+
+    The logits come first here, and second in `kl_divergence`.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> round(og.losses.cross_entropy(jnp.zeros(4), jnp.array([1.0, 0, 0, 0])).item(), 4)
+    1.3863
+    """
+    # A class of logit −inf and target 0 costs nothing: 0·log 0 = 0.
     log_p = jnp.where(target > 0, jax.nn.log_softmax(logits), 0)
     return -jnp.sum(target * log_p)
 
@@ -24,8 +33,14 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
 def kl_divergence(target: jax.Array, logits: jax.Array) -> jax.Array:
     """Eq. A10 as KL(target ‖ p) = Σ q log(q/p), with p = softmax(logits) and 0·log 0 = 0; [K], [K] -> [].
 
-    Summed as Σ q (e^δ − 1 − δ), δ = log(p/q), plus p where q = 0: the same for distributions, and free of the
-    cancellation that would hide a divergence below 1e-7 in float32. `target` must sum to 1.
+    The target comes first here, and second in `cross_entropy`. It must sum to 1. The sum is computed as
+    Σ q (e^δ − 1 − δ), δ = log(p/q), plus p where q = 0: the same for distributions, without the cancellation that would
+    hide a divergence below 1e-7 in float32.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.losses.kl_divergence(jnp.array([0.5, 0.5]), jnp.zeros(2)).item()
+    0.0
     """
     log_p = jax.nn.log_softmax(logits)
     wanted = target > 0
@@ -45,8 +60,7 @@ def printed_kl_divergence(logits: jax.Array, log_target: jax.Array) -> jax.Array
 
     Finite only where the target has no zeros.
     """
-    log_p = jax.nn.log_softmax(logits)
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_target))
+    return jnp.sum(_expected_difference(jax.nn.log_softmax(logits), log_target))
 
 
 def replaced_data(
@@ -57,12 +71,14 @@ def replaced_data(
     *,
     printed_smoothing: float | None = None,
 ) -> jax.Array:
-    r"""Eq. A9: the loss of training on data of which a part was replaced by generated images.
+    r"""Eq. A9: the loss of training on data in which generated images replace a part.
 
     .. math:: \frac{1}{2} D_{KL}(target \| p) + \frac{1}{2} L_c(p, t)
 
     with p = softmax(logits), t the one-hot label, and the target q = softmax(teacher_logits) for a generated image, t
-    for an original one. D_KL(t ‖ p) equals L_c(p, t), so an original image costs L_c(p, t), which is Eq. A12.
+    for an original one. D_KL(t ‖ p) equals L_c(p, t), so the loss of an original image is L_c(p, t), which is Eq. A12.
+    By default the divergence is D_KL(target ‖ p): in the direction of Eq. A10 as printed, it is infinite for a one-hot
+    t.
 
     Args:
       logits: [B, K] of the network in training.
@@ -70,8 +86,8 @@ def replaced_data(
       teacher_logits: [B, K] of the frozen network on the same images. No gradient flows to it, and rows of original
         images are not read.
       generated: bool [B].
-      printed_smoothing: None, or ε in (0, 1): takes the divergence in the direction of Eq. A10 as printed,
-        D_KL(p ‖ target), where the target of an original image is (1 − ε)·t + ε/K, as D_KL(p ‖ t) is infinite.
+      printed_smoothing: ε in (0, 1): the divergence is D_KL(p ‖ target), as printed, and the target of an original
+        image is (1 − ε)·t + ε/K. None: D_KL(target ‖ p).
 
     Returns:
       [], the mean over the batch.
@@ -110,7 +126,7 @@ def generator(fake: jax.Array) -> jax.Array:
 def intermediate_constraint(
     distorted: jax.Array, undistorted: jax.Array, *, gain: ArrayLike = 100.0
 ) -> jax.Array:
-    r"""Paper D's loss (the proposed row of Table D1): neurons stay on or off as they were on the clean image.
+    r"""Paper D's loss (the proposed row of Table D1): penalises neurons whose sign differs from the clean image's.
 
     .. math:: \frac{1}{N} \sum -u \log d - (1 - u) \log(1 - d)
 
@@ -119,7 +135,7 @@ def intermediate_constraint(
     Args:
       distorted: pre-activations of any shape [...], of the network in training on the distorted images.
       undistorted: [...], the same neurons of the original network on the clean images.
-      gain: α, how steeply the sigmoid stands in for the step function; may be traced, and be learned.
+      gain: α, the steepness of the sigmoid, which approximates a step function; may be a traced array.
 
     Returns:
       [] float32, the mean over all N neurons and images.
@@ -159,12 +175,12 @@ def mean_over_layers(
     *,
     weights: Mapping[str, float] | None = None,
 ) -> jax.Array:
-    r"""A loss of single layers over several, the weighted mean Σ w_l L_l / Σ w_l.
+    r"""The weighted mean of a loss over several layers, Σ w_l L_l / Σ w_l.
 
     Args:
-      loss: of one layer's pre-activations, distorted and undistorted: `intermediate_constraint` or `intermediate_mse`.
-      distorted: layer name -> pre-activations [B, ...].
-      undistorted: of the same layers.
+      loss: the loss of one layer, such as `intermediate_constraint` or `intermediate_mse`.
+      distorted: layer name -> pre-activations [B, ...] on the distorted images.
+      undistorted: layer name -> pre-activations [B, ...] on the clean images, of the same layers.
       weights: layer name -> w_l; None: the layer's number of neurons, so that every neuron counts the same, which is
         the 1/N Σ of paper D.
 
@@ -197,7 +213,14 @@ def jensen_shannon(logits: jax.Array) -> jax.Array:
     """
     log_p = jax.nn.log_softmax(logits)
     log_m = jax.nn.logsumexp(log_p, axis=0, keepdims=True) - math.log(len(logits))  # [1, K]
-    return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_m), axis=-1))
+    return jnp.mean(jnp.sum(_expected_difference(log_p, log_m), axis=-1))
+
+
+def _expected_difference(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """P (log p − log q), which is 0 where p is 0, with gradients that are finite there."""
+    present = log_p > -jnp.inf
+    difference = jnp.where(present, log_p, 0) - jnp.where(present, log_q, 0)
+    return jnp.where(present, jnp.exp(log_p) * difference, 0)
 
 
 def _check_same_neurons(caller: str, distorted: jax.Array, undistorted: jax.Array) -> None:

@@ -1,4 +1,4 @@
-"""How an image is parameterised: maps between pixels in [0, 1] and weights on the whole line, and the low-pass filter.
+"""How an image is parameterised: maps between pixels in [0, 1] and real weights, and the low-pass filter.
 
 Every function takes one image [H, W, C] float32 (the maps are elementwise and take any shape).
 """
@@ -55,7 +55,7 @@ def identity() -> PixelMap:
     return PixelMap(_same_weights, _clipped_pixels)
 
 
-# Functions of the module, so that a map built anew equals the one before: solvers are compared by them.
+# Functions of the module, so that two maps of a kind are equal: solvers are compared by them.
 
 
 def _tan_weights(x: jax.Array) -> jax.Array:
@@ -83,12 +83,12 @@ def _clipped_pixels(w: jax.Array) -> jax.Array:
 
 
 def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.Array:
-    """Keeps the frequencies of `image` [H, W, C] within `radius` of the centred spectrum, per channel (Fig. A5).
+    """Keeps the frequencies of an image [H, W, C] up to a radius, in each channel (Fig. A5).
 
     Args:
       image: one image [H, W, C].
       radius: in cycles per image side.
-      rolloff: "ideal" cuts at the radius; "gaussian" weighs frequency f by exp(−f²/2·radius²).
+      rolloff: "ideal" cuts at the radius; "gaussian" multiplies frequency f by exp(−f² / (2 radius²)).
 
     Raises:
       ValueError: a radius that is not positive, or an unknown roll-off.
@@ -111,12 +111,13 @@ def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.A
             raise ValueError(
                 f"lowpass: unknown rolloff {rolloff!r}; use one of {', '.join(ROLLOFFS)}"
             )
-    spectrum = jnp.fft.rfft2(image, axes=(0, 1)) * mask[:, :, None]
-    return jnp.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
+    spectrum = jnp.fft.rfft2(image, axes=(0, 1))
+    kept = spectrum * mask[:, :, None].astype(spectrum.dtype)
+    return jnp.fft.irfft2(kept, s=(height, width), axes=(0, 1))
 
 
 def high_frequency_energy(image: jax.Array, radius: float) -> jax.Array:
-    """Mean square of what `lowpass(image, radius)` removes: [H, W, C] -> []; paper A's "noise", as a number."""
+    """Mean square of what `lowpass(image, radius)` removes, a measure of paper A's "noise": [H, W, C] -> []."""
     return jnp.mean((image - lowpass(image, radius)) ** 2)
 
 

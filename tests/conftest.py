@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     The environment is set for the scripts that tests start, too. What is set already stays:
     `XLA_FLAGS= python -m pytest` compiles as users do.
     """
+    os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras looks when it is imported
     if config.getoption("markexpr") != "gpu":
         jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
         os.environ.setdefault("XLA_FLAGS", _QUICK)

@@ -15,6 +15,7 @@ PACKAGE = Path(og.__file__).parent
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "absl": "absl-py",
+    "haiku": "dm-haiku",
     "orbax": "orbax-checkpoint",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
@@ -27,6 +28,9 @@ EXTRAS = {
     "orbax-checkpoint": "train",
     "tensorboardX": "train",
     "matplotlib": "report",
+    "equinox": "equinox",
+    "dm-haiku": "haiku",
+    "keras": "keras",
     "absl-py": "scripts",
     "scikit-image": "scripts",
     "scikit-learn": "scripts",
@@ -82,6 +86,12 @@ def test_nothing_is_installed_that_nothing_needs(config):
 def test_the_readmes_example_and_a_progress_bar_need_no_extra(config):
     core = requirements(config["options"]["install_requires"])
     assert {"pillow", "tqdm"} <= core
+
+
+def test_the_tests_have_every_framework_that_has_an_adapter(config):
+    extras = config["options.extras_require"]
+    for name in ("equinox", "haiku", "keras"):
+        assert requirements(extras[name]) <= requirements(extras["dev"])
 
 
 def test_the_extra_for_scripts_brings_all_others(config):

@@ -1,14 +1,21 @@
 """The code of docs/ runs and prints what the pages say; the API reference leaves nothing out."""
 
 import ast
+import base64
+import json
+import os
 import re
+import subprocess
+import sys
 
+import code_blocks
 import pytest
 from conftest import ROOT
 from package_test import MAPPED
 from pages import run
 
-PAGES = [ROOT / "docs" / "getting_started.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+GUIDE = [ROOT / "docs" / "getting_started.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+PAGES = [page for page in GUIDE if "```python" in page.read_text()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -24,6 +31,66 @@ def test_what_a_page_prints_is_compared(tmp_path):
     page.write_text("```python\nprint(1)\n```\n\n```text\n2\n```\n")
     with pytest.raises(AssertionError, match=r"page\.md, line 1"):
         run(page)
+
+
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.md"))
+
+
+@pytest.mark.slow  # `make docs` runs them too
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=lambda page: page.stem)
+def test_a_notebook_runs(page, tmp_path):
+    given = run_in_process(page, tmp_path)
+    assert len(given) == page.read_text().count("```python\n")
+    assert any(block["figures"] for block in given) or page.stem in ("index", "data_set")
+
+
+def run_in_process(page, folder) -> list[dict]:
+    """What the blocks of a page give, in a process of its own, as the site's hook runs them."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "_ext" / "code_blocks.py"), str(page)],
+        cwd=folder,
+        env=os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_outputs_and_figures_of_a_notebook_are_collected(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    blocks = [
+        "import matplotlib.pyplot as plt\nx = 2",
+        "print(x < 3)\nplt.plot([x])",
+        "import absent_package\nprint('never')",
+    ]
+    page.write_text("\n".join(f"```python\n{block}\n```\n" for block in blocks))
+    monkeypatch.setattr(code_blocks, "OPTIONAL", ("absent_package",))
+    given = code_blocks.run_page(page)
+    assert [g.printed for g in given] == ["", "True\n", ""]
+    assert [g.missing for g in given] == [[], [], ["absent_package"]]
+    assert [len(g.figures) for g in given] == [0, 1, 0]
+    assert base64.b64decode(given[1].figures[0]).startswith(b"\x89PNG")
+
+
+def test_the_site_shows_them_below_their_blocks():
+    pytest.importorskip("mkdocs")
+    import notebooks
+
+    page = "```python\na\n```\n\ntext\n\n```python\nb\n```\n"
+    given = [
+        {"printed": "1 < 2\n", "figures": ["AAAA"], "missing": []},
+        {"printed": "", "figures": [], "missing": ["torch"]},
+    ]
+    shown = notebooks.with_outputs(page, given)
+    assert re.sub("\n+", "\n", shown).splitlines() == [
+        *("```python", "a", "```"),
+        '<pre class="output">1 &lt; 2</pre>',
+        '<img alt="figure" src="data:image/png;base64,AAAA">',
+        "text",
+        *("```python", "b", "```"),
+        "*Not run here: torch is not installed.*",
+    ]
 
 
 def exports() -> list[str]:

@@ -8,11 +8,13 @@ import pytest
 
 import outgen_jax
 from outgen_jax import generation, outputs, solvers, synthesis
+from outgen_jax.models import adapters, keras_models
 
 
 def modules() -> list[str]:
     """Names of the modules of the main subject."""
-    found = []
+    found = [m.__name__ for m in (adapters, keras_models)]
+    found += ["outgen_jax.report.model_card"]  # the package has a function of this name
     for package in (outputs, solvers, synthesis, generation):
         found += [m.name for m in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
     return found

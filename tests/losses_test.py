@@ -379,3 +379,13 @@ def test_divergence_is_resolved_below_float32_noise():
     exact = np.float64(target) @ (np.log(np.float64(target)) - log_probs)
     assert exact < 1e-9
     np.testing.assert_allclose(losses.kl_divergence(target, logits), exact, rtol=0.02)
+
+
+def test_probabilities_of_zero_cost_nothing_and_leave_gradients_finite():
+    views = jnp.array([[0.0, -jnp.inf], [0.0, 0.0]])
+    p, m = np.array([[1, 0], [0.5, 0.5]]), np.array([0.75, 0.25])
+    by_hand = scipy.special.rel_entr(p, m).sum(-1).mean()
+    assert losses.jensen_shannon(views) == pytest.approx(by_hand, rel=1e-5)
+    assert np.isfinite(jax.grad(losses.jensen_shannon)(views)).all()
+    printed = losses.printed_kl_divergence(views[0], jnp.log(jnp.array([0.5, 0.5])))
+    assert printed == pytest.approx(np.log(2), rel=1e-5)

@@ -19,7 +19,7 @@ PACKAGE = Path(og.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the lowest floor up; a part imports only what lies below its floor.
 FLOORS = (
-    ("files", "networks", "devices", "restricted_pickle", "whole_numbers"),
+    ("files", "networks", "devices", "restricted_pickle", "markdown", "whole_numbers"),
     ("chunking",),
     ("losses", "pixels", "data", "metrics", "models"),
     ("targets", "training", "report"),
@@ -35,7 +35,8 @@ BESIDE = ("training",)
 PROGRAMS = ("tools", "__main__")
 OPTIONAL = (
     *("tensorflow", "tensorflow_datasets", "array_record", "matplotlib", "orbax", "PIL"),
-    *("sklearn", "skimage", "tqdm", "torch", "starlette", "uvicorn", "outgen_jax.studio"),
+    *("sklearn", "skimage", "tqdm", "torch", "equinox", "haiku", "keras", "grain", "datasets"),
+    *("starlette", "uvicorn", "outgen_jax.studio"),
 )
 
 

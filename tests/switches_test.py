@@ -17,7 +17,7 @@ import pytest
 from flax import nnx
 
 import outgen_jax as og
-from outgen_jax import losses, metrics
+from outgen_jax import losses, metrics, pixels
 from outgen_jax.data import augment, augmented_set, differentiable_augment, distort
 from outgen_jax.data.image_source import ImageSource
 from outgen_jax.models import (
@@ -123,6 +123,8 @@ LOSSES = [
         (layers(1.0), layers(0.9)),
     ),
     Row("jensen_shannon", losses.jensen_shannon, (LOGITS,)),
+    Row("lowpass", lambda x: pixels.lowpass(x, 2.0), (IMAGES[0],)),
+    Row("high_frequency_energy", lambda x: pixels.high_frequency_energy(x, 2.0), (IMAGES[0],)),
 ]
 
 DATA = [

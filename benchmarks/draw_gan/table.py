@@ -24,7 +24,7 @@ def rows(found: Mapping[str, Mapping[str, Any]], flops: float) -> list[dict[str,
     shown = []
     for name, side in found.items():
         cells = {"side": name, "updates/s": side["failure"] or "", "ms/update": "", "GFLOP/s": ""}
-        cells |= {"× PyTorch": "", "compile s": "", "agrees to": ""}
+        cells |= {"× PyTorch": "", "compile s": "", "relative difference": ""}
         if name in medians and side["failure"] is None:
             seconds, other = medians[name], medians.get("PyTorch eager")
             cells |= {
@@ -33,7 +33,7 @@ def rows(found: Mapping[str, Mapping[str, Any]], flops: float) -> list[dict[str,
                 "GFLOP/s": f"{flops / seconds / 1e9:,.0f}",
                 "× PyTorch": f"{other / seconds:.2f}" if other else "",
                 "compile s": f"{side['compile_seconds']:.1f}",
-                "agrees to": f"{side['difference']:.1g}",
+                "relative difference": f"{side['difference']:.1g}",
             }
         shown.append(cells)
     return shown

@@ -18,8 +18,9 @@ _COLUMNS = (
     "GFLOP/s",
     "of peak",
     "compile s",
-    "MiB: RSS growth, own",
-    "agrees to",
+    "RSS growth, MiB",
+    "own count, MiB",
+    "relative difference",
 )
 
 
@@ -124,7 +125,10 @@ def rows(
         else:
             speed = _speed(seconds[name], best, workload, peak_tflops, flops)
             values = [*speed, *_cost(side)]
-        shown.append({"side": name, **dict(zip((rate, *_COLUMNS), values, strict=True))})
+        row = {"side": name, **dict(zip((rate, *_COLUMNS), values, strict=True))}
+        if not peak_tflops:
+            del row["of peak"]
+        shown.append(row)
     return shown
 
 
@@ -147,10 +151,11 @@ def _speed(
 
 
 def _cost(side: Mapping[str, Any]) -> list[str]:
-    memory = (side["memory"] or {}).values()
+    memory = dict(side["memory"] or {})
+    growth, own = memory.pop("resident_growth", None), next(iter(memory.values()), None)
     difference = side["difference"]
     return [
         f"{side['compile_seconds']:.1f}",
-        ", ".join(f"{size / 2**20:,.0f}" for size in memory),
+        *("" if size is None else f"{size / 2**20:,.0f}" for size in (growth, own)),
         "not compared" if difference is None else f"{difference:.1g}",
     ]

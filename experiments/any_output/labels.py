@@ -20,7 +20,7 @@ from absl import flags
 import outgen_jax as og
 from experiments.any_output import measures, networks, peers
 from experiments.common import flags as common_flags
-from experiments.common.cells import percentiles
+from experiments.common.cells import percentile_headings, percentiles
 from outgen_jax import report, runs
 from outgen_jax.data import sources
 
@@ -107,9 +107,9 @@ def flips_table(tasks: dict[str, Any]) -> str:
             )
     return report.markdown_table(
         (
-            *("flipped", "method", "images", "succeed", "succeed as 8-bit"),
-            *(f"L2, {which}" for which in ("median", "95 %", "99 %", "largest")),
-            *("steps, median", "seconds an image"),
+            *("flipped", "method", "images", "succeed", "succeed, 8-bit"),
+            *percentile_headings("L2", 50, 95, 99, 100),
+            *("steps, median", "s per image"),
         ),
         rows,
     )
@@ -118,7 +118,7 @@ def flips_table(tasks: dict[str, Any]) -> str:
 def table(results: dict[str, Any]) -> str:
     """Markdown tables of `results`, as results.json has them: exactness, its price, and flips."""
     within = results["flags"]["tolerance"]
-    parts = measures.tables(results["prescribed"], name="largest error", within=within)
+    parts = measures.tables(results["prescribed"], name="error", within=within)
     if results["flips"]:
         parts.append(flips_table(results["flips"]))
     return "\n".join(parts)

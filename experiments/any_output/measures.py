@@ -12,7 +12,7 @@ import numpy as np
 import outgen_jax as og
 from experiments.any_output import peers
 from experiments.common import tables as common_tables
-from experiments.common.cells import percentiles
+from experiments.common.cells import percentile_headings, percentiles
 from outgen_jax import files, report, runs
 
 OURS = "og.synthesize"
@@ -165,15 +165,15 @@ def tables(tasks: Mapping[str, Any], *, name: str, within: float) -> list[str]:
         report.markdown_table(
             (
                 *("target", "method", "images", f"within {within:g}"),
-                *(f"{name}, {which}" for which in ("median", "95 %", "99 %", "largest")),
-                *("8-bit, median", "8-bit, 99 %"),
+                *percentile_headings(name, 50, 95, 99, 100),
+                *percentile_headings("8-bit", 50, 99),
             ),
             exactness,
         ),
         report.markdown_table(
             (
-                *("target", "method", "L2, median", "L2, 95 %", "L2, 99 %", "L2, largest"),
-                *("steps, median", "steps, 99 %", "steps, most", "seconds an image"),
+                *("target", "method", *percentile_headings("L2", 50, 95, 99, 100)),
+                *(*percentile_headings("steps", 50, 99, 100), "s per image"),
             ),
             price,
         ),

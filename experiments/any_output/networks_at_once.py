@@ -169,7 +169,7 @@ def transfer_table(tasks: dict[str, Any]) -> str:
 def table(results: dict[str, Any]) -> str:
     """Markdown tables of `results`: exactness, its price, and what networks that took no part say."""
     within = results["flags"]["tolerance"]
-    parts = measures.tables(results["tasks"], name="largest TV", within=within)
+    parts = measures.tables(results["tasks"], name="worst TV", within=within)
     if results["flags"]["asked"]:
         parts.append(transfer_table(results["tasks"]))
     return "\n".join(parts)

@@ -22,7 +22,7 @@ import outgen_jax as og
 from experiments.any_output import measures
 from experiments.common import flags as common_flags
 from experiments.common import loading
-from experiments.common.cells import percentiles
+from experiments.common.cells import percentile_headings, percentiles
 from outgen_jax import report, runs
 from outgen_jax.models import pretrained
 from outgen_jax.synthesis import views
@@ -91,14 +91,11 @@ def table(results: dict[str, Any]) -> str:
             before, after = found["mean_before"], found["mean_after"]
             rows.append([task, method, *percentiles(before, 50, 95), *percentiles(after, 50, 95)])
     headings = (
-        "target",
-        "method",
-        "source, median",
-        "source, 95 %",
-        "image, median",
-        "image, 95 %",
+        *("target", "method"),
+        *percentile_headings("source", 50, 95),
+        *percentile_headings("image", 50, 95),
     )
-    parts = measures.tables(results["tasks"], name="largest TV", within=within)
+    parts = measures.tables(results["tasks"], name="worst TV", within=within)
     return "\n".join((*parts, report.markdown_table(headings, rows)))
 
 

@@ -59,7 +59,7 @@ def wanted(task: str, true: np.ndarray, before: np.ndarray) -> np.ndarray:
 def table(results: dict[str, Any]) -> str:
     """Markdown tables of `results`, as results.json has them: exactness, and its price."""
     within = results["flags"]["tolerance"]
-    return "\n".join(measures.tables(results["tasks"], name="largest error", within=within))
+    return "\n".join(measures.tables(results["tasks"], name="error", within=within))
 
 
 def main(argv: list[str]) -> None:

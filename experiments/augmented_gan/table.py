@@ -17,7 +17,7 @@ COLUMNS = (
     ("density", "density", 1, 2),
     ("coverage", "coverage", 1, 2),
 )
-LEAKS = (("taken for inverted, %", "invert"), ("for upside down, %", "flip_up_down"))
+LEAKS = (("detected as inverted, %", "invert"), ("as upside down, %", "flip_up_down"))
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -29,7 +29,7 @@ def table(results: Mapping[str, Any]) -> str:
 def _subject(results: Mapping[str, Any], name: str) -> str:
     subject, network = results["subjects"][name], results["network"]
     headings = [name, *(f"{c[0]}[{network}]" for c in COLUMNS), f"IS[{network}] of the set itself"]
-    headings += [heading for heading, _ in LEAKS] + ["surprise, nats", "commonest classes"]
+    headings += [heading for heading, _ in LEAKS] + ["surprise, nats", "most frequent classes"]
     rows = []
     if real := subject["real"]:
         # Of the originals against themselves, only the Inception Score says something.
@@ -68,7 +68,7 @@ def _note(results: Mapping[str, Any], subject: Mapping[str, Any]) -> str:
         f"\n{subject['originals']:,} originals; every GAN {settings['size']}×{settings['size']}, width "
         f"{settings['width']}, {settings['updates']:,} updates of {settings['batch_size']}. Scores by "
         f"{results['network']} of {listed}; distances to all originals (neighbourhoods of "
-        f"{results['neighbours']}). Mean over seeds ± half its 95 % interval (Student's t); of real images the "
+        f"{results['neighbours']}). Mean over seeds ± half its 95% interval (Student's t); of real images the "
         "estimate itself. The detector of inverted and upside-down images is right on "
         f"{detector['accuracy']:.1%} of {detector['images']:,} originals held out from it and their versions. "
         "Surprise: mean of −Σ p log p̄ over the classes, p̄ the originals' mean. Classes: the first seed's.\n"
@@ -80,7 +80,7 @@ def _claims(results: Mapping[str, Any]) -> str:
     if not found:
         return "Too few sets or seeds for the paper's claims.\n"
     note = (
-        "\nDifferences over paired seeds with 95 % intervals (Student's t), each for one comparison; of several, the "
+        "\nDifferences over paired seeds with 95% intervals (Student's t), each for one comparison; of several, the "
         "one nearest to refuting the claim. Confirmed: all intervals lie on the claim's side of 0; refuted: one lies "
         f"wholly on the other. The {len(found)} verdicts are not corrected for their number.\n"
     )
@@ -106,7 +106,7 @@ def _schemes(results: Mapping[str, Any]) -> str:
             best = "yes" if interval and interval["high"] <= -0.3 else "no"
             rows.append([scheme, name, f"{mean:+.0%}", text, best, p])
     headings = ["in front of the discriminator", "subject", "change of FID against none"]
-    headings += ["95 % interval", "at least 30 % lower, by the interval", "probability at the end"]
+    headings += ["95% interval", "interval below -30%", "probability at the end"]
     return report.markdown_table(headings, rows) if rows else ""
 
 

@@ -1,6 +1,6 @@
-"""Remakes every table of the committed results, and puts them into the pages that show them.
+"""Remakes every table of the committed results, puts them into the pages that show them, and writes model cards.
 
-Command   python -m experiments.common.tables           writes every table.md, and the blocks of every page
+Command   python -m experiments.common.tables           writes every table.md, model card, and block of a page
           python -m experiments.common.tables --check   only compares; exit code 2 where something differs
 
 A directory of results holds results.json, from which the study's function `table(results)` makes table.md. In a page,
@@ -17,9 +17,10 @@ from typing import Any
 
 from absl import flags
 
-from outgen_jax import files, runs
+from outgen_jax import files, report, runs
 
 ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = "outgen_jax/models/weights"
 # Results -> the module whose `table` makes their table.
 MODULES = {
     "experiments/any_output/results/labels": "experiments.any_output.labels",
@@ -79,6 +80,11 @@ def made(directory: str, root: Path = ROOT) -> str:
     return table
 
 
+def model_card_of(path: Path) -> str:
+    """The page beside the weights of a network that the package ships, from the .json beside them."""
+    return report.model_card(path.stem, json.loads(path.read_text()))
+
+
 def filled(page: str, root: Path = ROOT) -> str:
     """The text of a page with every marked block replaced by its table.md, or by a part of it.
 
@@ -135,6 +141,9 @@ def remake(*, check: bool = False, only: Sequence[str] = ("",)) -> list[str]:
         for directory in MODULES
         if directory.startswith(tuple(only))
     }
+    if WEIGHTS.startswith(tuple(only)):
+        cards = (ROOT / WEIGHTS).glob("*.json")
+        texts |= {path.with_suffix(".md"): model_card_of(path) for path in cards}
     differing = [path for path, text in texts.items() if _put(path, text, check)]
     differing += [p for p in pages(ROOT) if _put(p, filled(p.read_text(), ROOT), check)]
     names = [path.relative_to(ROOT).as_posix() for path in differing]

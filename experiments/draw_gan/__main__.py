@@ -1,6 +1,6 @@
 """Paper C: a GAN that draws with attention; its figures, latent studies and scores.
 
-Purpose   Figs C3 to C10 of Kataoka, Matsubara and Uehara: digits drawn in six glances (N = 5 and N = 4), a GAN of
+Purpose   Figs C3 to C10 of Kataoka, Matsubara and Uehara: digits drawn in six steps (N = 5 and N = 4), a GAN of
           perceptrons as baseline, and six latent conditions. Beyond the paper: scores, which it left to future work.
 Command   python -m experiments.draw_gan --data_dir=... --out=experiments/draw_gan/results/main
           python -m experiments.draw_gan --presets=attention_colour --seeds=1 --dataset=FOLDER --size=32 (photographs)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-import outgen_jax as og
+import numpy as np
+
 from outgen_jax import report
 
 # Heading, key of a score, factor, digits after the point.
@@ -14,11 +15,11 @@ COLUMNS = (
     ("recall", "recall", 1, 3),
     ("density", "density", 1, 3),
     ("coverage", "coverage", 1, 3),
-    ("digits", "digits", 1, 1),
+    ("digits generated", "digits", 1, 1),
     ("KL to uniform", "kl_to_uniform", 1, 3),
     ("realism", "realism", 1, 3),
-    ("realism ≥ 1", "realistic_share", 1, 3),
-    ("to nearest training image", "nearest_training_distance", 1, 2),
+    ("share with realism ≥ 1", "realistic_share", 1, 3),
+    ("distance to training set", "nearest_training_distance", 1, 2),
     ("Laplacian variance", "laplacian_variance", 1, 3),
     ("greyness", "greyness", 1, 4),
 )
@@ -33,7 +34,7 @@ def table(results: dict[str, Any]) -> str:
     parts += _by_step(results, "spread when z_t alone is random", "latent", "spread_alone")
     parts += _by_step(
         results,
-        "share of digits that become others when z_t is redrawn",
+        "share of samples whose digit changes when z_t alone is redrawn",
         "latent",
         "digit_changes_redrawn",
     )
@@ -58,8 +59,7 @@ def _scores(results: dict[str, Any]) -> str:
     one = next(iter(results["presets"].values()))[0]["scores"]
     note = (
         f"\n{one['images']:,} generated against {one['real_images']:,} real test images; KID, precision, recall, "
-        f"density and coverage in parts of {one['block_images']:,}. Mean over seeds ± half its 95 % interval "
-        "(Student's t); real images: the estimate itself.\n"
+        f"density and coverage in parts of {one['block_images']:,}. Mean over seeds (lowest to highest).\n"
     )
     return report.markdown_table(["", *(heading for heading, *_ in COLUMNS)], rows) + note
 
@@ -94,7 +94,7 @@ def _wild(results: dict[str, Any]) -> list[str]:
         "t",
         "change of the image",
         "change if all z are redrawn",
-        "digits that become others",
+        "share of samples whose digit changes",
     ]
     if not any(row[-1] for row in rows):  # no digits
         headings, rows = headings[:-1], [row[:-1] for row in rows]
@@ -102,11 +102,9 @@ def _wild(results: dict[str, Any]) -> list[str]:
 
 
 def summary(values: list[float], digits: int) -> str:
-    """Mean over seeds ± half the interval's width, where there are several."""
-    if len(values) < 2:
-        return f"{values[0]:.{digits}f}"
-    mean, low, high = og.metrics.mean_interval(values)
-    return f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+    """Mean over seeds and, where there are several, the lowest and the highest."""
+    shown = [f"{value:.{digits}f}" for value in (np.mean(values), min(values), max(values))]
+    return shown[0] if len(values) < 2 else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
 def _one(scores: dict[str, Any], key: str, factor: float, digits: int) -> str:

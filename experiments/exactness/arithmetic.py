@@ -1,8 +1,8 @@
 """In which arithmetic exact images are exact.
 
-Purpose   Beyond paper A: images whose output is within 1e-5 of a target in float32, judged again by the same network in
-          float64, in float32 by direct convolutions, and with products whose factors are rounded as TF32 and bfloat16
-          round them (GPUs and TPUs use these unless told otherwise).
+Purpose   Beyond paper A: images whose output is within 1e-5 of a target in float32, evaluated again by the same
+          network in float64, in float32 by direct convolutions, and with products whose factors are rounded as TF32
+          and bfloat16 round them (GPUs and TPUs use these unless told otherwise).
 Command   python -m experiments.exactness.arithmetic --data_dir=... --out=experiments/exactness/results/arithmetic
 Duration  about 5 minutes on 2 CPU cores
 Output    --out gets results.json (per image) and table.md.
@@ -19,6 +19,7 @@ from flax import nnx
 import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import tables as common_tables
+from experiments.common.cells import percentile_headings, percentiles
 from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained, vgg
@@ -74,7 +75,7 @@ def logits_of(model: Any, images: jax.Array, mantissa_bits: int | None) -> jax.A
 
 
 def distances(model: Any, images: np.ndarray, targets: np.ndarray, name: str) -> np.ndarray:
-    """Total variation [N] as an arithmetic judges it; the softmax is float64's throughout."""
+    """Total variation [N] in an arithmetic; the softmax is float64's throughout."""
     with jax.enable_x64(True):
         dtype = np.float64 if name == "float64" else np.float32
         judge = nnx.jit(lambda model, x: logits_of(model, x, ARITHMETICS[name]))
@@ -86,14 +87,13 @@ def distances(model: Any, images: np.ndarray, targets: np.ndarray, name: str) ->
 
 def table(results: dict[str, Any]) -> str:
     """Markdown table of `results`, as results.json has them: a row per kind of target and arithmetic."""
-    headings = ("target", "judged in", *(f"within {m:g}" for m in MARKS), "TV, median", "TV, 99 %")
+    headings = ("target", "evaluated in", *(f"within {m:g}" for m in MARKS))
     rows = []
     for kind, found in results["per_image"].items():
         for name, values in found.items():
             shares = (f"{np.mean(np.array(values) <= 1.001 * mark):.0%}" for mark in MARKS)
-            percentiles = (f"{np.percentile(values, q):.2g}" for q in (50, 99))
-            rows.append([kind, name, *shares, *percentiles])
-    return report.markdown_table(headings, rows)
+            rows.append([kind, name, *shares, *percentiles(values, 50, 99)])
+    return report.markdown_table((*headings, *percentile_headings("TV", 50, 99)), rows)
 
 
 def main(argv: list[str]) -> None:

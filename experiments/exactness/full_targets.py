@@ -2,8 +2,8 @@
 
 Purpose   Beyond paper A, on ImageNet's 1,000 classes: full targets, for which a row of the Jacobian for every class
           would be too dear. `og.gauss_newton_cg` against Adam on the pixels, whose 2,000 updates take as long.
-Command   python experiments/full_targets.py --source=IMAGES --out=experiments/results/full_targets
-Expected  Gauss–Newton nearer to the target, by a change of about the same size. Measured: experiments/README.md.
+Command   python -m experiments.exactness.full_targets --source=IMAGES --out=experiments/exactness/results/full_targets
+Expected  Gauss-Newton closer to the target, by a change of about the same size. Measured: README.md.
 Output    --out gets results.json (per image) and table.md. The same command resumes: every finished solver is kept.
 
 Without --source it takes the photographs that scikit-image carries.
@@ -21,13 +21,14 @@ import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
+from experiments.common.cells import label, percentile_headings
 from outgen_jax import report, runs
 
 _SOURCE = common_flags.photographs()
 _DATA_DIR = common_flags.data_dir()
 _CLASSIFIER = common_flags.classifier("efficientnet_lite0")
 _NUMBER = common_flags.number(12, of="source", at_least=2)
-_STEPS = flags.DEFINE_integer("steps", 80, "Of Gauss–Newton.", 1)
+_STEPS = flags.DEFINE_integer("steps", 80, "Of Gauss-Newton.", 1)
 _UPDATES = flags.DEFINE_integer("updates", 2000, "Of Adam.", 1)
 _LR = flags.DEFINE_float("learning_rate", 1e-3, "Adam's at first; it falls to 0.", 1e-9)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-5, "Total variation at which an image stops.", 1e-9)
@@ -47,7 +48,7 @@ def solvers() -> dict[str, og.Solver]:
             weight_decay=0.0,
             steps=_UPDATES.value,
         ),
-        "Gauss–Newton, conjugate gradients": og.gauss_newton_cg(steps=_STEPS.value),
+        "Gauss-Newton, conjugate gradients": og.gauss_newton_cg(steps=_STEPS.value),
     }
 
 
@@ -77,15 +78,15 @@ def run_solver(
 def table(results: dict[str, Any]) -> str:
     """Markdown table of `results`, as results.json has them: a row per solver."""
     headings = (
-        *("solver", "images", "total variation, median", "at most", "KL, nats, median"),
-        *("L2, median", "seconds an image"),
+        *("solver", "images", *percentile_headings("TV", 50, 100), "KL, nats, median"),
+        *("L2, median", "s per image"),
     )
     rows = []
     for name, found in results["solvers"].items():
         distance, images = found["total_variation"], len(found["l2"])
         cells = (np.median(distance), max(distance), np.median(found["kl"]), np.median(found["l2"]))
         shown = (f"{x:.2g}" for x in cells)
-        rows.append([name, str(images), *shown, f"{found['seconds'] / images:.0f}"])
+        rows.append([label(name), str(images), *shown, f"{found['seconds'] / images:.0f}"])
     return report.markdown_table(headings, rows)
 
 

@@ -2,7 +2,7 @@
 
 Purpose   Beyond paper A, whose low-pass filter is the one way to keep changes from looking like noise: the same targets
           reached in four ways, side by side, each image above its change.
-Command   python experiments/norm_choices.py --data_dir=... --out=experiments/results/norm_choices
+Command   python -m experiments.exactness.norm_choices --data_dir=... --out=experiments/exactness/results/norm_choices
 Expected  Most images reach the target, fewest under the mask; the masked change stays in the middle, the capped one is
           even, the smooth one has little fine detail and a larger L2. 2.5 minutes on 2 cores.
 Output    --out gets results.json (per image), table.md and norm_choices.png.
@@ -19,6 +19,7 @@ import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
+from experiments.common.cells import label
 from outgen_jax import report, runs
 from outgen_jax.models import pretrained
 from outgen_jax.solvers.solver import Solver
@@ -50,7 +51,7 @@ def middle(height: int, width: int) -> np.ndarray:
 def solvers(shape: tuple[int, ...]) -> dict[str, Solver]:
     """The ways compared, by the heading of their column."""
     return {
-        "as it comes": og.gauss_newton(),
+        "no limit": og.gauss_newton(),
         "middle only": og.gauss_newton(mask=middle(*shape[:2])),
         f"L∞ ≤ {_CAP.value:g}": og.gauss_newton(max_change=_CAP.value),
         "smooth": og.gauss_newton(lowpass_radius=_RADIUS.value),
@@ -75,18 +76,18 @@ def table(results: dict[str, Any]) -> str:
     tolerance = results["flags"]["tolerance"]
     headings = (
         "change",
-        "within the tolerance",
-        "total variation, median",
+        f"within {tolerance:g}",
+        "TV",
         "L2",
         "L∞",
-        "share of fine detail",
-        "Jacobians",
+        "fine detail",
+        "steps",
     )
     rows = []
     for name, numbers in results["per_image"].items():
         reached = np.mean(np.array(numbers["total_variation"]) <= tolerance)
         medians = (f"{np.median(numbers[key]):.2g}" for key in MEASURES)
-        rows.append([name, f"{reached:.0%}", *medians])
+        rows.append([label(name), f"{reached:.0%}", *medians])
     return report.markdown_table(headings, rows)
 
 

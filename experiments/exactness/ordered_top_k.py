@@ -21,6 +21,7 @@ import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
+from experiments.common.cells import percentile_headings, percentiles
 from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.targets import draws as target_draws
@@ -100,9 +101,9 @@ def run_size(
 def table(results: dict[str, Any]) -> str:
     """Markdown table of `results`, as results.json has them: a row per K."""
     headings = (
-        *("K", "images", "in order", "within 1e-5", "TV, median", "TV, 95 %", "TV, largest"),
-        *("in order as 8-bit", "8-bit TV, median", "L2, median", "L2, largest"),
-        *("steps, median", "seconds an image"),
+        *("K", "images", "in order", "within 1e-5", *percentile_headings("TV", 50, 95, 100)),
+        *("in order, 8-bit", "8-bit TV, median", *percentile_headings("L2", 50, 100)),
+        *("steps, median", "s per image"),
     )
     rows = []
     for count, found in results["k"].items():
@@ -112,10 +113,10 @@ def table(results: dict[str, Any]) -> str:
             str(images),
             f"{np.mean(found['in_order']):.0%}",
             f"{np.mean(np.array(distance) <= 1e-5):.0%}",
-            *(f"{np.percentile(distance, q):.2g}" for q in (50, 95, 100)),
+            *percentiles(distance, 50, 95, 100),
             f"{np.mean(found['in_order_8bit']):.0%}",
-            f"{np.median(found['total_variation_8bit']):.2g}",
-            *(f"{np.percentile(found['l2'], q):.2g}" for q in (50, 100)),
+            *percentiles(found["total_variation_8bit"], 50),
+            *percentiles(found["l2"], 50, 100),
             f"{np.median(found['steps']):.0f}",
             f"{found['seconds'] / images:.1f}",
         ]

@@ -3,7 +3,8 @@
 Purpose   The paper compares SGD, momentum SGD and momentum + low-pass by eye ("nearly noise-free", "visible noise",
           "rainbow colours"). Here also by number, over many images: distance to the target, size and high-frequency
           part of the change, before and after rounding to 8 bits.
-Command   python experiments/solver_comparison.py --data_dir=... --out=experiments/results/solver_comparison
+Command   python -m experiments.exactness.solver_comparison --data_dir=...
+              --out=experiments/exactness/results/solver_comparison
 Expected  SGD changes least; momentum gets closer and is noisier; the low-pass removes the noise. Measured: README.md.
 Output    --out gets results.json (per image), table.md, fig_a1.png and fig_a3_a5.png.
 
@@ -49,9 +50,9 @@ SOLVERS = {
 COLUMNS = (
     ("KL, nats", "kl", np.median),
     ("TV", "total_variation", np.median),
-    ("TV, 95 %", "total_variation", functools.partial(np.percentile, q=95)),
+    ("TV, 95th pct.", "total_variation", functools.partial(np.percentile, q=95)),
     ("8-bit TV", "total_variation_8bit", np.median),
-    ("8-bit TV, 95 %", "total_variation_8bit", functools.partial(np.percentile, q=95)),
+    ("8-bit TV, 95th pct.", "total_variation_8bit", functools.partial(np.percentile, q=95)),
     ("L2", "l2", np.median),
     ("L∞", "linf", np.median),
     ("L2 above radius 10", "noise", np.median),

@@ -1,11 +1,12 @@
-"""How near to its targets each solver comes in a given time: total variation against seconds.
+"""How close to its targets each solver is after a given time: total variation against seconds.
 
 Purpose   Paper A's SGD and momentum, Adam, Adam behind the tanh map (Carlini and Wagner 2017) and Gauss-Newton on the
           same images, targets and network, taking turns so that a busy machine slows all alike.
-Command   python benchmarks/exactness.py --data_dir=... --out=benchmarks/results/exactness
+Command   python -m experiments.exactness.time_to_target --data_dir=...
+              --out=experiments/exactness/results/time_to_target
 Output    --out gets results.json (the curves), table.md and exactness.png. About 10 minutes on 2 cores.
 
-Time is that of updates alone: compilation and judging stand aside. Images that have arrived stay in the batch. At the
+Time is that of updates alone, without compilation and evaluation. Images that have converged stay in the batch. At the
 end every solver's best images are rounded to 8 bits, to the nearest level and by `og.quantize`.
 """
 
@@ -23,6 +24,7 @@ import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
+from experiments.common.cells import label, percentile_headings
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
@@ -40,7 +42,7 @@ _TARGETS = flags.DEFINE_list(
 )
 _SECONDS = flags.DEFINE_float("seconds", 40.0, "Time of updates of each solver and target.", 0)
 _SEED = common_flags.seed("the targets")
-_OUT = common_flags.out("exactness")
+_OUT = common_flags.out("time_to_target")
 _OVERWRITE = common_flags.overwrite()
 
 _MANY = 10**6  # steps: time is the limit
@@ -51,7 +53,7 @@ SOLVERS: dict[str, og.Solver] = {
     "Adam, tanh map": og.gradient_descent(
         optax.adam(0.01), weight_decay=0.0, steps=_MANY, pixels=og.pixels.tanh()
     ),
-    "Gauss–Newton": og.gauss_newton(steps=_MANY),
+    "Gauss-Newton": og.gauss_newton(steps=_MANY),
 }
 # What a user may want to reach by the median image.
 _MARKS = (0.02, 0.005, 1e-3, 1e-5)
@@ -160,7 +162,8 @@ def table(results: dict[str, Any]) -> str:
     headings = (
         *("target", "solver", "updates", *(f"s to {mark:g}" for mark in _MARKS)),
         f"L2 at {_MARKS[0]:g}",
-        *("total variation, median", "its 95th percentile", "rounded", "by quantize", "L2, median"),
+        *percentile_headings("TV", 50, 95),
+        *("TV, nearest 8-bit", "TV, og.quantize", *percentile_headings("L2", 50)),
     )
     rows = []
     for target, solvers in results["targets"].items():
@@ -173,7 +176,7 @@ def table(results: dict[str, Any]) -> str:
                 *(np.median(rounded["nearest"]), np.median(rounded["quantize"])),
                 np.median(found["l2"]),
             )
-            cells = [target, name, str(found["updates"]), *times]
+            cells = [label(target), label(name), str(found["updates"]), *times]
             cells += ["-" if size is None else f"{size:.2g}", *(f"{x:.2g}" for x in numbers)]
             rows.append(cells)
     return report.markdown_table(headings, rows)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.common.cells import label
 from experiments.intermediate_constraint.study import MSE, PLAIN, PROPOSED, Condition, Job
 from outgen_jax.metrics import statistics
 
@@ -108,9 +109,10 @@ def verdict(tests: Iterable[Comparison], names: Iterable[str]) -> str:
     for a, b in pairs:
         said = [_stands(both.get((a, b, g))) for g in GROUPS]
         parts.append(
-            f"{a} > {b}: " + ", ".join(f"{g} {s}" for g, s in zip(GROUPS, said, strict=True))
+            f"{label(a)} > {label(b)}: "
+            + ", ".join(f"{g} {s}" for g, s in zip(GROUPS, said, strict=True))
         )
-    better = [n for n in names if n != PLAIN and _beats_plain(both, n)]
+    better = [label(n) for n in names if n != PLAIN and _beats_plain(both, n)]
     parts.append(
         "Better than plain on noise and blur without losing clean accuracy: "
         + (", ".join(better) if better else "none of those tried")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common.cells import label
 from experiments.intermediate_constraint.comparisons import GROUPS, Comparison, over_seeds, verdict
 from experiments.intermediate_constraint.study import MSE, PLAIN, PROPOSED
 from outgen_jax import report
@@ -71,16 +72,16 @@ def table_d1(results: Results) -> str:
             weight = results["chosen_weights"][name]
             shown = f"{weight:g}" if weight else ""
             rows.append(
-                [kind, name, shown, f"{len(seeds)}", *_cells(seeds, results, groups), paper]
+                [kind, label(name), shown, f"{len(seeds)}", *_cells(seeds, results, groups), paper]
             )
     return report.markdown_table(headings, rows)
 
 
 def table_tests(tests: Iterable[Comparison]) -> str:
-    headings = ("trained on", "a − b", "images", "difference", "95 % interval")
+    headings = ("trained on", "a − b", "images", "difference", "95% interval")
     rows = [
         [
-            *(c.kind, f"{c.a} − {c.b}", c.group),
+            *(c.kind, f"{label(c.a)} − {label(c.b)}", c.group),
             *(f"{c.difference:+.2%}", f"{c.low:+.2%} to {c.high:+.2%}"),
             *("" if p is None else f"{p:.2g}" for p in (c.p_seeds, c.p_images)),
         ]
@@ -96,7 +97,7 @@ def table_grid(results: Results) -> str:
         if job["stage"] == "grid":
             values = [_accuracy(job, results, group) for group in GROUPS]
             shown = (f"{value:.2%}" for value in (*values, np.mean(values)))
-            rows.append([job["variant"], f"{job['weight']:g}", *shown])
+            rows.append([label(job["variant"]), f"{job['weight']:g}", *shown])
     return report.markdown_table(("variant", "λ", *GROUPS, "mean"), rows)
 
 
@@ -107,9 +108,9 @@ def table_hardness(results: Results) -> str:
         for name in dict.fromkeys(job["variant"] for job in _final(results)):
             seeds = [job for job in _seeds(results, name, kind) if "target_distance" in job]
             if seeds:
-                rows.append([kind, name, *_hardness_cells(seeds)])
+                rows.append([kind, label(name), *_hardness_cells(seeds)])
     return report.markdown_table(
-        ("trained on", "arm", "total variation, median", "L2, median", "within 0.001"), rows
+        ("trained on", "arm", "TV, median", "L2, median", "within 0.001"), rows
     )
 
 

@@ -77,6 +77,7 @@ def _differences(summary: Mapping[str, Any]) -> str:
         (name, baseline, tests)
         for name, arm in summary.items()
         for baseline, tests in arm["against"].items()
+        if name != _BASELINE  # the other plain arms have a row for this pair
     ]
     if not pairs:
         return ""

@@ -48,7 +48,7 @@ def invert(images: jax.Array) -> jax.Array:
 def contrast(images: jax.Array, factor: ArrayLike = 1.5) -> jax.Array:
     """Stretches every channel about its mean over the image, m + factor·(x − m), clipped to [0, 1].
 
-    (Paper B, which does not say how much.)
+    (Paper B, which does not give the factor.)
 
     Args:
       images: [B, H, W, C] in [0, 1].

@@ -61,9 +61,9 @@ def build(
 ) -> Table:
     """The rows of a set: originals, and `added` images, as many of each of `kinds` (paper B, sets 1 to 6).
 
-    The first `originals` images of the bank come as they are. The changed ones are those same originals in random
+    The first `originals` images of the bank are used as they are. The changed ones are those same originals in random
     order, again and again, the first part of them for the first kind: a mixture of two kinds changes each original
-    once, in one way or the other; twice as many, in both ways. Generated images come in their own order.
+    once, in one way or the other; twice as many, in both ways. Generated images keep their order.
 
     Args:
       key: of the order.
@@ -91,7 +91,7 @@ def build(
 
 
 def pad(table: Table, length: int) -> Table:
-    """The table with copies of its first row behind, which belong to no set, [length].
+    """The table, followed by copies of its first row that do not belong to the set: [length].
 
     Raises:
       ValueError: a table that is longer.

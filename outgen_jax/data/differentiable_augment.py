@@ -1,4 +1,4 @@
-r"""Changes of real and generated images in front of a discriminator, through which the gradient flows.
+r"""Differentiable augmentation of real and generated images before a discriminator.
 
 Images float [B, H, W, C] in [0, 1] in; changed colours may leave that range a little, as in the source. Every function
 but the batch's is of one image, [H, W, C].

@@ -1,6 +1,6 @@
 """Gaussian noise and blur (paper D, Table D1), and the levels of them that the literature uses.
 
-Images [B, H, W, C], float32 in [0, 1]; what comes back is clipped to that range. A level is one
+Images [B, H, W, C], float32 in [0, 1]; results are clipped to that range. A level is one
 number for all images or [B], one per image; level 0 leaves an image untouched. Levels may be traced.
 """
 
@@ -94,7 +94,7 @@ def random_distortion(
 def gaussian_noise(key: jax.Array, images: jax.Array, sigma: ArrayLike) -> jax.Array:
     """Adds independent normal noise to every value, then clips to [0, 1] (paper D).
 
-    The noise of an image depends on the key and on its place in the batch, not on its neighbours.
+    The noise of an image depends on the key and on its place in the batch.
 
     Args:
       key: of the noise.
@@ -131,7 +131,7 @@ def gaussian_blur(
     Args:
       images: [B, H, W, C] float in [0, 1].
       sigma: standard deviation of the kernel, in pixels; [] or [B].
-      truncate: None: paper D's kernel of 4σ − 1 pixels; where that is no odd number, the nearest odd
+      truncate: None: paper D's kernel of 4σ − 1 pixels; if that is not an odd number, the nearest odd
         one (of two, the larger), and 3 at the least. A number t: a radius of tσ pixels, rounded, as
         `scipy.ndimage.gaussian_filter` has it (t = 4 there and in scikit-image).
       border: what lies left of a line a b c ... z, named as in `numpy.pad`: "reflect" c b | a b c

@@ -1,4 +1,4 @@
-"""What the examples of a written data set consist of, and how one becomes a record's bytes.
+"""The entries of the examples of a data set, and their encoding as records.
 
 Images are uint8 in 0..255, [H, W, C] with 1 or 3 channels, stored as PNG.
 """
@@ -16,7 +16,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class Field(NamedTuple):
-    """What one entry of every example is; made by `text`, `image`, `label` and `tensor`."""
+    """The type of an entry; made by `text`, `image`, `label` and `tensor`."""
 
     kind: Literal["text", "image", "label", "tensor"]
     shape: tuple[int, ...] = ()
@@ -77,7 +77,7 @@ def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> 
     """An example as a record's bytes, ever the same; `features` are the fields' `tfds_features`.
 
     Raises:
-        ValueError: the example is not as its fields say.
+        ValueError: the example does not match its fields.
     """
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
@@ -90,7 +90,7 @@ def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> 
         entries = {key: _entry(key, field, example[key]) for key, field in fields.items()}
         encoded = features.encode_example(entries)
         message = ExampleSerializer(features.get_serialized_info()).get_tf_example(encoded)
-        # `features.serialize_example` orders the entries anew in every process.
+        # `features.serialize_example` orders the entries differently in every process.
         return message.SerializeToString(deterministic=True)
     except Exception as error:  # tfds raises whatever a wrong value trips over
         why = " ".join(str(error).split())

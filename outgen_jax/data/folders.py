@@ -33,8 +33,8 @@ def from_folder(
     and, with `size`, resized (antialiased bicubic) to cover (height, width) and centre-cropped.
     Classes are the subfolders that hold an image, in sorted order; ids are paths below `path`,
     images sorted by them. The content of a file decides what it is, not its suffix. Hidden files
-    and those of the operating system (`__MACOSX`, `Thumbs.db`) are left out; what else is no
-    readable image is named in `skipped`.
+    and those of the operating system (`__MACOSX`, `Thumbs.db`) are left out; other files that are
+    not readable images are named in `skipped`.
 
     Example:
         >>> import pathlib, tempfile

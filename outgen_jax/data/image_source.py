@@ -14,16 +14,16 @@ Size = tuple[int, int]
 
 
 class ImageSource(NamedTuple):
-    """Images with what their source says of them; see the module header for ranges."""
+    """Images in memory, with their labels and ids."""
 
     images: np.ndarray  # [N, H, W, C] uint8
     labels: np.ndarray | None  # [N] int32; None where the source has none
     class_names: tuple[str, ...] | None
     ids: tuple[str, ...]  # [N] one stable name per image: tfds id, file name or row number
-    skipped: tuple[str, ...] = ()  # what could not be read, as "name: why"
+    skipped: tuple[str, ...] = ()  # files that could not be read, as "name: why"
 
     def take(self, rows: ArrayLike) -> "ImageSource":
-        """The source of some of the images: `rows` is what indexes an array, such as int [n].
+        """The source with some of the images; `rows` is an index of an array, such as int [n] or bool [N].
 
         Example:
             >>> images = np.zeros((3, 4, 4, 3), np.uint8)

@@ -43,7 +43,7 @@ def from_tfds(
     Args:
         name: of the data set ('mnist', 'cifar10/3.0.2'), or the directory of one version of it.
         split: a split or a slice of it, as tfds writes them.
-        data_dir: where the data sets lie; None: TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        data_dir: directory of the data sets; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         size: (height, width) to bring every image to; None: as stored.
         limit: keep the first `limit` images in stored order (which tfds shuffles); None: all.
 
@@ -154,7 +154,7 @@ def _check_files(files: Sequence[Any], count: int) -> None:
     """Compares the files that the first `count` records are in with the data set's description.
 
     Raises:
-        ValueError: one is missing, is no whole array_record file, or holds another number of records.
+        ValueError: one is missing, is not a complete array_record file, or holds another number of records.
     """
     from array_record.python.array_record_module import ArrayRecordReader
 

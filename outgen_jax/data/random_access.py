@@ -18,12 +18,14 @@ from outgen_jax.data.image_source import ImageSource, eight_bits, id_text
 
 
 class RandomAccessSource(Protocol):
-    """A source that is read row by row: images alone, pairs, or as tfds gives them.
+    """A source that is read row by row: images alone, pairs, or as tfds, Hugging Face and grain give them.
 
     A row is an image (an array or Pillow's), a pair (image, label) as torchvision's data sets give
     it, a triple (image, label, id), or a mapping with 'image' and, where it has them, 'label' and
     'id'. A label is an integer, None, or a name among the source's `class_names`; an id may be of
-    any type. An attribute `class_names` of the source, or `classes`, names the labels.
+    any type. An attribute `class_names` of the source, or `classes`, names the labels; else the `names` of the
+    feature 'label', as a split of Hugging Face `datasets` and a tfds data source have them. A grain data source or
+    `grain.MapDataset` is such a source, too.
     """
 
     def __len__(self) -> int:
@@ -121,7 +123,13 @@ def read(source: Source, spec: Spec, start: int, stop: int, *, caller: str) -> B
 def _length(source: Source, caller: str) -> int:
     if isinstance(source, ImageSource):
         return len(source.ids)
-    if isinstance(source, Mapping) or not hasattr(source, "__getitem__"):
+    if isinstance(source, Mapping) and all(hasattr(s, "features") for s in source.values()):
+        raise ValueError(
+            f"{caller}: the source has the splits {', '.join(map(repr, source))}; pass one of them, such as "
+            f"source[{next(iter(source), 'train')!r}]"
+        )
+    is_sized = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    if isinstance(source, Mapping) or not is_sized:
         raise ValueError(
             f"{caller}: the source must have a length and give row i as source[i]; got a "
             f"{type(source).__name__}. Collect what it yields in a list"
@@ -130,8 +138,12 @@ def _length(source: Source, caller: str) -> int:
 
 
 def _class_names(source: Source) -> tuple[str, ...] | None:
-    """What the source calls its classes, as here or as in torchvision."""
+    """What the source calls its classes, as here, in torchvision, or in Hugging Face's and tfds' features."""
     names = getattr(source, "class_names", None) or getattr(source, "classes", None)
+    if not names:
+        of_tfds = getattr(source, "dataset_info", None)
+        features = getattr(source, "features", None) or getattr(of_tfds, "features", None) or {}
+        names = getattr(features["label"], "names", None) if "label" in features else None
     return tuple(map(str, names)) if names else None
 
 
@@ -163,9 +175,11 @@ def _entry(
         image = source[row]
         if isinstance(image, Mapping):
             if "image" not in image:
+                rename = hasattr(source, "rename_column")  # of Hugging Face's
+                how = ", source.rename_column(name, 'image')" if rename else ""
                 raise ValueError(
                     f"{where} has no 'image' but {', '.join(map(repr, image))}; rename the entry "
-                    "that holds the image"
+                    f"that holds the image{how}"
                 )
             image, label, name = image["image"], image.get("label"), image.get("id")
         elif _is_tuple(image):
@@ -187,6 +201,11 @@ def _is_tuple(entry: Any) -> bool:
 
 def _pixels(image: Any, where: str) -> np.ndarray:
     """An image as an array; Pillow's as [H, W, 1 or 3] uint8."""
+    if isinstance(image, bytes):
+        raise ValueError(
+            f"{where} is encoded, {len(image)} bytes; decode it, as in "
+            "grain.MapDataset.source(source).map(decode)"
+        )
     pillow = sys.modules.get("PIL.Image")  # where it is not loaded there can be no image of it
     if pillow is None or not isinstance(image, pillow.Image):
         return np.asarray(image)

@@ -48,13 +48,13 @@ def write_dataset(
     interrupted writing instead, call `write_shard` for what is missing and `write_metadata` last.
 
     Args:
-        directory: where to; `tfds.builder_from_directory` reads it anywhere, and
-            `tfds.data_source(name, data_dir=...)` where it is <data_dir>/<name>/<version>.
+        directory: the directory of the data set. `tfds.builder_from_directory` reads it anywhere,
+            `tfds.data_source(name, data_dir=...)` if it is <data_dir>/<name>/<version>.
         name: of the data set, in lower_snake_case.
         version: 'major.minor.patch'.
-        fields: what every example consists of.
-        splits: the examples of each split, in the order in which they are to be stored.
-        examples_per_shard: the most examples in one file.
+        fields: the entries of an example; made by the functions of `data.fields`.
+        splits: the examples of each split, in the order in which they are stored.
+        examples_per_shard: the largest number of examples in one file.
         **about: more for `tfds.core.DatasetInfo`: description, citation, homepage, supervised_keys.
 
     Returns:
@@ -62,7 +62,7 @@ def write_dataset(
 
     Raises:
         FileExistsError: `directory` exists.
-        ValueError: bad name or version, an empty split, or an example that is not as `fields` say.
+        ValueError: bad name or version, an empty split, or an example that does not match `fields`.
     """
     target = Path(directory).expanduser()
     _check_names(name, version, splits)
@@ -96,7 +96,7 @@ def write_shard(
     """Writes one array_record file, whole or not at all; equal examples make equal files.
 
     Raises:
-        ValueError: no examples, or one that is not as `fields` say.
+        ValueError: no examples, or one that does not match `fields`.
         OSError: the disk is full, or the directory cannot be written.
     """
     features = tfds_features(fields)

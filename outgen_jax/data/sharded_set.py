@@ -4,6 +4,7 @@
     generated-train.array_record-00000-of-00007, ...   the shards
     shards/00000.json, ...                             checksum and counts of every finished shard
     features.json, dataset_info.json, ...              tfds' own, once all shards are there
+    README.md                                          the data card, likewise
 
 A shard counts as finished when its file has the checksum that was noted after writing it. Every
 file appears whole or not at all, under a hidden name until then.
@@ -12,7 +13,7 @@ file appears whole or not at all, under a hidden name until then.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ _OWN = (
     "features.json",
     "dataset_info.json",
     "*.labels.txt",
+    "README.md",
 )
 
 
@@ -51,6 +53,7 @@ class Finished(NamedTuple):
     examples: int
     num_bytes: int  # as in `records.ShardSize`
     converged: int
+    within: list[int]  # how many images are at most as far as each level of the data card
 
 
 def check(dataset: ShardedSet, *, overwrite: bool) -> None:
@@ -100,10 +103,15 @@ def open_directory(dataset: ShardedSet, *, overwrite: bool) -> None:
 def finished(dataset: ShardedSet, index: int) -> Finished | None:
     """What is noted of shard `index`, if its file is as it was when that was written."""
     try:
-        noted = Finished(**json.loads(_note(dataset, index).read_text()))
+        noted = _read_note(_note(dataset, index))
         with open(dataset.directory / noted.file, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, ValueError, TypeError):  # absent, or no longer what was written
+    except (
+        FileNotFoundError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ):  # absent, or no longer what was written
         return None
     return noted if noted.sha256 == found and noted.file == _file(dataset, index) else None
 
@@ -115,11 +123,12 @@ def write(
     *,
     inputs: str,
     converged: int,
+    within: list[int],
 ) -> None:
-    """Writes shard `index`, then its note.
+    """Writes shard `index`, then its note, which holds the last three.
 
     Raises:
-        ValueError: an example that is not as the fields say.
+        ValueError: an example that does not match the fields.
         OSError: the disk is full, or the directory cannot be written.
     """
     path = dataset.directory / _file(dataset, index)
@@ -127,23 +136,30 @@ def write(
         shard = records.write_shard(path, fields=dataset.fields, examples=examples)
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        note = Finished(path.name, sha256, inputs, shard.examples, shard.num_bytes, converged)
-        _write_json(_note(dataset, index), note._asdict())
+        note = Finished(
+            path.name, sha256, inputs, shard.examples, shard.num_bytes, converged, within
+        )
+        _write_json(_note(dataset, index), note._asdict() | {"checksum": _checksum(note)})
 
 
 def notes(dataset: ShardedSet) -> list[Finished]:
     """The notes of all shards, which must all have been written."""
     with _explained(dataset.directory):
-        texts = [_note(dataset, index).read_text() for index in range(dataset.num_shards)]
-    return [Finished(**json.loads(text)) for text in texts]
+        return [_read_note(_note(dataset, index)) for index in range(dataset.num_shards)]
 
 
-def complete(dataset: ShardedSet, about: Mapping[str, Any], **tfds_info: Any) -> None:
-    """Makes the finished shards a data set that tfds reads, and completes the manifest.
+def complete(
+    dataset: ShardedSet,
+    about: Mapping[str, Any],
+    card: Callable[[Mapping[str, Any], list[Finished]], str],
+    **tfds_info: Any,
+) -> None:
+    """Makes the finished shards a data set that tfds reads, completes the manifest, and writes the card.
 
     Args:
         dataset: of which all shards are written.
         about: more for the manifest, such as versions.
+        card: the README's text, of the manifest and the notes.
         **tfds_info: as `records.write_metadata` takes it.
 
     Raises:
@@ -164,6 +180,7 @@ def complete(dataset: ShardedSet, about: Mapping[str, Any], **tfds_info: Any) ->
         sums = {note.file: note.sha256 for note in written}
         whole = {"made_from": dataset.made_from, **about, "counts": totals, "sha256": sums}
         _write_json(dataset.directory / _MANIFEST, whole)
+        files.write_atomic(dataset.directory / "README.md", card(whole, written))
 
 
 def _file(dataset: ShardedSet, index: int) -> str:
@@ -172,6 +189,20 @@ def _file(dataset: ShardedSet, index: int) -> str:
 
 def _note(dataset: ShardedSet, index: int) -> Path:
     return dataset.directory / "shards" / f"{index:05d}.json"
+
+
+def _read_note(path: Path) -> Finished:
+    """A note; raises ValueError, TypeError or KeyError where it is not as it was written."""
+    content = json.loads(path.read_text())
+    checksum = content.pop("checksum")
+    note = Finished(**content)
+    if checksum != _checksum(note):
+        raise ValueError(f"the note {path.name!r} is altered")
+    return note
+
+
+def _checksum(note: Finished) -> str:
+    return hashlib.sha256(json.dumps(note).encode()).hexdigest()
 
 
 def _entries(directory: PathLike) -> list[str]:

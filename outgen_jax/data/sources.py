@@ -38,10 +38,14 @@ def load(
     """Reads the images that `spec` names.
 
     Args:
-        spec: 'photographs'; 'digits'; a path ending in '.npz'; a directory, either one that tfds
-            can read or a folder of images; otherwise the name of a prepared tfds data set.
+        spec: one of
+
+            - 'photographs' or 'digits': see the functions of these names,
+            - a path ending in '.npz',
+            - a directory, either one that tfds can read or a folder of images,
+            - the name of a prepared tfds data set, such as 'cifar10'.
         split: of a tfds data set, slices included ('test[:100]'); other sources have no splits.
-        data_dir: where tfds data sets lie; None: TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        data_dir: directory of tfds data sets; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         size: (height, width) to bring every image to, shorter side first, then a centre crop; None:
             as stored, and 224 x 224 for the photographs.
         limit: keep the first `limit` images; None: all.

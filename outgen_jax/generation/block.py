@@ -18,7 +18,7 @@ from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, quantize, request, synthesize
 from outgen_jax.synthesis.engine import Job as EngineJob
 from outgen_jax.synthesis.engine import Pool
-from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis.programs import Network, relaxed
 from outgen_jax.synthesis.request import Meaning
 
 CALLER = "generate_dataset"  # whom the error messages name
@@ -36,6 +36,7 @@ class Job(NamedTuple):
     solver: Solver | Combinator
     tolerance: float
     quantize: bool
+    save_float: bool
     batch_size: int | None  # of each device
     shard_size: int
     mesh: Mesh
@@ -58,7 +59,8 @@ class Outputs(NamedTuple):
     """What comes of it, by image."""
 
     images: np.ndarray  # [n, H, W, C] uint8
-    readout: tuple[np.ndarray, ...]  # [n, R, K] a part: what the network says of them
+    unrounded: np.ndarray  # [n, H, W, C] float32 in [0, 1]
+    readout: tuple[np.ndarray, ...]  # [n, R, K] a part: outputs for them, in the units of targets
     distance: np.ndarray  # [n]
     steps: np.ndarray  # [n]
     converged: np.ndarray  # [n]
@@ -89,6 +91,8 @@ def fields(job: Job) -> dict[str, records.Field]:
         "image": records.image(job.spec.shape),
         "label": records.tensor((), "int32") if names is None else records.label(names),
     }
+    if job.save_float:
+        found["image_float"] = records.tensor(job.spec.shape, "float32")
     readout, distance = entry_names(job.meaning)
     for name, shape in zip(part_names(job.meaning), job.meaning.shapes, strict=True):
         found[f"target{name}"] = records.tensor(shape, "float32")
@@ -101,7 +105,7 @@ def fields(job: Job) -> dict[str, records.Field]:
 
 
 def entry_names(meaning: Meaning) -> tuple[str, str]:
-    """What an example calls the network's answer and its distance: their own names for a plain classifier."""
+    """Names of the entries for outputs and distance; a plain classifier has names of its own."""
     return ("probs", "total_variation") if meaning.is_one_softmax else ("outputs", "distance")
 
 
@@ -165,12 +169,13 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
     raw = predict.outputs_of(
         job.network, job.variables, rounded, kinds, job.mesh, job.batch_size, fixed_shares=True
     )
-    distance = jax.vmap(lambda o, t: Objective(t, kinds, (None,) * len(kinds)).distance(o))(
-        raw, targets
-    )
+    with relaxed():  # NaN marks free entries
+        distance = jax.vmap(lambda o, t: Objective(t, kinds, (None,) * len(kinds)).distance(o))(
+            raw, targets
+        )
     converged = pool.finite & (pool.distance <= job.tolerance)
     readout = predict.readout(job.meaning, raw)
-    return Outputs(rounded, readout, np.asarray(distance), pool.steps, converged)
+    return Outputs(rounded, pool.images, readout, np.asarray(distance), pool.steps, converged)
 
 
 def examples(job: Job, inputs: Inputs, outputs: Outputs) -> Iterator[records.Example]:
@@ -180,6 +185,8 @@ def examples(job: Job, inputs: Inputs, outputs: Outputs) -> Iterator[records.Exa
     names = part_names(meaning)
     for n, (name, label) in enumerate(zip(block.ids, block.labels, strict=True)):
         entries: dict[str, Any] = {"id": name, "label": int(label), "image": outputs.images[n]}
+        if job.save_float:
+            entries["image_float"] = outputs.unrounded[n]
         parts = zip(names, meaning.shapes, inputs.targets, outputs.readout, strict=True)
         for suffix, shape, target, said in parts:
             entries[f"target{suffix}"] = target[n].reshape(shape)

@@ -1,9 +1,9 @@
-"""Data sets of generated images, of any length: streamed, written in shards, resumed after any end.
+"""Data sets of generated images, of any length: streamed, written in shards, resumed after an interruption.
 
-Shard i holds rows i·shard_size to (i + 1)·shard_size of the source and is made from nothing but
-them, so that neither an interruption nor the number of processes (process p makes the shards p,
-p + P, ...) changes a byte. While the devices work on one shard, the next is read and the one before
-it written. What is in flight, three shards at most, is all that is held in memory.
+Shard i holds rows i·shard_size to (i + 1)·shard_size of the source and depends only on them, so
+interruptions and the number of processes (process p of P makes the shards p, p + P, ...) do not
+change the files. While the devices work on one shard, the next is read and the one before is
+written: at most three shards are in memory.
 """
 
 import json
@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from outgen_jax.data import fields, random_access, sharded_set
 from outgen_jax.data.image_source import PathLike
-from outgen_jax.generation import block, provenance
+from outgen_jax.generation import block, data_card, provenance
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
@@ -40,13 +40,13 @@ _DESCRIPTION = (
 
 
 class DatasetReport(NamedTuple):
-    """What `generate_dataset` has done."""
+    """The result of `generate_dataset`."""
 
     directory: Path
     examples: int  # in the whole data set
-    converged: int  # of them
+    converged: int  # examples within the tolerance before rounding to 8 bits
     shards: int
-    made: int  # shards made by this call in this process; the others were there, or are others'
+    made: int  # shards made by this call in this process; the others existed, or belong to other processes
 
 
 def generate_dataset(
@@ -60,6 +60,7 @@ def generate_dataset(
     solver: Solver | Combinator | None = None,
     tolerance: float | None = None,
     quantize: bool = True,
+    save_float: bool = False,
     batch_size: int | None = None,
     precision: str | None = "highest",
     shard_size: int = 1000,
@@ -67,46 +68,55 @@ def generate_dataset(
     about: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> DatasetReport:
-    """Changes every image of a source until a network says what is wanted, and stores them all.
+    """Changes every image of a source until its output meets the target, and stores the images.
 
     The directory can be read by `tfds.builder_from_directory(directory).as_data_source("train")`.
-    An example has `id` and `label` of its source, the 8-bit `image`, its `target` [K] (NaN where an
-    entry is free), the classifier's `probs` [K] of the stored image and their `total_variation`, and
-    of the solver the `steps` it used and whether it `converged`: came within `tolerance`, before
-    rounding to 8 bits. Of other outputs the entries are called `outputs` and `distance`; a network
-    with several has `target_NAME` and `outputs_NAME` for each.
+    An example has these entries:
 
-    The same call resumes an interrupted one, also on other numbers of processes. Finished shards are
-    checked against their checksums, and made anew where they differ. Under `jax.distributed` all
-    processes make this call, on one file system.
+    - `id` and `label` of the source, and the 8-bit `image`,
+    - `target` [K], NaN where an entry is free,
+    - `probs` [K], the classifier's output for the stored image, and its `total_variation` to the target,
+    - `steps`, the number of steps taken, and `converged`: whether the distance was within
+      `tolerance` before rounding to 8 bits.
+
+    For outputs other than one softmax, `probs` and `total_variation` are called `outputs` and
+    `distance`; a network with several outputs has `target_NAME` and `outputs_NAME` for each.
+
+    The same call resumes an interrupted one, also with another number of processes. Finished shards
+    are checked against their checksums, and made again where they differ. Under `jax.distributed` all
+    processes make this call, on a file system that they share.
 
     Args:
-      apply_fn: as in `synthesize`.
-      variables: any pytree.
-      source: an `ImageSource`, an array [N, H, W, C] (also a memory map), a tfds data source, or
-        whatever `data.random_access.RandomAccessSource` describes.
-      targets: as in `synthesize`, or a function (rows [n] int64, labels [n] int32, -1 where there is
-        none) -> targets of these rows. It must give a row the same target whenever it is asked: draw by
-        the row's number, as `og.targets.dirichlet(seed, n, K, image_ids=rows)` does.
-      directory: where to; made if need be.
-      output: as in `synthesize`.
-      solver: as there.
-      tolerance: distance at which an image is done; None: the solver's own, or 0.005.
-      quantize: correct the rounding to 8 bits, so that the stored image meets its target; False:
+      apply_fn: the network; see `synthesize`.
+      variables: any pytree of arrays.
+      source: an `ImageSource`, an array [N, H, W, C] (also a memory map), a tfds data source, a split of
+        Hugging Face's `datasets`, a grain data source, or any other object with a length whose item i is
+        row i, see `data.random_access.RandomAccessSource`.
+      targets: the targets of all rows, see `synthesize`; or a function (rows [n] int64, labels [n]
+        int32, -1 if there is none) -> targets of these rows. It must return the same target for a row
+        in every call: draw by the row's number, as `og.targets.dirichlet(seed, n, K, image_ids=rows)`
+        does.
+      directory: the directory of the data set; made if it does not exist.
+      output: what the outputs mean; see `synthesize`.
+      solver: how an image is changed; None: `og.exact()`.
+      tolerance: distance at which an image is finished; None: the solver's own, or 0.005.
+      quantize: whether to round with `og.quantize`, so that the stored image meets its target; False:
         round to the nearest level.
-      batch_size: images worked on at a time on each device; None: chosen by platform, image size
-        and solver.
-      precision: as in `synthesize`.
-      shard_size: images in one file. The last `batch_size` images of a shard are not joined by
-        others: let it be several batches.
-      overwrite: replace another data set in `directory`.
-      about: more for the manifest, as JSON has it, such as flags and seed; a call with another
-        `about` does not resume.
-      progress: show a progress bar, in images.
+      save_float: whether to store the image before rounding as well, as `image_float`, float32 in [0, 1].
+        Its output is within `tolerance` where `converged`.
+      batch_size: images in work at a time on each device; None: chosen by platform, image size and
+        solver.
+      precision: of the network's matrix products and convolutions on GPU and TPU; see `synthesize`.
+      shard_size: images in one file. At the end of a shard some of the batch is idle: let a shard be
+        several batches.
+      overwrite: whether to replace another data set in `directory`.
+      about: further entries of the manifest, of types that JSON has, such as flags and seed; a call
+        with another `about` does not resume. The data card, README.md, shows its `source` and `license`.
+      progress: whether to show a progress bar.
 
     Raises:
-      ValueError: as `synthesize`, and for rows that cannot be stored.
-      FileExistsError: `directory` holds something else, or a data set made otherwise.
+      ValueError: arguments that `synthesize` refuses; rows that cannot be stored.
+      FileExistsError: `directory` holds other files, or a data set of another source, target, network or solver.
       OSError: the disk is full, or `directory` cannot be written. Finished shards are kept.
     """
     request.check_options(tolerance, batch_size, caller=block.CALLER)
@@ -136,6 +146,7 @@ def generate_dataset(
         solver=solver,
         tolerance=float(tolerance),
         quantize=quantize,
+        save_float=save_float,
         batch_size=batch_size,
         shard_size=shard_size,
         mesh=mesh,
@@ -169,7 +180,7 @@ def _run(
     _meet("made")
     if first:
         about = {"versions": provenance.versions()}
-        sharded_set.complete(written, about, description=_DESCRIPTION)
+        sharded_set.complete(written, about, _card_of(written), description=_DESCRIPTION)
     _meet("completed")
     notes = sharded_set.notes(written)
     return DatasetReport(
@@ -178,6 +189,14 @@ def _run(
         converged=sum(note.converged for note in notes),
         shards=written.num_shards,
         made=len(missing),
+    )
+
+
+def _card_of(
+    written: sharded_set.ShardedSet,
+) -> Callable[[Mapping[str, Any], list[sharded_set.Finished]], str]:
+    return lambda manifest, notes: data_card.data_card(
+        manifest, written.fields, [note.within for note in notes]
     )
 
 
@@ -226,6 +245,8 @@ def _made_from(
         "shard_size": job.shard_size,
         "about": dict(about or {}),
     }
+    if job.save_float:  # sets without it are as those of earlier versions
+        found["save_float"] = True
     try:
         return json.loads(json.dumps(found))  # tuples become lists, as in the manifest
     except TypeError as error:
@@ -273,6 +294,7 @@ def _write(
         block.examples(job, inputs, outputs),
         inputs=inputs.digest,
         converged=int(outputs.converged.sum()),
+        within=data_card.within(outputs.distance),
     )
 
 

@@ -1,4 +1,4 @@
-"""Measures of distributions and images, and of what a study's numbers allow to be claimed."""
+"""Measures of images and distributions, and statistics."""
 
 from outgen_jax.metrics.changes import l2_change as l2_change
 from outgen_jax.metrics.changes import linf_change as linf_change

@@ -1,4 +1,4 @@
-"""How far images have been changed, in the norms of adversarial attacks.
+"""The size of changes of images, in the norms of adversarial attacks.
 
 Pixels count from 0 to 1; uint8 is taken in 255ths.
 """
@@ -35,8 +35,9 @@ def _change(images: ArrayLike, sources: ArrayLike, *, caller: str) -> jax.Array:
             f"{caller}: images and sources must be [B, H, W, C], the same for both, got {list(x.shape)} and "
             f"{list(y.shape)}; add the batch axis with images[None]"
         )
-    return _from_0_to_1(x) - _from_0_to_1(y)
+    return from_0_to_1(x) - from_0_to_1(y)
 
 
-def _from_0_to_1(images: jax.Array) -> jax.Array:
+def from_0_to_1(images: jax.Array) -> jax.Array:
+    """Images as float32 in [0, 1], from uint8 or floats."""
     return images.astype(jnp.float32) / (255 if images.dtype == np.uint8 else 1)

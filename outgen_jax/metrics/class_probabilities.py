@@ -1,4 +1,4 @@
-"""What a classifier says of single generated images, which a score of the whole set hides (paper B's future work).
+"""A classifier's probabilities for single generated images, which a score of the set hides (paper B's future work).
 
 Probabilities float [n, K], one row an image. Lists are of rows or classes, most notable first, equal ones by number.
 """
@@ -20,14 +20,14 @@ class TopClasses(NamedTuple):
 
 
 def top_classes(probs: ArrayLike, *, count: int = 10) -> TopClasses:
-    """The likeliest classes of a set's images, at most `count`; none that is no image's likeliest class.
+    """The classes that are most probable for the most images of a set, at most `count`.
 
     Args:
       probs: [n, K].
       count: classes to list.
 
     Raises:
-      ValueError: rows that are no distributions, or a count below 1.
+      ValueError: rows that are not distributions, or a count below 1.
     """
     p = _validated(probs, count, caller="top_classes")
     shares = np.bincount(p.argmax(-1), minlength=p.shape[1]) / len(p)
@@ -37,10 +37,10 @@ def top_classes(probs: ArrayLike, *, count: int = 10) -> TopClasses:
 
 
 def entropy(probs: ArrayLike) -> np.ndarray:
-    """How undecided the classifier is about each image, −Σ p log p in nats: [n, K] -> [n], from 0 to log K.
+    """The uncertainty of the classifier about each image, −Σ p log p in nats: [n, K] -> [n], from 0 to log K.
 
     Raises:
-      ValueError: rows that are no distributions.
+      ValueError: rows that are not distributions.
     """
     p = _validated(probs, 1, caller="entropy")
     return -_sum_of_logs(p, p)
@@ -50,22 +50,22 @@ def least_certain(probs: ArrayLike, *, count: int = 10) -> np.ndarray:
     """Rows of the images with the largest `entropy`: [n, K] -> [min(count, n)] int.
 
     Raises:
-      ValueError: rows that are no distributions, or a count below 1.
+      ValueError: rows that are not distributions, or a count below 1.
     """
     p = _validated(probs, count, caller="least_certain")
     return np.argsort(_sum_of_logs(p, p), kind="stable")[:count]
 
 
 def surprise(probs: ArrayLike, real: ArrayLike) -> np.ndarray:
-    r"""How little each image's classes are those of the real images, in nats: [n, K], [m, K] -> [n].
+    r"""Cross-entropy between each image's classes and those of the real images, in nats: [n, K], [m, K] -> [n].
 
     .. math:: -\sum_y p(y|x) \log \bar p_{real}(y)
 
-    with the mean over the real images, to which half a real image's worth of the uniform distribution is added, so
-    that a class they lack costs much but not infinitely.
+    with the mean over the real images, to which the uniform distribution is added with the weight of half an image, so
+    that a class they lack does not make it infinite.
 
     Raises:
-      ValueError: rows that are no distributions, or sets of different numbers of classes.
+      ValueError: rows that are not distributions, or sets of different numbers of classes.
     """
     p = _validated(probs, 1, caller="surprise")
     q = _validated(real, 1, caller="surprise")
@@ -82,7 +82,7 @@ def least_expected(probs: ArrayLike, real: ArrayLike, *, count: int = 10) -> np.
     """Rows of the images of the largest `surprise`, the worst of a set by their classes: -> [min(count, n)] int.
 
     Raises:
-      ValueError: as `surprise`, or a count below 1.
+      ValueError: arguments that `surprise` refuses, or a count below 1.
     """
     p = _validated(probs, count, caller="least_expected")
     return np.argsort(-surprise(p, real), kind="stable")[:count]

@@ -24,11 +24,11 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
 def negative_log_likelihood(probs: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Mean of −log p(label), in nats: [B, K], [B] -> [].
 
-    A label that was given probability 0 costs infinitely; from logits, where nothing underflows, take
-    `losses.cross_entropy`.
+    It is infinite if a label has probability 0. For logits, where nothing underflows, use `losses.cross_entropy`.
 
     Raises:
-      ValueError: as `expected_calibration_error`.
+      ValueError: shapes that do not match, no examples, labels that are not integers in 0..K-1, or rows that are not
+        distributions.
     """
     p, y = _labelled(probs, labels, caller="negative_log_likelihood")
     return -jnp.log(jnp.take_along_axis(p, y[:, None], axis=1)).mean()
@@ -50,7 +50,7 @@ def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, *, bins: int
       [], in [0, 1].
 
     Raises:
-      ValueError: shapes that do not match, no examples, labels that are no integers in 0..K-1, rows that are no
+      ValueError: shapes that do not match, no examples, labels that are not integers in 0..K-1, rows that are no
         distributions, or fewer than one bin.
     """
     p, y = _labelled(probs, labels, caller="expected_calibration_error")
@@ -72,7 +72,7 @@ def ordered_top_k(probs: ArrayLike, classes: ArrayLike) -> jax.Array:
       classes: int [B, k], most probable first.
 
     Raises:
-      ValueError: shapes that do not match, k beyond K, or classes that are no integers in 0..K-1.
+      ValueError: shapes that do not match, k beyond K, or classes that are not integers in 0..K-1.
     """
     p, wanted = jnp.asarray(probs), jnp.asarray(classes)
     if p.ndim != 2 or wanted.ndim != 2 or len(p) != len(wanted):
@@ -93,7 +93,7 @@ def validated_probs(probs: ArrayLike, *, caller: str) -> jax.Array:
     """Distributions as float32 (or float64) [B, K]; values are checked where they are known.
 
     Raises:
-      ValueError: not of rank 2, empty, or, outside of a trace, rows that are no distributions.
+      ValueError: not of rank 2, empty, or, outside of a trace, rows that are not distributions.
     """
     p = as_float(probs)
     if p.ndim != 2 or 0 in p.shape:

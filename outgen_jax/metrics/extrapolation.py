@@ -1,4 +1,4 @@
-"""Scores at infinitely many images, from what they are at few."""
+"""Scores at infinitely many images, extrapolated from few."""
 
 from collections.abc import Callable
 from typing import NamedTuple, SupportsFloat
@@ -33,14 +33,14 @@ def infinite_sample_score(
     score of random subsets, of sizes equally spaced from `smallest` to all rows.
 
     `inception_score` goes in as it is, with rows of probabilities; `frechet_distance` with its real features bound,
-    whose own bias remains: `functools.partial(frechet_distance, real_features)`. Its line bends where there are fewer
-    images than features: of 200 images with 256 features the limit was as wrong as the distance itself. Take
-    `kernel_distance` there, which has no bias. A compiled score is compiled anew for every size.
+    whose own bias remains: `functools.partial(frechet_distance, real_features)`. With fewer images than features it is
+    not a straight line: use `kernel_distance` then, which has no bias. A compiled score is compiled again for every
+    size.
 
     Args:
-      score: of rows [N, ...] -> a number.
+      score: rows [N, ...] -> a number.
       rows: [n, ...] of all generated images.
-      points: sizes, the paper's 15.
+      points: the number of sizes; the paper has 15.
       smallest: rows of the smallest subset; None: a tenth, as the paper's 5,000 of 50,000.
       seed: of the subsets.
 

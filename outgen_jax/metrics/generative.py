@@ -1,7 +1,7 @@
-"""How near a set of generated images is to a set of real ones, and the Inception Score (paper B).
+"""The similarity of a set of generated images to a set of real ones, and the Inception Score (paper B).
 
-The sets come as what a frozen network says of them, one row an image: probabilities float [n, K], or features float
-[n, d]. A score means nothing without that network and n beside it: all but the kernel distance move with n.
+Sets are given as the outputs of a frozen network, with a row for each image: probabilities float [n, K], or features
+float [n, d]. Always report the network and n with a score: all scores but the kernel distance depend on n.
 
 Everything may be jitted (with `splits` and `k` static); shapes are checked always, values only outside of a trace,
 where they are known. Pairs of rows are compared block by block, in bounded memory.
@@ -40,7 +40,7 @@ def inception_score(probs: ArrayLike, *, splits: int = 1) -> jax.Array:
     .. math:: \exp\left(\mathrm{mean}_i\, KL(p(y|x_i) \,\|\, p(y))\right),
         \quad p(y) = \mathrm{mean}_i\, p(y|x_i)
 
-    1 where every image is classified alike, K where all are certain and the classes equally frequent. It grows with n.
+    1 if all images are classified the same, K if all are certain and the classes equally frequent. It grows with n.
 
     Args:
       probs: [n, K], p(y|x) of each image.
@@ -52,7 +52,7 @@ def inception_score(probs: ArrayLike, *, splits: int = 1) -> jax.Array:
       field's "mean ± std".
 
     Raises:
-      ValueError: not of rank 2, rows that are no distributions, or splits that are not in 1..n.
+      ValueError: not of rank 2, rows that are not distributions, or splits that are not in 1..n.
     """
     p = classification.validated_probs(probs, caller="inception_score")
     n = len(p)
@@ -111,7 +111,7 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> jax.Array:
       [].
 
     Raises:
-      ValueError: as `frechet_distance`.
+      ValueError: shapes that do not match, fewer than 2 rows in a set, or features that are not finite.
     """
     x, y = validated_features(x, y, caller="kernel_distance", names=("x", "y"))
     return _kernel_distance(x, y)
@@ -121,8 +121,8 @@ def prdc(real: ArrayLike, fake: ArrayLike, *, k: int = 5) -> PRDC:
     """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
     The neighbourhood of a row is the open ball around it that reaches to the k-th nearest row of its own set. Rows with
-    k copies or more have an empty one. Distances come from differences of rows, not from products, which lose the
-    distances within tight clusters that lie far apart; this takes about six times as long on CPU.
+    k copies or more have an empty one. Distances are computed from differences of rows: products of rows would be
+    faster, but lose the distances within tight clusters that are far apart.
 
     Example:
       >>> import numpy as np

@@ -1,4 +1,4 @@
-"""How single generated images lie among real ones: realism of each, and its nearest neighbour.
+"""Single generated images among real ones: the realism of each, and its nearest neighbour.
 
 Rows are features or pixels, [n, d]. Everything may be jitted, with `k` static; pairs of rows are compared block by
 block, in bounded memory.
@@ -31,8 +31,8 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> jax.Array:
 
     .. math:: R(f) = \max_r \frac{|r - NN_k(r)|}{|r - f|}
 
-    over the real r whose neighbourhoods are no wider than the median one's, as wide ones say little. At least 1
-    where the image lies in such a neighbourhood of the real ones, less the farther it is from all; huge for a copy.
+    over the real r whose neighbourhoods are not wider than the median one. At least 1 if the image lies in such a
+    neighbourhood, smaller the farther it is from all of them, and very large for a copy.
 
     Example:
       >>> import numpy as np

@@ -1,6 +1,6 @@
-"""What generated images show by themselves: how sharp they are, how grey, how evenly spread over the classes.
+"""Measures of generated images by themselves: sharpness, greyness, and the frequencies of classes.
 
-Images [B, H, W, C] float in [0, 1]; a value each, [B], to compare with the real images' own.
+Images [B, H, W, C] float in [0, 1] or uint8; a value each, [B], to compare with the real images' own.
 """
 
 import jax
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from outgen_jax.metrics import classification
+from outgen_jax.metrics import changes
 
 
 def laplacian_variance(images: ArrayLike) -> jax.Array:
     """Variance of the discrete Laplacian over an image's inner pixels, all channels: high where edges are sharp.
 
-    (Pech-Pacheco et al. 2000, "variance of Laplacian"; kernel 0 1 0, 1 −4 1, 0 1 0.) Noise raises it too, so that more
-    than the real images' is no better: read it beside `greyness`.
+    (Pech-Pacheco et al. 2000, "variance of Laplacian"; kernel 0 1 0, 1 −4 1, 0 1 0.) Noise raises it too, so a
+    larger value than that of real images is not better: compare it together with `greyness`.
 
     Returns:
       [B], 0 for a plain image.
@@ -32,7 +32,7 @@ def laplacian_variance(images: ArrayLike) -> jax.Array:
 def greyness(images: ArrayLike) -> jax.Array:
     """Mean of 4 x (1 − x) over an image's values: 0 for pure black and white, 1 for a middle grey.
 
-    Strokes of ink have grey rims only; blur and doubt between two strokes make more.
+    Sharp strokes are grey only at their edges; blurred ones have more grey.
 
     Returns:
       [B] in [0, 1].
@@ -47,7 +47,7 @@ def greyness(images: ArrayLike) -> jax.Array:
 def kl_to_uniform(labels: ArrayLike, num_classes: int) -> float:
     """Divergence of the labels' histogram p from evenness, KL(p ‖ uniform) = Σ p log(K p), in nats.
 
-    0 if all classes come equally often, log K if only one does. Biased upwards by about (K − 1)/(2 n).
+    0 if all classes are equally frequent, log K if there is only one. Biased upwards by about (K − 1)/(2 n).
 
     Args:
       labels: int [n], in 0..K − 1.
@@ -69,7 +69,7 @@ def kl_to_uniform(labels: ArrayLike, num_classes: int) -> float:
 
 
 def _images(images: ArrayLike, caller: str, *, smallest: int) -> jax.Array:
-    x = classification.as_float(images)
+    x = changes.from_0_to_1(jnp.asarray(images))
     if x.ndim != 4 or 0 in x.shape or min(x.shape[1:3]) < smallest:
         raise ValueError(
             f"{caller}: images must be [B, H, W, C], H and W at least {smallest}, got {list(x.shape)}; add the batch "

@@ -1,4 +1,4 @@
-"""What the numbers of a study allow to be claimed: intervals and paired tests, in float64 on the host.
+"""Confidence intervals and paired tests, in float64 on the host.
 
 Across seeds: `mean_interval` of one arm, `paired_t_test` of two that share their seeds. Across images: `mcnemar` for
 two classifiers. `bootstrap_interval` for whatever is computed from a set of rows, `jackknife_interval` where no row may
@@ -67,7 +67,7 @@ def paired_t_test(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Pa
       confidence: of the interval, in (0, 1).
 
     Raises:
-      ValueError: as `mean_interval`; or lengths that differ.
+      ValueError: fewer than 2 entries, values that are not finite, a confidence outside (0, 1), or lengths that differ.
     """
     a = _sample(a, caller="paired_t_test", name="a")
     b = _sample(b, caller="paired_t_test", name="b")
@@ -119,7 +119,7 @@ def bootstrap_interval(
 
     "percentile" takes the quantiles of the resampled statistic. Copied rows raise every distance between sets of
     features (`frechet_distance`, `kernel_distance`), so that it may miss even the estimate: take "basic" there, which
-    mirrors the quantiles at the estimate. Neither is to be trusted with few rows.
+    mirrors the quantiles at the estimate. Neither is reliable with few rows.
 
     Args:
       statistic: of the samples, in their order; returns a number, an array, or a NamedTuple of numbers.

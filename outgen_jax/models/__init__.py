@@ -10,11 +10,14 @@ from outgen_jax.models import draw as draw
 from outgen_jax.models import feature_networks as feature_networks
 from outgen_jax.models import mlp_gan as mlp_gan
 from outgen_jax.models import pretrained as pretrained
+from outgen_jax.models.adapters import from_equinox as from_equinox
+from outgen_jax.models.adapters import from_haiku as from_haiku
 from outgen_jax.models.adapters import from_linen as from_linen
 from outgen_jax.models.adapters import from_nnx as from_nnx
 from outgen_jax.models.efficientnet_lite import EfficientNetLite0 as EfficientNetLite0
 from outgen_jax.models.efficientnet_lite import EfficientNetLite1 as EfficientNetLite1
 from outgen_jax.models.efficientnet_lite import EfficientNetLite2 as EfficientNetLite2
 from outgen_jax.models.inception import InceptionV3 as InceptionV3
+from outgen_jax.models.keras_models import from_keras as from_keras
 from outgen_jax.models.lenet import LeNet as LeNet
 from outgen_jax.models.vgg import VGG16 as VGG16

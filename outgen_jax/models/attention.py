@@ -20,7 +20,10 @@ _NARROWEST = 1e-3  # pixels: any Gaussian as narrow as this falls on one pixel, 
 
 
 class Attention(NamedTuple):
-    """Where and how an N×N grid of Gaussian filters looks; [] each, or with the axes of a batch and of the steps."""
+    """Position, width and intensity of an N×N grid of Gaussian filters.
+
+    Numbers [], or arrays with the axes of a batch and of the steps.
+    """
 
     center_x: jax.Array  # of the grid, in pixels
     center_y: jax.Array
@@ -30,11 +33,11 @@ class Attention(NamedTuple):
 
 
 class Glance(NamedTuple):
-    """What attention asks for before it is trained, whatever h is: a grid in the middle of the image.
+    """Attention before training, for any h: a grid in the middle of the image.
 
-    A filter's weights sum to 1, so that a write changes a pixel by about intensity / stride² times the patch's numbers:
-    at 1 it leaves all but nothing on a canvas of logits, and the first step alone learns to write. Without a stride the
-    grid spans the image, and h moves and widens it at random.
+    A filter's weights sum to 1, so a write changes a pixel by about intensity / stride² times the numbers of the patch.
+    With intensity 1 that is almost nothing on a canvas of logits, and only the first step learns to write. Without a
+    stride the grid spans the image.
     """
 
     stride: float | None = None  # in pixels
@@ -54,7 +57,7 @@ def filter_bank(
               \quad \mu_i = center + (i - \frac{N - 1}{2}) stride
 
     with i and a counted from 0, so that the μ_i average to the centre. Every row sums to 1. A Gaussian beyond the
-    image comes to lie on the nearest pixel of its edge, and one with σ = 0 on the pixel nearest to it.
+    image has all its weight on the nearest pixel of the edge, and one with σ = 0 on the pixel nearest to it.
 
     Args:
       center: of the grid, in pixels; [].
@@ -89,7 +92,7 @@ def filter_bank(
 
 
 def attend(parameters: jax.Array, *, points: int, height: int, width: int) -> Attention:
-    """The attention that the recurrent output's linear map asks for (Gregor et al. 2015).
+    """The attention given by a linear map of the recurrent output (Gregor et al. 2015).
 
     (g̃_x, g̃_y, log σ², log δ̃, log γ) = W(h); there, with pixels counted from 1, g_x = (width + 1)/2 · (g̃_x + 1),
     and δ = (max(height, width) − 1)/(N − 1) · δ̃. So zeros make a grid over the whole image, with σ = γ = 1.
@@ -121,13 +124,13 @@ def attend(parameters: jax.Array, *, points: int, height: int, width: int) -> At
 def attention_layer(
     units: int, points: int, image_shape: tuple[int, ...], first: Glance, rngs: nnx.Rngs
 ) -> nnx.Linear:
-    """W of `attend`, whose bias asks for the first glance.
+    """W of `attend`, with a bias that gives the attention `first` before training.
 
     Args:
       units: length of h.
       points: N, filters along each axis.
       image_shape: (H, W, ...).
-      first: what is asked for before training.
+      first: the attention before training.
       rngs: initial values.
 
     Raises:

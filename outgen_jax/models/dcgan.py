@@ -1,4 +1,4 @@
-"""The deep convolutional GAN for square images, which paper B's sets of images are compared by.
+"""The deep convolutional GAN for square images, with which paper B's training sets are compared.
 
 Images [B, size, size, channels] float32 in [0, 1], size a power of two from 16 (paper B: 128); logits [B].
 
@@ -8,10 +8,10 @@ ReLU and a last tanh in the generator, LeakyReLU of slope 0.2 in the discriminat
 2e-4 and β₁ 0.5 goes with them. The scales of batch normalisation begin as N(1, 0.02²), as in the authors' program.
 The paper's generator for 64×64 is `width=128`. Layers that are not normalised have biases.
 
-One thing is another: the generator doubles the sides by a 3×3 convolution to four times the channels and a pixel
-shuffle (Shi et al. 2016), not by transposed convolutions. The four sub-kernels begin alike (Aitken et al.,
+One thing differs: the generator doubles the sides by a 3×3 convolution to four times the channels and a pixel
+shuffle (Shi et al. 2016), not by transposed convolutions. The four sub-kernels start equal (Aitken et al.,
 "Checkerboard artifact free sub-pixel convolution", 2017), so that the first images have no checkerboards, and on CPU
-the gradients take a fraction of the time (`benchmarks/upsampling.py`).
+the gradients take a fraction of the time (`benchmarks/upsampling`).
 """
 
 import itertools
@@ -51,7 +51,7 @@ class Generator(nnx.Module):
           rngs: initial values.
 
         Raises:
-          ValueError: a size that is no such power of two, a width outside 1..1024, no latents or channels.
+          ValueError: a size that is not such a power of two, a width outside 1..1024, no latents or channels.
         """
         widths = _widths("Generator", size, width, channels)[::-1]
         if latents < 1:

@@ -1,7 +1,7 @@
-"""The attention GAN: a generator that draws an image in several glances, a discriminator that reads one so.
+"""The attention GAN: a generator that draws an image in several steps, a discriminator that reads one in several steps.
 
-Images [B, H, W, C] float32 in [0, 1]; canvases are their logits. Where the networks look, read and write is
-`attention`'s, whose functions are at hand here too.
+Images [B, H, W, C] float32 in [0, 1]; canvases are their logits. Reading and writing are functions of
+`attention`, which are available here too.
 
 Source: paper C (Kataoka, Matsubara and Uehara), after Gregor et al., "DRAW: A Recurrent Neural Network For Image
 Generation", 2015.
@@ -191,7 +191,7 @@ class Generator(nnx.Module):
 
 
 class Discriminator(nnx.Module):
-    """Eq. C2-C5: T reads of one image, each where the recurrent output of the last one asks for."""
+    """Eq. C2-C5: T reads of one image, each with the attention given by the recurrent output of the step before."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Frozen networks that look at images for the scores: features, class probabilities, and a name for both.
+"""Frozen networks for scores of images: features, class probabilities, and a name for both.
 
-Images are uint8 [N, H, W, 3], what is saved and shown; each network resizes them itself. A score says nothing without
-its network, so the network names it: `network.score_name("IS")` is "IS[EfficientNet-Lite0]".
+Images are uint8 [N, H, W, 3], as saved; each network resizes them itself. A score depends on its network, so the
+network names it: `network.score_name("IS")` is "IS[EfficientNet-Lite0]".
 """
 
 import os
@@ -21,7 +21,7 @@ _CPU_BATCH, _ACCELERATOR_BATCH = 2, 64
 
 
 class FeatureNetwork(NamedTuple):
-    """A frozen network that scores rest on."""
+    """A frozen network for scores."""
 
     name: str  # goes with every score
     size: int  # side in pixels of what the network sees, whatever the images' own
@@ -47,7 +47,7 @@ def efficientnet_lite0(
 
     Args:
       path: as `efficientnet_lite_imagenet.load_imagenet`.
-      batch_size: images looked at in one compiled call; None: 2 on CPU, 64 elsewhere.
+      batch_size: images in one compiled call; None: 2 on CPU, 64 elsewhere.
 
     Raises:
       FileNotFoundError, ValueError: as `efficientnet_lite_imagenet.load_imagenet`.
@@ -98,7 +98,7 @@ def inception_v3(
     Args:
       path: as `inception.load_fid`.
       sha256: as `inception.load_fid`.
-      batch_size: images looked at in one compiled call; None: 2 on CPU, 64 elsewhere.
+      batch_size: images in one compiled call; None: 2 on CPU, 64 elsewhere.
 
     Raises:
       FileNotFoundError, ValueError: as `inception.load_fid`.

@@ -122,7 +122,7 @@ def load_fid(path: str | os.PathLike[str], *, sha256: str | None = FID_SHA256) -
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: another SHA-256, a file that is no state dictionary, or another network's.
+      ValueError: another SHA-256, a file that is not a state dictionary, or another network's.
     """
     model = from_torch(torch_file.read(path, sha256=sha256), source=str(Path(path)))
     model.eval()

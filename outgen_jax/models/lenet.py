@@ -1,8 +1,7 @@
 """A LeNet with batch normalisation for 28×28 grey digits (after LeCun et al. 1998, LeNet-5).
 
-Images [B, 28, 28, 1] float32 in [0, 1]; logits [B, num_classes] float32. LeNet-5's layers, with 3×3
-kernels, more channels, ReLU and maximum pooling. The scores of generated digits rest on it: `features` is what FID
-compares.
+Images [B, 28, 28, 1] float32 in [0, 1]; logits [B, num_classes] float32. LeNet-5's layers, with 3×3 kernels, more
+channels, ReLU and maximum pooling. It is used for scores of generated digits: FID compares its `features`.
 """
 
 import jax

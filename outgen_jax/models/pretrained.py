@@ -1,4 +1,4 @@
-"""Weights that come with the package or from a file of one's own, with their model cards.
+"""Weights that come with the package, or from your own files, with their model cards.
 
 A weight file is an .npz without pickles: one array per parameter and statistic, named by its path
 in the network. Kernels are bfloat16, stored as their 16 bits (uint16); arrays of one axis are
@@ -35,7 +35,7 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 class Pretrained(NamedTuple):
-    """A network in inference mode and what its card says of it."""
+    """A network in inference mode, with the data of its card."""
 
     model: VGG16 | LeNet | EfficientNetLite
     class_names: tuple[str, ...]
@@ -83,7 +83,7 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
 
 
 def restore(path: str | Path, build: Callable[[Mapping[str, Any]], M]) -> tuple[M, dict[str, Any]]:
-    """A network of one's own class, with the weights that `save` wrote, in inference mode, and its card.
+    """A network of your own class in inference mode, with the weights that `save` wrote, and its card.
 
     Args:
       path: the .npz, its .json card beside it.
@@ -91,7 +91,7 @@ def restore(path: str | Path, build: Callable[[Mapping[str, Any]], M]) -> tuple[
 
     Raises:
       FileNotFoundError: no such file, or no card beside it.
-      ValueError: as `load`.
+      ValueError: the file's SHA-256 is not the card's, or its arrays are not the network's.
     """
     path = Path(path)
     if not path.is_file() or not path.with_suffix(".json").is_file():

@@ -1,15 +1,15 @@
-r"""What a network's outputs mean: a distribution, independent labels, or numbers.
+r"""Kinds of outputs: a distribution, independent labels, or numbers.
 
-Every kind answers the same questions about one row of outputs [K], the last axis of what the network returns:
+Every kind has the same methods of one row of outputs [K], the last axis of what the network returns:
 
-- What is far from what? `distance` is what users are told, `divergence` what solvers minimise: convex in the output,
-  and 0 only at the target.
-- In which *coordinates* r [M] does Gauss-Newton see the row? The divergence is a convex function of them, with a known
-  slope and curvature. `errors` are how far each coordinate is off, in its own units.
+- `distance` is what `og.synthesize` reports and compares with the tolerance. `divergence` is what solvers minimise:
+  convex in the output, and 0 only at the target.
+- *Coordinates* r [M] are what Gauss-Newton works in: the divergence is a convex function of them, with known gradient
+  and Hessian. `errors` are the differences between coordinates and target.
 
-Targets [K] hold NaN where an entry is free. A `goal` is a target as the coordinates need it.
+Targets [K] hold NaN where an entry is free. A `goal` is the target of the coordinates.
 
-All functions are pure, take one row and are lifted with `jax.vmap`.
+All methods are pure functions of one row, and are mapped over rows and images with `jax.vmap`.
 """
 
 from outgen_jax.outputs.distribution import Softmax as Softmax

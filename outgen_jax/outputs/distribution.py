@@ -19,7 +19,7 @@ ALL_CLASSES = 32
 
 @dataclasses.dataclass(frozen=True)
 class Softmax:
-    """Logits of K classes; the target is a distribution. The distance is the total variation."""
+    """Logits of K classes. The target is a distribution, the distance the total variation."""
 
     bounds: ClassVar[tuple[float, float] | None] = None
 
@@ -30,7 +30,7 @@ class Softmax:
         return jnp.where(off, lowest, output)
 
     def is_finite(self, output: jax.Array) -> jax.Array:
-        """No NaN, no infinity but that of a class that is switched off."""
+        """No NaN, and no infinity except the −∞ of a class that is switched off."""
         return ~(jnp.isnan(output) | jnp.isposinf(output)).any() & ~jnp.isneginf(output).all()
 
     def readout(self, output: jax.Array) -> jax.Array:
@@ -64,7 +64,7 @@ class Softmax:
         return lambda u: w * (u - w @ u / w.sum())
 
     def num_coordinates(self, size: int, count: int | None) -> int:
-        """Log-ratios to the first group of classes; the classes that are not led form one group."""
+        """Log-ratios to the first group of classes; all classes without a coordinate of their own form one group."""
         return size - 1 if count is None or count >= size else count
 
     def coordinates(self, output: jax.Array, target: jax.Array, count: int | None) -> jax.Array:
@@ -72,7 +72,7 @@ class Softmax:
         return log_ratios(output, leading_classes(target, count))
 
     def goal(self, output: jax.Array, target: jax.Array, count: int | None) -> jax.Array:
-        """Probabilities of the groups [M + 1], the first one of the coordinates leading."""
+        """Target probabilities of the groups [M + 1]; the first is the group that coordinates refer to."""
         return group(partial.complete(target, output), leading_classes(target, count))
 
     def divergence_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
@@ -89,17 +89,17 @@ class Softmax:
         return jnp.diag(probs) - jnp.outer(probs, probs)
 
     def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
-        """In nats. A group wanted with less than `floor` may have anything below that."""
+        """In nats. A group whose target is less than `floor` may have any probability below `floor`."""
         logs = jnp.log(jnp.maximum(goal, floor))
         errors = r - (logs[1:] - logs[0])
         return jnp.where(goal[1:] < floor, jnp.maximum(errors, 0), errors)
 
     def one_sided(self, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
-        """The groups wanted with less than `floor`."""
+        """The groups whose target is less than `floor`."""
         return goal[1:] < floor
 
     def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
-        """Of all groups wanted with less than a tenth of `floor`, together, over the first group: [1]."""
+        """Of all groups together whose target is less than a tenth of `floor`, relative to the first group: [1]."""
         zero = goal[1:] < 0.1 * floor
         total = jax.nn.logsumexp(jnp.where(zero, r, SWITCHED_OFF))
         return jnp.where(zero.any(), total - jnp.log(floor / goal[0]), 0)[None]
@@ -113,7 +113,7 @@ class Softmax:
         return goal
 
     def num_named(self, targets: np.ndarray) -> np.ndarray:
-        """Classes that are named, or wanted at all in full targets."""
+        """Classes that are not masked; in full targets, classes of positive probability."""
         free = np.isnan(targets)
         is_partial = free.any(-1, keepdims=True)
         return np.maximum(np.where(is_partial, ~free, targets > 0).sum(-1), 1)
@@ -137,19 +137,22 @@ class Softmax:
         if len(rows) and rows.min() >= 0 and sums_to_one:
             raise ValueError(
                 f"{caller}: apply_fn must return logits, but its rows are non-negative and sum to 1, as probabilities "
-                "do. Leave the softmax out, or return jnp.log(probabilities)"
+                "do. Leave the softmax out (in Keras, activation=None in the last layer), or return "
+                "jnp.log(probabilities)"
             )
         if looks_like_probabilities(rows):
             raise ValueError(
                 f"{caller}: apply_fn must return logits, but all its values lie in [0, 1], as those of a sigmoid do. "
-                "Leave the sigmoid out and pass output=og.outputs.sigmoid(); if they are logits, subtract 1 from all"
+                "Leave the sigmoid out (in Keras, activation=None in the last layer) and pass "
+                "output=og.outputs.sigmoid(); if they are logits, subtract 1 from all"
             )
 
 
 def softmax() -> Softmax:
-    """Logits of K classes, steered to a distribution: [..., K].
+    """Logits of K classes [..., K]; a target is a distribution.
 
-    The distance is the total variation, in [0, 1]. Masked classes of a target share what the others leave.
+    The distance is the total variation, in [0, 1]. Masked classes of a target share the probability that the others
+    leave, in any proportion.
 
     >>> import outgen_jax as og
     >>> og.outputs.softmax() == og.outputs.softmax()
@@ -179,7 +182,7 @@ def group(probs: jax.Array, classes: jax.Array) -> jax.Array:
 
 
 def log_ratios(logits: jax.Array, classes: jax.Array) -> jax.Array:
-    """log(p/p₀) in the order of `group`, p₀ the first of `classes`: [K] -> [M], M one less than there."""
+    """log(p/p₀) in the order of `group`, p₀ that of the first of `classes`: [K] -> [M], M one less than the groups."""
     ratios = logits[classes[1:]] - logits[classes[0]]
     if len(classes) == len(logits):
         return ratios

@@ -16,7 +16,7 @@ from outgen_jax.targets import partial
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid:
-    """Logits of L independent labels; the target is a probability each. The distance is the largest error of one."""
+    """Logits of L independent labels. The target is a probability for each, the distance the largest error."""
 
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
@@ -91,18 +91,18 @@ class Sigmoid:
         return jnp.diag(jnp.where(jnp.isnan(goal), 0, bends))
 
     def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
-        """In nats of the odds. A label wanted within `floor` of 0 or 1 may lie anywhere beyond that."""
+        """In nats of the odds. A label whose target is within `floor` of 0 or 1 may lie anywhere beyond `floor`."""
         errors = r - _logit(jnp.clip(goal, floor, 1 - floor))
         errors = jnp.where(goal < floor, jnp.maximum(errors, 0), errors)
         errors = jnp.where(goal > 1 - floor, jnp.minimum(errors, 0), errors)
         return jnp.where(jnp.isnan(goal), 0, errors)
 
     def one_sided(self, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
-        """The labels wanted within `floor` of 0 or 1."""
+        """The labels whose target is within `floor` of 0 or 1."""
         return (goal < floor) | (goal > 1 - floor)
 
     def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
-        """Of every label for itself: [L]."""
+        """Of each label: [L]."""
         sided = self.one_sided(goal, 0.1 * floor)
         return jnp.where(sided, jnp.abs(self.errors(r, goal, floor)), 0)
 
@@ -119,7 +119,7 @@ class Sigmoid:
         return np.full(targets.shape[:-1], targets.shape[-1])
 
     def validated(self, targets: np.ndarray, *, caller: str) -> np.ndarray:
-        """Probabilities in [0, 1], each for itself."""
+        """Probabilities in [0, 1]; they need not sum to 1."""
         rows = partial.finite_or_free(targets, caller=caller, what="probabilities of labels")
         wrong = np.argwhere((rows < 0) | (rows > 1))
         if len(wrong):
@@ -136,12 +136,13 @@ class Sigmoid:
         if looks_like_probabilities(rows):
             raise ValueError(
                 f"{caller}: apply_fn must return logits, but all its values lie in [0, 1], as probabilities do. "
-                "Leave the sigmoid out, or return jax.scipy.special.logit(probabilities)"
+                "Leave the sigmoid out (in Keras, activation=None in the last layer), or return "
+                "jax.scipy.special.logit(probabilities)"
             )
 
 
 def sigmoid() -> Sigmoid:
-    """Logits of L independent labels, steered to a probability each: [..., L].
+    """Logits of L independent labels [..., L]; a target is a probability for each label.
 
     The distance is the largest absolute error of a probability. Masked labels of a target are free.
 

@@ -1,4 +1,4 @@
-"""Real numbers, as a regression or an embedding gives them: `values`."""
+"""Real numbers, such as the outputs of a regression or an embedding: `values`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from outgen_jax.targets import partial
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """M real numbers, such as a regression, logits or an embedding; the target is a number each.
+    """K real numbers, such as a regression, logits or an embedding. The target is a number for each.
 
-    The distance is the root mean square error over the named numbers, in units of `scale`.
+    The distance is the root mean square error over the numbers that are not free, in units of `scale`.
     """
 
     bounds: ClassVar[tuple[float, float] | None] = (-np.inf, np.inf)
@@ -23,7 +23,7 @@ class Values:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses a scale that measures nothing."""
+        """Refuses a scale that is not positive and finite."""
         if not 0 < self.scale < np.inf:
             raise ValueError(
                 f"outputs.values: scale must be positive and finite, got {self.scale}; give the size of a typical "
@@ -121,10 +121,12 @@ class Values:
 
 
 def values(*, scale: float = 1.0) -> Values:
-    """M real numbers, steered to a number each: [..., M]. Masked numbers of a target are free.
+    """K real numbers [..., K]; a target is a number for each. Masked numbers of a target are free.
+
+    The distance is the root mean square error over the numbers that are not free, divided by `scale`.
 
     Args:
-      scale: the unit of the distance, the root mean square error over the named numbers.
+      scale: the unit of the distance, such as the standard deviation of the outputs over some images.
 
     Raises:
       ValueError: a scale that is not positive.

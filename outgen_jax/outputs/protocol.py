@@ -1,4 +1,4 @@
-"""The questions that every kind of output answers; the package's docstring says what for."""
+"""The methods that every kind of output has; the package's docstring says what they are for."""
 
 from collections.abc import Callable
 from typing import ClassVar, Protocol
@@ -8,82 +8,86 @@ import numpy as np
 
 
 class Output(Protocol):
-    """One kind of output. All methods take one row of outputs [K] float32; see the package.
+    """A kind of output. Methods take one row of outputs [K] float32 and one row of targets [K], NaN where free.
 
-    `bounds` are those of an entry of a target; None: the entries of a row sum to 1.
+    Attributes:
+      bounds: the least and largest entry of a target, for `og.targets.parse`; None: the entries of a row sum to 1.
     """
 
     bounds: ClassVar[tuple[float, float] | None]
 
     def cleaned(self, output: jax.Array) -> jax.Array:
-        """The row as the other methods take it [K], finite wherever `is_finite` says so."""
+        """The row as the other methods take it: [K], finite if `is_finite`."""
 
     def is_finite(self, output: jax.Array) -> jax.Array:
-        """Whether the row means anything: [] bool."""
+        """Whether the row is a valid output: [] bool. If not, the image stops."""
 
     def readout(self, output: jax.Array) -> jax.Array:
-        """What the row says, in the units of targets: [K]."""
+        """The row in the units of targets, such as probabilities: [K]."""
 
     def loss(self, output: jax.Array, target: jax.Array) -> jax.Array:
-        """What gradient descent minimises: the divergence, or the divergence up to a constant: []."""
+        """What gradient descent minimises: [], the divergence up to a constant."""
 
     def divergence(self, output: jax.Array, target: jax.Array) -> jax.Array:
-        """What solvers minimise: [], 0 at the target."""
+        """What solvers minimise: [], convex in the output, and 0 only at the target."""
 
     def distance(self, output: jax.Array, target: jax.Array) -> jax.Array:
-        """What users are told: []."""
+        """What is reported and compared with the tolerance: []."""
 
     def curvature_product(
         self, output: jax.Array, target: jax.Array
     ) -> Callable[[jax.Array], jax.Array]:
-        """U [K] -> Hu [K]: a model of the divergence's curvature between output and target."""
+        """The function u [K] -> Hu [K], H a model of the divergence's curvature between output and target."""
 
     def num_coordinates(self, size: int, count: int | None) -> int:
-        """M, of a row of `size` outputs of which `count` have a coordinate each; None: all."""
+        """M, for a row of `size` outputs of which `count` have a coordinate of their own; None: all."""
 
     def coordinates(self, output: jax.Array, target: jax.Array, count: int | None) -> jax.Array:
-        """R [M]."""
+        """Coordinates r of a row: [M]."""
 
     def goal(self, output: jax.Array, target: jax.Array, count: int | None) -> jax.Array:
-        """The target as the following methods take it; free entries follow the output."""
+        """The target of the coordinates, as the following methods take it; free entries follow the output."""
 
     def divergence_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
-        """`divergence` as a function of the coordinates: []."""
+        """The divergence as a function of the coordinates: []."""
 
     def slope(self, r: jax.Array, goal: jax.Array) -> jax.Array:
-        """Its gradient [M]."""
+        """Gradient of `divergence_at`: [M]."""
 
     def curvature(self, r: jax.Array, goal: jax.Array) -> jax.Array:
-        """Its Hessian [M, M]."""
+        """Hessian of `divergence_at`: [M, M]."""
 
     def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
-        """How far each coordinate is off [M]; one-sided where a probability within `floor` of 0 or 1 will do."""
+        """Coordinates less their targets: [M], 0 where an entry is free.
+
+        Where the target is within `floor` of 0 or 1, a coordinate beyond it has no error: see `one_sided`.
+        """
 
     def one_sided(self, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
-        """Which coordinates may lie anywhere on one side: [M] bool."""
+        """Which coordinates have a target within `floor` of 0 or 1, and may lie anywhere beyond it: [M] bool."""
 
     def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
-        """How far what should be 0 or 1 is from being within `floor` of it: [E], in nats, at most 0 where it is."""
+        """How far probabilities with targets of 0 or 1 are outside `floor` of them, in nats: [E]; at most 0 inside."""
 
     def judged(self, r: jax.Array) -> jax.Array:
-        """What the distance compares, as a function of the coordinates: [N]."""
+        """The quantities that the distance compares and `og.quantize` corrects, of the coordinates: [N]."""
 
     def wanted(self, goal: jax.Array) -> jax.Array:
-        """What `judged` should be: [N], NaN where anything will do."""
+        """Targets of `judged`: [N], NaN where an entry is free."""
 
     def num_named(self, targets: np.ndarray) -> np.ndarray:
-        """How many coordinates each target needs: [..., K] on the host -> [...] int."""
+        """How many coordinates each target needs, on the host: [..., K] -> [...] int."""
 
     def validated(self, targets: np.ndarray, *, caller: str) -> np.ndarray:
-        """Targets [n, K] float64, maybe masked -> float32, NaN where masked.
+        """Checks targets [n, K] float64, masked where free -> float32, NaN where free.
 
         Raises:
-          ValueError: they cannot be targets of this kind.
+          ValueError: they are not targets of this kind; the message names `caller`.
         """
 
     def check_raw(self, outputs: np.ndarray, *, caller: str) -> None:
-        """Looks at outputs [n, K] of source images.
+        """Checks the outputs [n, K] of the source images.
 
         Raises:
-          ValueError: they are not what the network should return for this kind.
+          ValueError: they are not outputs of this kind, such as probabilities instead of logits.
         """

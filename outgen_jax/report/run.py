@@ -82,7 +82,7 @@ def check_run(run: SynthesisRun, *, caller: str) -> None:
 
 
 def finite_rows(run: SynthesisRun) -> np.ndarray:
-    """Which images the network says something finite of, [N] bool."""
+    """Which images have finite outputs, [N] bool."""
     finite: np.ndarray = np.isfinite(run.reached).all(axis=1)
     return finite
 

@@ -1,7 +1,7 @@
-"""Solvers made of solvers: hand over from one to another, restart what has not converged.
+"""Solvers made of solvers: hand over from one to another, restart images that have not converged.
 
-A combinator does not see single images. It asks a pool to run other solvers on some of its images, and which of them
-are not finished; so every image costs only what the solver that it is with costs.
+A combinator does not see single images. It asks a pool to run other solvers on some of its images, and which of these
+images are not finished.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Pool(Protocol):
         """Runs a solver on some rows, from the source where there is no `start`."""
 
     def unfinished(self, rows: np.ndarray, tolerance: float) -> np.ndarray:
-        """Those of `rows` that have not come within `tolerance` and can go on."""
+        """Those of `rows` that are outside `tolerance` and have not failed."""
 
     def source(self, row: int) -> np.ndarray:
         """The source image of a row."""
@@ -42,36 +42,36 @@ class Pool(Protocol):
         """The best image of a row so far."""
 
     def last(self, row: int) -> np.ndarray:
-        """Where the last solver left a row that has not converged."""
+        """The last image of the last solver, for a row that has not converged."""
 
     def named(self, row: int) -> int | None:
-        """How many of a network's many classes the target of a row names; None: there are few, or no classes."""
+        """How many classes the target of a row names; None: an output is not a softmax of more than 32 classes."""
 
     def coordinates(self, row: int) -> int | None:
-        """How many outputs the target of a row steers; None: more than a Jacobian should have rows."""
+        """How many coordinates the target of a row has; None: too many for a Jacobian."""
 
 
 @runtime_checkable
 class Combinator(Protocol):
-    """A solver that is made of others."""
+    """A solver made of other solvers."""
 
     @property
     def steps(self) -> int:
-        """Steps of all parts, at most."""
+        """The largest number of steps of all parts."""
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """The solvers that it is made of."""
+        """The solvers it is made of."""
 
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
     ) -> None:
-        """Moves the images `rows` of a pool until they are within `tolerance`, or for all steps."""
+        """Changes the images `rows` of a pool until they are within `tolerance`, or for all steps."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Then:
-    """What `then` returns; see there."""
+    """A solver followed by another one: see `then`."""
 
     first: Solver | Combinator
     second: Solver | Combinator
@@ -102,7 +102,7 @@ class Then:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Restarted:
-    """What `restarted` returns; see there."""
+    """A solver that starts again for images that have not converged: see `restarted`."""
 
     solver: Solver | Combinator
     times: int
@@ -147,7 +147,7 @@ class Restarted:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rescued:
-    """What `rescued` returns; see there."""
+    """A solver, and another one for the images that it leaves: see `rescued`."""
 
     solver: Solver | Combinator
     by: Solver | Combinator
@@ -170,7 +170,7 @@ class Rescued:
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
     ) -> None:
-        """Runs the solver on all rows, the other on what is left, and the solver again on what that has reached."""
+        """Runs the solver on all rows, `by` on the unfinished ones, and the solver again on those `by` finishes."""
         pool.run(self.solver, rows, tolerance, start=start)
         left = pool.unfinished(rows, tolerance)
         pool.run(self.by, left, tolerance, start=pool.last)
@@ -179,15 +179,15 @@ class Rescued:
 
 
 def then(first: Solver | Combinator, second: Solver | Combinator, *, at: float) -> Then:
-    """Hands every image over from one solver to another, once its distance is at most `at`.
+    """Runs one solver until the distance is at most `at`, then another one.
 
-    An image that does not come so near is handed over after the first solver's last step. The second solver starts at
-    the best image of the first.
+    An image that does not get there is handed over after the last step of the first solver. The second solver starts at
+    the best image of the first, and its `tolerance` is that of the combination.
 
     Args:
-      first: for the long way, such as Adam.
-      second: for the end, such as `gauss_newton`.
-      at: distance, in the output's own measure.
+      first: the first solver, such as `og.preset("adam")`.
+      second: the second solver, such as `og.gauss_newton()`.
+      at: the distance of the hand-over, in the measure of `og.outputs`; 3e-4 is usual.
 
     Raises:
       ValueError: `at` is not positive.
@@ -212,11 +212,12 @@ def restarted(
     """Starts a solver again for images that have not converged.
 
     Args:
-      solver: which.
-      times: further starts at most.
-      from_source: start at the source with noise below half a grey level; otherwise where the image is.
-      via: a solver that moves the image before each further start.
-      later: the solver of further starts; None: the same.
+      solver: the solver; its `tolerance` is that of the combination.
+      times: the largest number of further starts.
+      from_source: whether to start again at the source, with noise below half a grey level; otherwise the solver starts
+        at its last image.
+      via: a solver that changes the image before each further start; None: there is none.
+      later: the solver of the further starts; None: `solver`.
 
     Raises:
       ValueError: a negative number of starts.
@@ -234,14 +235,14 @@ def restarted(
 
 
 def rescued(solver: Solver | Combinator, *, by: Solver | Combinator) -> Rescued:
-    """Hands images that a solver leaves unfinished to another one, and back.
+    """Hands the images that a solver leaves outside the tolerance to another one, and back.
 
-    The other solver starts where the first has left an image. Images that it brings within the tolerance go back to
-    the first, which may make their changes smaller.
+    The other solver starts at the last image of the first. Images that it brings within the tolerance go back to the
+    first, which may make their changes smaller.
 
     Args:
-      solver: such as `smallest_change`.
-      by: such as `restarted(gauss_newton(), times=6)`.
+      solver: the solver of all images, such as `og.smallest_change()`; its `tolerance` is that of the combination.
+      by: the solver of the images that are left, such as `og.restarted(og.gauss_newton(), times=6)`.
 
     >>> import outgen_jax as og
     >>> og.rescued(og.smallest_change(steps=30), by=og.gauss_newton(steps=40)).steps
@@ -251,7 +252,7 @@ def rescued(solver: Solver | Combinator, *, by: Solver | Combinator) -> Rescued:
 
 
 def _near_source(pool: Pool, attempt: int) -> Start:
-    """Sources with noise that depends on the attempt alone, so that a row has the same in any company."""
+    """Sources with noise that depends on the attempt alone, so that the other images do not matter."""
     noise: Any = None
 
     def start(row: int) -> np.ndarray:

@@ -30,7 +30,7 @@ class DescentState(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GradientDescent:
-    """What `gradient_descent` returns; see there."""
+    """The solver that `gradient_descent` returns."""
 
     optimizer: optax.GradientTransformation = dataclasses.field(metadata={"static": True})
     weight_decay: float = dataclasses.field(default=WEIGHT_DECAY, metadata={"static": True})
@@ -88,7 +88,7 @@ def gradient_descent(
     lowpass_radius: float | None = None,
     lowpass_rolloff: str = "ideal",
 ) -> GradientDescent:
-    r"""Descends the loss between the network's output and the target, in the weights of the image.
+    r"""Minimises the loss between output and target by gradient descent in the weights of the image.
 
     .. math:: W \leftarrow W - \gamma (\nabla L(W) + \lambda W)
 
@@ -96,17 +96,18 @@ def gradient_descent(
     `og.outputs.softmax()` L is the cross-entropy (Eq. A11).
 
     Args:
-      optimizer: any of optax, for example `optax.sgd(0.05)`. Optimisers that need the loss, such as `optax.lbfgs()`,
-        get the sum of L and λ/2 ‖W‖². Solvers are equal only if they hold the same optimiser object, as optax's are
-        functions: keep it in a variable.
+      optimizer: an optimiser of optax, for example `optax.sgd(0.05)`. Optimisers that need the loss, such as
+        `optax.lbfgs()`, get the sum of L and λ/2 ‖W‖². Optax's optimisers are functions, so solvers are equal only if
+        they hold the same optimiser object: keep it in a variable.
       weight_decay: λ.
-      steps: updates.
-      pixels: map between pixels and weights; None: `pixels.arctan()`, the paper's.
-      lowpass_radius: low-pass filter between the weights and the network, and on the image that comes out; None: none.
+      steps: the number of updates.
+      pixels: map between pixels and weights; None: `og.pixels.arctan()`, the paper's.
+      lowpass_radius: the network sees the image low-pass filtered at this radius, and so filtered it is returned; see
+        `og.pixels.lowpass`. None: no filter.
       lowpass_rolloff: "ideal" or "gaussian".
 
     Raises:
-      ValueError: a negative number of steps or weight decay, or a low-pass filter that cannot be.
+      ValueError: a negative number of steps or weight decay; a radius that is not positive, or an unknown roll-off.
 
     >>> import optax
     >>> import outgen_jax as og

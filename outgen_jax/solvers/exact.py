@@ -1,4 +1,4 @@
-"""The default solver: reaches the tolerance from far and near, whatever the outputs, without further settings."""
+"""The default solver: chooses a method by the target, without further settings."""
 
 import dataclasses
 from collections import defaultdict
@@ -71,9 +71,9 @@ class Exact:
         return self.by_rows(self.tolerance), *far, self.without_rows()
 
     def by_rows(self, tolerance: float) -> Rescued | Restarted:
-        """For targets with a row of the Jacobian for every output.
+        """For targets whose Jacobian has a row for every coordinate.
 
-        The smallest change is one in L2; a change of low frequencies is Gauss-Newton's alone.
+        `SmallestChange` minimises the L2 norm, so changes of low frequencies are left to Gauss-Newton.
         """
         persistent = self.persistent(tolerance)
         if self.restriction.lowpass_radius is not None:
@@ -91,20 +91,20 @@ class Exact:
         return Restarted(solver=passes, times=_NEW_STARTS, from_source=True)
 
     def from_afar(self, named: int | None, tolerance: float) -> Then:
-        """For targets that name few of a network's many classes, at most so many; None: more.
+        """For targets that name at most `named` of a network's many classes; None: more than all the limits.
 
-        Gauss-Newton ends it: smaller changes of large images would not survive 8 bits.
+        Gauss-Newton finishes: the smaller changes of `SmallestChange` would not survive rounding to 8 bits.
         """
         return Then(first=_DESCENTS[named], second=self.persistent(tolerance), at=_HAND_OVER)
 
     def without_rows(self) -> GaussNewtonCG:
-        """For targets over so many outputs that a row for each would be too expensive."""
+        """For targets of so many coordinates that a Jacobian would be too expensive."""
         return GaussNewtonCG(steps=_CG_STEPS, restriction=self.restriction)
 
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
     ) -> None:
-        """Chooses by the number of outputs that each target steers."""
+        """Groups the rows by the method for their targets, and runs each group."""
         aim = tolerance - min(_MARGIN * tolerance, _ROUNDING)
         groups: defaultdict[Solver | Combinator, list[int]] = defaultdict(list)
         for row in rows:
@@ -130,24 +130,30 @@ def exact(
     max_change: float | None = None,
     lowpass_radius: float | None = None,
 ) -> Exact:
-    """The default solver: images whose output is the target, to the tolerance.
+    """The default solver: changes images until their outputs are within the tolerance of the targets.
 
-    `smallest_change` moves every image, and stops where its change becomes no smaller: the looser the tolerance, the
-    smaller the change. The few images that it leaves outside the tolerance go to Gauss–Newton, which takes steps of
-    momentum between its passes, and starts once more from the source with noise below half a grey level; those that
-    it brings inside go back. Where a target names a few of more than 32 classes, Adam makes most of the way, and
-    Gauss–Newton the rest. Targets over more than 64 classes are reached by conjugate gradients, less exactly: a
-    total variation of about 0.002 on ImageNet's classes.
+    The method depends on the target:
+
+    - Most targets: `smallest_change`, so a larger tolerance makes a smaller change. Images that it leaves outside the
+      tolerance go to Gauss–Newton, with momentum and restarts between its passes, and from there back to
+      `smallest_change`. With `lowpass_radius`: Gauss–Newton alone.
+    - A softmax of more than 32 classes of which the target names at most 64, and no limits on the change: Adam on the
+      pixels down to a distance of 3e-4 (or the tolerance, if larger), then Gauss–Newton.
+    - A softmax target that names more than 64 classes, or more than 512 coordinates in all: `gauss_newton_cg`, which is
+      less exact.
+
+    A class is named if it is not masked; in a full target, if its probability is positive.
 
     Args:
-      tolerance: distance at which an image is done, in the output's own measure. `synthesize(tolerance=...)` overrides
-        it.
-      mask: as in `gauss_newton`.
-      max_change: as there.
-      lowpass_radius: as there.
+      tolerance: distance at which an image is finished, in the measure of `og.outputs`. The `tolerance` of
+        `synthesize` overrides it.
+      mask: [H, W] or [H, W, C], the same for all images: only pixels whose entry is not 0 change.
+      max_change: no pixel changes by more than this (L∞).
+      lowpass_radius: the change consists of frequencies up to about this many cycles per image side; None: of all.
 
     Raises:
-      ValueError: a tolerance that is not positive; limits as in `gauss_newton`.
+      ValueError: a tolerance, `max_change` or radius that is not positive; a mask that is not of rank 2 or 3, or that
+        lets nothing change.
 
     >>> import outgen_jax as og
     >>> og.exact() == og.exact(tolerance=1e-5)

@@ -1,24 +1,24 @@
-r"""Gauss–Newton: images whose output *is* the target, after a few Jacobians of the network.
+r"""Gauss–Newton: exact targets in few steps, each with a Jacobian of the network.
 
-The loss is a convex function of the outputs, and only the outputs are a hard function of the image. So the network is
-linearised and the loss is not (the prox-linear method; Burke, "Descent methods for composite nondifferentiable
-optimization problems", 1985); `prox_linear` has the step.
+The loss is convex in the outputs; only the network is not. So the network is linearised and the loss is not (the
+prox-linear method; Burke, "Descent methods for composite nondifferentiable optimization problems", 1985);
+`prox_linear` has the step.
 
-A Jacobian costs a backward pass a row, a trial step one forward pass. So every Jacobian serves several trials,
-corrected after each by what it failed to predict (Broyden, 1965). It also changes quickly from image to image, so half
-of it is the corrected one of the step before. Where an image is near, but for probabilities that should be 0 and are
-still far above, the first trial adds a share of the last step, p = β (x − x'), and Jᵀλ corrects what that does to the
-output.
+A Jacobian costs a backward pass for each row, a trial one forward pass. So every Jacobian serves several trials. After
+each trial it is corrected by its error of prediction (Broyden, 1965). The Jacobian also varies quickly from step to
+step, so half of it is the corrected one of the step before.
 
-Long steps need fewer Jacobians but make larger changes. So while an image is far from its target its steps keep to a
-share of Polyak's step, and the first trial of each Jacobian undoes a part of the change so far that the output does not
-feel, p = −α (I − J⁺J)(x − x₀), no longer than the radius.
+While the divergence is large, steps are limited to a share of Polyak's step: longer steps would need fewer Jacobians,
+but make larger changes. The first trial of each Jacobian then also undoes a part of the change so far that has no
+effect on the output, p = −α (I − J⁺J)(x − x₀), no longer than the radius. Later, where only probabilities that should
+be 0 are still too large, the first trial adds a share of the last step, p = β (x − x'), and Jᵀλ corrects its effect on
+the output.
 
-The part w of the loss that counts every coordinate alike decays from Jacobian to Jacobian. Most images converge as it
-does. For the others see `og.restarted`.
+The loss has a part of weight w in which all coordinates count the same. w decays from step to step, and most images
+converge as it does. For the others see `og.restarted`.
 
-An image is a vector [D] in [0, 1] here, M the number of coordinates. Changes are measured in L2, or in a norm that
-makes fine detail expensive.
+Here an image is a vector [D] in [0, 1], and M is the number of coordinates. Changes are measured in L2, or in a norm
+that makes fine detail expensive.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ class Trial(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GaussNewton:
-    """What `gauss_newton` returns; see there."""
+    """The solver that `gauss_newton` returns."""
 
     steps: int = STEPS
     trials: int = dataclasses.field(default=TRIALS, metadata={"static": True})
@@ -216,25 +216,25 @@ def gauss_newton(
     max_change: float | None = None,
     lowpass_radius: float | None = None,
 ) -> GaussNewton:
-    """Moves an image onto its target by Gauss–Newton steps; see the module for the equations.
+    """Changes an image by Gauss–Newton steps; see `solvers.gauss_newton` for the equations.
 
-    Every step lowers the loss; how far the linear model is trusted is each image's own. With a `tolerance`,
-    `synthesize` stops most images long before `steps`. A few images converge too slowly: `og.exact` restarts them.
+    Every step lowers the loss. It has no tolerance of its own: pass one to `synthesize`, which then stops most images
+    long before `steps`. A few images converge slowly: `og.exact` restarts them.
 
-    A softmax of up to 32 classes gets a row of the Jacobian for every class. Of more classes, those that the target
-    names, or wants at all, get a row each, 64 at most, and the others share one.
+    A softmax of up to 32 classes gets a row of the Jacobian for every class but one. Of more classes, those that the
+    target names get a row each, at most 64, and the others share one.
 
     Args:
-      steps: Jacobians at most.
-      trials: steps tried with each, a forward pass of the network apiece.
-      stride: how far a step goes while the target is far, as a share of the distance at which the slope of the
-        divergence alone would bring it to 0. The smaller, the smaller the change and the more Jacobians. None: no such
-        limit and no way back towards the source, for few `steps` or where time counts and not the change.
-      floor: a probability that is wanted with less than this may lie anywhere between 0 and this.
-      mask: [H, W] or [H, W, C], the same for all images: only pixels that are not 0 here change.
-      max_change: no pixel moves further than this from its source (L∞).
-      lowpass_radius: changes are made of frequencies within about this many cycles per image side; None: of all alike,
-        every step the smallest in L2.
+      steps: the largest number of steps, one Jacobian each.
+      trials: trials with each Jacobian, one forward pass of the network each.
+      stride: limit on the length of a step while the divergence is large, as a share of Polyak's step (divergence over
+        norm of its gradient). Smaller values make smaller changes and need more steps. None: no limit, and changes
+        without effect on the output are kept; for few `steps`, or where only time matters.
+      floor: a probability whose target is less than this may lie anywhere between 0 and this.
+      mask: [H, W] or [H, W, C], the same for all images: only pixels whose entry is not 0 change.
+      max_change: no pixel changes by more than this (L∞).
+      lowpass_radius: the change consists of frequencies up to about this many cycles per image side. None: of all, and
+        every step is the smallest in L2.
 
     Raises:
       ValueError: a negative number of steps; no trials; a stride, `floor`, `max_change` or radius that is not positive;

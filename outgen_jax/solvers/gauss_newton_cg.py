@@ -1,24 +1,24 @@
-r"""Gauss–Newton without a Jacobian: targets over so many outputs that a row for each would be too expensive.
+r"""Gauss–Newton without a Jacobian: for targets of so many outputs that a row for each would be too expensive.
 
 The divergence of the linearised network is expanded to second order,
 
 .. math:: m(Δ) = g^⊤ J Δ + \frac{1}{2} Δ^⊤ J^⊤ H J Δ
 
 with g the gradient of the divergence in the outputs and H a model of its curvature. It is minimised within a radius by
-conjugate gradients, which ask only for products: JΔ, and Jᵀu by a backward pass (Schraudolph, "Fast curvature
-matrix-vector products for second-order gradient descent", 2002). The curvature at the output itself would ask far too
-much of classes whose probability is far below the target's; `Output.curvature_product` has its minimum where the
-divergence has it.
+conjugate gradients, which need only products: JΔ, and Jᵀu by a backward pass (Schraudolph, "Fast curvature
+matrix-vector products for second-order gradient descent", 2002). With the curvature at the output itself, steps would
+be much too long for classes whose probability is far below the target's. `Output.curvature_product` is a model that has
+the same minimum as the divergence.
 
-An iteration costs about three backward passes, whatever the number of outputs. Far from the target few of them will do,
-and near it they are worth their price: they end where the gradient has fallen to a share η = min(1/2, √D) of what it
-was (Dembo, Eisenstat and Steihaug, "Inexact Newton methods", 1982). The network is not linear within a step, and
-convergence may be slow: the less the last step lowered the divergence, the larger the share β of it that comes first.
+An iteration costs about three backward passes, whatever the number of outputs. Iterations end once the gradient has
+fallen to a share η = min(1/2, √D) of its first norm, so steps are more exact close to the target (Dembo, Eisenstat and
+Steihaug, "Inexact Newton methods", 1982). Because the network is not linear, convergence may be slow: each step begins
+with a share β of the last one, which is the larger the less that one lowered the divergence.
 
-Where changes are restricted, conjugate gradients search for z with Δ = S z: S makes it smooth, and 0 where no pixel may
+Where changes are restricted, conjugate gradients search for z with Δ = S z: S makes Δ smooth, and 0 where no pixel may
 change.
 
-An image is a vector [D] in [0, 1] here.
+Here an image is a vector [D] in [0, 1].
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ class _Search(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GaussNewtonCG:
-    """What `gauss_newton_cg` returns; see there."""
+    """The solver that `gauss_newton_cg` returns."""
 
     steps: int = STEPS
     iterations: int = dataclasses.field(default=ITERATIONS, metadata={"static": True})
@@ -133,19 +133,21 @@ def gauss_newton_cg(
     max_change: float | None = None,
     lowpass_radius: float | None = None,
 ) -> GaussNewtonCG:
-    """Moves an image onto a target over any number of outputs; see the module for the equations.
+    """Changes an image for a target of any number of outputs; see `solvers.gauss_newton_cg` for the equations.
 
-    For up to a few dozen classes, and for partial targets, `gauss_newton` needs less work and comes nearer.
+    For up to a few dozen classes, and for partial targets, `gauss_newton` needs less work and is more accurate. It has
+    no tolerance of its own.
 
     Args:
-      steps: expansions of the network at most.
-      iterations: of conjugate gradients in each, at most.
-      mask: as in `gauss_newton`.
-      max_change: as there.
-      lowpass_radius: as there.
+      steps: the largest number of steps, one expansion of the network each.
+      iterations: the largest number of iterations of conjugate gradients in a step.
+      mask: [H, W] or [H, W, C], the same for all images: only pixels whose entry is not 0 change.
+      max_change: no pixel changes by more than this (L∞).
+      lowpass_radius: the change consists of frequencies up to about this many cycles per image side; None: of all.
 
     Raises:
-      ValueError: a negative number of steps, or no iterations; limits as in `gauss_newton`.
+      ValueError: a negative number of steps; no iterations; a `max_change` or radius that is not positive; a mask that
+        is not of rank 2 or 3, or that lets nothing change.
 
     >>> import outgen_jax as og
     >>> og.gauss_newton_cg(steps=80).iterations

@@ -1,4 +1,4 @@
-"""The Jacobian of an image's coordinates, and what can be learnt about it without a new one.
+"""The Jacobian of an image's coordinates, and how to correct it without computing a new one.
 
 An image is a vector [D]; J is [M, D], a row for every coordinate of the objective.
 """
@@ -34,7 +34,7 @@ def jacobian(
 
 
 def broyden(rows: jax.Array, step: jax.Array, surprise: jax.Array) -> jax.Array:
-    r"""J + (y − JΔ) Δᵀ / ΔᵀΔ: the Jacobian nearest to `rows` that would have predicted y (Broyden, 1965).
+    r"""J + (y − JΔ) Δᵀ / ΔᵀΔ: the Jacobian closest to `rows` that would have predicted y (Broyden, 1965).
 
     Args:
       rows: J [M, D].
@@ -46,10 +46,10 @@ def broyden(rows: jax.Array, step: jax.Array, surprise: jax.Array) -> jax.Array:
 
 
 def null_part(rows: jax.Array, ways: jax.Array, change: jax.Array) -> jax.Array:
-    """(I − W (J W)⁻¹ J) Δ: what of a `change` [D] the coordinates do not feel.
+    """(I − W (J W)⁻¹ J) Δ: the part of a `change` [D] that has no effect on the coordinates.
 
-    What they feel is taken out along the `ways` Wᵀ [M, D]; along the rows themselves it is the smallest in L2. J W gets
-    1e-6 of its mean eigenvalue on the diagonal, as rows may be alike.
+    The other part is removed along the `ways` Wᵀ [M, D]; along the rows themselves it is the smallest in L2. J W gets
+    1e-6 of its mean eigenvalue on the diagonal, because rows may be equal.
 
     Args:
       rows: J [M, D].

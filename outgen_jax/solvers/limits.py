@@ -1,6 +1,6 @@
-"""What a change of an image may be: where, how far and how smooth.
+"""Limits on the change of an image: where, how far and how smooth.
 
-An image is a vector [D] in `Limits`, [H, W, C] elsewhere.
+In `Limits` an image is a vector [D], elsewhere [H, W, C].
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from outgen_jax import pixels
 
 
 class Limits(NamedTuple):
-    """What a change of one image may be."""
+    """Limits on the change of one image."""
 
     low: jax.Array  # [D] pixels at least
     high: jax.Array  # [D] pixels at most
@@ -58,12 +58,12 @@ class Mask:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Restriction:
-    """How the change of an image is restricted.
+    """Options that limit the change of an image.
 
     Attributes:
       mask: only pixels that it allows change; None: all may.
-      max_change: no pixel moves further than this from its source (L∞); None: [0, 1] is the only limit.
-      lowpass_radius: changes are made of frequencies within about this many cycles per image side; None: of all alike.
+      max_change: no pixel changes by more than this (L∞); None: [0, 1] is the only limit.
+      lowpass_radius: the change consists of frequencies up to about this many cycles per image side; None: of all.
     """
 
     mask: Mask | None = None
@@ -121,8 +121,8 @@ def restriction(
     """Checks what a solver's caller asked for.
 
     Raises:
-      ValueError: `max_change` or a radius that is not positive, `max_change` above 1; a mask that is not of rank 2 or 3,
-        or that lets nothing change.
+      ValueError: `max_change` or a radius that is not positive, `max_change` above 1; a mask that is not of rank 2
+        or 3, or that lets nothing change.
     """
     for name, value in (("max_change", max_change), ("lowpass_radius", lowpass_radius)):
         if value is not None and not value > 0:

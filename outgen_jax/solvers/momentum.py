@@ -1,10 +1,10 @@
-r"""Gradient descent with momentum and steps of prescribed length: a way out of where Gauss–Newton converges slowly.
+r"""Gradient descent with momentum and steps of prescribed length, for images for which Gauss–Newton converges slowly.
 
 .. math:: Δ' = β Δ - (1 - β) s \frac{g}{\|g\|}
 
-g is the slope of the loss with every coordinate counting alike (`prox_linear`, w = 1), however small it is. The
-length s falls linearly from a share of the image's change so far to 0. Steps are taken whether the loss falls or not:
-the image ends elsewhere, from where Gauss–Newton usually converges, with a larger change.
+g is the gradient of the loss in which all coordinates count the same (`prox_linear`, w = 1). The length s falls
+linearly from a share of the image's change so far to 0. Steps are taken whether the loss falls or not. From the image
+that results Gauss–Newton usually converges, with a larger change.
 """
 
 import dataclasses
@@ -37,10 +37,10 @@ class Momentum:
     """Steps of momentum whose length is a share of the change so far.
 
     Attributes:
-      steps: how many.
-      share: s at first, over the L2 distance of the image from its source.
-      floor: as in `gauss_newton`.
-      restriction: as there.
+      steps: the number of steps.
+      share: the first s, over the L2 distance of the image from its source.
+      floor: a probability whose target is less than this may lie anywhere between 0 and this.
+      restriction: limits on the change.
     """
 
     steps: int = 128

@@ -1,10 +1,10 @@
-"""What one image is asked for: all parts of a network's output, measured against their targets.
+"""The objective of one image: all parts of a network's output, compared with their targets.
 
-A network's output is a tuple of parts; a part is rows of one kind of output, [R, K] here: one row for a plain
-classifier, one a view where an image is shown several ways. The divergence is the sum over all rows, the distance the
-largest of all.
+Outputs are a tuple of parts, one for each array that the network returns. A part [R, K] has R rows of one kind of
+output: 1 for a plain classifier, the number of views with `og.views`. The divergence is the sum over all rows, the
+distance the largest of all rows.
 
-Coordinates r [M] are those of all rows, one after another; `outputs` says what they are.
+Coordinates r [M] are those of all rows, one after another; `og.outputs` says what they are.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ Goals = tuple[jax.Array, ...]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The targets of one image, with the kinds of output that they are for.
+    """The targets of one image, and the functions that compare outputs with them.
 
     Attributes:
-      targets: one [R, K] a part, NaN where an entry is free.
-      kinds: one a part.
-      counts: of a softmax part, how many classes have a coordinate each; None: all.
+      targets: one [R, K] for each part, NaN where an entry is free.
+      kinds: one of `og.outputs` for each part.
+      counts: for each part, how many classes of a softmax have a coordinate of their own; None: all.
     """
 
     targets: Outputs
@@ -43,28 +43,28 @@ class Objective:
         return self._each(lambda kind, o, t: kind.cleaned(o), outputs)
 
     def is_finite(self, outputs: Outputs) -> jax.Array:
-        """Whether every row means something: [] bool."""
+        """Whether the outputs are valid, as `Output.is_finite` defines it: [] bool."""
         found = self._each(lambda kind, o, t: kind.is_finite(o), outputs)
         return jnp.concatenate(found).all()
 
     def loss(self, outputs: Outputs) -> jax.Array:
-        """What gradient descent minimises, the sum over all rows: []."""
+        """What gradient descent minimises, summed over all rows: []."""
         return jnp.concatenate(self._each(lambda kind, o, t: kind.loss(o, t), outputs)).sum()
 
     def divergence(self, outputs: Outputs) -> jax.Array:
-        """The sum over all rows: [], 0 at the target."""
+        """The divergence, summed over all rows: [], 0 at the target."""
         return jnp.concatenate(self._each(lambda kind, o, t: kind.divergence(o, t), outputs)).sum()
 
     def distance(self, outputs: Outputs) -> jax.Array:
-        """The largest of all rows: []."""
+        """The distance, the largest of all rows: []."""
         return jnp.concatenate(self._each(lambda kind, o, t: kind.distance(o, t), outputs)).max()
 
     def gradient(self, outputs: Outputs) -> Outputs:
-        """Of the loss in the outputs."""
+        """Gradient of the loss in the outputs; in their structure."""
         return jax.grad(self.loss)(outputs)
 
     def curvature_product(self, outputs: Outputs) -> Callable[[Outputs], Outputs]:
-        """U -> Hu, with a model of the divergence's curvature in the outputs."""
+        """The function u -> Hu, H a model of the divergence's curvature in the outputs; u like the outputs."""
 
         def product(u: Outputs) -> Outputs:
             zipped = zip(self.kinds, outputs, self.targets, u, strict=True)
@@ -79,16 +79,16 @@ class Objective:
 
     @property
     def num_rows(self) -> int:
-        """Rows of all parts."""
+        """Number of rows of all parts."""
         return sum(len(targets) for targets in self.targets)
 
     @property
     def num_coordinates(self) -> int:
-        """M."""
+        """M, of all parts."""
         return sum(self._sizes())
 
     def coordinates(self, outputs: Outputs) -> jax.Array:
-        """R [M]."""
+        """Coordinates r of the outputs: [M]."""
         zipped = zip(self.kinds, outputs, self.targets, self.counts, strict=True)
         found = [
             jax.vmap(lambda o, t, kind=kind, n=count: kind.coordinates(o, t, n))(o, t)
@@ -97,7 +97,7 @@ class Objective:
         return jnp.concatenate([r.ravel() for r in found])
 
     def goals(self, outputs: Outputs) -> Goals:
-        """The targets as the following methods take them, free entries as the outputs have them."""
+        """The targets as the following methods take them; free entries follow the outputs."""
         zipped = zip(self.kinds, outputs, self.targets, self.counts, strict=True)
         return tuple(
             jax.vmap(lambda o, t, kind=kind, n=count: kind.goal(o, t, n))(o, t)
@@ -105,41 +105,41 @@ class Objective:
         )
 
     def divergence_at(self, r: jax.Array, goals: Goals) -> jax.Array:
-        """[]."""
+        """The divergence as a function of the coordinates: []."""
         return self._in_coordinates("divergence_at", r, goals).sum()
 
     def slope(self, r: jax.Array, goals: Goals) -> jax.Array:
-        """Of the divergence [M]."""
+        """Gradient of `divergence_at` in the coordinates: [M]."""
         return self._in_coordinates("slope", r, goals)
 
     def curvature(self, r: jax.Array, goals: Goals) -> jax.Array:
-        """Of the divergence [M, M], a block for every row."""
+        """Hessian of `divergence_at` in the coordinates: [M, M], with a block for every row."""
         blocks = []
         for kind, part, goal in zip(self.kinds, self._split(r), goals, strict=True):
             blocks += list(jax.vmap(kind.curvature)(part, goal))
         return blocks[0] if len(blocks) == 1 else jax.scipy.linalg.block_diag(*blocks)
 
     def errors(self, r: jax.Array, goals: Goals, floor: float | jax.Array) -> jax.Array:
-        """How far each coordinate is off [M]; see `Output.errors`."""
+        """Errors of the coordinates: [M]; see `Output.errors`."""
         return self._in_coordinates("errors", r, goals, floor)
 
     def one_sided(self, goals: Goals, floor: float | jax.Array) -> jax.Array:
-        """Which coordinates may lie anywhere on one side: [M] bool."""
+        """Which coordinates may lie anywhere on one side of the target: [M] bool; see `Output.one_sided`."""
         parts = zip(self.kinds, goals, strict=True)
         found = [jax.vmap(lambda g, kind=kind: kind.one_sided(g, floor))(g) for kind, g in parts]
         return jnp.concatenate([x.ravel() for x in found])
 
     def excess(self, r: jax.Array, goals: Goals, floor: jax.Array) -> jax.Array:
-        """How far what should be 0 or 1 is from it, all rows one after another: [E]; see `Output.excess`."""
+        """How far probabilities are from targets of 0 or 1, all rows one after another: [E]; see `Output.excess`."""
         return self._in_coordinates("excess", r, goals, floor)
 
     def judged(self, r: jax.Array) -> jax.Array:
-        """What the distance compares, all rows one after another: [N]."""
+        """The quantities that the distance compares, all rows one after another: [N]; see `Output.judged`."""
         parts = zip(self.kinds, self._split(r), strict=True)
         return jnp.concatenate([jax.vmap(kind.judged)(part).ravel() for kind, part in parts])
 
     def wanted(self, goals: Goals) -> jax.Array:
-        """What `judged` should be: [N], NaN where anything will do."""
+        """Targets of `judged`: [N], NaN where an entry is free."""
         parts = zip(self.kinds, goals, strict=True)
         return jnp.concatenate([jax.vmap(kind.wanted)(goal).ravel() for kind, goal in parts])
 

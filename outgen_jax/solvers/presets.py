@@ -48,17 +48,19 @@ PRESETS = (_EXACT, *_PRESETS)
 def preset(name: str, *, steps: int | None = None) -> Solver | Exact:
     """Paper A's settings by name, and three more.
 
-    "sgd" is Eq. A6 (Fig. A3), "momentum" Eq. A7–A8 with the learning rate applied once (Fig. A4),
-    "momentum_printed" Eq. A7–A8 to the letter, "momentum_lowpass" momentum behind a low-pass filter
-    of radius 10 (Fig. A5). "adam" is Adam with rate 0.005 and no weight decay, "gauss_newton"
-    `gauss_newton`, "exact" `exact`.
+    - "sgd": Eq. A6 (Fig. A3).
+    - "momentum": Eq. A7–A8 in the usual form, with the learning rate applied once (Fig. A4).
+    - "momentum_printed": Eq. A7–A8 as printed, with the learning rate applied twice.
+    - "momentum_lowpass": momentum behind a low-pass filter of radius 10 (Fig. A5).
+    - "adam": Adam with rate 0.005 and no weight decay; not of the paper.
+    - "gauss_newton", "exact": `og.gauss_newton()` and `og.exact()`.
 
     Args:
       name: one of `PRESETS`.
-      steps: updates at most; None: 100, or for "gauss_newton" its own default.
+      steps: the largest number of steps; None: 100, or 40 for "gauss_newton".
 
     Raises:
-      ValueError: an unknown name; steps for "exact", which ends at its tolerance.
+      ValueError: an unknown name; `steps` for "exact", which has none.
 
     >>> import outgen_jax as og
     >>> og.preset("sgd") == og.preset("sgd", steps=100)

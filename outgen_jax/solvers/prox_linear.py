@@ -1,20 +1,20 @@
 r"""The prox-linear step: the network is linearised, the loss is not.
 
-The loss of coordinates r [M] is the divergence and a part that counts every coordinate alike:
+The loss of coordinates r [M] is the divergence and a part in which all coordinates count the same:
 
 .. math:: ℓ(r) = D(r) + w \sum_i h(e_i(r)), \quad h(x) = \sqrt{1 + x^2} - 1
 
-D is the divergence and e the errors of the objective. A divergence alone counts a class by its probability: one that is
-wanted with 0 and has 1e-3 weighs little, and an image would converge slowly along the valley where the others are
-right. ℓ is 0 at the target and nowhere else, and convex in r where the errors are affine in r.
+D is the divergence and e are the errors of the objective. In the divergence alone a class counts by its probability:
+one whose target is 0 and whose probability is 1e-3 counts little, and convergence would be slow. ℓ is 0 only at the
+target, and convex in r where the errors are affine in r.
 
 A step minimises
 
 .. math:: ℓ(r + J Δ) + \frac{μ}{2} \|Δ\|^2, \quad low ≤ x + Δ ≤ high
 
-Its solution is a combination of the rows of J, Δ = Jᵀλ, so that M numbers are searched for, not the pixels.
+Its solution is a combination of the rows of J, Δ = Jᵀλ, so the unknowns are M numbers, not the pixels.
 
-An image is a vector [D] here.
+Here an image is a vector [D].
 """
 
 from typing import NamedTuple, Protocol

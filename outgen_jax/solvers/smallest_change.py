@@ -1,4 +1,4 @@
-r"""The smallest change: images within the tolerance that are as near to their source as can be.
+r"""The smallest change: images within the tolerance that are as close to their source as possible.
 
 .. math:: \min \tfrac12 \|x - x_0\|^2 \quad \text{subject to} \quad \text{distance}(f(x)) ≤ \text{tolerance}
 
@@ -7,26 +7,25 @@ The constraint becomes a penalty with a weight c. A step minimises, over Δ with
 .. math:: ℓ(r + J Δ) + \frac{1}{2c} \|x + Δ - x_0\|^2 + \frac{ν}{2} \|Δ\|^2
 
 that is, the network is linearised and the loss is not (`prox_linear`), and the change is measured from the *source*. At
-a fixed point x − x₀ is a combination of the rows of J: no part of the change is without effect on the output. ν holds
-the step where the linear model is good (Levenberg, 1944; Marquardt, 1963).
+a fixed point x − x₀ is a combination of the rows of J, so every part of the change affects the output. ν keeps the step
+where the linear model is accurate (Levenberg, 1944; Marquardt, 1963).
 
-*Correction.* Along a step the output curves away from the linear model, and near the target a merit function would
-refuse every step of useful length (the Maratos effect; Nocedal and Wright, "Numerical optimization", 2006, section
-15.6). So every step is tried, the rows of J are corrected by what they failed to predict (Broyden, 1965), and the step
-is solved for again with these rows; only then is it judged. The corrected rows serve several steps.
+*Correction.* The network is not linear along a step, and close to the target a merit function would refuse every step
+of useful length (the Maratos effect; Nocedal and Wright, "Numerical optimization", 2006, section 15.6). So every trial
+is made twice: with the rows of J, and again with the rows corrected by their error of prediction (Broyden, 1965). The
+better of the two is accepted if it lowers the merit. The corrected rows serve the next trials.
 
-*Weight.* c starts where the source is all but stationary, and follows the distance: it grows while the distance is
-above the tolerance, and shrinks below it. An image so moves along a path of smallest changes for ever smaller
-tolerances.
+*Weight.* c starts where the source is nearly stationary. It grows while the distance is above the tolerance, and
+shrinks below it. The iterates follow a path of smallest changes for decreasing tolerances.
 
 *Loss.* ℓ is the divergence D, and a part for probabilities that should be 0 or 1:
 
 .. math:: ℓ(r) = D(r) + w \sum_i h(\max(e_i, 0)), \quad h(e) = \sqrt{1 + e^2} - 1
 
 e is the objective's `excess`: how many nats the total of these probabilities is above a share of the tolerance. D alone
-is flat there: an error of 0.03 nats elsewhere outweighs all that is left of a probability of 1e-4.
+would hardly lower small probabilities.
 
-An image is a vector [D] in the equations.
+In the equations an image is a vector [D].
 """
 
 import dataclasses
@@ -137,7 +136,7 @@ class PressedLoss:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SmallestChange:
-    """What `smallest_change` returns; see there."""
+    """The solver that `smallest_change` returns."""
 
     steps: int = STEPS
     trials: int = dataclasses.field(default=TRIALS, metadata={"static": True})
@@ -212,18 +211,18 @@ def smallest_change(
     mask: ArrayLike | None = None,
     max_change: float | None = None,
 ) -> SmallestChange:
-    """Makes the change as small as the tolerance allows; see the module for the equations.
+    """Makes the change as small as the tolerance allows; see `solvers.smallest_change` for the equations.
 
-    An image that has come within the tolerance goes on, to a smaller change, until three Jacobians have made it less
-    than 1 % smaller. The looser the tolerance, the smaller the change. Not every image comes within a tight
-    tolerance: `og.exact` has other solvers for those.
+    Within the tolerance an image goes on to smaller changes, until three steps in a row have made the change less than
+    1 % smaller. A larger tolerance gives a smaller change. Some images do not meet a small tolerance: `og.exact` has
+    other solvers for those.
 
     Args:
-      steps: Jacobians at most.
-      trials: steps tried with each, two forward passes of the network apiece.
-      tolerance: distance to stay within, in the output's own measure. `synthesize(tolerance=...)` overrides it.
-      mask: [H, W] or [H, W, C], the same for all images: only pixels that are not 0 here change.
-      max_change: no pixel moves further than this from its source (L∞).
+      steps: the largest number of steps, one Jacobian each.
+      trials: trials with each Jacobian, two forward passes of the network each.
+      tolerance: distance to stay within, in the measure of `og.outputs`. The `tolerance` of `synthesize` overrides it.
+      mask: [H, W] or [H, W, C], the same for all images: only pixels whose entry is not 0 change.
+      max_change: no pixel changes by more than this (L∞).
 
     Raises:
       ValueError: a negative number of steps; no trials; a tolerance or `max_change` that is not positive; a mask that

@@ -30,7 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"studio: {error}; pip install 'outgen_jax[studio]'", file=sys.stderr)
         return 2
-    runs.enable_compilation_cache()
     try:
         catalogue = networks.offered(
             checkpoint=options.checkpoint, output=_OUTPUTS[options.output]()
@@ -38,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"studio: {error}", file=sys.stderr)
         return 2
+    runs.enable_compilation_cache()
     first = catalogue.names[0]
     threading.Thread(target=catalogue.prepare, args=(first,), daemon=True).start()
     address = f"http://localhost:{options.port}"

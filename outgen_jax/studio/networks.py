@@ -14,7 +14,7 @@ from outgen_jax.data import sources
 from outgen_jax.models import adapters, pretrained
 from outgen_jax.networks import ApplyFn
 from outgen_jax.outputs import Output
-from outgen_jax.studio import target
+from outgen_jax.studio import digits, target
 from outgen_jax.synthesis.predict import predict
 from outgen_jax.synthesis.synthesize import synthesize
 
@@ -112,10 +112,9 @@ def starts(network: Network) -> list[Start]:
 def _found(network: Network) -> Iterator[Start]:
     size = (network.size, network.size)
     if network.channels == 1 and importlib.util.find_spec("sklearn"):
-        source = sources.digits(size=size, limit=10)
-        labels = [] if source.labels is None else source.labels.tolist()
-        for name, image, label in zip(source.ids, source.images, labels, strict=True):
-            yield Start("digit", name, f"A {label}", image)
+        source = sources.digits(size=(digits.SIZE, digits.SIZE), limit=10)  # one of each
+        for name, image in zip(source.ids, source.images, strict=True):
+            yield Start("digit", name, f"A {name}", digits.like_mnist(image))
     elif network.channels == 3 and importlib.util.find_spec("skimage"):
         source = sources.photographs(size=size)
         for name, image in zip(source.ids, source.images, strict=True):

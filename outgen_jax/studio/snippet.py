@@ -52,13 +52,16 @@ def python_text(request: Request) -> str:
 
 def _image(request: Request) -> tuple[str, str]:
     """Lines that import, and lines that make `image`."""
-    size = f"({request.size}, {request.size})"
-    if request.image_kind in ("photograph", "digit"):
-        reader = f"sources.{request.image_kind}s(size={size})"
+    chosen = f"source.images[source.ids.index({request.image_name!r})]"
+    if request.image_kind == "photograph":
         lines = (
-            f"source = {reader}\nimage = source.images[source.ids.index({request.image_name!r})]"
+            f"source = sources.photographs(size=({request.size}, {request.size}))\nimage = {chosen}"
         )
         return "from outgen_jax.data import sources\n", lines
+    if request.image_kind == "digit":
+        imports = "from outgen_jax.data import sources\nfrom outgen_jax.studio.digits import SIZE, like_mnist\n"
+        lines = f"source = sources.digits(size=(SIZE, SIZE))\nimage = like_mnist({chosen})"
+        return imports, lines
     if request.image_kind == "noise":
         shape = f"({request.size}, {request.size}, {request.channels})"
         return (

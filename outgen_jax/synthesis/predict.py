@@ -1,4 +1,4 @@
-"""What a network says of images, a batch at a time on all devices."""
+"""A network's outputs for images, a batch at a time on all devices."""
 
 from typing import Any
 
@@ -25,18 +25,19 @@ def predict(
     batch_size: int | None = None,
     precision: str | None = "highest",
 ) -> Any:
-    """What a network says of images: probabilities, or the numbers of `og.outputs.values()`.
+    """The outputs of a network in the units of targets: probabilities, or the numbers of `og.outputs.values()`.
 
     Args:
-      apply_fn: (variables, images [B, H, W, C] float32 in [0, 1]) -> outputs, an array [B, ..., K] or a pytree of such.
+      apply_fn: (variables, images [B, H, W, C] float32 in [0, 1]) -> outputs: an array [B, ..., K], or a pytree of such
+        arrays.
       variables: any pytree of arrays.
       images: [B, H, W, C], uint8 or float in [0, 1].
-      output: what the outputs mean; None: `og.outputs.softmax()`.
+      output: one of `og.outputs`, or a pytree of them like the outputs; None: `og.outputs.softmax()`.
       batch_size: images at a time on each device; None: chosen by platform and image size.
       precision: of the network's matrix products and convolutions on GPU and TPU; see `synthesize`.
 
     Returns:
-      float32, like the network's outputs.
+      float32 arrays of the shapes and structure of the network's outputs.
 
     Raises:
       ValueError: images that are not of rank 4 or outside their range; outputs that do not match `output`; a batch
@@ -60,7 +61,7 @@ def predict(
 
 
 def readout(meaning: Meaning, parts: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
-    """What raw outputs say, in the units of targets; [B, R, K] a part."""
+    """Raw outputs in the units of targets: [B, R, K] a part."""
     zipped = zip(meaning.kinds, parts, strict=True)
     return tuple(np.array(jax.vmap(jax.vmap(kind.readout))(part)) for kind, part in zipped)
 
@@ -75,7 +76,7 @@ def outputs_of(
     *,
     fixed_shares: bool = False,
 ) -> tuple[np.ndarray, ...]:
-    """Outputs [B, R, K] of images [B, H, W, C], one a part, cleaned.
+    """Cleaned outputs of images [B, H, W, C]: one [B, R, K] for each part.
 
     `variables` lie on all devices of `mesh`; `fixed_shares` is that of `engine.Job`.
     """

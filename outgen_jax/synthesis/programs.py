@@ -44,11 +44,11 @@ def per_network(*, donate_argnames: str | None = None, static_argnames: Any = ()
     """Jits `function(network, ...)` once for each network, as a decorator."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        programs: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+        programs = _PerObject()
 
         def program_of(network: Network) -> Any:
             owner, name = _owner(network.apply_fn)
-            of_owner = programs.setdefault(owner, {})
+            of_owner = programs.of(owner)
             key = (name, network.precision)
             if key not in of_owner:
                 weak = Network(_Weak(network.apply_fn), network.precision)
@@ -68,6 +68,21 @@ def per_network(*, donate_argnames: str | None = None, static_argnames: Any = ()
         return call
 
     return decorate
+
+
+class _PerObject:
+    """A dictionary for every object, by its identity: objects that are equal may still be different networks."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[weakref.ref[Any], dict[Any, Any]]] = {}
+
+    def of(self, owner: Any) -> dict[Any, Any]:
+        """The dictionary of an object; it lives as long as the object."""
+        key = id(owner)
+        if key not in self._found:
+            forget = functools.partial(lambda key, _: self._found.pop(key, None), key)
+            self._found[key] = weakref.ref(owner, forget), {}
+        return self._found[key][1]
 
 
 class _Weak:

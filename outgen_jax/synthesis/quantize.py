@@ -1,16 +1,16 @@
 r"""Images of 8 bits that still meet their targets.
 
-Rounding moves every pixel a little and the output with it. A few pixels, moved on by one grey level
-more, bring it back. Which ones is a small problem of integers, solved greedily: with the changes a_i
-of the judged outputs [N], such as probabilities, per grey level of pixel i, each pick takes the pixel and the sign s
-that most reduce the squared error,
+Rounding changes the output a little; changing a few pixels by one more grey level corrects it. Let e [N] be the error
+of the judged outputs, such as probabilities, and a_i [N] their change per grey level of pixel i. Each pick takes the
+pixel and the sign s that most reduce the squared error,
 
 .. math:: \|e - s a_i\|^2 - \|e\|^2 = \|a_i\|^2 - 2 s e · a_i
 
-After some dozen picks the output is measured again, and the rest of the error picked again. Images that do not come
-within the tolerance so are rounded at random instead, which keeps changes of less than half a grey level on average.
+A round computes the a_i (a Jacobian), makes up to 64 picks and measures the output again. Images that do not meet the
+tolerance after all rounds start once more from a random rounding, which keeps changes of less than half a grey level on
+average.
 
-An image is a vector [D] of grey levels 0-255 (float32, whole numbers) here.
+Here an image is a vector [D] of grey levels 0 to 255 (float32, whole numbers).
 """
 
 from typing import Any, NamedTuple
@@ -55,27 +55,29 @@ def quantize(
     batch_size: int | None = None,
     precision: str | None = "highest",
 ) -> np.ndarray:
-    """Rounds images to 8 bits such that the network's output of the *rounded* images meets the targets.
+    """Rounds images to 8 bits such that the outputs of the *rounded* images meet the targets.
 
-    Starts from the nearest 8-bit image, and returns for every image the best it saw.
+    Starts from the nearest 8-bit image, and returns for every image the best one found. To measure it, call `predict`
+    on the result.
 
     Args:
-      apply_fn: as in `synthesize`.
+      apply_fn: the network; see `synthesize`.
       variables: any pytree of arrays.
-      images: [B, H, W, C] on their targets, float in [0, 1] or uint8; the closer, the better.
-      targets: as in `synthesize`.
-      output: as in `synthesize`.
-      rounds: Jacobians at most.
-      tolerance: distance at which an image is done.
-      batch_size: images worked on at a time on each device; None: chosen by platform and image size.
-      precision: as in `synthesize`.
+      images: [B, H, W, C], float in [0, 1] or uint8: images that meet their targets, such as `Result.images`.
+      targets: the targets of the images; see `synthesize`.
+      output: what the outputs mean; see `synthesize`.
+      rounds: at most so many Jacobians, each followed by up to 64 corrections of a pixel. Images that do not meet the
+        tolerance get as many again from a random rounding (float images only).
+      tolerance: distance at which an image is finished.
+      batch_size: images in work at a time on each device; None: chosen by platform and image size.
+      precision: of the network's matrix products and convolutions on GPU and TPU; see `synthesize`.
 
     Returns:
-      uint8 [B, H, W, C]. To know how well they do, `predict` them.
+      uint8 [B, H, W, C].
 
     Raises:
-      ValueError: images, targets or outputs that `synthesize` refuses too; negative rounds, or a batch size or
-        tolerance that is not positive.
+      ValueError: images, targets or outputs that `synthesize` refuses; negative rounds; a batch size or tolerance that
+        is not positive.
 
     >>> import jax.numpy as jnp
     >>> import outgen_jax as og

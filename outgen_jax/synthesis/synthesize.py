@@ -1,4 +1,4 @@
-"""The main function: changes images until a network's outputs are what is wanted."""
+"""The main function: changes images until a network's outputs meet their targets."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -21,35 +21,41 @@ CONVERGED = 0.01
 
 
 class Result(NamedTuple):
-    """What `synthesize` returns: numpy arrays, one row per image, of the best image found.
+    """What `synthesize` returns: numpy arrays with a row for each image.
 
-    That is the one that met the tolerance, otherwise the one of lowest divergence.
+    They describe the best image found: one within the tolerance, otherwise the one of lowest divergence.
     """
 
     images: np.ndarray  # [B, H, W, C] float32 in [0, 1]
-    outputs: Any  # what the network returns for them, as `apply_fn` does
-    distance: np.ndarray  # [B] in the output's own measure, the largest over parts and views
-    divergence: np.ndarray  # [B] what solvers minimise; for a softmax the KL divergence in nats
-    steps: np.ndarray  # [B] int32, steps used
-    converged: np.ndarray  # [B] bool: distance at most the tolerance, and no NaN on the way
-    finite: np.ndarray  # [B] bool: False where the network returned NaN or infinity on the way
-    meaning: Meaning  # what the outputs are
-    history: np.ndarray | None = None  # [B, steps + 1] divergence after each step, where asked for
+    outputs: Any  # of the network for these images, in the form in which `apply_fn` returns them
+    distance: (
+        np.ndarray
+    )  # [B] between output and target, as `og.outputs` defines it; the largest over parts, views
+    divergence: np.ndarray  # [B] what solvers minimise; for a softmax KL(target ‖ probs) in nats
+    steps: np.ndarray  # [B] int32, steps taken, over all solvers of a combination
+    converged: np.ndarray  # [B] bool: the distance is at most the tolerance, and `finite`
+    finite: (
+        np.ndarray
+    )  # [B] bool: False where the network returned NaN or infinity during the search
+    meaning: Meaning  # shapes and kinds of the outputs; used by `probs`
+    history: np.ndarray | None = (
+        None  # [B, steps + 1] divergence after each step, if `history=True`
+    )
 
     @property
     def probs(self) -> np.ndarray:
-        """[B, K] what the classifier says of the images; of one softmax output only."""
+        """[B, K] probabilities of the classes; only for one softmax output."""
         return predict.readout(self.meaning, self._only("probs"))[0][:, 0]
 
     @property
     def kl(self) -> np.ndarray:
-        """[B] KL(target ‖ probs), in nats; of one softmax output only."""
+        """[B] KL(target ‖ probs) in nats; only for one softmax output."""
         self._only("kl")
         return self.divergence
 
     @property
     def total_variation(self) -> np.ndarray:
-        """[B] in [0, 1]; of one softmax output only, where it is the distance."""
+        """[B] in [0, 1], the distance; only for one softmax output."""
         self._only("total_variation")
         return self.distance
 
@@ -76,40 +82,42 @@ def synthesize(
     progress: bool = False,
     callback: Callable[[Result], object] | None = None,
 ) -> Result:
-    """Changes images until a frozen network's outputs are what is wanted (paper A, Section 2).
+    """Changes images until a frozen network's outputs meet their targets (paper A, Section 2).
 
-    The result of an image does not depend on the images beside it, on its place, on the batch size or on the devices,
-    to float32 rounding. A second call with the same `apply_fn`, an equal solver and the same arrays does not compile
-    again. All devices of the process take part.
+    The result of an image does not depend on the other images, the batch size or the devices, up to float32 rounding.
+    A second call with the same `apply_fn`, an equal solver and arrays of the same shapes does not compile again. All
+    devices of the process take part.
+
+    A target that cannot be reached raises no error: the result is the best image found, and `converged` is False.
 
     Args:
       apply_fn: (variables, images [B, H, W, C] float32 in [0, 1]) -> outputs: an array [B, ..., K], such as logits
-        [B, K], or a pytree of such arrays. Of any framework, in inference mode, mappable with `jax.vmap`.
-      variables: any pytree of arrays; passed through, never closed over.
+        [B, K], or a pytree of such arrays. In inference mode, and traceable by JAX (`jax.vmap`, `jax.grad`).
+      variables: any pytree of arrays, such as the network's parameters; `apply_fn` gets it as it is.
       images: [B, H, W, C], float in [0, 1] or uint8.
-      targets: like the outputs. The axis of images may be left out, and axes between may be left out or have length 1:
-        [K] is wanted of all images, [B, K] of all views of each. Masked entries (`numpy.ma`; `rest` in target texts)
-        are free.
-      output: what the outputs mean: `og.outputs.softmax()`, the default, `.sigmoid()`, `.values()`, or a pytree of
-        them like the outputs.
-      solver: how to move an image; None: `og.exact()`, which reaches the tolerance. `og.preset("sgd")` is paper A's.
-      tolerance: an image stops once its distance is at most this; None: the solver's own, 1e-5 for `og.exact()`; the
-        others have none and make all their steps.
-      batch_size: images worked on at a time on each device; None: chosen by platform, image size and solver.
-      precision: of the network's matrix products and convolutions on GPU and TPU, as in `jax.default_matmul_precision`.
-        In less than "highest" outputs are not exact to 1e-5. None: as the program has set it.
-      history: record the divergence after every step.
-      progress: show a progress bar.
-      callback: called after every step with the `Result` so far, without history. A true answer stops, and the result
-        is returned as it is. An image that has not begun is still its source there, at an infinite distance, with NaN
-        for outputs. The arrays change with the next step: copy what you keep. Every step is then a call of its own,
-        which takes longer; a result differs by float32 rounding from one without callback.
+      targets: arrays of the structure of the outputs. The axis of images may be left out, and axes between may be left
+        out or have length 1: [K] is the target of every image, [B, K] that of every view of each image. Masked entries
+        (`numpy.ma`; classes that share `rest` in the texts of `og.targets.parse`) are free.
+      output: what the outputs mean: `og.outputs.softmax()`, `og.outputs.sigmoid()`, `og.outputs.values()`, or a pytree
+        of them like the outputs. None: `og.outputs.softmax()`.
+      solver: how an image is changed; None: `og.exact()`. `og.preset("sgd")` is paper A's.
+      tolerance: an image is finished once its distance is at most this. None: the solver's own. `og.exact()` and
+        `og.smallest_change()` have 1e-5; `then` has that of its second solver, `restarted` and `rescued` that of their
+        first. Other solvers have none and make all their steps; `converged` then means a distance of at most 0.01.
+      batch_size: images in work at a time on each device; None: chosen by platform, image size and solver.
+      precision: of the network's matrix products and convolutions on GPU and TPU, a value of
+        `jax.default_matmul_precision`. Below "highest", outputs are not exact to 1e-5. None: JAX's current setting.
+      history: whether to record the divergence after every step.
+      progress: whether to show a progress bar.
+      callback: called after every step with the `Result` so far, without history; returning True stops the call, which
+        returns the result so far. For an image that has not begun, the image is its source, the distance infinite and
+        the outputs NaN. The arrays change with the next step: copy what you keep. Calls with a callback take longer,
+        and results differ by float32 rounding.
 
     Raises:
       ValueError: images outside [0, 1], not finite or not of rank 4; targets that do not fit the outputs; an
-        `apply_fn` that fails on such images, returns something else than `output` says, or is not finite on a source
-        image; a tolerance or batch size that is not positive. A target that cannot be reached is no error: see
-        `converged`.
+        `apply_fn` that fails on such images, returns outputs that do not match `output`, or is not finite on a source
+        image; a tolerance or batch size that is not positive.
 
     >>> import jax, jax.numpy as jnp
     >>> import outgen_jax as og
@@ -156,7 +164,7 @@ def _result(pool: Pool, meaning: Meaning, tolerance: float) -> Result:
 
 
 def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> None:
-    """Moves all images of a pool, to the given tolerance or the solver's own."""
+    """Runs a solver on all images of a pool, to the given tolerance or the solver's own."""
     rows = np.arange(len(pool.sources))
     own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
     pool.tolerance = -1.0 if own is None else own
@@ -179,10 +187,10 @@ def check_sources(
     *,
     caller: str,
 ) -> None:
-    """Looks at the outputs of all sources.
+    """Checks the outputs of all source images.
 
     Raises:
-      ValueError: they are not finite, or are not what `output` says.
+      ValueError: they are not finite, or do not match their kinds.
     """
     mesh = slots.local_mesh()
     parts = predict.outputs_of(network, variables, images, meaning.kinds, mesh, batch_size)

@@ -21,17 +21,16 @@ class TransformError(ValueError):
 def views(apply_fn: ApplyFn, transforms: Sequence[Transform]) -> ApplyFn:
     """A network that sees every image under all `transforms`: its outputs gain an axis, [B, V, K].
 
-    A target [B, K] of `synthesize` then holds for every view. Views cost a Jacobian of V times as many rows; the
-    engine computes it in blocks.
+    A target [B, K] of `synthesize` then holds for every view. The Jacobian has V times as many rows.
 
     Args:
-      apply_fn: (variables, images [B, H, W, C]) -> outputs, an array [B, ..., K] or a pytree of such.
+      apply_fn: (variables, images [B, H, W, C]) -> outputs: an array [B, ..., K], or a pytree of such arrays.
       transforms: V functions of one image [H, W, C] float32 in [0, 1], differentiable, each with a fixed output shape.
 
     Raises:
-      ValueError: no transforms. When the result is called: transforms that give images of different shapes, or one
-        whose shape changes from call to call, that returns no floats, or whose gradient is zero everywhere, as that of
-        rounding is.
+      ValueError: no transforms. When the result is called: transforms that return images of different shapes; a
+        transform whose shape changes from call to call, that does not return floats, or whose gradient is zero
+        everywhere, as that of rounding is.
 
     >>> import jax.numpy as jnp
     >>> import outgen_jax as og
@@ -48,7 +47,7 @@ def views(apply_fn: ApplyFn, transforms: Sequence[Transform]) -> ApplyFn:
 
 
 def shift(rows: int, columns: int) -> Transform:
-    """Moves an image by whole pixels, as a crop of the padded image does; what comes in is 0.
+    """Shifts an image by whole pixels, down by `rows` and right by `columns`; the pixels that enter are 0.
 
     >>> import jax.numpy as jnp
     >>> from outgen_jax.synthesis import views
@@ -59,7 +58,7 @@ def shift(rows: int, columns: int) -> Transform:
 
 
 def straight_through(transform: Transform) -> Transform:
-    """A transform that is not differentiable, such as rounding or JPEG, with the gradient of the identity.
+    """Gives a transform without a useful gradient, such as rounding or JPEG, the gradient of the identity.
 
     >>> import jax, jax.numpy as jnp
     >>> from outgen_jax.synthesis import views

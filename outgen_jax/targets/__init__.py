@@ -1,4 +1,4 @@
-"""What is wanted: build, parse and validate output distributions (paper A)."""
+"""Targets: build, parse and validate them (paper A)."""
 
 from outgen_jax.targets.distributions import completed as completed
 from outgen_jax.targets.distributions import dirichlet as dirichlet

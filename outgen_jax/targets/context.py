@@ -1,4 +1,4 @@
-"""What the names in a written target refer to, from the arguments that say so. Classes are int64 [n]."""
+"""What the names in a written target refer to, from the arguments of the caller. Classes are int64 [n]."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

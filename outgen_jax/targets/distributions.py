@@ -1,9 +1,10 @@
-"""What is wanted: build and validate output distributions (paper A).
+"""Target distributions: build and validate them (paper A).
 
 Targets are float32 [B, K] on the host: one row per image, one column per class, entries in [0, 1],
 rows summing to 1. Labels are int [B] in 0..K-1, probabilities of the source images float [B, K].
-Everything here runs once per job in numpy, never inside jit. What is random depends on the seed
-and on the image's id alone, not on its place or its neighbours; the ids 7, "7" and b"7" are one.
+Everything here runs once per job in numpy, never inside jit. What is drawn for an image depends on
+the seed and the image's id. Ids are row numbers unless `image_ids` or `source` are given; the ids 7,
+"7" and b"7" are the same.
 """
 
 from collections.abc import Sequence
@@ -22,14 +23,13 @@ SUM_TOLERANCE = 1.001e-3  # a hair over 1e-3, so that three times 0.333 passes
 def validate(
     targets: ArrayLike, *, num_images: int, num_classes: int, caller: str = "targets.validate"
 ) -> np.ndarray:
-    """Check wanted distributions and return them as a fresh float32 [B, K] array, NaN where masked.
+    """Checks target distributions and returns them as a new float32 array [B, K], NaN where masked.
 
-    Rows that sum to 1 within 1e-3 pass and are divided by their sum, so that targets typed with a
-    few decimals or kept in a short float format end up exact to float32.
+    Rows that sum to 1 within 1e-3 pass and are divided by their sum.
 
     Args:
-        targets: probabilities [B, K], or [K] for every image alike. Masked entries (`numpy.ma`)
-            are free: those classes share what the others of the row leave.
+        targets: probabilities [B, K], or [K] for all images. Masked entries (`numpy.ma`) are free:
+            these classes share the probability that the others of the row leave.
         num_images: B.
         num_classes: K.
         caller: the function that the error messages name.
@@ -65,15 +65,17 @@ def dirichlet(
     alpha: float = 1.0,
     image_ids: ImageIds | None = None,
 ) -> np.ndarray:
-    """Random targets from the symmetric Dirichlet distribution, one draw per image.
+    """Random targets from the symmetric Dirichlet distribution, one draw for each image.
+
+    A draw depends on the seed and the image's id.
 
     Args:
         seed: an integer.
         num_images: B.
         num_classes: K.
-        alpha: concentration > 0; 1 is uniform on the simplex, small values approach one-hot rows,
-            large ones the uniform distribution.
-        image_ids: B ids that the rows are drawn by; 0..B-1 if left out.
+        alpha: concentration > 0. With 1 all distributions are equally likely; smaller values
+            approach one-hot rows, larger ones the uniform distribution.
+        image_ids: B ids of the images; None: row numbers.
 
     Returns:
         float32 [B, K], rows summing to 1.
@@ -98,19 +100,19 @@ def dirichlet(
 
 
 def completed(targets: ArrayLike, probs: ArrayLike) -> np.ndarray:
-    """The full targets nearest to an output: free classes share the remainder in its proportions.
+    """The full targets closest to an output: free classes share the remainder in its proportions.
 
-    The total variation between these and `probs` is how far an output is from partial targets.
+    The distance between an output and partial targets is the total variation between `probs` and these.
 
     Args:
-        targets: [B, K] or [K], free entries masked; without any they come back as they are.
-        probs: [B, K] what the classifier says.
+        targets: [B, K] or [K], masked where free; full targets are returned as they are.
+        probs: [B, K], the probabilities that the classifier returns.
 
     Returns:
         float32 [B, K].
 
     Raises:
-        ValueError: as `validate`.
+        ValueError: targets that `validate` refuses.
     """
     output = np.atleast_2d(np.asarray(probs, np.float32))
     rows = validate(

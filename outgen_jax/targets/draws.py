@@ -1,4 +1,4 @@
-"""Draws that belong to an image: they depend on the seed and its id, never on its batch or place.
+"""Draws for an image: they depend on the seed and the image's id, not on the other images.
 
 Ids are text here; the numbers drawn are a hash, the same on every platform and in every numpy.
 """

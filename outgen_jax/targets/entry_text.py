@@ -1,8 +1,11 @@
-"""Target texts for outputs whose entries stand for themselves: labels with a probability each, or numbers.
+"""Target texts for `og.outputs.sigmoid()` and `og.outputs.values()`, where every entry has a value of its own.
 
-The grammar is that of `targets`, with these differences: values do not sum to 1; an entry that is not named is free;
-`rest=value` is the value of all that are not named; `uniform` means nothing here, and for numbers only `rest` is a
-word.
+The grammar is the same, with these differences:
+
+- Values need not sum to 1. A name may appear only once.
+- Entries that are not named are free.
+- `rest=0.1` gives all entries that are not named the value 0.1.
+- `uniform` is an error. For `og.outputs.values()`, so are `true`, `top`, `runnerup` and `random`.
 """
 
 import numpy as np

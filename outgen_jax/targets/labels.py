@@ -1,4 +1,4 @@
-"""What a source says of its images, in the classifier's terms: labels are matched by class name.
+"""The labels of a source as classes of the classifier, matched by name.
 
 A label of a source is a number in the source's own list of classes. Here it becomes the number of
 the class of that name among the classifier's K; K itself stands for a class that is not there.

@@ -5,19 +5,18 @@ The grammar of a target, read by `parse` and in the `target` column of `from_csv
 out: `uniform`. A name is one of these words, otherwise a class:
 
     true      the image's own label
-    top       the classifier's first choice for the source image
-    runnerup  its most probable class other than `true`; other than `top` where there are no labels
+    top       the most probable class of the source image
+    runnerup  the most probable class other than `true`; other than `top` where there are no labels
               or the text also names `top`
-    random    a class drawn per image: never the true one, one named in the text or another `random`
-    uniform   every class alike
-    rest      all classes not named, in whatever proportion: they are free, and masked in what comes
-              back (`numpy.ma`)
+    random    a class drawn for each image: never the true one, one named in the text or another
+              `random`
+    uniform   all classes equally
+    rest      all classes that are not named, in any proportion: they are free, and masked in the
+              result (`numpy.ma`)
 
-A class is matched by its exact name, then as an index, then without regard to case. One that shares
-its name with a word above or with another class, or whose name holds a comma or '=', is reached by
-its index. Pairs that meet in one class add up: `true=0.5,cat=0.5` is probability 1 on a cat.
-
-For independent labels, and for numbers, `entry_text` says what is different.
+A class is matched by its exact name, then as an index, then without regard to case. Use the index
+for a class that shares its name with a word above or with another class, or whose name holds a
+comma or '='. Weights of the same class are added: `true=0.5,cat=0.5` is probability 1 on a cat.
 """
 
 import os
@@ -50,24 +49,31 @@ def parse(
     source: ImageSource | None = None,
     output: Any = None,
 ) -> np.ndarray:
-    """Targets from text such as `true=0.9,random=0.1`; the module's header has the grammar.
+    """Targets from text such as `true=0.9,random=0.1`; the module's docstring has the grammar.
+
+    What `random` draws for an image depends on the seed and the image's id. Ids are row numbers
+    unless `image_ids` or `source` are given.
 
     Args:
-        text: what every image is to reach.
-        class_names: K names in the classifier's order; or `num_classes` alone, for indices only.
+        text: the target of every image.
+        class_names: K names in the classifier's order; or give `num_classes` alone, and indices.
         num_classes: K.
-        labels: int [B], for `true`; `random` and `runnerup` keep clear of them. They number the
-            classifier's classes: where a data set has a list of its own, give `source` instead.
-        num_images: B, where neither labels, image_ids nor source_probs tell it.
+        labels: int [B], the class of each image among the classifier's classes, for `true`;
+            `random` and `runnerup` avoid it. If the data set has another list of classes, give
+            `source` instead.
+        num_images: B; needed if labels, image_ids, source_probs and source are all left out.
         seed: of `random`.
-        image_ids: B ids that `random` is drawn by; 0..B-1 if left out.
-        source_probs: [B, K] the classifier's output on the source images, for `top` and `runnerup`.
+        image_ids: B ids of the images, for `random`; None: row numbers.
+        source_probs: [B, K], the classifier's probabilities of the source images, as `og.predict`
+            returns them, for `top` and `runnerup`.
         source: the images, as `data.sources.load` returns them, instead of labels, num_images and
-            image_ids. Its labels are matched to `class_names` by the names of its own classes; an
-            image whose class is not there has no `true`, nothing for `random` to keep clear of,
-            and a `runnerup` other than `top`. Without class names, labels number the classifier's.
-        output: what the targets are for; None: `og.outputs.softmax()`. For `sigmoid()` and `values()` every name has
-            a value of its own, and what is not named is free; see `entry_text`.
+            image_ids. Its labels are matched to `class_names` by the names of the source's
+            classes. For an image whose class the classifier lacks, `true` is an error, `random` has
+            no label to avoid, and `runnerup` is other than `top`. A source without class names
+            must number the classifier's classes.
+        output: the kind of output; None: `og.outputs.softmax()`. For `og.outputs.sigmoid()` and
+            `og.outputs.values()` every name has a value of its own, and entries that are not named
+            are free; see `outgen_jax.targets.entry_text`.
 
     Example:
         >>> from outgen_jax.data.sources import ImageSource
@@ -81,8 +87,8 @@ def parse(
         [[0.8999999761581421, None, 0.20000000298023224]]
 
     Returns:
-        float32 [B, K], rows summing to 1; a masked array where the text has `rest`. For other outputs than a softmax a
-        masked array.
+        float32 [B, K], rows summing to 1; a masked array if the text has `rest`. For other outputs
+        than a softmax always a masked array.
 
     Raises:
         ValueError: text outside the grammar, an unknown class, arguments that are missing or
@@ -117,21 +123,34 @@ def from_csv(
     source: ImageSource | None = None,
     output: Any = None,
 ) -> np.ndarray:
-    """Targets from a table (CSV, UTF-8, comma-separated) with one row per image under a header.
+    """Targets from a table (CSV, UTF-8, comma-separated) with a header and one row per image.
 
-    The first column may be `id`: rows are then matched to `image_ids` and may come in any order;
-    without it they are in the order of the images. The rest is either one column `target` in
-    `parse`'s grammar, or one column per class, headed by its name or index; classes without a
-    column, and empty cells, are 0, or free for other outputs than a softmax. Blank rows are skipped. The other
-    arguments are `parse`'s.
+    The first column may be `id`: rows are then matched to `image_ids`, or to the ids of `source`,
+    and may come in any order. Without it, rows are in the order of the images. The other columns
+    are either one column `target`, with texts in the grammar of `parse`, or one column for each
+    class, headed by its name or index. Classes without a column, and empty cells, are 0; for other
+    outputs than a softmax they are free. Blank rows are skipped.
+
+    Args:
+        path: the table.
+        class_names: see `parse`, also for the other arguments.
+        num_classes: K.
+        labels: int [B].
+        num_images: B.
+        seed: of `random`.
+        image_ids: B ids of the images.
+        source_probs: [B, K].
+        source: the images.
+        output: the kind of output.
 
     Returns:
-        float32 [B, K] in the order of the images, rows summing to 1; masked where a text has `rest`.
+        float32 [B, K] in the order of the images, rows summing to 1; a masked array if a text has
+        `rest`. For other outputs than a softmax always a masked array.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: as `parse`; a malformed table; rows or ids that do not match the images. Row
-            numbers are a spreadsheet's: the header is row 1.
+        ValueError: texts or arguments that `parse` refuses; a malformed table; rows or ids that do
+            not match the images. Messages number rows as a spreadsheet does: the header is row 1.
     """
     where = "targets.from_csv"
     context = make_context(
@@ -165,7 +184,7 @@ def from_csv(
 
 
 def _rows(text: str, context: Context) -> np.ndarray:
-    """The targets that a text asks for: distributions, or entries that stand for themselves."""
+    """The targets of a text: distributions, or entries with values of their own."""
     return target_rows(text, context) if context.bounds is None else entry_rows(text, context)
 
 

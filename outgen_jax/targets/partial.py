@@ -1,4 +1,4 @@
-"""Partial targets: some classes are named, the others share what these leave as they like.
+"""Partial targets: some classes are named, the others share the rest in any proportion.
 
 The entries of free classes are NaN, in targets [..., K] that `targets.validate` has passed.
 """
@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 
 def complete(target: ArrayLike, logits: ArrayLike) -> jax.Array:
-    """The full target nearest to an output: free classes share the remainder in its proportions.
+    """The full target closest to an output: free classes share the remainder in its proportions.
 
     For the divergences used here (KL, total variation) and their gradients in the logits, an output
     is then as far from the completed target as, with all free classes taken as one, from the named.
@@ -23,7 +23,9 @@ def complete(target: ArrayLike, logits: ArrayLike) -> jax.Array:
     target, logits = jnp.asarray(target), jnp.asarray(logits, jnp.float32)
     free = jnp.isnan(target)
     remainder = jnp.maximum(1 - jnp.nansum(target, axis=-1, keepdims=True), 0)
-    shares = jax.nn.softmax(jnp.where(free, logits, jnp.finfo(logits.dtype).min), axis=-1)
+    # Named classes lie below any free one, whose logit may be -inf: a probability of 0.
+    lowest = jnp.finfo(logits.dtype).min
+    shares = jax.nn.softmax(jnp.where(free, jnp.maximum(logits, lowest / 2), lowest), axis=-1)
     return jnp.where(free, remainder * shares, target)
 
 

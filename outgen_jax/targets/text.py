@@ -123,7 +123,7 @@ def named_classes(name: str, context: Context, *, beside_top: bool) -> np.ndarra
 
 
 def _check_labelled(context: Context, labels: np.ndarray) -> None:
-    """Refuses 'true' where the label of an image is no class of the classifier's."""
+    """Refuses 'true' where the label of an image is not a class of the classifier."""
     without = np.flatnonzero(labels >= context.num_classes)
     if not without.size:
         return

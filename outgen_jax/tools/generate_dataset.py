@@ -51,6 +51,9 @@ _TOLERANCE = flags.DEFINE_float(
     "tolerance", 1e-5, "Total variation at which an image is done.", 1e-9
 )
 _QUANTIZE = flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
+_SAVE_FLOAT = flags.DEFINE_bool(
+    "save_float", False, "Store the float32 images before rounding too."
+)
 _BATCH = flags.DEFINE_integer(
     "batch_size", None, "Images at a time on each device; by default chosen for it.", 1
 )
@@ -148,9 +151,10 @@ def main(argv: list[str]) -> None:
         solver=og.preset(_SOLVER.value, steps=_STEPS.value),
         tolerance=_TOLERANCE.value,
         quantize=_QUANTIZE.value,
+        save_float=_SAVE_FLOAT.value,
         batch_size=_BATCH.value,
         shard_size=_SHARD.value,
-        about={"script": "generate_dataset.py", "flags": settings()},
+        about={"source": _SOURCE.value, "script": "generate_dataset.py", "flags": settings()},
         progress=True,
     )
     seconds = time.perf_counter() - start

@@ -6,7 +6,7 @@ Command   python -m outgen_jax.tools.synthesize
           python -m outgen_jax.tools.synthesize --source=cifar10 --data_dir=... --classifier=cifar10_vgg16_half \\
               --targets=true=0.9,random=0.1 --number=100 --out=runs/ship_dog
 Expected  all images within 1e-5 of their targets before rounding, within 1e-3 as saved
-Output    --out gets index.html (open it), images/*.png, figure.png and results.json.
+Output    --out gets index.html (open it), images/*.png, figure.png and results.json; images.npz with --save_float.
 """
 
 import time
@@ -53,6 +53,9 @@ _REACHED = flags.DEFINE_float(
     "reached", 1e-3, "Total variation up to which a saved image is said to reach its target.", 1e-9
 )
 _QUANTIZE = flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
+_SAVE_FLOAT = flags.DEFINE_bool(
+    "save_float", False, "Write images.npz too: the float32 images before rounding, and their ids."
+)
 _BATCH = flags.DEFINE_integer(
     "batch_size", None, "Images at a time; by default chosen for the device.", 1
 )
@@ -200,6 +203,9 @@ def write(
     (out.directory / "images").mkdir(exist_ok=True)
     for name, image in zip(files.unique_file_names(run.ids, ".png"), run.generated, strict=True):
         files.write_atomic(out.directory / "images" / name, files.png_bytes(image))
+    if _SAVE_FLOAT.value:
+        exact = {"images": result.images, "ids": np.array(run.ids)}
+        files.save_arrays(out.directory / "images.npz", exact)
     figure = report.synthesis_figure(run, rows=range(min(6, len(run.ids))))
     report.save_figure(figure, out.directory / "figure.png", dpi=120)
     assert result.history is not None

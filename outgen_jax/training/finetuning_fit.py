@@ -73,7 +73,7 @@ def finetune(
       on_updates: called with the number of updates since its last call.
 
     Raises:
-      ValueError: unknown layers or penalty, numbers out of range, labels that are no classes of the network, a teacher
+      ValueError: unknown layers or penalty, numbers out of range, labels that are not classes of the network, a teacher
         of another architecture, or checkpoints of another run or of an older format.
       FloatingPointError: the loss is not finite. The last checkpoint is kept.
     """

@@ -64,7 +64,7 @@ class Objective(NamedTuple):
     # Share of the batch, its first images, that goes through the network in a call of its own, so that batch
     # normalisation does not mix it with the rest. The running statistics are those of the rest.
     apart: float = 0.0
-    # What `Metrics.accuracy` says of a batch. Labels may be other arrays than int [N] where this and `loss` take them.
+    # `Metrics.accuracy` of a batch. Labels may be other arrays than int [N] where this and `loss` take them.
     correct: Correct = top_1
 
 

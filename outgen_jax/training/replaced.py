@@ -14,12 +14,12 @@ _SMALLEST = np.finfo(np.float32).tiny  # stands for a probability that float32 h
 
 
 class GeneratedSet(NamedTuple):
-    """Images that a frozen classifier's outputs were moved with; row i of all arrays is one image."""
+    """Images generated for a frozen classifier; row i of all arrays is one image."""
 
     images: np.ndarray  # [n, H, W, C] uint8
     labels: np.ndarray  # [n] int32, of their originals
     ids: tuple[str, ...]  # [n] of their originals
-    probs: np.ndarray  # [n, K] what the frozen classifier says of the stored images
+    probs: np.ndarray  # [n, K] of the frozen classifier, for the stored images
     class_names: tuple[str, ...] | None
     classifier: str  # hash of the frozen classifier's variables, from the manifest
 

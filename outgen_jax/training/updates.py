@@ -48,7 +48,7 @@ def compile_updates(update: Update) -> Update:
 
 
 def run(compiled: Update, state: Any, *data: Any, rows: np.ndarray) -> Iterator[tuple[Any, Any]]:
-    """Runs the batches `rows` [n, B], as many in a call as `chunking` says; yields after each call.
+    """Runs the batches `rows` [n, B], as many in a call as `chunking` decides; yields after each call.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np

@@ -1,6 +1,8 @@
 """Rows of any source come as they are, or are refused by number."""
 
 import re
+from types import SimpleNamespace
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,28 @@ class Classed(list):
     class_names = ("cat", "dog")
 
 
+class Featured(list):
+    """As a split of Hugging Face's `datasets` is."""
+
+    features: ClassVar = {"image": None, "label": SimpleNamespace(names=["cat", "dog"])}
+
+    def rename_column(self, old, new):
+        raise NotImplementedError
+
+
+class OfTfds(list):
+    """As a tfds data source is."""
+
+    dataset_info = SimpleNamespace(features=Featured.features)
+
+
+class Endless:
+    """As a streamed set of Hugging Face's is: no length."""
+
+    def __getitem__(self, row):
+        raise NotImplementedError
+
+
 def block_of(source, start=0, stop=5):
     return random_access.read(
         source, random_access.spec(source, caller="f"), start, stop, caller="f"
@@ -33,8 +57,15 @@ def block_of(source, start=0, stop=5):
             {"image": image, "label": label, "id": name.encode()}
             for image, label, name in zip(IMAGES, LABELS, "abcde", strict=True)
         ),
+        *(
+            kind(
+                {"image": Image.fromarray(image), "label": int(label), "id": name}
+                for image, label, name in zip(IMAGES, LABELS, "abcde", strict=True)
+            )
+            for kind in (Featured, OfTfds)
+        ),
     ],
-    ids=["ImageSource", "tuples", "mappings"],
+    ids=["ImageSource", "tuples", "mappings", "Hugging Face", "tfds"],
 )
 def test_sources_of_all_forms_are_one(source):
     assert random_access.spec(source, caller="f") == (5, (4, 3, 3), "uint8", ("cat", "dog"))
@@ -94,6 +125,13 @@ def test_the_digest_tells_everything_apart():
         (Classed([(IMAGES[0], "cow")]), r"label 'cow', which is not among .* \(cat, dog\)"),
         ([Image.new("F", (3, 4))], "row 0 .* pixels of mode 'F' have no fixed range"),
         ({"images": IMAGES}, "give row i as .* got a dict. Collect what it yields in a list"),
+        ({"train": Featured([])}, r"has the splits 'train'; pass one .* source\['train'\]"),
+        (Endless(), "must have a length .* got a Endless. Collect what it yields in a list"),
+        (
+            [IMAGES[0].tobytes()],
+            r"row 0 .* is encoded, 36 bytes; decode it, as in grain\.MapDataset",
+        ),
+        (Featured([{"img": IMAGES[0]}]), r"has no 'image' but 'img'; .* source\.rename_column\("),
         (iter(IMAGES), "got a generator|iterator. Collect what it yields in a list"),
         ([IMAGES[0], IMAGES[1][:2]], r"f: row 1 of the source has uint8 \[2, 3, 3\], row 0 uint8"),
         ([IMAGES[0], IMAGES[1] / 255], r"row 1 of the source has float64"),
@@ -175,3 +213,35 @@ def test_the_remedy_for_a_shape_works(image):
 def test_a_batch_for_a_row_is_refused_with_what_takes_one():
     with pytest.raises(ValueError, match=r"has \[5, 4, 3, 3\], which are many .*ImageSource"):
         block_of((IMAGES, LABELS), 0, 1)
+
+
+def test_a_split_of_hugging_face():
+    datasets = pytest.importorskip("datasets")
+    features = {"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    pictures = {"img": [Image.fromarray(image) for image in IMAGES], "label": LABELS.tolist()}
+    split = datasets.Dataset.from_dict(pictures, features=datasets.Features(features))
+    with pytest.raises(ValueError, match=r"source\.rename_column\(name, 'image'\)"):
+        block_of(split)
+    split = split.rename_column("img", "image")
+    for source in (split, split.with_format("numpy")):
+        assert random_access.spec(source, caller="f") == (5, (4, 3, 3), "uint8", ("cat", "dog"))
+        block = block_of(source)
+        np.testing.assert_array_equal(block.images, IMAGES)
+        np.testing.assert_array_equal(block.labels, LABELS)
+    with pytest.raises(ValueError, match=r"splits 'test', 'train'; .* source\['test'\]"):
+        block_of(datasets.DatasetDict({"test": split, "train": split}))
+    with pytest.raises(ValueError, match="Collect what it yields in a list"):
+        block_of(split.to_iterable_dataset(), 0, 1)
+
+
+def test_sources_of_grain():
+    grain = pytest.importorskip("grain")
+    entries = [{"image": i, "label": n} for i, n in zip(IMAGES, LABELS, strict=True)]
+    encoded = grain.MapDataset.source([image.tobytes() for image in IMAGES])
+    decoded = encoded.map(lambda row: np.frombuffer(row, np.uint8).reshape(IMAGES.shape[1:]))
+    for source in (grain.MapDataset.source(entries), decoded):
+        block = block_of(source, 1, 4)
+        np.testing.assert_array_equal(block.images, IMAGES[1:4])
+    with pytest.raises(ValueError, match="encoded, 36 bytes; decode it"):
+        block_of(encoded)
+    assert isinstance(entries, grain.sources.RandomAccessDataSource)

@@ -22,11 +22,17 @@ def examples(index):
     return [{"id": f"{index}.{i}", "x": np.float32([index, i])} for i in range(3)]
 
 
+def card(manifest, notes):
+    return f"{manifest['counts']['examples']} images, {[note.within for note in notes]}"
+
+
 def write_all(of):
     sharded_set.open_directory(of, overwrite=False)
     for index in range(2):
-        sharded_set.write(of, index, examples(index), inputs=f"in{index}", converged=index + 1)
-    sharded_set.complete(of, {"versions": {}}, description="two shards")
+        sharded_set.write(
+            of, index, examples(index), inputs=f"in{index}", converged=index + 1, within=[index, 2]
+        )
+    sharded_set.complete(of, {"versions": {}}, card, description="two shards")
 
 
 def files(directory):
@@ -45,6 +51,7 @@ def test_what_is_written_is_noted_and_read_by_tfds(tmp_path):
     assert [(n.inputs, n.examples, n.converged) for n in notes] == [("in0", 3, 1), ("in1", 3, 2)]
     manifest = json.loads((of.directory / "manifest.json").read_text())
     assert manifest["counts"] == {"examples": 6, "converged": 3}
+    assert (of.directory / "README.md").read_text() == "6 images, [[0, 2], [1, 2]]"
     assert manifest["sha256"] == {n.file: n.sha256 for n in notes}
     stored = tfds.builder_from_directory(of.directory).as_data_source(split="train")
     assert [e["id"] for e in stored] == [b"0.0", b"0.1", b"0.2", b"1.0", b"1.1", b"1.2"]
@@ -90,7 +97,7 @@ def test_a_damaged_shard_is_not_finished(tmp_path, what, damage):
             paths[1].write_bytes(paths[0].read_bytes())
     assert sharded_set.finished(of, 1) is None
     assert sharded_set.finished(of, 0) is not None
-    sharded_set.write(of, 1, examples(1), inputs="in1", converged=2)
+    sharded_set.write(of, 1, examples(1), inputs="in1", converged=2, within=[1, 2])
     assert paths[1].read_bytes() == data
 
 
@@ -117,7 +124,7 @@ def test_errors_of_the_disk_are_explained_and_leave_nothing(tmp_path, monkeypatc
     monkeypatch.setattr(os, "fsync", fails)
     message = rf"cannot write '.*set': {os.strerror(error)}. Finished shards are kept"
     with pytest.raises(OSError, match=message):
-        sharded_set.write(of, 0, examples(0), inputs="in0", converged=1)
+        sharded_set.write(of, 0, examples(0), inputs="in0", converged=1, within=[0, 2])
     assert files(of.directory) == before
 
 
@@ -129,7 +136,7 @@ def test_a_full_disk_is_an_error_of_the_operating_system(tmp_path):
         "t.sharded_set.open_directory(of, overwrite=False);"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
-        "t.sharded_set.write(of, 0, t.examples(0), inputs='', converged=0)"
+        "t.sharded_set.write(of, 0, t.examples(0), inputs='', converged=0, within=[])"
     )
     command = [sys.executable, "-c", code, os.path.dirname(__file__), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)

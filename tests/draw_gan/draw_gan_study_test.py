@@ -54,7 +54,7 @@ def test_from_digits_to_tables(run_script, tmp_path):
     table = (out / "table.md").read_text()
     assert "| smoke (1 seeds) |" in table
     assert "40 generated against 40 real test images" in table
-    assert "| digits that become others |" in table
+    assert "| share of samples whose digit changes |" in table
     assert table in finished.stdout
 
     # The same command again: what is finished is kept, to the byte.

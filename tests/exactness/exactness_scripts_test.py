@@ -1,4 +1,4 @@
-"""The scripts that show what Gauss–Newton can do, each at its smallest, on the shipped digit classifier."""
+"""The scripts that show what Gauss-Newton can do, each at its smallest, on the shipped digit classifier."""
 
 import json
 
@@ -94,9 +94,9 @@ def test_full_targets(run_script, digits, tmp_path):
 def test_norm_choices_hold_what_they_name(run_script, digits, tmp_path):
     options = (f"--dataset={digits}", f"--number={NUMBER}", "--max_change=0.2", "--shown=2")
     found = results_of(run_script, "norm_choices.py", tmp_path / "run", *options)["per_image"]
-    assert list(found) == ["as it comes", "middle only", "L∞ ≤ 0.2", "smooth"]
+    assert list(found) == ["no limit", "middle only", "L∞ ≤ 0.2", "smooth"]
     assert max(found["L∞ ≤ 0.2"]["linf"]) <= 0.2 + 1e-5
-    assert np.mean(found["smooth"]["fine_share"]) < np.mean(found["as it comes"]["fine_share"])
+    assert np.mean(found["smooth"]["fine_share"]) < np.mean(found["no limit"]["fine_share"])
     with Image.open(tmp_path / "run" / "norm_choices.png") as image:
         assert image.width > 200
 

@@ -21,7 +21,9 @@ from toy_dataset import COUNT, NAMES, SHARD, SOLVER, SOURCE, TOLERANCE, Streamed
 from toy_synthesis import APPLY, CLASSES, WEIGHTS, sources, targets
 
 import outgen_jax as og
+from outgen_jax.data import random_access
 from outgen_jax.data import sources as readers
+from outgen_jax.generation import data_card
 
 WORKER = ROOT / "tests" / "toy_dataset.py"
 
@@ -105,6 +107,27 @@ def test_tfds_reads_what_synthesize_makes(whole):
     assert info.splits["train"].shard_lengths == [10, 10, 3]
 
 
+def test_grain_reads_it(whole):
+    grain = pytest.importorskip("grain")
+    import tensorflow_datasets as tfds
+
+    examples = tfds.builder_from_directory(whole).as_data_source(split="train")
+    assert isinstance(examples, grain.sources.RandomAccessDataSource)
+    batches = list(grain.MapDataset.source(examples).batch(8))
+    assert [len(batch["image"]) for batch in batches] == [8, 8, 7]
+    images = np.concatenate([batch["image"] for batch in batches])
+    np.testing.assert_array_equal(images, [e["image"] for e in examples])
+
+
+def test_a_generated_set_is_a_source_again(whole):
+    import tensorflow_datasets as tfds
+
+    examples = tfds.builder_from_directory(whole).as_data_source(split="train")
+    spec = random_access.spec(examples, caller="test")
+    assert spec == (COUNT, SOURCE.images.shape[1:], "uint8", NAMES)
+    assert random_access.read(examples, spec, 3, 5, caller="test").ids == SOURCE.ids[3:5]
+
+
 def test_the_package_reads_it_as_a_source(whole):
     source = readers.load(whole, split="train")
     assert source.ids == SOURCE.ids
@@ -135,6 +158,53 @@ def test_the_quantize_stage_corrects_the_stored_images(tmp_path, whole):
     before, after = (np.array([e["total_variation"] for e in es]) for es in (rounded, corrected))
     assert (after <= before).all()
     assert np.median(after) < 0.9 * np.median(before)
+
+
+def test_the_float_images_are_stored_where_asked_for(tmp_path, whole):
+    make(tmp_path / "set", save_float=True)
+    (_, examples), (_, rounded) = read(tmp_path / "set"), read(whole)
+    exact = og.synthesize(
+        APPLY, WEIGHTS, SOURCE.images, targets(COUNT), solver=SOLVER, tolerance=TOLERANCE
+    )
+    assert examples[0]["image_float"].dtype == np.float32
+    np.testing.assert_array_equal([e["image_float"] for e in examples], exact.images)
+    np.testing.assert_array_equal([e["image"] for e in examples], [e["image"] for e in rounded])
+    with pytest.raises(FileExistsError, match="save_float True, now None"):
+        make(tmp_path / "set")
+
+
+def test_the_card_tells_what_a_reader_needs(tmp_path, whole):
+    text = (whole / "README.md").read_text()
+    _, examples = read(whole)
+    distances = np.array([e["total_variation"] for e in examples])
+    made_from = json.loads((whole / "manifest.json").read_text())["made_from"]
+    assert f"| images | {COUNT} |" in text
+    assert f"| converged before rounding | {sum(e['converged'] for e in examples)} |" in text
+    assert f"`{made_from['classifier']}`" in text
+    assert "| solver | GradientDescent, at most 12 steps |" in text
+    assert f"| tolerance | {TOLERANCE:g} |" in text
+    for level in ("0.01", "0.1", "1"):
+        count = (distances <= float(level)).sum()
+        assert f"| {level} | {count} | {count / COUNT:.1%} |" in text
+    for entry in examples[0]:
+        assert f"| `{entry}` |" in text
+    assert text.startswith("---\nlicense: other\n---\n")
+    assert "give `about={'license': ...}`" in text
+    about = {"source": "toy | images", "license": "cc-by-4.0"}
+    make(tmp_path / "set", about=about, solver=og.gradient_descent(optax.sgd(1.0), steps=0))
+    text = (tmp_path / "set" / "README.md").read_text()
+    assert text.startswith("---\nlicense: cc-by-4.0\n---\n")
+    assert "| source | toy / images |" in text
+    assert "holds for them: cc-by-4.0." in text
+
+
+def test_every_entry_of_several_outputs_is_described():
+    entries = data_card._described(["target_kind", "outputs_size_x", "image_float", "image"])
+    assert [name for name, _ in entries] == [
+        "`target_kind`", "`outputs_size_x`", "`image_float`", "`image`",
+    ]  # fmt: skip
+    assert "(part `size_x`)" in entries[1][1]
+    assert "before rounding" in entries[2][1]
 
 
 def test_streamed_rows_and_targets_by_function(tmp_path):

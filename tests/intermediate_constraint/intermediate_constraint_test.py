@@ -91,7 +91,7 @@ def test_smoke_preset_runs_resumes_and_reports(run, tmp_path, monkeypatch):
     with np.load(out / "correct.npz") as bits:
         first = np.unpackbits(bits["final_plain_0_both_1"], axis=-1, count=64)
     np.testing.assert_allclose(first.mean(-1), jobs[0]["accuracy"], atol=1e-6)
-    assert "| both | proposed | 0.1 | 2 |" in text
+    assert "| both | constraint | 0.1 | 2 |" in text
     assert "The paper's order" in text
     for name in ("levels.png", "neurons.png"):
         with Image.open(out / name) as image:
@@ -288,8 +288,8 @@ def test_the_verdict_confirms_refutes_and_leaves_open():
     names = ("plain", "MSE", "proposed")
     order = results({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.5), "proposed": (0.6, 0.6, 0.6)})
     text = comparisons.verdict(comparisons.comparisons(order, table), names)
-    assert "proposed > MSE: clean open, noise confirmed, blur confirmed" in text
-    assert "without losing clean accuracy: MSE, proposed." in text
+    assert "constraint > MSE: clean open, noise confirmed, blur confirmed" in text
+    assert "without losing clean accuracy: MSE, constraint." in text
     reverse = results(
         {"plain": (0.7, 0.6, 0.6), "MSE": (0.6, 0.5, 0.5), "proposed": (0.5, 0.6, 0.6)}
     )

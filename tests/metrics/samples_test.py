@@ -60,3 +60,9 @@ def test_evenness():
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("measure", [samples.greyness, samples.laplacian_variance])
+def test_8_bit_images_count_as_their_floats(measure):
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 1)).astype(np.uint8)
+    np.testing.assert_allclose(measure(images), measure(np.float32(images) / 255), rtol=1e-5)

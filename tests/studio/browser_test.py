@@ -43,7 +43,7 @@ def server():
 
 @pytest.fixture
 def window(browser, server):
-    """`window(size)` opens the studio; in the end no script may have failed."""
+    """`window(size)` opens the studio; no script may fail, and nothing may be asked for elsewhere."""
     contexts, failures = [], []
 
     def open_window(size: str = "wide", scheme: str = "light"):
@@ -55,7 +55,6 @@ def window(browser, server):
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: failures.append(str(error)))
-        page.on("requestfailed", lambda request: failures.append(request.url))
         page.on(
             "request",
             lambda request: (
@@ -86,6 +85,7 @@ def wanted(page) -> list[float]:
 def run(page) -> None:
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Reached within").wait_for()
+    sync_api.expect(page.get_by_role("alert")).to_be_hidden()
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,14 @@ def test_bad_files_get_a_message_and_nothing_breaks(window):
         choose(name, content)
         sync_api.expect(page.get_by_role("alert")).to_contain_text(message)
         shot(page, f"upload_{name}")
+    page.evaluate(
+        """() => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(["hello"], "dropped.png"));
+        document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+        }"""
+    )
+    sync_api.expect(page.get_by_role("alert")).to_contain_text("This is no image")
     page.get_by_label("cat, wanted, in percent").fill("60")
     page.keyboard.press("Tab")
     run(page)

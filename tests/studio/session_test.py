@@ -9,6 +9,7 @@ from flax import nnx
 import outgen_jax as og
 from outgen_jax.models import LeNet, pretrained
 from outgen_jax.studio import networks, solving, target
+from outgen_jax.studio.__main__ import main
 from outgen_jax.studio.networks import Catalogue
 from outgen_jax.studio.session import RequestError, Session, Sessions
 from outgen_jax.studio.snippet import Request, python_text
@@ -192,6 +193,13 @@ def test_the_python_text_does_the_same(checkpoint, output):
     assert spaces["result"].converged[0]
 
 
+def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
+    assert main([f"--checkpoint={tmp_path}/none.npz", "--no-open"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("studio: pretrained.load: no weights")
+    assert message.count("\n") == 1
+
+
 def test_the_shipped_networks_are_offered_with_images():
     found = networks.offered()
     assert set(pretrained.SHIPPED) <= set(found.names)
@@ -200,8 +208,11 @@ def test_the_shipped_networks_are_offered_with_images():
         "cifar10_vgg16_half": {"photograph", "noise"},
         "mnist_lenet": {"digit", "noise"},
     }
-    for start in networks.starts(found["mnist_lenet"]):
-        assert start.image.shape == (28, 28, 1)
+    lenet = found["mnist_lenet"]
+    starts = networks.starts(lenet)
+    assert {start.image.shape for start in starts} == {(28, 28, 1)}
+    seen = [lenet.class_names[lenet.says(start.image).argmax()] for start in starts[:10]]
+    assert sum(name == start.label[-1] for name, start in zip(seen, starts, strict=False)) >= 8
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Compiled programs: made once for a network and an equal solver, and gone with the network."""
 
+import dataclasses
 import functools
 import gc
 import weakref
@@ -161,3 +162,22 @@ def test_precisions_have_programs_of_their_own():
     compiled(FAST)
     assert compiled(FAST, precision=None) != []
     assert compiled(FAST, precision=None, seed=1) == compiled(FAST, seed=1) == []
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """Equal to any other of its kind, though it is another network."""
+
+    scale: float = dataclasses.field(compare=False)
+
+    def __call__(self, weights, images):
+        return self.scale * APPLY(weights, images)
+
+
+def test_networks_that_compare_equal_have_programs_of_their_own():
+    one, three = Scaled(1.0), Scaled(3.0)
+    assert one == three
+    found = [og.predict(network, WEIGHTS, sources(3)) for network in (one, three, three.__call__)]
+    images = np.float32(sources(3)) / 255
+    wanted = [jax.nn.softmax(scale * APPLY(WEIGHTS, images)) for scale in (1, 3, 3)]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)

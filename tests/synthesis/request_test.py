@@ -175,7 +175,8 @@ def test_the_remedies_for_probabilities_work():
 
 def test_a_sigmoid_output_refuses_probabilities():
     with pytest.raises(
-        ValueError, match=r"as probabilities do. Leave the sigmoid out, or return jax"
+        ValueError,
+        match=r"as probabilities do. Leave the sigmoid out .*activation=None.* or return jax",
     ):
         og.synthesize(
             sigmoids, WEIGHTS, IMAGES.repeat(2, 0), TARGETS[0], output=og.outputs.sigmoid()

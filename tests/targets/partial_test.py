@@ -97,3 +97,9 @@ def test_validation_of_masked_rows():
         og.targets.validate(over, num_images=1, num_classes=3)
     with pytest.raises(ValueError, match="must be finite"):
         og.targets.validate(np.array([[0.5, np.nan, 0.5]]), num_images=1, num_classes=3)
+
+
+def test_free_classes_without_any_probability_share_evenly():
+    rows = np.ma.masked_invalid([0.6, np.nan, np.nan])
+    wanted = og.targets.completed(rows, np.float32([[1, 0, 0]]))
+    np.testing.assert_allclose(wanted, [[0.6, 0.2, 0.2]], rtol=1e-6)

@@ -1,11 +1,14 @@
 """The scripts that synthesize, end to end with a small network, and what bad input gets."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import outgen_jax as og
+from outgen_jax import files
 from outgen_jax.models import pretrained
 
 CLASSES = ("ship", "dog", "cat")
@@ -69,10 +72,21 @@ def test_a_run_leaves_images_numbers_and_a_page(run, tmp_path):
     assert (out / "figure.png").stat().st_size > 1000
 
 
+def test_the_exact_images_are_written_where_asked_for(run, tmp_path):
+    assert run("save_float=true").returncode == 0
+    saved = files.load_arrays(tmp_path / "out" / "images.npz")
+    assert saved["ids"].tolist() == [
+        row["id"] for row in json.loads((tmp_path / "out" / "results.json").read_text())["images"]
+    ]
+    assert saved["images"].dtype == np.float32
+    for name, image in zip(saved["ids"], saved["images"], strict=True):
+        png = np.asarray(Image.open(tmp_path / "out" / "images" / f"{Path(name).stem}.png"))
+        assert np.abs(png / 255 - image).max() < 16 / 255  # quantize may take a level farther off
+        assert not np.array_equal(og.data.to_uint8(image) / 255, image)
+
+
 def test_reached_probabilities_are_those_of_the_saved_image(run, tmp_path, weights):
     run()
-    import outgen_jax as og
-
     saved = np.asarray(Image.open(tmp_path / "out" / "images" / "b.png"))
     apply_fn, variables = og.models.from_nnx(pretrained.load(weights).model)
     probs = og.predict(apply_fn, variables, saved[None])[0]

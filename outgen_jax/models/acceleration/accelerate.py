@@ -65,7 +65,7 @@ def accelerate(apply_fn: Callable[P, R]) -> Callable[P, R]:
 
     It can be differentiated in reverse and forward mode, any number of times, with respect to
     images and variables; under `jax.vmap`, `jax.jit` and inside loops. Call it under `jax.jit`:
-    outside, each call traces `apply_fn` anew.
+    outside, each call traces `apply_fn` again.
 
     Args:
       apply_fn: a function of arrays, pytrees of them, and other values, which are passed on as they are.

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import haiku as hk
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 import pytest
 from flax import linen, nnx
@@ -71,16 +73,51 @@ def nnx_network() -> tuple[Callable[..., Any], Any]:
 
 def linen_network() -> tuple[Callable[..., Any], Any]:
     module = LinenNetwork()
-    return og.models.from_linen(module), module.init(jax.random.key(0), IMAGES)
+    return og.models.from_linen(module, module.init(jax.random.key(0), IMAGES))
 
 
 def equinox_network() -> tuple[Callable[..., Any], Any]:
-    arrays, static = eqx.partition(EquinoxNetwork(jax.random.key(0)), eqx.is_array)
+    return og.models.from_equinox(EquinoxNetwork(jax.random.key(0)))
 
-    def apply_fn(arrays: Any, images: jax.Array) -> jax.Array:
-        return jax.vmap(eqx.combine(arrays, static))(images.transpose(0, 3, 1, 2))
 
-    return apply_fn, arrays
+def haiku_network() -> tuple[Callable[..., Any], Any]:
+    def network(x: jax.Array) -> jax.Array:
+        x = jax.nn.relu(hk.GroupNorm(2)(hk.Conv2D(8, 3, stride=2)(x)))
+        x = hk.MaxPool((2, 2, 1), (2, 2, 1), "SAME")(hk.Conv2DTranspose(6, 3)(x))
+        return hk.Linear(5)(hk.AvgPool((2, 2, 1), 1, "VALID")(x).mean((1, 2)))
+
+    transformed = hk.transform(network)
+    return og.models.from_haiku(transformed, transformed.init(jax.random.key(0), IMAGES))
+
+
+def keras_network() -> tuple[Callable[..., Any], Any]:
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((8, 8, 3)),
+        keras.layers.Conv2D(8, 3, padding="same"),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+        keras.layers.DepthwiseConv2D(3),
+        keras.layers.MaxPooling2D(2),
+        keras.layers.SeparableConv2D(6, 3, padding="same"),
+        keras.layers.AveragePooling2D(2),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(5),
+    ]
+    return og.models.from_keras(keras.Sequential(layers))
+
+
+def keras_network_channels_first() -> tuple[Callable[..., Any], Any]:
+    keras.utils.set_random_seed(0)
+    layout = {"data_format": "channels_first"}
+    layers = [
+        keras.Input((3, 8, 8)),
+        keras.layers.Conv2D(8, 3, activation="relu", **layout),
+        keras.layers.MaxPooling2D(2, **layout),
+        keras.layers.GlobalAveragePooling2D(**layout),
+        keras.layers.Dense(5),
+    ]
+    return og.models.from_keras(keras.Sequential(layers), channels_first=True)
 
 
 def residual_network() -> tuple[Callable[..., Any], Any]:
@@ -119,7 +156,8 @@ def residual_network() -> tuple[Callable[..., Any], Any]:
     return apply_fn, {name: normal(i, *shape) for i, (name, shape) in enumerate(kernels.items())}
 
 
-NETWORKS = [nnx_network, linen_network, equinox_network, residual_network]
+NETWORKS = [nnx_network, linen_network, equinox_network, haiku_network, keras_network]
+NETWORKS += [keras_network_channels_first, residual_network]
 
 
 def text_of(function: Callable[..., Any], *operands: Any, platform: str = "cpu") -> str:

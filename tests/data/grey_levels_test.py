@@ -1,0 +1,26 @@
+"""8-bit images: what comes back as it is, and what is refused."""
+
+import numpy as np
+import pytest
+
+from outgen_jax.data import to_uint8
+
+
+def test_levels_are_the_nearest_and_8_bit_images_stay():
+    images = np.array([0, 1, 128, 255], np.uint8)
+    assert to_uint8(images) is images
+    np.testing.assert_array_equal(to_uint8(np.float32(images) / 255), images)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.2, -0.1])
+def test_what_has_no_level_is_refused_and_the_remedy_works(value):
+    images = np.array([0.5, value])
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\].*np.clip"):
+        to_uint8(images)
+    if np.isfinite(value):
+        assert to_uint8(np.clip(images, 0, 1)).tolist() == [128, 255 * (value > 0)]
+
+
+def test_other_integers_are_refused():
+    with pytest.raises(ValueError, match=r"int64.*astype"):
+        to_uint8(np.array([3, 4]))
