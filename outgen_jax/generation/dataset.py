@@ -21,7 +21,6 @@ from outgen_jax.data.image_source import PathLike
 from outgen_jax.generation import block, data_card, provenance
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
-from outgen_jax.solvers.exact import exact
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import request, slots, synthesize
 from outgen_jax.synthesis.programs import Network
@@ -125,7 +124,7 @@ def generate_dataset(
         raise ValueError(
             f"{block.CALLER}: shard_size must be at least 1, got {shard_size}; 1000 is usual"
         )
-    solver = exact() if solver is None else solver
+    solver = synthesize.checked_solver(solver, caller=block.CALLER)
     if tolerance is None:
         tolerance = getattr(solver, "tolerance", None) or _TOLERANCE
     # Everything that can be wrong is found before a file is written.

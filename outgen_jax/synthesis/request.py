@@ -9,9 +9,9 @@ from jax.typing import ArrayLike
 
 from outgen_jax import outputs as output_kinds
 from outgen_jax.data import value_range
-from outgen_jax.models import adapters
 from outgen_jax.outputs import Output
 from outgen_jax.outputs.distribution import ALL_CLASSES
+from outgen_jax.synthesis import network_checks
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.views import TransformError
 from outgen_jax.targets.partial import as_masked
@@ -96,17 +96,10 @@ def meaning(
     """Structure and kinds of what the network returns for images like these.
 
     Raises:
-      ValueError: the network is a framework's module, fails on them, or does not return arrays [B, ..., K]; `output`
-        does not match.
+      ValueError: the network is no function or `variables` hold something else than arrays; it fails on such images,
+        or does not return arrays [B, ..., K]; `output` does not match.
     """
-    _refuse_modules(network.apply_fn, caller=caller)
-    try:
-        hash(getattr(network.apply_fn, "__self__", network.apply_fn))
-    except TypeError:
-        raise ValueError(
-            f"{caller}: apply_fn must be hashable, as functions are, but {type(network.apply_fn).__name__} is not. "
-            + _hashable_remedy(network.apply_fn)
-        ) from None
+    network_checks.check(network.apply_fn, variables, caller=caller)
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     try:
         out = jax.eval_shape(network.apply_fn, variables, one)
@@ -115,7 +108,7 @@ def meaning(
     except Exception as error:
         raise ValueError(
             f"{caller}: apply_fn(variables, images) fails on images of shape {list(images.shape)}: {error}. "
-            f"{_remedy(network.apply_fn, error)}"
+            f"{network_checks.remedy(network.apply_fn, error)}"
         ) from error
     leaves, structure = jax.tree.flatten(out)
     for leaf in leaves:
@@ -139,36 +132,6 @@ def meaning(
         tuple(leaf.shape[1:] for leaf in leaves),
         _kinds(output, structure, caller=caller),
     )
-
-
-def _refuse_modules(apply_fn: Any, *, caller: str) -> None:
-    """Raises ValueError for a framework's network, which is no function of variables and images."""
-    call = adapters.adapter_for(apply_fn)
-    if call is not None:
-        raise ValueError(
-            f"{caller}: apply_fn must be a function of variables and images, got {type(apply_fn).__name__}, a network "
-            f"that an adapter makes one of: apply_fn, variables = {call}"
-        )
-
-
-def _hashable_remedy(apply_fn: Any) -> str:
-    call = adapters.adapter_for(getattr(apply_fn, "__self__", None))
-    if call is not None:
-        return f"Make it by the adapter: apply_fn, variables = {call}"
-    return "Wrap it once, lambda variables, images: f(variables, images), and pass the same wrapper in every call"
-
-
-def _remedy(apply_fn: Any, error: Exception) -> str:
-    """What to do about a network that fails."""
-    home = getattr(apply_fn, "__module__", None) or ""
-    call = adapters.adapter_for(getattr(apply_fn, "__self__", None))
-    if home.startswith("haiku."):
-        call = "og.models.from_haiku(transformed, params)"
-    if call is not None:
-        return f"An adapter makes a function of variables and images: apply_fn, variables = {call}"
-    if isinstance(error, TypeError) and "missing" in str(error):
-        return "Give the argument to the adapter, as in og.models.from_linen(module, variables, train=False)"
-    return "Check the image size and the number of channels that the network takes"
 
 
 def checked_targets(

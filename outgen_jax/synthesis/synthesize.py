@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
+from outgen_jax.solvers.presets import PRESETS
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, request, slots
 from outgen_jax.synthesis.engine import Job, Pool, Stopped
@@ -117,7 +119,7 @@ def synthesize(
     Raises:
       ValueError: images outside [0, 1], not finite or not of rank 4; targets that do not fit the outputs; an
         `apply_fn` that fails on such images, returns outputs that do not match `output`, or is not finite on a source
-        image; a tolerance or batch size that is not positive.
+        image; a `solver` that is none; a tolerance or batch size that is not positive.
 
     >>> import jax, jax.numpy as jnp
     >>> import outgen_jax as og
@@ -128,7 +130,7 @@ def synthesize(
     ([True], ['0.9000', '0.1000'])
     """
     array = request.checked_images(images, caller="synthesize")
-    solver = exact() if solver is None else solver
+    solver = checked_solver(solver, caller="synthesize")
     request.check_options(tolerance, batch_size, caller="synthesize")
     network = Network(apply_fn, precision)
     meaning = request.meaning(network, variables, array, output, caller="synthesize")
@@ -170,6 +172,29 @@ def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> No
     pool.tolerance = -1.0 if own is None else own
     pool.run(solver, rows, pool.tolerance)
     pool.finish(rows)
+
+
+def checked_solver(solver: Any, *, caller: str) -> Solver | Combinator:
+    """The solver of a caller; None: `exact`.
+
+    Raises:
+      ValueError: something else than a solver, such as the name of one.
+    """
+    if solver is None:
+        return exact()
+    if isinstance(solver, Solver | Combinator) and not isinstance(solver, type):
+        return solver
+    if isinstance(solver, str) and solver in PRESETS:
+        remedy = f"pass og.preset({solver!r})"
+    elif isinstance(solver, str):
+        remedy = f"og.preset takes the names {', '.join(PRESETS)}"
+    elif isinstance(solver, optax.GradientTransformation):
+        remedy = "pass og.gradient_descent(optimizer)"
+    elif callable(solver):
+        remedy = f"call it, as in og.{getattr(solver, '__name__', 'exact')}()"
+    else:
+        remedy = "pass one such as og.exact()"
+    raise ValueError(f"{caller}: solver must be a solver, got {solver!r:.60}; {remedy}")
 
 
 def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> float:
