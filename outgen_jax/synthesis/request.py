@@ -148,7 +148,7 @@ def checked_targets(
         zip(leaves, meaning.shapes, meaning.kinds, strict=True)
     ):
         where = caller if len(leaves) == 1 else f"{caller}: part {index}"
-        rows = _broadcast(leaf, num_images, shape, caller=where)
+        rows = _broadcast(as_masked(leaf), num_images, shape, caller=where)
         flat = kind.validated(rows.reshape(-1, shape[-1]), caller=where)
         checked = np.broadcast_to(flat.reshape(rows.shape), (num_images, *shape))
         parts.append(np.ascontiguousarray(checked).reshape(num_images, -1, shape[-1]))
@@ -195,8 +195,12 @@ def _is_kind(output: Any) -> bool:
     return hasattr(output, "divergence_at") and not isinstance(output, type)
 
 
-def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ma.MaskedArray]:
-    """The arrays of a tree of targets, in the order of the outputs' parts; raises ValueError for another tree."""
+def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ndarray]:
+    """The arrays of a tree of targets, in the order of the outputs' parts; numpy's, such as memory maps, as they are.
+
+    Raises:
+      ValueError: another tree, or leaves that are no arrays.
+    """
     if structure == jax.tree.structure(0):
         leaves = [targets]
     else:
@@ -206,10 +210,11 @@ def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ma.Ma
             raise ValueError(
                 f"{caller}: targets must be a tree like the network's outputs, {_described(structure)}: {error}"
             ) from None
-    found = []
-    for leaf in leaves:
+    is_kept = (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiu" for leaf in leaves)
+    found: list[np.ndarray] = []
+    for leaf, kept in zip(leaves, is_kept, strict=True):
         try:
-            found.append(as_masked(leaf))
+            found.append(leaf if kept else as_masked(leaf))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{caller}: targets must be an array of numbers ({error}). Use og.targets.parse to turn text into one"
