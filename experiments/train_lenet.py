@@ -17,13 +17,19 @@ from flax import nnx
 
 import outgen_jax as og
 from outgen_jax import runs
-from outgen_jax.data import sources
+from outgen_jax.data import splits
 from outgen_jax.models import pretrained
 from outgen_jax.training import classifier, classifier_fit, classifier_recipe, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 _DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, or class folders.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_SIZE = flags.DEFINE_integer(
+    "size", None, "Side that images are brought to; by default as stored.", 1
+)
+_HELD_OUT = flags.DEFINE_float(
+    "held_out", splits.HELD_OUT, "Share to measure with, where --dataset has no test split.", 0, 1
+)
 _EPOCHS = flags.DEFINE_integer("epochs", 7, "Passes over the training images.", 1)
 _BATCH = flags.DEFINE_integer("batch_size", 125, "Images an update.", 1)
 _LR = flags.DEFINE_float("learning_rate", 0.05, "Peak learning rate of Nesterov SGD.", 0)
@@ -31,24 +37,36 @@ _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation
 _OUT = flags.DEFINE_string("out", "runs/train_lenet", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
+SIDE = 28  # pixels: of LeNet's images
 SHIFT = 2  # pixels: training images are shifted by up to so many, as digits are not mirrored
 
 
-def load(split: str) -> sources.ImageSource:
-    source = sources.load(_DATASET.value, split=split, data_dir=_DATA_DIR.value)
-    if source.labels is None or source.class_names is None:
-        raise ValueError(f"--dataset={_DATASET.value} has no labels; use a tfds name or an .npz")
-    return source
+def load_splits() -> splits.Splits:
+    """The images of --dataset that are trained on, and those that the accuracy is of; grey."""
+    size = None if _SIZE.value is None else (_SIZE.value, _SIZE.value)
+    found = splits.train_and_test(
+        _DATASET.value, data_dir=_DATA_DIR.value, size=size, held_out=_HELD_OUT.value
+    )
+    height, width = found.train.images.shape[1:3]
+    if (height, width) != (SIDE, SIDE):
+        raise ValueError(
+            f"--dataset={_DATASET.value}: images are {height}x{width} (height x width), and LeNet takes {SIDE}x{SIDE}; "
+            f"pass --size={SIDE}"
+        )
+    return found._replace(train=found.train.with_channels(1), test=found.test.with_channels(1))
 
 
-def train(run: runs.Run) -> None:
-    train_set, test_set = load("train"), load("test")
+def train() -> None:
+    found = load_splits()
+    train_set, test_set = found.train, found.test
     assert test_set.class_names is not None
     recipe = classifier_recipe.ClassifierRecipe(
         epochs=_EPOCHS.value, batch_size=_BATCH.value, learning_rate=_LR.value
     )
     steps = len(train_set.ids) // recipe.batch_size
     optimizer = classifier_recipe.make_optimizer(recipe, steps)
+    # Only now, so that flags that do not fit leave no directory behind.
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     model = og.models.LeNet(len(test_set.class_names), rngs=nnx.Rngs(_SEED.value))
     channels = [model.conv1.kernel.shape[-1], model.conv2.kernel.shape[-1]]
     graphdef, state = classifier.create(model, optimizer)
@@ -81,6 +99,7 @@ def train(run: runs.Run) -> None:
         "channels": channels,
         "class_names": list(test_set.class_names),
         "dataset": _DATASET.value,
+        "held_out": found.held_out,
         "test_images": len(test_set.ids),
         "test_accuracy": accuracy(state._replace(params=params, variables=variables)),
         "recipe": {**dataclasses.asdict(recipe), "shift": SHIFT},
@@ -90,13 +109,13 @@ def train(run: runs.Run) -> None:
     }
     pretrained.save(run.directory / "weights.npz", rounded, card)
     run.write_results({"history": [row._asdict() for row in history], "card": card})
-    print(f"{run.directory}/weights.npz: {card['test_accuracy']:.2%} of the test images")
+    print(f"{run.directory}/weights.npz: {card['test_accuracy']:.2%} of the {found.test_name}")
 
 
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    train(runs.open_run(_OUT.value, overwrite=_OVERWRITE.value))
+    train()
 
 
 if __name__ == "__main__":

@@ -78,6 +78,8 @@ def open_run(
 ) -> Run:
     """Opens the directory of a run, to start the run or to resume it.
 
+    A directory that holds nothing but `run.json` is that of a run that failed at its start: it is taken over.
+
     >>> import tempfile
     >>> run = open_run(tempfile.mkdtemp(), flags={"steps": 3})
     >>> run.write_results({"accuracy": 0.5}).name
@@ -94,7 +96,8 @@ def open_run(
     directory = Path(directory)
     current = json.loads(to_json(_script_flags() if flags is None else flags))
     record = directory / "run.json"
-    if directory.exists() and any(directory.iterdir()) and not overwrite:
+    others = directory.exists() and any(path != record for path in directory.iterdir())
+    if others and not overwrite:
         found = json.loads(record.read_text()) if record.exists() else None
         if found != current:
             raise FileExistsError(

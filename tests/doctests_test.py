@@ -7,13 +7,16 @@ import pkgutil
 import pytest
 
 import outgen_jax
-from outgen_jax import generation, outputs, solvers, synthesis
+from outgen_jax import generation, outputs, solvers, synthesis, whole_numbers
+from outgen_jax.data import image_source, sources, splits, value_range
 from outgen_jax.models import adapters, keras_models
+from outgen_jax.targets import names
 
 
 def modules() -> list[str]:
     """Names of the modules of the main subject."""
-    found = [m.__name__ for m in (adapters, keras_models)]
+    found = [m.__name__ for m in (adapters, keras_models, whole_numbers, names)]
+    found += [m.__name__ for m in (image_source, sources, splits, value_range)]
     found += ["outgen_jax.report.model_card"]  # the package has a function of this name
     for package in (outputs, solvers, synthesis, generation):
         found += [m.name for m in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]

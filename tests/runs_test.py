@@ -52,6 +52,7 @@ def test_a_run_is_opened_and_reopened_with_the_same_flags(call, tmp_path):
 def test_other_flags_are_refused_by_name(call, tmp_path):
     call(steps=3)
     runs.open_run(tmp_path)
+    (tmp_path / "weights").write_text("precious")
     call(steps=4, names="b,c")
     message = (
         f"{tmp_path} holds a run with other flags (names=['a'], steps=3); choose another directory "
@@ -60,6 +61,14 @@ def test_other_flags_are_refused_by_name(call, tmp_path):
     with pytest.raises(FileExistsError, match=re.escape(message)):
         runs.open_run(tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["steps"] == 3
+
+
+def test_a_run_that_failed_at_its_start_is_taken_over(call, tmp_path):
+    call(steps=3)
+    runs.open_run(tmp_path)
+    call(steps=4)
+    assert runs.open_run(tmp_path).flags["steps"] == 4
+    assert json.loads((tmp_path / "run.json").read_text())["steps"] == 4
 
 
 def test_overwrite_empties_a_run(call, tmp_path):
@@ -207,6 +216,7 @@ for overwrite in (False, False, True):
 def test_plain_python_names_what_identifies_its_run(tmp_path):
     runs.open_run(tmp_path, flags={"steps": 3, "size": (2, 2)})
     assert runs.open_run(tmp_path, flags={"steps": 3, "size": (2, 2)}).flags["size"] == [2, 2]
+    (tmp_path / "weights").write_text("precious")
     with pytest.raises(FileExistsError, match=re.escape("other flags (size=[2, 2], steps=3)")):
         runs.open_run(tmp_path, flags={})
 

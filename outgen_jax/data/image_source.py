@@ -13,6 +13,9 @@ PathLike = str | os.PathLike[str]
 Size = tuple[int, int]
 
 
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
 class ImageSource(NamedTuple):
     """Images in memory, with their labels and ids."""
 
@@ -37,6 +40,27 @@ class ImageSource(NamedTuple):
             labels=None if self.labels is None else self.labels[chosen],
             ids=tuple(self.ids[row] for row in chosen),
         )
+
+    def with_channels(self, channels: int) -> "ImageSource":
+        """The source in 1 or 3 channels: colours become their luma (ITU-R BT.601), grey is repeated.
+
+        Example:
+            >>> red = np.zeros((1, 2, 2, 3), np.uint8)
+            >>> red[..., 0] = 200
+            >>> ImageSource(red, None, None, ("a",)).with_channels(1).images.max()
+            np.uint8(60)
+        """
+        present = self.images.shape[-1]
+        if present == channels:
+            return self
+        if present == 1:
+            return self._replace(images=np.repeat(self.images, channels, -1))
+        grey = np.empty((*self.images.shape[:-1], 1), np.uint8)
+        for row, image in enumerate(
+            self.images
+        ):  # one at a time: floats take four times the memory
+            grey[row, ..., 0] = np.rint(image @ _LUMA)
+        return self._replace(images=grey)
 
 
 def check_options(caller: str, size: Size | None, limit: int | None) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from outgen_jax.data import value_range
 from outgen_jax.data.image_source import ImageSource, PathLike, Size, check_options, fit_all
 
 _Arrays = dict[str, np.ndarray]
@@ -70,10 +71,9 @@ def _images(arrays: _Arrays, limit: int | None) -> np.ndarray:
             f"'images' must be uint8, or floats in [0, 1]; got {images.dtype}. If they are 0 to 255, "
             "store images.astype(numpy.uint8)"
         )
-    if not (images.min() >= 0 and images.max() <= 1):  # written so that nan is refused
+    if not value_range.is_unit(images):
         raise ValueError(
-            f"float 'images' must lie in [0, 1]; they span {images.min():g} to {images.max():g}"
-            + _range_remedy(float(images.min()), float(images.max()))
+            f"float 'images' must lie in [0, 1], {value_range.fault(images, 'images')}"
         )
     return np.rint(images * 255).astype(np.uint8)
 
@@ -89,17 +89,6 @@ def _shape_remedy(shape: tuple[int, ...]) -> str:
     if len(shape) == 4 and shape[3] == 4:
         return ". Drop the transparency: images[..., :3]"
     return ""
-
-
-def _range_remedy(low: float, high: float) -> str:
-    """What to store instead of floats of another range, where that can be seen."""
-    if low >= 0 and high <= 255:
-        return ". Store images / 255"
-    if low >= -1 and high <= 1:
-        return ". Store (images + 1) / 2"
-    if low != low:
-        return ". Leave out the images that are not finite"
-    return ". Undo their normalisation: multiply by the deviation and add the mean"
 
 
 def _names(arrays: _Arrays, key: str, count: int | None) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 import numpy as np
 
+from outgen_jax.data import value_range
 from outgen_jax.data.image_source import ImageSource, eight_bits, id_text
 
 
@@ -105,11 +106,9 @@ def read(source: Source, spec: Spec, start: int, stop: int, *, caller: str) -> B
                 f"{where} has {image.dtype} {list(image.shape)}, row 0 {spec.dtype} "
                 f"{list(spec.shape)}; bring all images to one shape and type"
             )
-        # Written so that NaN fails.
-        if spec.dtype == "float32" and not (image.min() >= 0 and image.max() <= 1):
+        if spec.dtype == "float32" and not value_range.is_unit(image):
             raise ValueError(
-                f"{where}: float images must lie in [0, 1], got values from {image.min():.4g} to "
-                f"{image.max():.4g}; divide by 255, or pass uint8"
+                f"{where}: float images must lie in [0, 1], {value_range.fault(image, 'image')}"
             )
         if spec.class_names and not -1 <= label < len(spec.class_names):
             raise ValueError(

@@ -74,6 +74,18 @@ def load(
     return from_tfds(text, split=split, data_dir=data_dir, size=size, limit=limit)
 
 
+def has_splits(spec: PathLike) -> bool:
+    """Whether `load` reads a tfds data set for `spec`; other sources have no splits.
+
+    >>> has_splits("cifar10"), has_splits("digits"), has_splits("images.npz")
+    (True, False, False)
+    """
+    path = Path(spec).expanduser()
+    if os.fspath(spec) in ("photographs", "digits") or path.suffix.lower() == ".npz":
+        return False
+    return (path / "dataset_info.json").is_file() or not path.exists()
+
+
 def digits(*, size: Size | None = None, limit: int | None = None) -> ImageSource:
     """Scikit-learn's 1,797 handwritten digits: images [N, 8, 8, 1], ten classes.
 

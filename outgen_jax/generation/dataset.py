@@ -21,10 +21,10 @@ from outgen_jax.data.image_source import PathLike
 from outgen_jax.generation import block, data_card, provenance
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
-from outgen_jax.solvers.exact import exact
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import request, slots, synthesize
 from outgen_jax.synthesis.programs import Network
+from outgen_jax.whole_numbers import check_integers
 
 # Like the network's outputs, or a function (rows [n], labels [n]) -> targets of these rows.
 Targets = Any
@@ -118,12 +118,13 @@ def generate_dataset(
       FileExistsError: `directory` holds other files, or a data set of another source, target, network or solver.
       OSError: the disk is full, or `directory` cannot be written. Finished shards are kept.
     """
-    synthesize.check_options(tolerance, batch_size, caller=block.CALLER)
+    request.check_options(tolerance, batch_size, caller=block.CALLER)
+    check_integers(caller=block.CALLER, shard_size=shard_size)
     if shard_size < 1:
         raise ValueError(
             f"{block.CALLER}: shard_size must be at least 1, got {shard_size}; 1000 is usual"
         )
-    solver = exact() if solver is None else solver
+    solver = synthesize.checked_solver(solver, caller=block.CALLER)
     if tolerance is None:
         tolerance = getattr(solver, "tolerance", None) or _TOLERANCE
     # Everything that can be wrong is found before a file is written.

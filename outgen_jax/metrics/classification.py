@@ -64,7 +64,8 @@ def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, *, bins: int
 def ordered_top_k(probs: ArrayLike, classes: ArrayLike) -> jax.Array:
     """Whether `classes` are each row's k most probable, in exactly this order: [B, K], [B, k] -> [B] bool.
 
-    Equal probabilities have no order: a tie among the k, or between the last of them and another class, is False.
+    Equal probabilities have no order: a tie among the k, or between the last of them and another class, is False. So
+    is a row with NaN.
 
     Args:
       probs: [B, K]; or logits, as only their order counts.
@@ -169,7 +170,7 @@ def _is_ordered_top(probs: jax.Array, classes: jax.Array) -> jax.Array:
     wanted = probs[classes]  # [k]
     descending = (wanted[:-1] > wanted[1:]).all()
     # Where the k fall strictly, they are k different classes; none other may reach the last.
-    return descending & ((probs >= wanted[-1]).sum() == len(classes))
+    return descending & ((~(probs < wanted[-1])).sum() == len(classes))
 
 
 _are_ordered_top = jax.jit(jax.vmap(_is_ordered_top))

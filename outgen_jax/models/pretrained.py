@@ -143,16 +143,18 @@ def _empty(card: Mapping[str, Any], dtype: Any) -> tuple[VGG16 | LeNet, int]:
     if card.get("network") == "LeNet":
         classes, channels = len(card["class_names"]), tuple(card["channels"])
         return nnx.eval_shape(lambda: LeNet(classes, channels, rngs=nnx.Rngs(0))), 28
-    return _empty_vgg(card, dtype), 32
+    side = card.get("image_size", 32)  # cards of before have no such entry
+    return _empty_vgg(card, side, dtype), side
 
 
-def _empty_vgg(card: Mapping[str, Any], dtype: Any) -> VGG16:
+def _empty_vgg(card: Mapping[str, Any], side: int, dtype: Any) -> VGG16:
     # Shapes only: drawing initial values to throw them away would take most of the time.
     model = nnx.eval_shape(
         lambda: VGG16(
             len(card["class_names"]),
             card["width_multiplier"],
             hidden=card["hidden"],
+            image_size=side,
             dtype=dtype,
             rngs=nnx.Rngs(0),
         )

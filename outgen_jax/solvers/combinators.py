@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from outgen_jax.solvers.solver import Solver
+from outgen_jax.whole_numbers import check_integers
 
 Start = Callable[[int], np.ndarray]  # row -> image [H, W, C] float32 where a solver starts
 
@@ -227,6 +228,7 @@ def restarted(
     >>> og.restarted(og.gauss_newton(steps=40), times=2).steps
     120
     """
+    check_integers(caller="restarted", times=times)
     if times < 0:
         raise ValueError(
             f"restarted: times must not be negative, got {times}; 0 means no further start"

@@ -10,6 +10,7 @@ import optax
 from outgen_jax import pixels as pixel_maps
 from outgen_jax.solvers.objective import Outputs
 from outgen_jax.solvers.solver import Problem
+from outgen_jax.whole_numbers import check_integers
 
 # Paper A, Sections 2.2 and 3.1.
 LEARNING_RATE = 0.05
@@ -113,6 +114,7 @@ def gradient_descent(
     >>> og.gradient_descent(optax.adam(0.005), weight_decay=0.0, steps=250).steps
     250
     """
+    check_integers(caller="gradient_descent", steps=steps)
     if steps < 0 or weight_decay < 0:
         raise ValueError(
             "gradient_descent: steps and weight_decay must not be negative, got "

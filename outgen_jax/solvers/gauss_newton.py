@@ -34,6 +34,7 @@ from outgen_jax.solvers.limits import Limits, Restriction, restriction
 from outgen_jax.solvers.objective import Outputs
 from outgen_jax.solvers.prox_linear import Loss
 from outgen_jax.solvers.solver import Problem
+from outgen_jax.whole_numbers import check_integers
 
 STEPS = 40
 TRIALS = 4
@@ -242,6 +243,7 @@ def gauss_newton(
     >>> og.gauss_newton(steps=7) == og.gauss_newton(steps=7)
     True
     """
+    check_integers(caller="gauss_newton", steps=steps, trials=trials)
     if steps < 0 or trials < 1:
         raise ValueError(
             f"gauss_newton: steps must not be negative and trials at least 1, got {steps} and {trials}; "

@@ -34,6 +34,7 @@ from outgen_jax.solvers import trust
 from outgen_jax.solvers.limits import Limits, Restriction, restriction
 from outgen_jax.solvers.objective import Objective, Outputs
 from outgen_jax.solvers.solver import Problem
+from outgen_jax.whole_numbers import check_integers
 
 STEPS = 60
 ITERATIONS = 30
@@ -152,6 +153,7 @@ def gauss_newton_cg(
     >>> og.gauss_newton_cg(steps=80).iterations
     30
     """
+    check_integers(caller="gauss_newton_cg", steps=steps, iterations=iterations)
     if steps < 0 or iterations < 1:
         raise ValueError(
             f"gauss_newton_cg: steps must not be negative and iterations be at least 1, got {steps} and {iterations}; "

@@ -72,7 +72,12 @@ class Restriction:
     lowpass_radius: float | None = dataclasses.field(default=None, metadata={"static": True})
 
     def limits(self, source: jax.Array) -> Limits:
-        """Of one image whose source is [H, W, C]."""
+        """Of one image whose source is [H, W, C].
+
+        Raises:
+          ValueError: the mask is of another size.
+        """
+        self._check_mask(source.shape)
         reach = 1.0 if self.max_change is None else self.max_change
         allowed = jnp.float32(1) if self.mask is None else jnp.asarray(self.mask.allowed)
         free = jnp.broadcast_to(allowed.astype(jnp.float32), source.shape)
@@ -87,10 +92,25 @@ class Restriction:
         # exp(−f²/2r²) is the square of the filter of radius √2 r.
         return Limits(low, high, lambda row: smoothed(row, 1), lambda row: smoothed(row, 2**0.5))
 
+    def _check_mask(self, shape: tuple[int, ...]) -> None:
+        """Refuses a mask that is not of an image's height and width, and of one channel or as many."""
+        if self.mask is None:
+            return
+        height, width, channels = np.shape(self.mask.allowed)
+        if (height, width) != shape[:2] or channels not in (1, shape[2]):
+            raise ValueError(
+                f"mask is {_by(height, width, channels)}, images are {_by(*shape)} (height x width x channels); "
+                "give a mask of the images' height and width"
+            )
+
     def nearest(self, source: jax.Array, image: jax.Array) -> jax.Array:
         """The image nearest to `image` [H, W, C] that the restriction allows."""
         limits = self.limits(source)
         return jnp.clip(image.ravel(), limits.low, limits.high).reshape(image.shape)
+
+
+def _by(*sizes: int) -> str:
+    return "x".join(map(str, sizes))
 
 
 def restriction(
@@ -103,12 +123,17 @@ def restriction(
     """Checks what a solver's caller asked for.
 
     Raises:
-      ValueError: `max_change` or a radius that is not positive; a mask that is not of rank 2 or 3, or that lets nothing
-        change.
+      ValueError: `max_change` or a radius that is not positive, `max_change` above 1; a mask that is not of rank 2
+        or 3, or that lets nothing change.
     """
     for name, value in (("max_change", max_change), ("lowpass_radius", lowpass_radius)):
         if value is not None and not value > 0:
             raise ValueError(f"{caller}: {name} must be positive, got {value}; None: no limit")
+    if max_change is not None and max_change > 1:
+        raise ValueError(
+            f"{caller}: max_change must be at most 1, the range of a pixel, got {max_change}; {max_change} grey levels "
+            f"of 255 are {max_change}/255, None: no limit"
+        )
     if mask is None:
         return Restriction(max_change=max_change, lowpass_radius=lowpass_radius)
     allowed = np.asarray(mask) != 0

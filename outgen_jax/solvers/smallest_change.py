@@ -40,6 +40,7 @@ from outgen_jax.solvers import jacobian, prox_linear
 from outgen_jax.solvers.limits import Limits, Restriction, restriction
 from outgen_jax.solvers.objective import Goals, Objective, Outputs
 from outgen_jax.solvers.solver import Problem
+from outgen_jax.whole_numbers import check_integers
 
 STEPS = 30
 TRIALS = 3
@@ -233,6 +234,7 @@ def smallest_change(
     >>> og.smallest_change(tolerance=0.01).steps
     30
     """
+    check_integers(caller="smallest_change", steps=steps, trials=trials)
     if steps < 0 or trials < 1:
         raise ValueError(
             f"smallest_change: steps must not be negative and trials at least 1, got {steps} and {trials}; "

@@ -40,7 +40,8 @@ def predict(
       float32 arrays of the shapes and structure of the network's outputs.
 
     Raises:
-      ValueError: images that are not of rank 4 or outside their range; outputs that do not match `output`.
+      ValueError: images that are not of rank 4 or outside their range; outputs that do not match `output`; a batch
+        size that is not positive.
 
     >>> import jax.numpy as jnp
     >>> import outgen_jax as og
@@ -49,6 +50,7 @@ def predict(
     [[0.5, 0.5], [0.5, 0.5]]
     """
     array = request.checked_images(images, caller="predict")
+    request.check_options(None, batch_size, caller="predict")
     network = Network(apply_fn, precision)
     meaning = request.meaning(network, variables, array, output, caller="predict")
     mesh = slots.local_mesh()

@@ -28,7 +28,7 @@ from outgen_jax.solvers import jacobian
 from outgen_jax.solvers.objective import Objective, Outputs
 from outgen_jax.synthesis import engine, request, slots
 from outgen_jax.synthesis.programs import Network, per_network
-from outgen_jax.synthesis.synthesize import check_options
+from outgen_jax.whole_numbers import check_integers
 
 ROUNDS = 6
 TOLERANCE = 5e-4
@@ -87,7 +87,8 @@ def quantize(
     dtype('uint8')
     """
     array = request.checked_images(images, caller="quantize")
-    check_options(tolerance, batch_size, caller="quantize")
+    request.check_options(tolerance, batch_size, caller="quantize")
+    check_integers(caller="quantize", rounds=rounds)
     if rounds < 0:
         raise ValueError(
             f"quantize: rounds must not be negative, got {rounds}; 0 rounds to the nearest level"

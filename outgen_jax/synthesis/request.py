@@ -8,12 +8,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from outgen_jax import outputs as output_kinds
-from outgen_jax.models import adapters
+from outgen_jax.data import value_range
 from outgen_jax.outputs import Output
 from outgen_jax.outputs.distribution import ALL_CLASSES, MOST_CLASSES
+from outgen_jax.synthesis import network_checks
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.views import TransformError
 from outgen_jax.targets.partial import as_masked
+from outgen_jax.whole_numbers import check_integers
 
 
 class Meaning(NamedTuple):
@@ -68,13 +70,24 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
         raise ValueError(
             f"{caller}: images must be uint8, or float in [0, 1], got {array.dtype}; convert them first"
         )
-    low, high = array.min(), array.max()  # either is NaN where any pixel is
-    if not (low >= 0 and high <= 1):
+    if not value_range.is_unit(array):
         raise ValueError(
-            f"{caller}: float images must lie in [0, 1], got values from {float(low):.4g} to {float(high):.4g}; "
-            "divide by 255, or pass uint8"
+            f"{caller}: float images must lie in [0, 1], {value_range.fault(array, 'images')}"
         )
     return array.astype(np.float32)
+
+
+def check_options(tolerance: float | None, batch_size: int | None, *, caller: str) -> None:
+    """Refuses a tolerance or batch size that is not positive."""
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(
+            f"{caller}: tolerance must be positive, got {tolerance}; use None for the solver's own"
+        )
+    check_integers(caller=caller, batch_size=batch_size)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(
+            f"{caller}: batch_size must be at least 1, got {batch_size}; use None for a default"
+        )
 
 
 def meaning(
@@ -83,17 +96,10 @@ def meaning(
     """Structure and kinds of what the network returns for images like these.
 
     Raises:
-      ValueError: the network is a framework's module, fails on them, or does not return arrays [B, ..., K]; `output`
-        does not match.
+      ValueError: the network is no function or `variables` hold something else than arrays; it fails on such images,
+        or does not return arrays [B, ..., K]; `output` does not match.
     """
-    _refuse_modules(network.apply_fn, caller=caller)
-    try:
-        hash(getattr(network.apply_fn, "__self__", network.apply_fn))
-    except TypeError:
-        raise ValueError(
-            f"{caller}: apply_fn must be hashable, as functions are, but {type(network.apply_fn).__name__} is not. "
-            + _hashable_remedy(network.apply_fn)
-        ) from None
+    network_checks.check(network.apply_fn, variables, caller=caller)
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     try:
         out = jax.eval_shape(network.apply_fn, variables, one)
@@ -102,7 +108,7 @@ def meaning(
     except Exception as error:
         raise ValueError(
             f"{caller}: apply_fn(variables, images) fails on images of shape {list(images.shape)}: {error}. "
-            f"{_remedy(network.apply_fn, error)}"
+            f"{network_checks.remedy(network.apply_fn, error)}"
         ) from error
     leaves, structure = jax.tree.flatten(out)
     for leaf in leaves:
@@ -128,36 +134,6 @@ def meaning(
     )
 
 
-def _refuse_modules(apply_fn: Any, *, caller: str) -> None:
-    """Raises ValueError for a framework's network, which is no function of variables and images."""
-    call = adapters.adapter_for(apply_fn)
-    if call is not None:
-        raise ValueError(
-            f"{caller}: apply_fn must be a function of variables and images, got {type(apply_fn).__name__}, a network "
-            f"that an adapter makes one of: apply_fn, variables = {call}"
-        )
-
-
-def _hashable_remedy(apply_fn: Any) -> str:
-    call = adapters.adapter_for(getattr(apply_fn, "__self__", None))
-    if call is not None:
-        return f"Make it by the adapter: apply_fn, variables = {call}"
-    return "Wrap it once, lambda variables, images: f(variables, images), and pass the same wrapper in every call"
-
-
-def _remedy(apply_fn: Any, error: Exception) -> str:
-    """What to do about a network that fails."""
-    home = getattr(apply_fn, "__module__", None) or ""
-    call = adapters.adapter_for(getattr(apply_fn, "__self__", None))
-    if home.startswith("haiku."):
-        call = "og.models.from_haiku(transformed, params)"
-    if call is not None:
-        return f"An adapter makes a function of variables and images: apply_fn, variables = {call}"
-    if isinstance(error, TypeError) and "missing" in str(error):
-        return "Give the argument to the adapter, as in og.models.from_linen(module, variables, train=False)"
-    return "Check the image size and the number of channels that the network takes"
-
-
 def checked_targets(
     meaning: Meaning, targets: Any, num_images: int, *, caller: str
 ) -> tuple[np.ndarray, ...]:
@@ -172,7 +148,7 @@ def checked_targets(
         zip(leaves, meaning.shapes, meaning.kinds, strict=True)
     ):
         where = caller if len(leaves) == 1 else f"{caller}: part {index}"
-        rows = _broadcast(leaf, num_images, shape, caller=where)
+        rows = _broadcast(as_masked(leaf), num_images, shape, caller=where)
         flat = kind.validated(rows.reshape(-1, shape[-1]), caller=where)
         checked = np.broadcast_to(flat.reshape(rows.shape), (num_images, *shape))
         parts.append(np.ascontiguousarray(checked).reshape(num_images, -1, shape[-1]))
@@ -221,8 +197,12 @@ def _is_kind(output: Any) -> bool:
     return hasattr(output, "divergence_at") and not isinstance(output, type)
 
 
-def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ma.MaskedArray]:
-    """The arrays of a tree of targets, in the order of the outputs' parts; raises ValueError for another tree."""
+def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ndarray]:
+    """The arrays of a tree of targets, in the order of the outputs' parts; numpy's, such as memory maps, as they are.
+
+    Raises:
+      ValueError: another tree, or leaves that are no arrays.
+    """
     if structure == jax.tree.structure(0):
         leaves = [targets]
     else:
@@ -232,10 +212,11 @@ def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ma.Ma
             raise ValueError(
                 f"{caller}: targets must be a tree like the network's outputs, {_described(structure)}: {error}"
             ) from None
-    found = []
-    for leaf in leaves:
+    is_kept = (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiu" for leaf in leaves)
+    found: list[np.ndarray] = []
+    for leaf, kept in zip(leaves, is_kept, strict=True):
         try:
-            found.append(as_masked(leaf))
+            found.append(leaf if kept else as_masked(leaf))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{caller}: targets must be an array of numbers ({error}). Use og.targets.parse to turn text into one"

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
+from outgen_jax.solvers.presets import PRESETS
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, request, slots
 from outgen_jax.synthesis.engine import Job, Pool, Stopped
@@ -117,7 +119,7 @@ def synthesize(
     Raises:
       ValueError: images outside [0, 1], not finite or not of rank 4; targets that do not fit the outputs; an
         `apply_fn` that fails on such images, returns outputs that do not match `output`, or is not finite on a source
-        image; a tolerance or batch size that is not positive.
+        image; a `solver` that is none; a tolerance or batch size that is not positive.
 
     >>> import jax, jax.numpy as jnp
     >>> import outgen_jax as og
@@ -128,8 +130,8 @@ def synthesize(
     ([True], ['0.9000', '0.1000'])
     """
     array = request.checked_images(images, caller="synthesize")
-    solver = exact() if solver is None else solver
-    check_options(tolerance, batch_size, caller="synthesize")
+    solver = checked_solver(solver, caller="synthesize")
+    request.check_options(tolerance, batch_size, caller="synthesize")
     network = Network(apply_fn, precision)
     meaning = request.meaning(network, variables, array, output, caller="synthesize")
     wanted = request.checked_targets(meaning, targets, len(array), caller="synthesize")
@@ -172,23 +174,34 @@ def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> No
     pool.finish(rows)
 
 
+def checked_solver(solver: Any, *, caller: str) -> Solver | Combinator:
+    """The solver of a caller; None: `exact`.
+
+    Raises:
+      ValueError: something else than a solver, such as the name of one.
+    """
+    if solver is None:
+        return exact()
+    if isinstance(solver, Solver | Combinator) and not isinstance(solver, type):
+        return solver
+    if isinstance(solver, str) and solver in PRESETS:
+        remedy = f"pass og.preset({solver!r})"
+    elif isinstance(solver, str):
+        remedy = f"og.preset takes the names {', '.join(PRESETS)}"
+    elif isinstance(solver, optax.GradientTransformation):
+        remedy = "pass og.gradient_descent(optimizer)"
+    elif callable(solver):
+        remedy = f"call it, as in og.{getattr(solver, '__name__', 'exact')}()"
+    else:
+        remedy = "pass one such as og.exact()"
+    raise ValueError(f"{caller}: solver must be a solver, got {solver!r:.60}; {remedy}")
+
+
 def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> float:
     """The distance at which an image counts as converged."""
     own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
     # As a Python number: a float64 one of numpy would not be what the device compares with.
     return CONVERGED if own is None else float(own)
-
-
-def check_options(tolerance: float | None, batch_size: int | None, *, caller: str) -> None:
-    """Refuses a tolerance or batch size that is not positive."""
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(
-            f"{caller}: tolerance must be positive, got {tolerance}; use None for the solver's own"
-        )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(
-            f"{caller}: batch_size must be at least 1, got {batch_size}; use None for a default"
-        )
 
 
 def check_sources(

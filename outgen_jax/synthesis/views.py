@@ -28,9 +28,9 @@ def views(apply_fn: ApplyFn, transforms: Sequence[Transform]) -> ApplyFn:
       transforms: V functions of one image [H, W, C] float32 in [0, 1], differentiable, each with a fixed output shape.
 
     Raises:
-      ValueError: no transforms. When the result is called: transforms that return images of different shapes; a
-        transform whose shape changes from call to call, that does not return floats, or whose gradient is zero
-        everywhere, as that of rounding is.
+      ValueError: no transforms, or one that is no function. When the result is called: transforms that return images
+        of different shapes; a transform that fails, whose shape changes from call to call, that does not return
+        floats, or whose gradient is zero everywhere, as that of rounding is.
 
     >>> import jax.numpy as jnp
     >>> import outgen_jax as og
@@ -38,7 +38,15 @@ def views(apply_fn: ApplyFn, transforms: Sequence[Transform]) -> ApplyFn:
     >>> seen(jnp.zeros((48, 5)), jnp.zeros((2, 4, 4, 3))).shape
     (2, 2, 5)
     """
+    if callable(transforms):
+        raise TransformError("views: transforms must be a list, got one function; pass [transform]")
     transforms = tuple(transforms)
+    for v, transform in enumerate(transforms):
+        if not callable(transform):
+            raise TransformError(
+                f"views: transform {v} must be a function of one image [H, W, C], got {transform!r:.60}; wrap it, as "
+                "lambda image: ... does"
+            )
     if not transforms:
         raise ValueError(
             "views: there must be at least one transform, got none; lambda image: image shows it as it is"
@@ -98,7 +106,17 @@ def _seen(
 def _checked(v: int, transform: Transform, one: jax.ShapeDtypeStruct) -> Shape:
     """The shape that a transform gives images like `one`; nothing is computed."""
     # JAX remembers what functions do to shapes: new ones, so that the transform is called twice.
-    out, again = (jax.eval_shape(lambda image: transform(image), one) for _ in range(2))
+    try:
+        out, again = (jax.eval_shape(lambda image: transform(image), one) for _ in range(2))
+    except Exception as error:
+        raise TransformError(
+            f"views: {_named(v, transform)} fails on an image of shape {list(one.shape)}: {error}. It must take one "
+            "image [H, W, C], and be a function that jax.jit can trace"
+        ) from error
+    if not hasattr(out, "shape") or not hasattr(again, "shape"):
+        raise TransformError(
+            f"views: {_named(v, transform)} must return one image [H, W, C], but returns {_kind_of(out)}"
+        )
     _check_same_shape(v, transform, again.shape, out.shape)
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise TransformError(
@@ -136,6 +154,10 @@ def _has_gradient(transform: Transform, one: jax.ShapeDtypeStruct) -> bool:
         if not reached.isdisjoint(inputs):
             reached.update(equation.outvars)
     return not reached.isdisjoint(x for x in program.outvars if not isinstance(x, core.Literal))
+
+
+def _kind_of(out: Any) -> str:
+    return "None; is its return missing?" if out is None else f"a {type(out).__name__}"
 
 
 def _named(v: int, transform: Transform) -> str:

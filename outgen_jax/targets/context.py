@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from outgen_jax.data.image_source import ImageSource
 from outgen_jax.targets.draws import ImageIds, id_texts
 from outgen_jax.targets.labels import of_source
+from outgen_jax.targets.names import composed, folded
 
 
 class Context(NamedTuple):
@@ -17,7 +18,7 @@ class Context(NamedTuple):
 
     where: str  # opens the error messages: the public function and, in a table, the row
     num_classes: int
-    exact: Mapping[str, list[int]]  # class name -> its indices; ImageNet has two cranes
+    exact: Mapping[str, list[int]]  # class name, composed -> its indices; ImageNet has two cranes
     folded: Mapping[str, list[int]]  # the same without regard to case
     ids: Sequence[str]  # n
     labels: np.ndarray | None  # [n] int64; K where an image has none among the classes
@@ -52,6 +53,7 @@ def make_context(
     output: Any = None,
 ) -> Context:
     """Check the arguments of `parse` and `from_csv` against each other and gather them."""
+    class_names = None if class_names is None else tuple(map(str, class_names))
     classes = _agreed(
         where,
         "classes",
@@ -87,8 +89,8 @@ def make_context(
     return Context(
         where=where,
         num_classes=classes,
-        exact=_indices_by_name(names),
-        folded=_indices_by_name([name.casefold() for name in names]),
+        exact=_indices_by_name([composed(name) for name in names]),
+        folded=_indices_by_name([folded(name) for name in names]),
         ids=ids,
         labels=label_array,
         source_probs=None if probs is None else _checked_probs(probs, classes, where),

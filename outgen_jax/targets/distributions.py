@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from outgen_jax.targets import partial
 from outgen_jax.targets.draws import ImageIds, id_digests, id_texts
 
+_UNIFORM = 1e32  # concentration
 SUM_TOLERANCE = 1.001e-3  # a hair over 1e-3, so that three times 0.333 passes
 
 
@@ -89,7 +90,8 @@ def dirichlet(
             f"{num_classes}. alpha=1 is uniform on the simplex"
         )
     ids = id_texts(image_ids, num_images, where=where)
-    concentration = np.full(num_classes, alpha)
+    # Beyond this every row is uniform to the last bit, and the sum of numpy's draws may overflow.
+    concentration = np.full(num_classes, min(alpha, _UNIFORM))
     targets = np.empty((num_images, num_classes), np.float32)
     for row, digest in zip(targets, id_digests(seed, "dirichlet", ids, where=where), strict=True):
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

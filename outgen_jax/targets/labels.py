@@ -4,7 +4,6 @@ A label of a source is a number in the source's own list of classes. Here it bec
 the class of that name among the classifier's K; K itself stands for a class that is not there.
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from outgen_jax.data.image_source import ImageSource
+from outgen_jax.targets.names import composed, folded
 
 
 class Labels(NamedTuple):
@@ -54,10 +54,11 @@ def of_source(
             f"{source.ids[wrong[0]]!r} has {labels[wrong[0]]}. Correct them, or the class_names "
             "that they number"
         )
-    if source.class_names is None or tuple(source.class_names) == tuple(class_names or ()):
+    classes = () if class_names is None else tuple(map(str, class_names))
+    if source.class_names is None or tuple(map(str, source.class_names)) == classes:
         none = np.full(len(labels), "")
         return Labels(np.where(labels < 0, num_classes, labels), none)
-    places = _places(source.class_names, class_names or (), where)
+    places = _places(source.class_names, classes, where)
     # The last entry is what -1 picks.
     numbers = np.array([num_classes if p is None else p for p in (*places, None)])
     names = np.array(
@@ -72,13 +73,13 @@ def of_source(
 
 def _places(own: Sequence[str], classes: Sequence[str], where: str) -> list[int | None]:
     """The number among `classes` of each of the source's own class names, None if it is not there."""
-    exact, folded = defaultdict(list), defaultdict(list)
+    exact, any_case = defaultdict(list), defaultdict(list)
     for place, name in enumerate(classes):
-        exact[name].append(place)
-        folded[_folded(name)].append(place)
+        exact[composed(name)].append(place)
+        any_case[folded(name)].append(place)
     found: list[int | None] = []
     for name in own:
-        matches = exact.get(name) or folded.get(_folded(name), [])
+        matches = exact.get(composed(name)) or any_case.get(folded(name), [])
         if len(matches) > 1:
             raise ValueError(
                 f"{where}: the source's class {name!r} is the name of classes "
@@ -86,8 +87,3 @@ def _places(own: Sequence[str], classes: Sequence[str], where: str) -> list[int 
             )
         found.append(matches[0] if matches else None)
     return found
-
-
-def _folded(name: str) -> str:
-    # File systems differ in how they write an accented letter.
-    return unicodedata.normalize("NFC", name).casefold()

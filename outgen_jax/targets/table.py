@@ -10,7 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from outgen_jax.targets.names import composed
 from outgen_jax.targets.text import listed
+
+# What spreadsheets write instead of commas, and what a message calls it.
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
 class Record(NamedTuple):
@@ -42,6 +46,7 @@ def read_table(path: str | os.PathLike[str], *, where: str) -> tuple[list[str], 
             f"{where}: {os.fspath(path)!r} is empty. Write a header and one row per image"
         )
     header, records = table[0].cells, table[1:]
+    _check_separator(header, where=where)
     for record in records:
         if len(record.cells) != len(header):
             raise ValueError(
@@ -51,10 +56,22 @@ def read_table(path: str | os.PathLike[str], *, where: str) -> tuple[list[str], 
     return header, records
 
 
+def _check_separator(header: Sequence[str], *, where: str) -> None:
+    """Refuses a header that is one cell because others than commas separate its names."""
+    found = [word for mark, word in _OTHER_SEPARATORS.items() if mark in header[0]]
+    if len(header) == 1 and found:
+        raise ValueError(
+            f"{where}: cells must be separated by commas; those of the header {header[0]!r} are separated by "
+            f"{found[0]}. Save the table as 'CSV UTF-8 (comma delimited)', with points in its decimals"
+        )
+
+
 def in_order_of(ids: Sequence[str], records: Sequence[Record], *, where: str) -> list[Record]:
     """The records by their first cell, an id, in the order of `ids`; that cell is left out."""
     found: dict[str, Record] = {}
-    for number, (name, *cells) in records:
+    wanted, spelled = set(ids), {composed(name): name for name in ids}
+    for number, (written, *cells) in records:
+        name = written if written in wanted else spelled.get(composed(written), written)
         if name in found:
             places = f"{found[name].number} and {number}"
             if list(ids).count(name) > 1:
@@ -66,7 +83,6 @@ def in_order_of(ids: Sequence[str], records: Sequence[Record], *, where: str) ->
                 f"{where}: ids must not repeat; {name!r} is in rows {places}. Remove one"
             )
         found[name] = Record(number, cells)
-    wanted = set(ids)
     unknown = [f"{name!r} (row {found[name].number})" for name in found if name not in wanted]
     if unknown:
         raise ValueError(

@@ -12,6 +12,7 @@ import numpy as np
 from outgen_jax.targets.context import Context
 from outgen_jax.targets.distributions import SUM_TOLERANCE
 from outgen_jax.targets.draws import distinct_classes
+from outgen_jax.targets.names import composed, folded
 
 WORDS = ("true", "top", "runnerup", "random", "uniform", "rest")
 DRAWN_OR_SHARED = ("random", "uniform", "rest")
@@ -142,11 +143,12 @@ def _check_labelled(context: Context, labels: np.ndarray) -> None:
 
 def class_index(name: str, context: Context) -> int:
     """The index of a class, from its exact name, its index or its name in another case."""
+    name = composed(name)
     matches = context.exact.get(name)
     if matches is None and name.isascii() and name.isdigit() and int(name) < context.num_classes:
         return int(name)
     if matches is None:
-        matches = context.folded.get(name.casefold(), [])
+        matches = context.folded.get(folded(name), [])
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -7,6 +7,9 @@ Expected  91.2 % of the CIFAR-10 test images with half the width, 4.4 minutes an
 Hardware  see `results.json` of the run (epochs, seconds, accuracy) and outgen_jax/models/weights/*.json
 Output    --out gets results.json, weights.npz (bf16) with its model card, checkpoints/ and TensorBoard logs/.
 
+A source without a test split, such as class folders, is split: --held_out of its images measure the accuracy, and are
+not trained on. --size brings images of several sizes to one.
+
 The same command resumes an interrupted run, at the last checkpoint (an epoch's end, half a minute or more after the
 one before) and to the same bits (on CPU).
 """
@@ -16,14 +19,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 from flax import nnx
 from tensorboardX import SummaryWriter
 
 import outgen_jax as og
 from outgen_jax import devices, runs
-from outgen_jax.data import sources
+from outgen_jax.data import sources, splits
+from outgen_jax.data.splits import Splits
 from outgen_jax.models import pretrained
 from outgen_jax.networks import ApplyFn
 from outgen_jax.training import classifier, classifier_fit, classifier_recipe, updates
@@ -37,6 +40,12 @@ _DATASET = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
 _EXCLUDE = flags.DEFINE_string(
     "exclude_ids", None, "File of test ids, one a line, left out of the accuracy."
+)
+_SIZE = flags.DEFINE_integer(
+    "size", None, "Side that images are brought to, a multiple of 32; by default as stored.", 32
+)
+_HELD_OUT = flags.DEFINE_float(
+    "held_out", splits.HELD_OUT, "Share to measure with, where --dataset has no test split.", 0, 1
 )
 _TRAIN_IMAGES = flags.DEFINE_integer(
     "train_images", None, "Train on the first so many images only."
@@ -62,31 +71,40 @@ _OUT = flags.DEFINE_string("out", "runs/train_classifier", "Directory of the run
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
 
 
-def load_split(split: str, limit: int | None = None) -> sources.ImageSource:
-    """A split of --dataset, with its labels."""
-    source = sources.load(_DATASET.value, split=split, data_dir=_DATA_DIR.value, limit=limit)
-    if source.labels is None or source.class_names is None:
+def load_splits() -> Splits:
+    """The images of --dataset that are trained on, and those that the accuracy is of."""
+    size = None if _SIZE.value is None else (_SIZE.value, _SIZE.value)
+    found = splits.train_and_test(
+        _DATASET.value,
+        data_dir=_DATA_DIR.value,
+        size=size,
+        held_out=_HELD_OUT.value,
+        limit=_TRAIN_IMAGES.value,
+    )
+    height, width = found.train.images.shape[1:3]
+    if height != width or height % 32:
         raise ValueError(
-            f"--dataset={_DATASET.value} has no labels; use a tfds name or a folder of class folders"
+            f"--dataset={_DATASET.value}: images are {height}x{width} (height x width), and VGG16 takes squares of a "
+            "side that is a multiple of 32; pass --size=32 or another"
         )
-    return source
+    return found._replace(
+        train=found.train.with_channels(3), test=without_excluded(found).with_channels(3)
+    )
 
 
-def exact_test_split() -> sources.ImageSource:
+def without_excluded(found: Splits) -> sources.ImageSource:
     """The test images without those that --exclude_ids names."""
-    source = load_split("test")
-    excluded = set(Path(_EXCLUDE.value).read_text().split()) if _EXCLUDE.value else set()
-    if unknown := excluded - set(source.ids):
+    if _EXCLUDE.value is None:
+        return found.test
+    lines = Path(_EXCLUDE.value).read_text(encoding="utf-8").splitlines()
+    excluded = {line.strip() for line in lines} - {""}
+    # What is held out is unknown to whoever writes the list: it may name any image.
+    known = {*found.test.ids, *(() if found.held_out is None else found.train.ids)}
+    if unknown := excluded - known:
         raise ValueError(
             f"--exclude_ids: {len(unknown)} ids are not in the test split, e.g. {min(unknown)}"
         )
-    keep = np.array([name not in excluded for name in source.ids])
-    assert source.labels is not None
-    return source._replace(
-        images=source.images[keep],
-        labels=source.labels[keep],
-        ids=tuple(name for name, k in zip(source.ids, keep, strict=True) if k),
-    )
+    return found.test.take([row for row, name in enumerate(found.test.ids) if name not in excluded])
 
 
 def recipe_from_flags() -> ClassifierRecipe:
@@ -102,7 +120,7 @@ def recipe_from_flags() -> ClassifierRecipe:
     )
 
 
-def build_model(num_classes: int) -> og.models.VGG16:
+def build_model(num_classes: int, image_size: int) -> og.models.VGG16:
     """An untrained VGG16 of the flags."""
     on_cpu = devices.platform_of() == "cpu"
     bfloat16 = _DTYPE.value == "bfloat16" or (_DTYPE.value == "auto" and not on_cpu)
@@ -110,18 +128,23 @@ def build_model(num_classes: int) -> og.models.VGG16:
         num_classes,
         _WIDTH.value,
         hidden=_HIDDEN.value,
+        image_size=image_size,
         dtype=jnp.bfloat16 if bfloat16 else jnp.float32,
         rngs=nnx.Rngs(_SEED.value),
     )
 
 
-def train(run: runs.Run, recipe: ClassifierRecipe) -> None:
+def train() -> None:
     """Trains, from the last checkpoint on, and writes the results."""
-    train_set, test_set = load_split("train", _TRAIN_IMAGES.value), exact_test_split()
+    found, recipe = load_splits(), recipe_from_flags()
+    train_set, test_set = found.train, found.test
     assert train_set.class_names is not None
     steps = len(train_set.ids) // recipe.batch_size
     optimizer = classifier_recipe.make_optimizer(recipe, steps)
-    graphdef, state = classifier.create(build_model(len(train_set.class_names)), optimizer)
+    model = build_model(len(train_set.class_names), train_set.images.shape[1])
+    # Only now, so that flags that do not fit leave no directory behind.
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    graphdef, state = classifier.create(model, optimizer)
     key = jax.random.key(_SEED.value)
     update = classifier.make_update(
         graphdef, optimizer, key=key, label_smoothing=recipe.label_smoothing
@@ -153,7 +176,7 @@ def train(run: runs.Run, recipe: ClassifierRecipe) -> None:
             title="training",
             on_epoch=on_epoch,
         )
-    finish(run, recipe, graphdef, state, history, test_set)
+    finish(run, recipe, graphdef, state, history, found)
 
 
 def accuracy(apply: ApplyFn, state: classifier.TrainState, test_set: sources.ImageSource) -> float:
@@ -168,9 +191,10 @@ def finish(
     graphdef: nnx.GraphDef,
     state: classifier.TrainState,
     history: list[Epoch],
-    test_set: sources.ImageSource,
+    found: Splits,
 ) -> None:
     """Exports the weights, rounded to bf16, with the accuracy of exactly these weights, and writes the results."""
+    test_set = found.test
     assert test_set.class_names is not None
     model = pretrained.rounded(nnx.merge(graphdef, state.params, state.variables, copy=True))
     _, *split = nnx.split(model, nnx.Param, ...)
@@ -180,8 +204,10 @@ def finish(
         "network": "VGG16",
         "width_multiplier": _WIDTH.value,
         "hidden": _HIDDEN.value,
+        "image_size": test_set.images.shape[1],
         "class_names": list(test_set.class_names),
         "dataset": _DATASET.value,
+        "held_out": found.held_out,
         "test_images": len(test_set.ids),
         "test_accuracy": accuracy(jax.jit(classifier.make_apply(graphdef)), exported, test_set),
         "recipe": dataclasses.asdict(recipe),
@@ -193,7 +219,7 @@ def finish(
     run.write_results({"history": [row._asdict() for row in history], "card": card})
     print(
         f"{run.directory}/results.json and weights.npz: {card['test_accuracy']:.2%} of "
-        f"{card['test_images']} test images"
+        f"{card['test_images']} {found.test_name}"
     )
 
 
@@ -201,7 +227,7 @@ def main(argv: list[str]) -> None:
     """Runs the program with parsed flags."""
     del argv
     runs.enable_compilation_cache()
-    train(runs.open_run(_OUT.value, overwrite=_OVERWRITE.value), recipe_from_flags())
+    train()
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ UNIT = PIXELS / 255
         PIXELS.astype(np.int64),
         PIXELS.astype(np.float32),
         2 * UNIT - 1,
+        UNIT + (UNIT == 1) * 1e-9,  # beyond the range by rounding
     ],
 )
 def test_the_remedy_for_images_works(tmp_path, images):

@@ -136,7 +136,7 @@ def test_the_digest_tells_everything_apart():
         ([IMAGES[0], IMAGES[1][:2]], r"f: row 1 of the source has uint8 \[2, 3, 3\], row 0 uint8"),
         ([IMAGES[0], IMAGES[1] / 255], r"row 1 of the source has float64"),
         ([IMAGES[0] / 255, IMAGES[1] / 1.0], r"row 1 .* float images must lie in \[0, 1\]"),
-        ([IMAGES[0] / 255, IMAGES[1] * np.nan], r"row 1 .* got values from nan"),
+        ([IMAGES[0] / 255, IMAGES[1] * np.nan], r"row 1 .* got NaN; leave out the images"),
         (Classed([(IMAGES[0], 0, "a"), (IMAGES[1], 2, "b")]), "row 1 .* has label 2; .* 2 classes"),
     ],
 )

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -23,7 +24,9 @@ from toy_synthesis import APPLY, CLASSES, WEIGHTS, sources, targets
 import outgen_jax as og
 from outgen_jax.data import random_access
 from outgen_jax.data import sources as readers
-from outgen_jax.generation import data_card
+from outgen_jax.generation import data_card, dataset
+from outgen_jax.synthesis import request
+from outgen_jax.synthesis.programs import Network
 
 WORKER = ROOT / "tests" / "toy_dataset.py"
 
@@ -487,3 +490,20 @@ def test_a_progress_bar_counts_images(copy, capsys):
     shown = capsys.readouterr().err
     assert "13/23" in shown  # there from the start
     assert "23/23" in shown
+
+
+def test_a_memory_map_of_targets_stays_on_disk(tmp_path):
+    count = 500_000
+    mapped = np.memmap(tmp_path / "targets", np.float32, "w+", shape=(count, CLASSES))
+    mapped[count - 1] = np.eye(CLASSES)[2]
+    of_network = request.meaning(Network(APPLY), WEIGHTS, SOURCE.images, None, caller="test")
+    tracemalloc.start()
+    try:
+        of_rows = dataset._target_function(mapped, of_network, count)
+        rows = of_rows(np.array([0, count - 1]), np.zeros(2, int))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < mapped.nbytes / 10
+    (checked,) = request.checked_targets(of_network, rows[1:], 1, caller="test")
+    np.testing.assert_array_equal(checked[0, 0], np.eye(CLASSES)[2])

@@ -170,6 +170,9 @@ def test_ordered_top_k_equals_sorting(seed, k):
         ([0.4, 0.4, 0.2], [0, 1], False),  # a tie has no order
         ([0.4, 0.3, 0.3], [0, 1], False),  # nor has one with a class outside
         ([0.4, 0.3, 0.3], [0], True),
+        ([0.6, np.nan, 0.3], [0], False),
+        ([0.6, np.nan, 0.3], [0, 2], False),
+        ([0.6, np.nan, 0.3], [1], False),
     ],
 )
 def test_ordered_top_k_by_hand(row, classes, expected):

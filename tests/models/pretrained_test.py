@@ -180,3 +180,14 @@ def test_a_network_of_ones_own_is_restored(tmp_path):
         pretrained.restore(path, build)
     with pytest.raises(FileNotFoundError, match=r"with its \.json card beside it"):
         pretrained.restore(tmp_path / "none.npz", build)
+
+
+def test_the_size_of_the_images_is_on_the_card(small_vgg16, tmp_path):
+    path = tmp_path / "net.npz"
+    pretrained.save(path, small_vgg16(hidden=4), CARD)  # a card without the entry
+    assert pretrained.load(path).image_size == 32
+    model = small_vgg16(hidden=4, image_size=64)
+    pretrained.save(path, model, CARD | {"image_size": 64})
+    loaded = pretrained.load(path)
+    assert loaded.image_size == 64
+    assert loaded.model(np.zeros((1, 64, 64, 3), np.float32)).shape == (1, 3)

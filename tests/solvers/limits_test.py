@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import outgen_jax as og
 from outgen_jax import pixels
 from outgen_jax.solvers.limits import Mask, Restriction, restriction
 
@@ -58,6 +59,7 @@ def test_a_mask_is_data_and_the_rest_is_the_program():
     ("arguments", "message"),
     [
         ((None, 0.0, None), "someone: max_change must be positive, got 0.0; None: no limit"),
+        ((None, 8, None), "someone: max_change must be at most 1, .*, got 8; .* are 8/255, None"),
         ((None, None, np.nan), "someone: lowpass_radius must be positive, got nan; None: no limit"),
         ((np.zeros((2, 2)), None, None), r"mask must be .* got 0 such entries in \[2, 2\]; mark"),
         ((np.ones(3), None, None), r"got 3 such entries in \[3\]"),
@@ -66,3 +68,21 @@ def test_a_mask_is_data_and_the_rest_is_the_program():
 def test_bad_restrictions_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         restriction(*arguments, caller="someone")
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"), [((5, 4), "5x4x1"), ((4, 5, 2), "4x5x2"), ((1, 5), "1x5x1")]
+)
+def test_a_mask_of_another_size_is_named(shape, found):
+    limited = restriction(np.ones(shape), None, None, caller="test")
+    with pytest.raises(ValueError, match=f"mask is {found}, images are 4x5x3 "):
+        limited.limits(jnp.asarray(SOURCE))
+    solver = og.gauss_newton(mask=np.ones(shape), steps=1)
+    with pytest.raises(ValueError, match=f"mask is {found}, images are 4x5x3 "):
+        og.synthesize(
+            _logits, np.ones((60, 2), np.float32), SOURCE[None], [0.9, 0.1], solver=solver
+        )
+
+
+def _logits(weights, images):
+    return images.reshape(len(images), -1) @ weights

@@ -1,5 +1,8 @@
 """Solvers by name."""
 
+import functools
+
+import numpy as np
 import pytest
 
 import outgen_jax as og
@@ -34,5 +37,29 @@ def test_bad_settings_are_named():
         og.preset("sgd", steps=-1)
     with pytest.raises(ValueError, match=r"'exact' .* takes no steps, got 3; leave them out"):
         og.preset("exact", steps=3)
+    with pytest.raises(
+        ValueError, match=r"gradient_descent: steps must be an integer, got 2\.5 of"
+    ):
+        og.preset("adam", steps=2.5)
     with pytest.raises(ValueError, match=r"gauss_newton: steps must not be negative"):
         og.preset("gauss_newton", steps=-1)
+
+
+@pytest.mark.parametrize(
+    ("solver", "option"),
+    [
+        (og.gauss_newton, "steps"),
+        (og.gauss_newton, "trials"),
+        (og.gauss_newton_cg, "steps"),
+        (og.gauss_newton_cg, "iterations"),
+        (og.smallest_change, "steps"),
+        (og.smallest_change, "trials"),
+        (functools.partial(og.restarted, og.gauss_newton()), "times"),
+    ],
+)
+def test_counts_are_integers(solver, option):
+    with pytest.raises(
+        ValueError, match=rf"^\w+: {option} must be an integer, got 2\.5 of type float"
+    ):
+        solver(**{option: 2.5})
+    assert solver(**{option: np.int64(2)}) == solver(**{option: int(2.5)})  # as the message says

@@ -81,3 +81,12 @@ def test_the_network_is_traced_at_the_precision_asked_for():
 def test_bad_images_are_named(images, message):
     with pytest.raises(ValueError, match=message):
         og.predict(APPLY, WEIGHTS, images)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "message"),
+    [(-1, "must be at least 1, got -1"), (2.5, "must be an integer, got")],
+)
+def test_bad_batch_sizes_are_named(batch_size, message):
+    with pytest.raises(ValueError, match=rf"^predict: batch_size {message}"):
+        og.predict(APPLY, WEIGHTS, sources(2), batch_size=batch_size)

@@ -105,11 +105,13 @@ def test_leaves_alone_what_is_on_target(exact):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": np.full((2, *SHAPE), 2.0, np.float32)}, r"quantize: .*\[0, 1\].*divide by 255"),
+        ({"images": np.full((2, *SHAPE), 2.0, np.float32)}, r"quantize: .*\[0, 1\].*images / 255"),
         ({"images": np.zeros(SHAPE, np.uint8)}, r"quantize: .*\[B, H, W, C\]"),
         ({"targets": np.full((2, 5), 0.3)}, r"quantize: .*sum to 1"),
         ({"targets": np.full((2, 4), 0.25)}, r"quantize: targets must have one of the shapes"),
         ({"rounds": -1}, "quantize: rounds must not be negative, got -1; 0 rounds to the nearest"),
+        ({"rounds": 1.5}, "quantize: rounds must be an integer, got 1.5"),
+        ({"batch_size": 1.5}, "quantize: batch_size must be an integer, got 1.5"),
         ({"tolerance": 0.0}, "quantize: tolerance must be positive, got 0.0"),
         ({"batch_size": 0}, "quantize: batch_size must be at least 1, got 0"),
     ],

@@ -24,18 +24,30 @@ def changed(array: np.ndarray, index: tuple[int, ...], value: float) -> np.ndarr
     return array
 
 
-IN_RANGE = r"float images must lie in \[0, 1\], got values from {} to {}; divide by 255, or pass"
+IN_RANGE = r"float images must lie in \[0, 1\], got values from {} to {}; {}"
+NOT_FINITE = (
+    r"must lie in \[0, 1\], got {}, in row 1 first; leave out the images that are not finite"
+)
+BY_255 = "take images / 255"
 RANK_4 = r"images must have shape \[B, H, W, C\], got \[{}\]; one image is images\[None\]"
 
 
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (IMAGES * 255, IN_RANGE.format(r"[\d.]+", r"25\d\.?\d*")),
-        (IMAGES * 2 - 1, IN_RANGE.format(r"-\d\.\d+", r"[\d.]+")),
-        (changed(IMAGES, (1, 2, 3, 0), np.nan), IN_RANGE.format("nan", "nan")),
-        (changed(IMAGES, (1, 2, 3, 0), np.inf), IN_RANGE.format(r"[\d.e-]+", "inf")),
-        ((IMAGES * 2).astype(ml_dtypes.bfloat16), IN_RANGE.format(r"[\d.e-]+", r"[12]\.?\d*")),
+        (IMAGES * 255, IN_RANGE.format(r"[\d.]+", r"25\d\.?\d*", BY_255)),
+        (IMAGES * 2 - 1, IN_RANGE.format(r"-\d\.\d+", r"[\d.]+", r"take \(images \+ 1\) / 2")),
+        (IMAGES * 4 - 2, IN_RANGE.format(r"-\d\.\d+", r"[\d.]+", "undo their normalisation")),
+        (
+            changed(IMAGES, (1, 2, 3, 0), np.nextafter(np.float32(1), np.float32(2))),
+            IN_RANGE.format(r"[\d.e-]+", r"1\.0000001", r"take numpy\.clip\(images, 0, 1\)"),
+        ),
+        (changed(IMAGES, (1, 2, 3, 0), np.nan), NOT_FINITE.format("NaN")),
+        (changed(IMAGES, (1, 2, 3, 0), np.inf), NOT_FINITE.format("infinity")),
+        (
+            (IMAGES * 2).astype(ml_dtypes.bfloat16),
+            IN_RANGE.format(r"[\d.e-]+", r"[12]\.?\d*", BY_255),
+        ),
         (IMAGES[0], RANK_4.format("8, 6, 3")),
         (IMAGES[:0], r"there are no images, got shape \[0, 8, 6, 3\]; give at least one"),
         (
@@ -327,3 +339,69 @@ def test_arguments_are_left_as_they_were():
     device_images = jax.numpy.asarray(IMAGES)
     run(device_images, targets)
     np.testing.assert_array_equal(device_images, IMAGES)  # raises if its buffer was given away
+
+
+# --- networks ---
+
+
+def flat(weights, images):
+    return images.reshape(len(images), -1) @ weights["w"]
+
+
+@pytest.mark.parametrize(
+    ("leaf", "found"),
+    [("relu", "a str: 'relu'"), (jax.nn.relu, "a .*: "), (np.array(["a"]), "a ndarray: ")],
+)
+def test_variables_that_are_no_arrays_are_named_by_their_path(leaf, found):
+    variables = {"layers": [{"w": WEIGHTS, "activation": leaf}]}
+    message = (
+        rf"^synthesize: variables must be .*\['layers'\]\[0\]\['activation'\] is {found}.*Partition"
+    )
+    with pytest.raises(ValueError, match=message):
+        og.synthesize(lambda v, x: flat(v["layers"][0], x), variables, IMAGES, TARGETS)
+
+
+def test_a_network_that_is_no_function_is_named():
+    message = r"^predict: apply_fn must be a function \(variables, images\) -> outputs, got a dict"
+    with pytest.raises(ValueError, match=message):
+        og.predict({"w": WEIGHTS}, flat, IMAGES)
+
+
+def _branches(weights, images):
+    return images[:, 0, 0] if images.sum() > 0 else images[:, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("apply_fn", "remedy"),
+    [
+        (lambda w, x: {}["logits"], r"'logits'\. This KeyError is the network's own"),
+        (lambda w, x: np.tanh(np.asarray(x)), "one that jax.jit can trace"),
+        (_branches, "one that jax.jit can trace"),
+        (lambda w, x: x[:, 0] @ w, "Check the image size and the number of channels"),
+    ],
+)
+def test_the_remedy_for_a_network_fits_its_error(apply_fn, remedy):
+    with pytest.raises(ValueError, match=rf"(?s)^predict: apply_fn.* fails on .*{remedy}") as error:
+        og.predict(apply_fn, jnp.zeros((7, 2)), IMAGES)
+    assert str(error.value).count("Check the image size") == ("Check" in remedy)
+
+
+# --- solvers ---
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        ("sgd", r"got 'sgd'; pass og\.preset\('sgd'\)"),
+        ("adamw", r"got 'adamw'; og\.preset takes the names exact, sgd, "),
+        (og.exact, r"got <function exact.*; call it, as in og\.exact\(\)"),
+        (type(og.gauss_newton()), "got <class .*GaussNewton'>; call it"),
+        (optax.adam(0.1), r"got GradientTransformation.*; pass og\.gradient_descent\(optimizer\)"),
+        (3, r"got 3; pass one such as og\.exact\(\)"),
+    ],
+)
+def test_what_is_no_solver_is_named(solver, message, tmp_path):
+    with pytest.raises(ValueError, match=f"^synthesize: solver must be a solver, {message}"):
+        og.synthesize(APPLY, WEIGHTS, IMAGES, TARGETS, solver=solver)
+    with pytest.raises(ValueError, match=f"^generate_dataset: solver must be a solver, {message}"):
+        og.generate_dataset(APPLY, WEIGHTS, IMAGES, TARGETS, tmp_path / "set", solver=solver)

@@ -124,3 +124,38 @@ def test_transforms_are_checked_once():
     first = len(calls)
     seen(WEIGHTS, IMAGES)
     assert len(calls) == first + 1
+
+
+def _broken(image):
+    raise KeyError("size")
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (
+            lambda x: None,
+            r"transform 1 \(<lambda>\) must return one image .*, but returns None; is",
+        ),
+        (
+            lambda x: (x, x),
+            r"transform 1 \(<lambda>\) must return one image .*, but returns a tuple",
+        ),
+        (_broken, r"transform 1 \(_broken\) fails on an image of shape \[8, 6, 3\]: 'size'\. "),
+    ],
+)
+def test_a_transform_that_fails_is_named(transform, message):
+    seen = og.views(APPLY, [lambda x: x, transform])
+    with pytest.raises(ValueError, match=rf"^synthesize: views: {message}"):
+        og.synthesize(seen, WEIGHTS, IMAGES, np.full(5, 0.2))
+
+
+def test_what_is_no_transform_is_named():
+    with pytest.raises(
+        ValueError, match=r"^views: transform 1 must be a function .*, got 0\.5; wrap"
+    ):
+        og.views(APPLY, [lambda x: x, 0.5])
+    with pytest.raises(
+        ValueError, match=r"^views: transforms must be a list, .* pass \[transform\]"
+    ):
+        og.views(APPLY, lambda x: x)

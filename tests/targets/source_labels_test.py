@@ -163,3 +163,14 @@ def test_arguments_that_agree_are_taken() -> None:
         num_classes=5,
     )
     assert classes_of(found) == [2, 4]
+
+
+def test_class_names_may_be_an_array() -> None:
+    own = np.array(["cat", "ship"])
+    for names in (own, np.array(CLASSES)):
+        for class_names in (own, None):
+            images = source([1, 0], class_names)
+            found = targets.parse("true", source=images, class_names=names)
+            place = list(names).index
+            wanted = [1, 0] if class_names is None else [place("ship"), place("cat")]
+            assert classes_of(found) == wanted

@@ -111,6 +111,10 @@ def test_dirichlet_marginals_are_beta(alpha: float) -> None:
         assert stats.kstest(column, stats.beta(alpha, 3 * alpha).cdf).pvalue > 1e-4
 
 
+def test_a_large_concentration_is_uniform() -> None:
+    np.testing.assert_allclose(targets.dirichlet(0, 2, 3, alpha=1e308), 1 / 3, rtol=1e-6)
+
+
 def test_dirichlet_names_what_is_wrong() -> None:
     for alpha in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match=r"^targets.dirichlet: alpha and num_classes must be"):

@@ -83,3 +83,28 @@ def test_from_csv_refuses_another_encoding_and_a_missing_file(tmp_path: Path) ->
         targets.from_csv(path, num_classes=2, num_images=1)
     with pytest.raises(FileNotFoundError, match=r"^targets.from_csv: no file '.*none.csv'"):
         targets.from_csv(tmp_path / "none.csv", num_classes=2, num_images=1)
+
+
+def test_names_and_ids_match_in_either_unicode_form(tmp_path: Path) -> None:
+    one, two = "caf\u00e9", "cafe\u0301"  # é as one code point, and as two
+    for classes, written in ((one, two), (two, one)):
+        path = write(tmp_path, f"id,target\n{written},{written}\n")
+        found = targets.from_csv(path, class_names=("tea", classes), image_ids=[classes])
+        np.testing.assert_array_equal(found, one_hot(1, num_classes=2))
+        path = write(tmp_path, f"{written}\n1\n")
+        found = targets.from_csv(path, class_names=("tea", classes.upper()), num_images=1)
+        np.testing.assert_array_equal(found, one_hot(1, num_classes=2))
+    path = write(tmp_path, f"id,target\n{two},tea\n{one},{one}\n")  # two files of a Linux folder
+    found = targets.from_csv(path, class_names=("tea", one), image_ids=[one, two])
+    np.testing.assert_array_equal(found, one_hot(1, 0, num_classes=2))
+
+
+@pytest.mark.parametrize(("mark", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_other_separators_than_commas_are_named(tmp_path: Path, mark: str, word: str) -> None:
+    text = "id,cat,dog\na,0.25,0.75\n"
+    path = write(tmp_path, text.replace(",", mark).replace(".", ","))
+    message = rf"cells must be separated by commas; those of the header .* are separated by {word}"
+    with pytest.raises(ValueError, match=message):
+        targets.from_csv(path, class_names=PETS, image_ids=["a"])
+    found = targets.from_csv(write(tmp_path, text), class_names=PETS, image_ids=["a"])
+    assert found[0, 1] == 0.75

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from outgen_jax.data import splits
 from outgen_jax.models import pretrained, vgg
 from outgen_jax.training import classifier, classifier_fit, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 SCRIPT = "train_classifier.py"
+TRAINED_ON = 0  # a row that is not held out
 
 
 @pytest.fixture
@@ -24,7 +27,8 @@ def data_set(tmp_path) -> str:
     images[np.arange(24), :, :, labels] += 100
     path = tmp_path / "colours.npz"
     names = np.array(["red", "green", "blue"])
-    np.savez(path, images=images.astype(np.uint8), labels=labels, class_names=names)
+    ids = np.array([f"image {row}" for row in range(24)])
+    np.savez(path, images=images.astype(np.uint8), labels=labels, class_names=names, ids=ids)
     return str(path)
 
 
@@ -50,11 +54,12 @@ def train(run_script, monkeypatch, data_set, tmp_path):
 
 def test_trains_exports_and_resumes_to_the_same_bits(train, data_set, tmp_path, monkeypatch):
     excluded = tmp_path / "excluded.txt"
-    excluded.write_text("3\n5\n")
-    options = (f"--exclude_ids={excluded}", "--seed=3")
+    held_out = splits.train_and_test(data_set, held_out=0.25).test
+    excluded.write_text(f" {held_out.ids[0]}\n\n{held_out.ids[3]}\nimage {TRAINED_ON}\n")
+    options = (f"--exclude_ids={excluded}", "--seed=3", "--held_out=0.25")
     finished = train(*options)
     assert finished.returncode == 0, finished.stderr
-    assert "of 22 test images" in finished.stdout
+    assert "of 4 held-out images" in finished.stdout
     assert "epoch 2/2" in finished.stderr
     out = tmp_path / "run"
     results = json.loads((out / "results.json").read_text())
@@ -69,11 +74,10 @@ def test_trains_exports_and_resumes_to_the_same_bits(train, data_set, tmp_path, 
     loaded = pretrained.load(out / "weights.npz")
     assert loaded.class_names == ("red", "green", "blue")
     assert loaded.card["recipe"]["batch_size"] == 8
-    assert loaded.card["test_images"] == 22
-    with np.load(data_set) as arrays:
-        keep = np.array([i for i in range(24) if i not in (3, 5)])
-        logits = jax.jit(loaded.model)(arrays["images"][keep].astype(np.float32) / 255)
-        accuracy = (np.argmax(logits, 1) == arrays["labels"][keep]).mean()
+    assert (loaded.card["test_images"], loaded.card["held_out"]) == (4, 0.25)
+    kept = held_out.take([1, 2, 4, 5])
+    logits = jax.jit(loaded.model)(kept.images.astype(np.float32) / 255)
+    accuracy = (np.argmax(logits, 1) == kept.labels).mean()
     np.testing.assert_allclose(loaded.card["test_accuracy"], accuracy)
 
     # Ctrl-C after the first epoch, then the same command.
@@ -114,7 +118,7 @@ def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeyp
     monkeypatch.setattr(
         classifier, "make_apply", lambda graphdef: lambda state, images: images[:, 0, 0]
     )
-    finished = train("--batch_size=24", "--train_images=24")
+    finished = train("--batch_size=22", "--train_images=22")
     assert finished.returncode == 2
     assert "the loss diverged at update 2, in epoch 2" in finished.stderr
     assert "the checkpoint of epoch 1 is kept" in finished.stderr
@@ -127,6 +131,7 @@ def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeyp
     ("arguments", "message"),
     [
         (["--batch_size=25"], "2 epochs of 0 updates .* batch no larger than the data set"),
+        (["--dataset=WIDE.npz"], r"images are 32x40 \(height x width\), .*; pass --size=32 or"),
         (["--dataset=nothing.npz"], "no file 'nothing.npz'"),
         (["--exclude_ids=EXCLUDED"], "1 ids are not in the test split, e.g. 99"),
         (["--epochs=0"], "epochs"),
@@ -136,11 +141,17 @@ def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeyp
 )
 def test_user_errors_are_one_line(train, tmp_path, arguments, message):
     (tmp_path / "excluded.txt").write_text("99")
-    finished = train(*(a.replace("EXCLUDED", str(tmp_path / "excluded.txt")) for a in arguments))
+    wide = np.zeros((10, 32, 40, 3), np.uint8)
+    np.savez(tmp_path / "wide.npz", images=wide, labels=np.zeros(10, int), class_names=["a"])
+    files = {"EXCLUDED": "excluded.txt", "WIDE": "wide"}
+    for word, name in files.items():
+        arguments = [a.replace(word, str(tmp_path / name)) for a in arguments]
+    finished = train(*arguments)
     assert finished.returncode == 2
     assert finished.stderr.startswith(f"{SCRIPT}: ")
     assert finished.stderr.count("\n") == 1
     assert re.search(message, finished.stderr)
+    assert not (tmp_path / "run").exists()  # the corrected command finds no other run there
 
 
 def test_images_without_labels_are_refused(run_script, tmp_path):
@@ -158,15 +169,46 @@ def test_the_lenet_is_trained_on_digits_and_exported(run_script, tmp_path):
     images[labels == 1, 8:20] += 150
     path, out = tmp_path / "bars.npz", tmp_path / "run"
     names = np.array(["none", "bar"])
-    np.savez(path, images=images.astype(np.uint8), labels=labels, class_names=names)
+    coloured = np.repeat(images.astype(np.uint8), 3, -1)  # as class folders are read
+    np.savez(path, images=coloured, labels=labels, class_names=names)
     finished = run_script(
         *("train_lenet.py", f"--dataset={path}", f"--out={out}", "--epochs=4", "--batch_size=10")
     )
     assert finished.returncode == 0, finished.stderr
     loaded = pretrained.load(out / "weights.npz")
     assert loaded.class_names == ("none", "bar")
-    logits = jax.jit(loaded.model)(images.astype(np.float32) / 255)
-    accuracy = (np.argmax(logits, 1) == labels).mean()
+    held_out = splits.train_and_test(path).test
+    assert loaded.card["test_images"] == len(held_out.ids) == 4
+    assert "of the held-out images" in finished.stdout
+    logits = jax.jit(loaded.model)(held_out.images[..., :1].astype(np.float32) / 255)
+    accuracy = (np.argmax(logits, 1) == held_out.labels).mean()
     np.testing.assert_allclose(loaded.card["test_accuracy"], accuracy)
     history = json.loads((out / "results.json").read_text())["history"]
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_the_lenet_names_the_size_that_it_takes(run_script, tmp_path):
+    finished = run_script("train_lenet.py", "--dataset=digits", f"--out={tmp_path / 'run'}")
+    assert finished.returncode == 2
+    assert (
+        "images are 8x8 (height x width), and LeNet takes 28x28; pass --size=28" in finished.stderr
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_mixed_sizes_is_brought_to_one(train, tmp_path):
+    rng = np.random.default_rng(0)
+    for row in range(20):
+        folder = tmp_path / "pets" / ("cat", "dog")[row % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (40 + row, 70, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{row}.png")
+    options = (f"--dataset={tmp_path / 'pets'}", "--epochs=1")
+    refused = train(*options)
+    assert refused.returncode == 2
+    assert "pass size=" in refused.stderr
+    finished = train(*options, "--size=64")
+    assert finished.returncode == 0, finished.stderr
+    loaded = pretrained.load(tmp_path / "run" / "weights.npz")
+    assert loaded.image_size == 64
+    assert "of 2 held-out images" in finished.stdout

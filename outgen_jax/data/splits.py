@@ -1,0 +1,78 @@
+"""Training and test images of a source, and a part that is held out where it has no test split of its own."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from outgen_jax.data import sources
+from outgen_jax.data.image_source import ImageSource, PathLike, Size
+
+HELD_OUT = 0.1
+
+
+class Splits(NamedTuple):
+    """Images to train on, and others to measure with."""
+
+    train: ImageSource
+    test: ImageSource
+    held_out: (
+        float | None
+    )  # the share of the source that `test` is; None: the source's own test split
+
+    @property
+    def test_name(self) -> str:
+        """What the images of `test` are called."""
+        return "test images" if self.held_out is None else "held-out images"
+
+
+def train_and_test(
+    spec: PathLike,
+    *,
+    data_dir: PathLike | None = None,
+    size: Size | None = None,
+    held_out: float = HELD_OUT,
+    limit: int | None = None,
+) -> Splits:
+    """The training and test images that `spec` names, with their labels.
+
+    A tfds data set has both splits. Of any other source a share is held out, the same images in every call.
+
+    Args:
+      spec: as in `data.sources.load`.
+      data_dir: as there.
+      size: as there.
+      held_out: share of the images of a source without splits, in (0, 1).
+      limit: train on the first so many images; None: all.
+
+    Raises:
+      FileNotFoundError: as `data.sources.load`.
+      ValueError: as there; images without labels; a share that leaves no images on a side.
+
+    >>> splits = train_and_test("digits", held_out=0.25)
+    >>> len(splits.train.ids), len(splits.test.ids), splits.test_name
+    (1348, 449, 'held-out images')
+    """
+    if sources.has_splits(spec):
+        train = sources.load(spec, split="train", data_dir=data_dir, size=size, limit=limit)
+        test = sources.load(spec, split="test", data_dir=data_dir, size=size)
+        return Splits(_labelled(train, spec), _labelled(test, spec), None)
+    whole = _labelled(sources.load(spec, size=size), spec)
+    count = len(whole.ids)
+    tested = round(held_out * count)
+    if not 0 < tested < count:
+        raise ValueError(
+            f"train_and_test: held_out must leave images to train on and to measure with, got {held_out} of {count} "
+            "images; 0.1 is usual"
+        )
+    order = np.random.default_rng(0).permutation(count)
+    train_rows, test_rows = np.sort(order[tested:]), np.sort(order[:tested])
+    return Splits(whole.take(train_rows[:limit]), whole.take(test_rows), held_out)
+
+
+def _labelled(source: ImageSource, spec: PathLike) -> ImageSource:
+    if source.labels is None or source.class_names is None:
+        raise ValueError(
+            f"train_and_test: {str(spec)!r} has no labels, or no names of its classes; use a tfds name, a folder of "
+            "class folders, or an .npz with labels and class_names"
+        )
+    return source
