@@ -23,6 +23,11 @@ class Softmax:
 
     bounds: ClassVar[tuple[float, float] | None] = None
 
+    @property
+    def measure(self) -> str:
+        """Total variation."""
+        return "total variation"
+
     def cleaned(self, output: jax.Array) -> jax.Array:
         """Logits with a finite number for minus infinity."""
         off = jnp.isneginf(output)

@@ -20,6 +20,11 @@ class Sigmoid:
 
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
 
+    @property
+    def measure(self) -> str:
+        """The largest error of a probability."""
+        return "largest error of a probability"
+
     def cleaned(self, output: jax.Array) -> jax.Array:
         """Logits with finite numbers for both infinities."""
         return jnp.clip(output, SWITCHED_OFF, -SWITCHED_OFF)

@@ -30,6 +30,11 @@ class Values:
                 "difference between outputs, such as their standard deviation over some images"
             )
 
+    @property
+    def measure(self) -> str:
+        """The RMS error, with its unit where that is not 1."""
+        return "RMS error" if self.scale == 1 else f"RMS error in units of {self.scale:g}"
+
     def cleaned(self, output: jax.Array) -> jax.Array:
         """The numbers as they are."""
         return output

@@ -15,6 +15,10 @@ class Output(Protocol):
 
     bounds: ClassVar[tuple[float, float] | None]
 
+    @property
+    def measure(self) -> str:
+        """What `distance` is called where people read it."""
+
     def cleaned(self, output: jax.Array) -> jax.Array:
         """The row as the other methods take it [K], finite wherever `is_finite` says so."""
 
