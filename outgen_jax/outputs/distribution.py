@@ -22,11 +22,7 @@ class Softmax:
     """Logits of K classes; the target is a distribution. The distance is the total variation."""
 
     bounds: ClassVar[tuple[float, float] | None] = None
-
-    @property
-    def measure(self) -> str:
-        """Total variation."""
-        return "total variation"
+    measure: ClassVar[str] = "total variation"
 
     def cleaned(self, output: jax.Array) -> jax.Array:
         """Logits with a finite number for minus infinity."""

@@ -19,11 +19,7 @@ class Sigmoid:
     """Logits of L independent labels; the target is a probability each. The distance is the largest error of one."""
 
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
-
-    @property
-    def measure(self) -> str:
-        """The largest error of a probability."""
-        return "largest error of a probability"
+    measure: ClassVar[str] = "largest error of a probability"
 
     def cleaned(self, output: jax.Array) -> jax.Array:
         """Logits with finite numbers for both infinities."""

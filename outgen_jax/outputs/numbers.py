@@ -19,6 +19,7 @@ class Values:
     """
 
     bounds: ClassVar[tuple[float, float] | None] = (-np.inf, np.inf)
+    measure: ClassVar[str] = "RMS error"
 
     scale: float = 1.0
 
@@ -29,11 +30,6 @@ class Values:
                 f"outputs.values: scale must be positive and finite, got {self.scale}; give the size of a typical "
                 "difference between outputs, such as their standard deviation over some images"
             )
-
-    @property
-    def measure(self) -> str:
-        """The RMS error, with its unit where that is not 1."""
-        return "RMS error" if self.scale == 1 else f"RMS error in units of {self.scale:g}"
 
     def cleaned(self, output: jax.Array) -> jax.Array:
         """The numbers as they are."""

@@ -10,14 +10,12 @@ import numpy as np
 class Output(Protocol):
     """One kind of output. All methods take one row of outputs [K] float32; see the package.
 
-    `bounds` are those of an entry of a target; None: the entries of a row sum to 1.
+    `bounds` are those of an entry of a target; None: the entries of a row sum to 1. `measure` is what
+    people read `distance` called.
     """
 
     bounds: ClassVar[tuple[float, float] | None]
-
-    @property
-    def measure(self) -> str:
-        """What `distance` is called where people read it."""
+    measure: ClassVar[str]
 
     def cleaned(self, output: jax.Array) -> jax.Array:
         """The row as the other methods take it [K], finite wherever `is_finite` says so."""

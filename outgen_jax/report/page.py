@@ -119,7 +119,8 @@ def _facts(summary: Mapping[str, str]) -> str:
 
 
 def _explanation(run: SynthesisRun) -> str:
-    return string.Template(_static("explanation.html")).substitute(
+    return _filled(
+        "explanation.html",
         who=wording.who(run),
         prescribed=wording.prescribed(run),
         chosen=wording.chosen_answers(run),
@@ -193,12 +194,17 @@ def _gallery(run: SynthesisRun, shown: int) -> str:
     entries = "".join(render_entry(run, row) for row in range(shown))
     return f"""<h2 id="images">The images</h2>
 <p class="note">{note}</p>
-{_static("tools.html")}<div class="gallery" id="gallery">{entries}
+{_filled("tools.html", searched=wording.searched(run))}<div class="gallery" id="gallery">{entries}
 </div>"""
 
 
 def _keep_lines(text: str) -> str:
     return "\n".join(escape(line) for line in text.splitlines())
+
+
+def _filled(name: str, **texts: str) -> str:
+    """A part of the page with texts that depend on the run."""
+    return string.Template(_static(name)).substitute(texts)
 
 
 def _static(name: str) -> str:

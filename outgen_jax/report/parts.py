@@ -3,10 +3,10 @@
 Answers are in the units of targets, as `og.predict` returns them: probabilities of classes or labels, or numbers.
 """
 
+import functools
 from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from outgen_jax.outputs import Output, softmax
@@ -39,12 +39,18 @@ def form(kind: Output) -> Form:
 
 def distances(part: Part, said: np.ndarray) -> np.ndarray:
     """How far answers [N, K] are from what is wanted, in the measure of their kind: [N], NaN where not finite."""
+    outputs = _outputs(part.kind, np.asarray(said, np.float32))
     with jax.debug_nans(False):  # NaN marks what is free, and networks that are not finite
-        outputs = jnp.asarray(_outputs(part.kind, said), jnp.float32)
-        found = jax.vmap(
-            lambda output, target: part.kind.distance(part.kind.cleaned(output), target)
-        )(outputs, jnp.asarray(part.wanted, jnp.float32))
+        found = _distances(outputs, np.asarray(part.wanted, np.float32), kind=part.kind)
     return np.where(np.isfinite(said).all(-1), np.asarray(found), np.nan)
+
+
+@functools.partial(jax.jit, static_argnames="kind")
+def _distances(outputs: jax.Array, wanted: jax.Array, *, kind: Output) -> jax.Array:
+    """Distances [N] of outputs [N, K]. Compiled, since a page asks for them image by image."""
+    return jax.vmap(lambda output, target: kind.distance(kind.cleaned(output), target))(
+        outputs, wanted
+    )
 
 
 def completed(part: Part) -> np.ndarray:

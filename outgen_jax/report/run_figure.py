@@ -37,6 +37,7 @@ from outgen_jax.report.shown import (
     TICK_FROM,
     groups,
     shown_entries,
+    unit,
     value_text,
     wanted_text,
 )
@@ -127,13 +128,14 @@ def _draw_images(panels: Sequence[Axes], one: SynthesisRun, amplify: float) -> N
     show_image(panels[0], source)
     show_image(panels[1], generated)
     show_image(panels[2], np.clip(0.5 + amplify * change, 0, 1))
-    outcome = f"{wording.measure(one)} {one.distance[0]:.4f}"
+    lines = textwrap.wrap(f"{wording.measure(one)} {one.distance[0]:.4f}", 28)
+    kinds = {part.kind for part in one.parts}
+    lines += [unit(kind) for kind in kinds if unit(kind) and len(kinds) == 1]
+    lines[0] = f"{'reached' if one.converged[0] else 'missed'}, {lines[0]}"
     if not finite_rows(one)[0]:
-        outcome = "the network's output is not finite"
-    else:
-        outcome = f"{'reached' if one.converged[0] else 'missed'}, {outcome}"
+        lines = ["the network's output is not finite"]
     write_below(panels[0], printable(one.ids[0], limit=22))
-    for place, line in enumerate(textwrap.wrap(outcome, 36)):
+    for place, line in enumerate(lines):
         write_below(panels[1], line, line=place)
     write_below(panels[2], f"RMS {pixel_change(one)[1][0]:.1f} of 255, {one.steps[0]} steps")
 
@@ -152,7 +154,7 @@ def _draw_lines(axes: Axes, lines: Sequence[_Line], right: float, *, mixed: bool
     for place, line in enumerate(lines):
         y = 1 - (place + 0.5) / len(lines)
         if line.part is None or line.values is None:
-            color, size = (INK, 8.5) if line.is_heading else (GREY, 7.5)
+            color, size = (INK, 8) if line.is_heading else (GREY, 7.5)
             text = printable(line.text, limit=70)
             offset = (-NAMES * 72 + 5, -0.5)
             write_text(
@@ -195,7 +197,8 @@ def _draw_bars(axes: Axes, places: np.ndarray, table: np.ndarray) -> None:
 
 def _number_edge(column: int, right: float) -> float:
     """Right edge of a column of numbers, in points to the right of the bars."""
-    return right * 72 * (0.43 + 0.53 * column)
+    first = 0.43 if right == NUMBERS else 0.48
+    return right * 72 * (0.96 if column else first)
 
 
 def _draw_heads(

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from outgen_jax.outputs import Output
 from outgen_jax.report.parts import Part, distances, form
 from outgen_jax.report.run import SynthesisRun, number
 
@@ -45,9 +46,11 @@ def groups(run: SynthesisRun, row: int) -> list[Group]:
             note = ""
             if len(views) > MOST_VIEWS:
                 title += f", worst of {len(views)} views"
-                note = f"{len(views) - 1} other views: {_at_most(gaps[order[1]])}"
-            measure = views[index].kind.measure
-            found.append(Group(views[index], title, f"{measure} {number(gaps[index])}", note))
+                note = f"{len(views) - 1} other views: {_at_most(gaps[order[1]], 4)}"
+            detail = f"{views[index].kind.measure} {number(gaps[index])}"
+            if unit(views[index].kind):
+                detail += f", {unit(views[index].kind)}"
+            found.append(Group(views[index], title, detail, note))
     return found
 
 
@@ -62,7 +65,7 @@ def shown_entries(part: Part, row: int, *, limit: int, complete: int = COMPLETE)
     table = full[chosen]
     left_out = np.setdiff1d(np.arange(len(full)), chosen)
     if form(part.kind) != "distribution":
-        return Shown(names, table, _note(full[left_out]))
+        return Shown(names, table, _note(part, full[left_out]))
     if left_out.size:
         names.append(f"{left_out.size} other{'s' if left_out.size > 1 else ''}")
         # Where a class that is shown is free, what it leaves to the others is not prescribed.
@@ -137,6 +140,12 @@ def present_names(part: Part, row: int) -> list[str]:
     return [part.entries[k] for k in np.flatnonzero(values.max(0) >= TICK_FROM)]
 
 
+def unit(kind: Output) -> str:
+    """The unit of the distance of numbers, where it is not 1."""
+    scale = getattr(kind, "scale", 1.0)
+    return "" if scale == 1 else f"in units of {scale:g}"
+
+
 def value_text(part: Part, value: float, *, exact: bool = False) -> str:
     """A number to a thousandth of its scale; a probability to two decimals, or `exact` to three; a dash for NaN."""
     if np.isnan(value):
@@ -145,8 +154,8 @@ def value_text(part: Part, value: float, *, exact: bool = False) -> str:
         return f"{value:.3f}" if exact else f"{value:.2f}"
     if abs(value) >= 1e7:
         return f"{value:.4g}"
-    decimals = int(np.clip(3 - np.floor(np.log10(getattr(part.kind, "scale", 1.0))), 0, 8))
-    return f"{value:.{decimals}f}"
+    decimals = _decimals(part)
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # no minus before zero
 
 
 def wanted_text(part: Part, value: float) -> str:
@@ -164,7 +173,7 @@ def _in_words(part: Part, values: np.ndarray, order: np.ndarray, limit: int) -> 
     return ", ".join(parts) + (f" and {more} more" if more and limit > 1 else "")
 
 
-def _note(rows: np.ndarray) -> str:
+def _note(part: Part, rows: np.ndarray) -> str:
     """On entries [n, 3] that are left out."""
     if not len(rows):
         return ""
@@ -172,9 +181,18 @@ def _note(rows: np.ndarray) -> str:
     text = f"{len(rows)} other{'s' if len(rows) > 1 else ''}: "
     if free.all():
         return text + "free"
-    gap = _at_most(np.abs(rows[:, 2] - rows[:, 0])[~free].max())
+    decimals = _decimals(part) if form(part.kind) == "numbers" else 4
+    gap = _at_most(np.abs(rows[:, 2] - rows[:, 0])[~free].max(), decimals)
     return text + (f"{free.sum()} free, {gap}" if free.any() else gap)
 
 
-def _at_most(gap: float) -> str:
-    return "not finite" if np.isnan(gap) else f"at most {number(gap).removeprefix('< ')} off"
+def _at_most(gap: float, decimals: int) -> str:
+    """The gap rounded up."""
+    if np.isnan(gap):
+        return "not finite"
+    return f"at most {np.ceil(gap * 10**decimals) / 10**decimals:.{decimals}f} off"
+
+
+def _decimals(part: Part) -> int:
+    """Of numbers: down to a thousandth of their scale."""
+    return int(np.clip(3 - np.floor(np.log10(getattr(part.kind, "scale", 1.0))), 0, 8))

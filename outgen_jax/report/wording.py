@@ -6,6 +6,7 @@ import numpy as np
 
 from outgen_jax.report.parts import form
 from outgen_jax.report.run import SynthesisRun
+from outgen_jax.report.shown import unit
 
 _ANSWERS = {
     "distribution": "a probability for every class",
@@ -18,7 +19,6 @@ _PRESCRIBED = {
     "labels": "Its whole answer was prescribed, a probability for each label,",
     "numbers": "Its answer was prescribed, number by number,",
 }
-# By the name of the measure without its unit.
 _MEASURES = {
     "total variation": "The share of probability that sits on the wrong classes: 0 is exactly as asked, 1 has nothing "
     "in common with it.",
@@ -26,6 +26,7 @@ _MEASURES = {
     "is exactly as asked.",
     "RMS error": "The root of the mean squared difference between wanted and reached numbers: 0 is exactly as asked.",
 }
+_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _KL = "The Kullback-Leibler divergence, KL, is another measure of the gap."
 _FREE = {
     "distribution": "A class without a target of its own. The free classes share what the others leave.",
@@ -42,12 +43,11 @@ def who(run: SynthesisRun) -> str:
 
 def lede(run: SynthesisRun) -> str:
     """The first sentences of the page."""
-    views = _most_views(run)
-    seen = f" in {views} views" if views > 1 else ""
-    answers = " and with ".join(_ANSWERS[form] for form in _forms(run))
-    outputs = len(_networks(run))
+    outputs, views = len(_networks(run)), _most_views(run)
+    seen = f" in {_counted(views)} views" if views > 1 else ""
+    answers = " and ".join(_ANSWERS[form] for form in _forms(run))
     if outputs > 1:
-        answers = f"{outputs} outputs: {answers.replace(' and with ', ' and ')}"
+        answers = f"{_counted(outputs)} outputs: {answers}"
     return (
         f"A {who(run)} looks at an image{seen} and answers with {answers}. Here the answer came first: each image was "
         f"changed to make the {who(run)} say exactly that."
@@ -61,21 +61,18 @@ def prescribed(run: SynthesisRun) -> str:
         if _has_free(run, found):
             return f"What it says of the named {_NAMED[found]} was prescribed,"
         return _PRESCRIBED[found]
-    views = _most_views(run)
-    over = [f"all {len(_networks(run))} outputs"] if len(_networks(run)) > 1 else []
-    over += [f"all {views} views"] if views > 1 else []
-    return (
-        f"Its answer was prescribed in {' and '.join(over)} at once,"
-        if over
-        else "Its answer was prescribed,"
-    )
+    several = {"outputs": len(_networks(run)), "views": _most_views(run)}
+    over = [f"{_all_of(count)} {name}" for name, count in several.items() if count > 1]
+    return f"Its answer was prescribed in {' and '.join(over)} at once,"
 
 
 def distance_to_target(run: SynthesisRun) -> str:
     """What the distance of the run is called: the measure of its kind, and over what it is the largest."""
-    measures = list(dict.fromkeys(part.kind.measure for part in run.parts))
-    name = measures[0] if len(measures) == 1 else "distance"
-    name += "" if "error" in name else " to the target"
+    name = measure(run)
+    if name in ("distance", "total variation"):
+        name += " to the target"
+    if len({part.kind for part in run.parts}) == 1 and unit(run.parts[0].kind):
+        name += f" {unit(run.parts[0].kind)}"
     if len(_networks(run)) > 1:
         return f"{name}, worst output"
     return f"{name}, worst view" if len(run.parts) > 1 else name
@@ -88,7 +85,7 @@ def measure(run: SynthesisRun) -> str:
 
 
 def key(run: SynthesisRun) -> str:
-    """What the signs in the gallery mean, entries of a definition list."""
+    """What the signs in the gallery mean: entries of a definition list."""
     forms, entries = _forms(run), []
     if forms != ["numbers"]:
         entries += [
@@ -100,29 +97,38 @@ def key(run: SynthesisRun) -> str:
             (_track("before", "left:30%"), f"The tick is what the {who(run)} said of the source."),
         ]
     if "numbers" in forms:
-        text = f"What the {who(run)} said of the source, what was wanted, and what the saved image reached."
-        entries.append(("source, wanted, reached", text))
+        entries.append(
+            (
+                "Source, wanted, reached",
+                f"What the {who(run)} said of the source, what was wanted, and what the saved image reached.",
+            )
+        )
     free = [_FREE[name] for name in forms if _has_free(run, name)]
     if free:
-        entries.append(("free", " ".join(free)))
-    for kind in dict.fromkeys(part.kind for part in run.parts):
-        text = _MEASURES.get(
-            kind.measure.split(" in units")[0], "How far an answer is from its target."
-        )
-        is_one = len(run.parts) == 1 and form(kind) == "distribution"
-        entries.append(
-            (html.escape(sentence_case(kind.measure)), f"{text} {_KL}" if is_one else text)
-        )
+        entries.append(("Free", " ".join(free)))
+    for name in dict.fromkeys(part.kind.measure for part in run.parts):
+        text = _MEASURES.get(name, "How far an answer is from its target.")
+        if len(run.parts) == 1 and forms == ["distribution"]:
+            text += f" {_KL}"
+        entries.append((html.escape(sentence_case(name)), text))
     if len(run.parts) > 1:
-        entries.append(
-            ("Several at once", "The distance of an image is the largest of all that are shown.")
-        )
+        entries.append(("Several at once", "The distance of an image is the largest of all."))
     return "".join(f"<dt>{sign}</dt>\n<dd>{text}</dd>\n" for sign, text in entries)
 
 
 def sentence_case(text: str) -> str:
     """The text with a capital at its start."""
     return text[:1].upper() + text[1:]
+
+
+def searched(run: SynthesisRun) -> str:
+    """What a reader may look for."""
+    forms = _forms(run)
+    return (
+        {"distribution": "class", "labels": "label", "numbers": "number"}[forms[0]]
+        if len(forms) == 1
+        else "entry"
+    )
 
 
 def chosen_answers(run: SynthesisRun) -> str:
@@ -132,6 +138,14 @@ def chosen_answers(run: SynthesisRun) -> str:
 
 def _track(sign: str, style: str) -> str:
     return f'<span class="track" aria-hidden="true"><i class="{sign}" style="{style}"></i></span>'
+
+
+def _counted(number: int) -> str:
+    return _WORDS[number] if number < len(_WORDS) else str(number)
+
+
+def _all_of(number: int) -> str:
+    return "both" if number == 2 else f"all {_counted(number)}"
 
 
 def _forms(run: SynthesisRun) -> list[str]:
