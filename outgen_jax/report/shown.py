@@ -124,8 +124,9 @@ def story(part: Part, row: int) -> str:
         return f"{said(part, part.before[row])} → {asked(part, row)}"
     leading = leading_entries(part, row, limit=2, complete=2)
     leading = leading[~np.isnan(part.wanted[row, leading])]
+    pairs = part.before[row], part.wanted[row]
     parts = [
-        f"{part.entries[k]} {value_text(part, part.before[row, k])} → {value_text(part, part.wanted[row, k])}"
+        f"{part.entries[k]}: {' → '.join(value_text(part, values[k]) for values in pairs)}"
         for k in leading
     ]
     more = len(named) - len(parts)

@@ -243,7 +243,7 @@ def write(
     summary = {
         who: job.classifier.card["network"],
         "source": _SOURCE.value,
-        "solver": f"{_SOLVER.value}, to a {measure} of {_TOLERANCE.value:g}",
+        "solver": f"{_SOLVER.value}, until the {measure} is at most {_TOLERANCE.value:g}",
         "time": f"{seconds:.0f} s with compilation, on {jax.devices()[0].device_kind}",
         "before rounding": f"{int(result.converged.sum())} of {len(run.ids)} within {_TOLERANCE.value:g}, "
         f"at most {result.distance.max():.2g} off",
