@@ -48,17 +48,15 @@ def render_entry(run: SynthesisRun, row: int) -> str:
     several = len(shown) > 1 or bool(shown[0].title)
     # The script sorts by it: what is not finite is farther than the farthest.
     order = f"{run.distance[row]:.8g}" if np.isfinite(run.distance[row]) else "Infinity"
-    found_by = [run.ids[row]]
-    for part in one.parts:
-        found_by += [name for name in present_names(part, 0) if name not in found_by]
-    name = f'<p class="id">{escape(run.ids[row])}</p>'
-    is_one_network = len({part.network for part in one.parts}) == 1
-    heading = f"<h3>{escape(story(shown[0].part, 0))}</h3>\n{name}"
-    if not is_one_network:
-        heading = f"<h3>{escape(run.ids[row])}</h3>"
+    words = (name for part in one.parts for name in present_names(part, 0))
+    found_by = " ".join(dict.fromkeys((run.ids[row], *words))).lower()
+    heading = f"<h3>{escape(run.ids[row])}</h3>"
+    if len({part.network for part in one.parts}) == 1:
+        told = escape(story(shown[0].part, 0))
+        heading = f'<h3>{told}</h3>\n<p class="id">{escape(run.ids[row])}</p>'
     return f"""
 <article class="entry" data-index="{row}" data-outcome="{outcome}"
- data-words="{escape(" ".join(found_by).lower())}"
+ data-words="{escape(found_by)}"
  data-distance="{order}" data-change="{rms:.6f}"
  data-steps="{run.steps[row]}">
 {_stage(run, row)}
@@ -139,10 +137,7 @@ def _stage(run: SynthesisRun, row: int) -> str:
     height, width = run.source.shape[1:3]
     crisp = " pixelated" if max(height, width) < runs.CRISP_BELOW else ""
     name, who = escape(run.ids[row]), wording.who(run)
-    before, after = (
-        escape(_says([(part, getattr(part, when)[row]) for part in run.parts]))
-        for when in ("before", "reached")
-    )
+    before, after = (escape(_says(run, row, when)) for when in ("before", "reached"))
     source, generated = (
         png_uri(files.png_bytes(images[row])) for images in (run.source, run.generated)
     )
@@ -156,10 +151,12 @@ def _stage(run: SynthesisRun, row: int) -> str:
 </div>"""
 
 
-def _says(answers: list[tuple[Part, np.ndarray]]) -> str:
-    """What networks say of an image, each in its first view."""
-    first = {part.network: said(part, values) for part, values in reversed(answers)}
-    return "; ".join(first[name] for name in reversed(first))
+def _says(run: SynthesisRun, row: int, when: str) -> str:
+    """What the networks say of an image, each in its first view."""
+    first: dict[str, str] = {}
+    for part in run.parts:
+        first.setdefault(part.network, said(part, getattr(part, when)[row]))
+    return "; ".join(first.values())
 
 
 def _numbers(one: SynthesisRun, distance: float, rms: float) -> str:

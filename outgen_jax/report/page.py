@@ -30,9 +30,9 @@ def html_page(
     run: SynthesisRun,
     *,
     title: str,
-    summary: Mapping[str, str],
-    figures: Sequence[tuple[str, Figure | bytes]],
-    command: str,
+    summary: Mapping[str, str] | None = None,
+    figures: Sequence[tuple[str, Figure | bytes]] = (),
+    command: str = "",
     max_images: int = 60,
 ) -> str:
     """The run as one HTML page: key numbers, what one sees, figures, a gallery, the command.
@@ -42,7 +42,7 @@ def html_page(
         title: heading of the page.
         summary: further facts by name, such as the network, the solver, the time, the hardware.
         figures: caption and figure (or the bytes of a PNG) each.
-        command: what to type to get the same run again.
+        command: what to type to get the same run again; "": nothing is said of it.
         max_images: the gallery holds the first so many images, unselected.
 
     Raises:
@@ -68,18 +68,18 @@ def html_page(
 <h1>{escape(title)}</h1>
 <p class="lede">{wording.lede(run)}</p>
 {_tiles(run)}
-{_facts(summary)}
+{_facts(summary or {})}
 <nav aria-label="On this page"><a href="#explanation">What you are looking at</a>
 <a href="#distance">How far from the target</a> <a href="#images">The images</a>
-{'<a href="#figures">Figures</a>' if figures else ""} <a href="#command">The command</a></nav>
+{'<a href="#figures">Figures</a>' if figures else ""}
+{'<a href="#command">The command</a>' if command else ""}</nav>
 </header>
 <main>
 {_explanation(run)}
 {_histogram(run)}
 {_gallery(run, min(max_images, len(run.source)))}
 {_figures(figures)}
-<h2 id="command">Get the same run again</h2>
-<pre><code>{_keep_lines(command)}</code></pre>
+{_command(command)}
 </main>
 <footer>Everything on this page is in this one file; it loads nothing from elsewhere.</footer>
 <script>{_static("page.js")}</script>
@@ -198,8 +198,11 @@ def _gallery(run: SynthesisRun, shown: int) -> str:
 </div>"""
 
 
-def _keep_lines(text: str) -> str:
-    return "\n".join(escape(line) for line in text.splitlines())
+def _command(command: str) -> str:
+    if not command:
+        return ""
+    lines = "\n".join(escape(line) for line in command.splitlines())
+    return f'<h2 id="command">Get the same run again</h2>\n<pre><code>{lines}</code></pre>'
 
 
 def _filled(name: str, **texts: str) -> str:

@@ -136,7 +136,7 @@ def story(part: Part, row: int) -> str:
 def present_names(part: Part, row: int) -> list[str]:
     """The entries by which a reader may look for an image."""
     if form(part.kind) == "numbers":
-        return [part.entries[k] for k in np.flatnonzero(~np.isnan(part.wanted[row]))]
+        return shown_entries(part, row, limit=5).names
     values = np.nan_to_num([part.wanted[row], part.before[row], part.reached[row]])
     return [part.entries[k] for k in np.flatnonzero(values.max(0) >= TICK_FROM)]
 
