@@ -86,7 +86,7 @@ def synthesis_figure(run: SynthesisRun, *, rows: Sequence[int], amplify: float =
     total = HEAD + sum(talls) + NOTE * len(rows) + FOOT
     figure = blank_figure(WIDTH, total)
     top = total - HEAD
-    for row, lines, row_tall in zip(rows, shown, talls, strict=True):
+    for place, (row, lines, row_tall) in enumerate(zip(rows, shown, talls, strict=True)):
         panels = []
         for column in range(3):
             left = EDGE + column * (SIDE + GAP)
@@ -97,7 +97,7 @@ def synthesis_figure(run: SynthesisRun, *, rows: Sequence[int], amplify: float =
         bars = place_axes(figure, left, top - deep, WIDTH - left - right, deep)
         _draw_images(panels, one_image(run, row), amplify)
         _draw_lines(bars, lines, right, mixed=len(forms) > 1)
-        if row is rows[0]:
+        if place == 0:
             _draw_heads(panels, bars, amplify, right, forms)
         top -= row_tall + NOTE
     if forms != {"numbers"}:

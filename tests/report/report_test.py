@@ -127,7 +127,7 @@ def test_a_run_that_contradicts_itself_is_refused(fields, message):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_synthesis_figure_draws_each_image_and_its_probabilities(classes, bars, channels):
     run = make_run(3, classes, channels=channels)
-    figure = report.synthesis_figure(run, rows=[2, 0], amplify=20)
+    figure = report.synthesis_figure(run, rows=np.array([2, 0]), amplify=20)
     source, generated, difference, chart = figure.axes[:4]  # of image 2, the first row
     assert len(figure.axes) == 8
     for axes, images in ((source, run.source), (generated, run.generated)):
@@ -430,6 +430,16 @@ def test_search_words_are_the_classes_that_matter():
     (entry,) = Page(make_page(run)).all("article")
     assert entry["data-words"] == "test_00000 cat dog ship"
     assert "dog 1.00 → cat 0.90, ship 0.10" in Page(make_page(run)).text
+
+
+def test_what_is_left_out_has_no_place_on_the_page():
+    page = report.html_page(make_run(1), title="A run")
+    parsed = Page(page)
+    assert parsed.open == []
+    links = [attributes["href"] for attributes in parsed.all("a")]
+    assert links == ["#explanation", "#distance", "#images"]
+    assert not parsed.all("pre")
+    assert not parsed.all("dl", "facts")
 
 
 @pytest.mark.parametrize("options", [{"max_images": 0}, {"run": make_run(0)}])

@@ -111,10 +111,11 @@ def test_labels_and_numbers(run, tmp_path, weights, output, kind, distance):
     assert f"at most {1e-5:g}" in page
 
 
-def test_numbers_need_a_target(run, tmp_path):
-    done = run("output=values", "targets=top=0.9,random=0.1")
+def test_numbers_need_a_target(run_script, tmp_path, weights, photographs):
+    flags = f"--source={photographs}", f"--classifier={weights}", f"--out={tmp_path / 'out'}"
+    done = run_script("synthesize.py", *flags, "--output=values")
     assert done.returncode == 2
-    assert "a word for distributions" in done.stderr
+    assert "--output=values needs --targets" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
