@@ -7,13 +7,13 @@ import pkgutil
 import pytest
 
 import outgen_jax
-from outgen_jax import generation, outputs, solvers, synthesis
+from outgen_jax import generation, outputs, report, solvers, synthesis
 
 
 def modules() -> list[str]:
     """Names of the modules of the main subject."""
     found = []
-    for package in (outputs, solvers, synthesis, generation):
+    for package in (outputs, solvers, synthesis, generation, report):
         found += [m.name for m in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
     return found
 

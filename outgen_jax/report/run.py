@@ -29,8 +29,8 @@ class SynthesisRun(NamedTuple):
         >>> probs = np.array([[0.9, 0.1]])
         >>> part = Part(entries=("cat", "dog"), wanted=probs, before=probs[:, ::-1], reached=probs)
         >>> run = SynthesisRun(image, image, (part,), ("a.png",), np.array([3]), np.zeros(1), np.array([True]))
-        >>> float(round(distance_before(run)[0], 3))
-        0.8
+        >>> f"{distance_before(run)[0]:.3f}"
+        '0.800'
     """
 
     source: np.ndarray  # [N, H, W, C] uint8, the images started from
