@@ -54,13 +54,13 @@ def synthesis_run(
     >>> from outgen_jax import report
     >>> network = lambda weights, images: images.reshape(len(images), -1) @ weights
     >>> weights, images = jnp.linspace(-0.3, 0.3, 96).reshape(48, 2), np.full((1, 4, 4, 3), 0.5, np.float32)
-    >>> result = og.synthesize(network, weights, images, [0.9, 0.1])
-    >>> saved = og.quantize(network, weights, result.images, [0.9, 0.1])
+    >>> result = og.synthesize(network, weights, images, [0.45, 0.55])
+    >>> saved = og.quantize(network, weights, result.images, [0.45, 0.55])
     >>> before, reached = (og.predict(network, weights, x) for x in (images, saved))
     >>> names = ("cat", "dog")
-    >>> run = report.synthesis_run(result, images, saved, [0.9, 0.1], before=before, reached=reached, names=names)
-    >>> run.parts[0].entries, bool(run.distance[0] < 0.01)
-    (('cat', 'dog'), True)
+    >>> run = report.synthesis_run(result, images, saved, [0.45, 0.55], before=before, reached=reached, names=names)
+    >>> run.parts[0].entries, run.converged.tolist()
+    (('cat', 'dog'), [True])
     """
     meaning = result.meaning
     images = request.checked_images(source, caller=CALLER)
