@@ -7,7 +7,7 @@ import pkgutil
 import pytest
 
 import outgen_jax
-from outgen_jax import generation, outputs, solvers, synthesis, whole_numbers
+from outgen_jax import generation, outputs, report, solvers, synthesis, whole_numbers
 from outgen_jax.data import image_source, sources, splits, value_range
 from outgen_jax.models import adapters, keras_models
 from outgen_jax.targets import names
@@ -17,8 +17,7 @@ def modules() -> list[str]:
     """Names of the modules of the main subject."""
     found = [m.__name__ for m in (adapters, keras_models, whole_numbers, names)]
     found += [m.__name__ for m in (image_source, sources, splits, value_range)]
-    found += ["outgen_jax.report.model_card"]  # the package has a function of this name
-    for package in (outputs, solvers, synthesis, generation):
+    for package in (outputs, solvers, synthesis, generation, report):
         found += [m.name for m in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
     return found
 

@@ -22,11 +22,11 @@ FLOORS = (
     ("files", "networks", "devices", "restricted_pickle", "markdown", "whole_numbers"),
     ("chunking",),
     ("losses", "pixels", "data", "metrics", "models"),
-    ("targets", "training", "report"),
+    ("targets", "training"),
     ("outputs",),
     ("solvers",),
     ("synthesis",),
-    ("generation",),
+    ("generation", "report"),
     ("studio",),
 )
 # Training is beside the main subject: nothing of it stands on training.

@@ -120,16 +120,14 @@ def answers(
     )
     wanted = {k: og.targets.completed(rows[:1], reached[k]) for k, rows in case.targets.items()}
     distances = [variation(reached[name], rows[:1])[0] for name, rows in case.targets.items()]
+    rows = (np.concatenate([said[name] for name in wanted]) for said in (wanted, before, reached))
     run = report.SynthesisRun(
         source=np.repeat(case.images[:1], len(wanted), 0),
         generated=np.repeat(saved, len(wanted), 0),
-        wanted=np.concatenate([wanted[name] for name in wanted]),
-        before=np.concatenate([before[name] for name in wanted]),
-        reached=np.concatenate([reached[name] for name in wanted]),
-        class_names=class_names,
+        parts=(report.Part(class_names, *rows),),
         ids=tuple(wanted),
         steps=np.full(len(wanted), steps),
-        total_variation=np.array(distances),
+        distance=np.array(distances),
         converged=np.array(distances) <= _TOLERANCE.value,
     )
     return report.synthesis_figure(run, rows=range(len(wanted)))

@@ -137,13 +137,10 @@ def figures(directory: Path, job: Job, outcomes: dict[str, dict[str, np.ndarray]
     run = report.SynthesisRun(
         source=job.images,
         generated=outcome["generated"],
-        wanted=job.targets,
-        before=job.before,
-        reached=outcome["reached"],
-        class_names=names,
+        parts=(report.Part(names, job.targets, job.before, outcome["reached"]),),
         ids=job.ids,
         steps=np.full(len(job.ids), _STEPS.value),
-        total_variation=outcome["total_variation_8bit"],
+        distance=outcome["total_variation_8bit"],
         converged=outcome["total_variation_8bit"] <= 0.01,
     )
     report.save_figure(report.synthesis_figure(run, rows=rows[:5]), directory / "fig_a1.png")

@@ -24,6 +24,7 @@ class Softmax:
     """Logits of K classes. The target is a distribution, the distance the total variation."""
 
     bounds: ClassVar[tuple[float, float] | None] = None
+    measure: ClassVar[str] = "total variation"
 
     def cleaned(self, output: jax.Array) -> jax.Array:
         """Logits with a finite number for minus infinity."""

@@ -19,6 +19,7 @@ class Sigmoid:
     """Logits of L independent labels. The target is a probability for each, the distance the largest error."""
 
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+    measure: ClassVar[str] = "largest error of a probability"
 
     def cleaned(self, output: jax.Array) -> jax.Array:
         """Logits with finite numbers for both infinities."""

@@ -19,6 +19,7 @@ class Values:
     """
 
     bounds: ClassVar[tuple[float, float] | None] = (-np.inf, np.inf)
+    measure: ClassVar[str] = "RMS error"
 
     scale: float = 1.0
 

@@ -12,9 +12,11 @@ class Output(Protocol):
 
     Attributes:
       bounds: the least and largest entry of a target, for `og.targets.parse`; None: the entries of a row sum to 1.
+      measure: the name of `distance` in reports.
     """
 
     bounds: ClassVar[tuple[float, float] | None]
+    measure: ClassVar[str]
 
     def cleaned(self, output: jax.Array) -> jax.Array:
         """The row as the other methods take it: [K], finite if `is_finite`."""

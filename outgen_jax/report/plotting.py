@@ -71,11 +71,10 @@ def write_text(
     )
 
 
-def write_below(axes: Axes, note: str) -> None:
-    """A small grey note centred under the axes."""
-    write_text(
-        axes, note, (0.5, 0), offset=(0, -3.5), align=("center", "top"), size=7.5, color=GREY
-    )
+def write_below(axes: Axes, note: str, *, line: int = 0) -> None:
+    """A small grey note centred under the axes, one line of several."""
+    offset, align = (0, -3.5 - 9.5 * line), ("center", "top")
+    write_text(axes, note, (0.5, 0), offset=offset, align=align, size=7.5, color=GREY)
 
 
 def show_image(axes: Axes, image: np.ndarray) -> None:

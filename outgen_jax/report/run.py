@@ -1,6 +1,6 @@
 """What a synthesis run produced, as plain arrays, and the few numbers that a report derives.
 
-Images are uint8 [N, H, W, C] with C = 1 or 3; probabilities float [N, K], rows summing to 1.
+Images are uint8 [N, H, W, C] with C = 1 or 3.
 """
 
 import unicodedata
@@ -11,59 +11,66 @@ import jax.numpy as jnp
 import numpy as np
 
 from outgen_jax import losses, metrics
+from outgen_jax.report import parts as report_parts
+from outgen_jax.report.parts import Part
 
-SMALLEST_SHOWN = 0.0005  # a probability that prints as 0.001; smaller ones print as zero
-TICK_FROM = 0.005  # the source's probabilities below this are not marked: the axis is there
 CRISP_BELOW = 128  # pixels; smaller images are shown with their pixels as squares
 
 
 class SynthesisRun(NamedTuple):
-    """Everything a report shows of a run over N images and K classes, host arrays only.
+    """Everything a report shows of a run over N images, host arrays only. `synthesis_run` makes it from a result.
 
-    `reached` and `total_variation` belong to the saved 8-bit image, not to the float image it was
-    rounded from. Identifiers and class names may hold any characters. An image on which the network
-    is not finite has NaN in `reached`, and a `total_variation` that is not finite.
+    What the parts call reached, and `distance`, belong to the saved 8-bit image, not to the float image it was rounded
+    from. Identifiers may hold any characters. An image on which the network is not finite has NaN in `reached`, and a
+    `distance` that is not finite.
+
+    Example:
+        >>> image = np.zeros((1, 8, 8, 3), np.uint8)
+        >>> probs = np.array([[0.9, 0.1]])
+        >>> part = Part(entries=("cat", "dog"), wanted=probs, before=probs[:, ::-1], reached=probs)
+        >>> run = SynthesisRun(image, image, (part,), ("a.png",), np.array([3]), np.zeros(1), np.array([True]))
+        >>> f"{distance_before(run)[0]:.3f}"
+        '0.800'
     """
 
     source: np.ndarray  # [N, H, W, C] uint8, the images started from
     generated: np.ndarray  # [N, H, W, C] uint8, the images as saved
-    wanted: np.ndarray  # [N, K] target probabilities
-    before: np.ndarray  # [N, K] the classifier's probabilities of the source
-    reached: np.ndarray  # [N, K] the classifier's probabilities of the saved image
-    class_names: tuple[str, ...]  # K
+    parts: tuple[Part, ...]  # what the network says, one for each of its outputs and each view
     ids: tuple[str, ...]  # N
-    steps: np.ndarray  # [N] int, updates used
-    total_variation: np.ndarray  # [N] sum |wanted - reached| / 2, in [0, 1]
-    converged: np.ndarray  # [N] bool, the tolerance was met
+    steps: np.ndarray  # [N] int, steps used
+    distance: np.ndarray  # [N] the largest of the parts' distances, each in the measure of its kind
+    converged: np.ndarray  # [N] bool, the saved image reaches its target
 
 
 def check_run(run: SynthesisRun, *, caller: str) -> None:
     """Fail, in the name of `caller`, on the first field that does not fit the others.
 
     Raises:
-        ValueError: a shape, a type or a total variation contradicts the other fields.
+        ValueError: a shape, a type or a distance contradicts the other fields.
     """
     if run.source.ndim != 4 or run.source.shape[-1] not in (1, 3) or run.source.dtype != np.uint8:
         raise ValueError(
             f"{caller}: source must be uint8 [N, H, W, 1 or 3]; it is {run.source.dtype} "
             f"{list(run.source.shape)}. Round the images to 8 bits first"
         )
-    number, classes = len(run.source), len(run.class_names)
-    expected = {
-        "generated": run.source.shape,
-        "wanted": (number, classes),
-        "before": (number, classes),
-        "reached": (number, classes),
-        "steps": (number,),
-        "total_variation": (number,),
-        "converged": (number,),
-    }
+    if not run.parts:
+        raise ValueError(f"{caller}: parts must have what the network says; there are none")
+    number = len(run.source)
+    expected: dict[str, tuple[int, ...]] = {"generated": run.source.shape}
+    expected |= dict.fromkeys(("steps", "distance", "converged"), (number,))
+    found = {field: np.shape(getattr(run, field)) for field in expected}
+    for index, part in enumerate(run.parts):
+        fields = {
+            f"{name} of part {index}": getattr(part, name)
+            for name in ("wanted", "before", "reached")
+        }
+        expected |= dict.fromkeys(fields, (number, len(part.entries)))
+        found |= {field: np.shape(values) for field, values in fields.items()}
     for field, shape in expected.items():
-        found = np.shape(getattr(run, field))
-        if found != shape:
+        if found[field] != shape:
             raise ValueError(
-                f"{caller}: {field} must be {list(shape)} to fit source and class_names; "
-                f"it is {list(found)}"
+                f"{caller}: {field} must be {list(shape)} to fit source and entries; "
+                f"it is {list(found[field])}"
             )
     if run.generated.dtype != np.uint8:
         raise ValueError(
@@ -71,20 +78,51 @@ def check_run(run: SynthesisRun, *, caller: str) -> None:
         )
     if len(run.ids) != number:
         raise ValueError(f"{caller}: {number} images need as many ids; there are {len(run.ids)}")
-    gap = np.abs(run.total_variation - metrics.total_variation(run.wanted, run.reached))
-    gap = np.where(finite_rows(run) | np.isfinite(run.total_variation), gap, 0.0)
-    if number and not np.max(gap) <= 1e-3:
-        row = int(np.argmax(np.where(np.isnan(gap), np.inf, gap)))
+    _check_distance(run, caller)
+
+
+def _check_distance(run: SynthesisRun, caller: str) -> None:
+    measured = distance_reached(run)
+    gap = np.abs(run.distance - measured)
+    # What is not finite has no distance.
+    gap = np.where(finite_rows(run) | np.isfinite(run.distance), gap, 0.0)
+    # Distances of numbers may be large: a thousandth of them then.
+    gap = np.where(np.isnan(gap), np.inf, gap) / np.maximum(1, np.nan_to_num(measured))
+    if len(gap) and gap.max() > 1e-3:
+        row = int(np.argmax(gap))
         raise ValueError(
-            f"{caller}: total_variation of row {row} is {run.total_variation[row]:.4f}, off by "
-            f"{gap[row]:.4f} from wanted and reached. Measure both on the saved image"
+            f"{caller}: distance of row {row} is {run.distance[row]:.4f}, off by "
+            f"{abs(run.distance[row] - measured[row]):.4f} from wanted and reached. Measure both on the saved image"
         )
 
 
 def finite_rows(run: SynthesisRun) -> np.ndarray:
     """Which images have finite outputs, [N] bool."""
-    finite: np.ndarray = np.isfinite(run.reached).all(axis=1)
+    finite: np.ndarray = np.all([np.isfinite(part.reached).all(1) for part in run.parts], 0)
     return finite
+
+
+def distance_before(run: SynthesisRun) -> np.ndarray:
+    """How far the sources are from their targets, the largest over the parts: [N]."""
+    found: np.ndarray = np.max([report_parts.distances(p, p.before) for p in run.parts], 0)
+    return found
+
+
+def distance_reached(run: SynthesisRun) -> np.ndarray:
+    """How far the saved images are from their targets, the largest over the parts: [N], NaN where not finite."""
+    found: np.ndarray = np.max([report_parts.distances(p, p.reached) for p in run.parts], 0)
+    return found
+
+
+def one_image(run: SynthesisRun, row: int) -> SynthesisRun:
+    """The run of one of the images."""
+    chosen = slice(row, row + 1)
+    parts = tuple(
+        p._replace(wanted=p.wanted[chosen], before=p.before[chosen], reached=p.reached[chosen])
+        for p in run.parts
+    )
+    others = {name: getattr(run, name)[chosen] for name in run._fields if name != "parts"}
+    return run._replace(parts=parts, **others)
 
 
 def median(values: np.ndarray) -> float:
@@ -108,44 +146,13 @@ def pixel_change(run: SynthesisRun) -> tuple[np.ndarray, np.ndarray]:
     return distances, distances * 255 / np.sqrt(run.source[0].size)
 
 
-def leading_classes(run: SynthesisRun, row: int, *, limit: int) -> np.ndarray:
-    """Indices of the classes that tell the story of one image.
-
-    Up to ten classes in all are given complete, in their own order. Of more, the `limit` highest by
-    wanted or reached probability, highest first, and then the source's first class if it is not
-    among them.
-    """
-    wanted, before, reached = (
-        np.nan_to_num(table[row]) for table in (run.wanted, run.before, run.reached)
-    )
-    if len(wanted) <= 10:
-        return np.arange(len(wanted))
-    highest = np.maximum(wanted, reached)
-    # Classes that round to zero are told apart by what the source was.
-    highest = np.where(highest < SMALLEST_SHOWN, SMALLEST_SHOWN * before, highest)
-    chosen = np.argsort(-highest, kind="stable")[:limit]
-    first = np.argmax(before)
-    return chosen if first in chosen else np.append(chosen, first)
-
-
-def shown_probabilities(run: SynthesisRun, row: int, *, limit: int) -> tuple[list[str], np.ndarray]:
-    """Names and [rows, 3] probabilities (wanted, before, reached) to show of one image.
-
-    The leading classes, and in a last row the sum of all others, so that columns sum to 1.
-    """
-    chosen = leading_classes(run, row, limit=limit)
-    names = [run.class_names[index] for index in chosen]
-    table = np.stack([run.wanted[row], run.before[row], run.reached[row]], axis=1)[chosen]
-    others = len(run.class_names) - len(chosen)
-    if others:
-        names.append(f"{others} other{'s' if others > 1 else ''}")
-        table = np.concatenate([table, np.maximum(1 - table.sum(axis=0, keepdims=True), 0)])
-    return names, np.clip(table, 0.0, 1.0)
-
-
-def probability(value: float) -> str:
-    """Three decimals, or a dash for what is not a number."""
-    return "–" if np.isnan(value) else f"{value:.3f}"
+def number(value: float) -> str:
+    """Four decimals, or the bound where they would all be zero."""
+    if np.isnan(value):
+        return "not finite"
+    if np.isinf(value):
+        return "infinite"
+    return "< 0.0001" if 0 < value < 0.0001 else f"{value:.4f}"
 
 
 def printable(name: str, *, limit: int | None = None) -> str:

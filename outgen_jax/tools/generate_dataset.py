@@ -1,4 +1,4 @@
-r"""Makes a data set of images for which a classifier says what you ask for, of any length, to train or test on.
+r"""Makes a data set of images for which a network says what you ask for, of any length, to train or test on.
 
 Purpose   Paper A, Section 2, at scale: every image of a source, changed to a target, as a data set that tfds reads.
 Command   python -m outgen_jax.tools.generate_dataset --data_dir=... --source=cifar10 --split=train --number=50000 \\
@@ -40,15 +40,25 @@ _CLASSIFIER = flags.DEFINE_string(
 _TARGETS = flags.DEFINE_string(
     "targets",
     "top=0.9,random=0.1",
-    "What the classifier shall say: text such as 'true=0.9,random=0.1', 'cat=0.6,dog=0.4', 'uniform' (words: true, "
+    "What the network shall say: text such as 'true=0.9,random=0.1', 'cat=0.6,dog=0.4', 'uniform' (words: true, "
     "top, runnerup, random, uniform), 'dirichlet', or a .csv with a row per image.",
+)
+_OUTPUT = flags.DEFINE_enum(
+    "output",
+    "softmax",
+    ["softmax", "sigmoid", "values"],
+    "What the network's last layer gives, and so what a target is: the logits of one distribution over classes, the "
+    "logits of labels with a probability each, or numbers. Of the latter two, what --targets does not name is free.",
 )
 _SOLVER = flags.DEFINE_enum(
     "solver", "exact", og.PRESETS, "The default solver, paper A's settings, or another preset."
 )
 _STEPS = flags.DEFINE_integer("steps", None, "Steps at most; by default the solver's own.", 0)
 _TOLERANCE = flags.DEFINE_float(
-    "tolerance", 1e-5, "Total variation at which an image is done.", 1e-9
+    "tolerance",
+    1e-5,
+    "Distance at which an image is done: total variation, largest error of a probability, or RMS error, by --output.",
+    1e-9,
 )
 _QUANTIZE = flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
 _SAVE_FLOAT = flags.DEFINE_bool(
@@ -70,6 +80,7 @@ class Job(NamedTuple):
     classifier: pretrained.Pretrained
     apply_fn: Any
     variables: Any
+    output: og.outputs.Output
 
 
 def prepare() -> Job:
@@ -86,17 +97,23 @@ def prepare() -> Job:
         print(f"skipped {skipped}")
     if source.images.shape[-1] < classifier.channels:  # grey, for a network of colours
         source = source._replace(images=np.repeat(source.images, 3, -1))
-    return Job(source, classifier, *og.models.from_nnx(classifier.model))
+    output = getattr(og.outputs, _OUTPUT.value)()
+    return Job(source, classifier, *og.models.from_nnx(classifier.model), output)
 
 
 def wanted(job: Job) -> Any:
     """The targets as `generate_dataset` takes them, from --targets."""
     source, text = job.source, _TARGETS.value
     names = job.classifier.class_names
+    known: dict[str, Any] = {"class_names": names, "seed": _SEED.value, "output": job.output}
+    if text == "dirichlet" and _OUTPUT.value != "softmax":
+        raise ValueError(
+            f"--targets=dirichlet draws distributions; for --output={_OUTPUT.value} write entries, such as "
+            "--targets=3=0.9,8=0.2, or give a .csv"
+        )
     if text.endswith(".csv"):
-        before = og.predict(job.apply_fn, job.variables, source.images)
-        known: dict[str, Any] = {"class_names": names, "source": source, "seed": _SEED.value}
-        return og.targets.from_csv(text, source_probs=before, **known)
+        before = og.predict(job.apply_fn, job.variables, source.images, output=job.output)
+        return og.targets.from_csv(text, source=source, source_probs=before, **known)
 
     def of_rows(rows: np.ndarray, _: np.ndarray) -> np.ndarray:
         chosen = source.take(rows)
@@ -104,10 +121,10 @@ def wanted(job: Job) -> Any:
             return og.targets.dirichlet(_SEED.value, len(rows), len(names), image_ids=chosen.ids)
         # The network is asked only where the text speaks of it.
         asks = any(word in text for word in ("top", "runnerup"))
-        probs = og.predict(job.apply_fn, job.variables, chosen.images) if asks else None
-        return og.targets.parse(
-            text, class_names=names, source=chosen, source_probs=probs, seed=_SEED.value
-        )
+        probs = None
+        if asks:
+            probs = og.predict(job.apply_fn, job.variables, chosen.images, output=job.output)
+        return og.targets.parse(text, source=chosen, source_probs=probs, **known)
 
     of_rows(np.arange(1), np.zeros(1))  # an error in the text is found before a file is written
     return of_rows
@@ -148,6 +165,7 @@ def main(argv: list[str]) -> None:
         job.source,
         targets,
         Path(_OUT.value) / "generated" / "1.0.0",
+        output=job.output,
         solver=og.preset(_SOLVER.value, steps=_STEPS.value),
         tolerance=_TOLERANCE.value,
         quantize=_QUANTIZE.value,
@@ -160,7 +178,8 @@ def main(argv: list[str]) -> None:
     seconds = time.perf_counter() - start
     if out is not None:
         results = {key: value for key, value in report._asdict().items() if key != "directory"}
-        out.write_results({"seconds": seconds, **results})
+        kind = {"output": repr(job.output), "distance": job.output.measure}
+        out.write_results({**kind, "seconds": seconds, **results})
     print(
         f"{report.examples} images in {report.shards} shards ({report.made} made now, {seconds:.0f} s); "
         f"{report.converged} met their target\n{report.directory}"

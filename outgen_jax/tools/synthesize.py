@@ -1,10 +1,13 @@
-r"""Changes images until a classifier says what you ask for, and writes a page to look at.
+r"""Changes images until a network says what you ask for, and writes a page to look at.
 
-Purpose   Paper A, Section 2 (Fig. A1): any images, any classifier of the package, any target distribution.
+Purpose   Paper A, Section 2 (Fig. A1): any images, any classifier of the package, any target distribution. Also
+          networks of independent labels, and numbers: --output.
 Command   python -m outgen_jax.tools.synthesize
               photographs that scikit-image carries, EfficientNet-Lite0, a mixed target for each
           python -m outgen_jax.tools.synthesize --source=cifar10 --data_dir=... --classifier=cifar10_vgg16_half \\
               --targets=true=0.9,random=0.1 --number=100 --out=runs/ship_dog
+          python -m outgen_jax.tools.synthesize --source=digits --output=values --targets=3=8,8=4
+              the logits of two classes, the others free
 Expected  all images within 1e-5 of their targets before rounding, within 1e-3 as saved
 Output    --out gets index.html (open it), images/*.png, figure.png and results.json; images.npz with --save_float.
 """
@@ -38,19 +41,29 @@ _CLASSIFIER = flags.DEFINE_string(
 _TARGETS = flags.DEFINE_string(
     "targets",
     None,
-    "What the classifier shall say: text such as 'true=0.9,random=0.1', 'cat=0.6,dog=0.4', '3=1', 'uniform' (words: "
+    "What the network shall say: text such as 'true=0.9,random=0.1', 'cat=0.6,dog=0.4', '3=1', 'uniform' (words: "
     "true, top, runnerup, random, uniform), or a .csv with a row per image. Default: a mixture for each photograph, "
     "'top=0.9,random=0.1' for other sources.",
+)
+_OUTPUT = flags.DEFINE_enum(
+    "output",
+    "softmax",
+    ["softmax", "sigmoid", "values"],
+    "What the network's last layer gives, and so what a target is: the logits of one distribution over classes, the "
+    "logits of labels with a probability each, or numbers. Of the latter two, what --targets does not name is free.",
 )
 _SOLVER = flags.DEFINE_enum(
     "solver", "exact", og.PRESETS, "The default solver, paper A's settings, or another preset."
 )
 _STEPS = flags.DEFINE_integer("steps", None, "Steps at most; by default the solver's own.", 0)
 _TOLERANCE = flags.DEFINE_float(
-    "tolerance", 1e-5, "Total variation at which an image is done.", 1e-9
+    "tolerance",
+    1e-5,
+    "Distance at which an image is done: total variation, largest error of a probability, or RMS error, by --output.",
+    1e-9,
 )
 _REACHED = flags.DEFINE_float(
-    "reached", 1e-3, "Total variation up to which a saved image is said to reach its target.", 1e-9
+    "reached", 1e-3, "Distance up to which a saved image is said to reach its target.", 1e-9
 )
 _QUANTIZE = flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
 _SAVE_FLOAT = flags.DEFINE_bool(
@@ -72,6 +85,13 @@ GALLERY = {
     "rocket": "missile=0.4,beacon=0.3,corn=0.2,rest=0.1",
 }
 
+# What the curves of the solver are, by --output: a caption and the axis.
+CURVES = {
+    "softmax": ("KL divergence to the target after each step", "KL(wanted ‖ reached), nats"),
+    "sigmoid": ("KL divergence to the target after each step", "sum over labels of KL, nats"),
+    "values": ("Error after each step", "half the mean squared error"),
+}
+
 
 class Job(NamedTuple):
     """What is to be done, validated."""
@@ -80,8 +100,9 @@ class Job(NamedTuple):
     classifier: pretrained.Pretrained
     apply_fn: Any
     variables: Any
-    before: np.ndarray  # [N, K] probabilities of the source images
-    targets: np.ndarray  # [N, K]
+    output: og.outputs.Output
+    before: np.ndarray  # [N, K] what the network says of the source images
+    targets: np.ndarray  # [N, K], maybe masked
 
 
 def prepare() -> Job:
@@ -106,12 +127,17 @@ def prepare() -> Job:
     if source.skipped:
         print(f"{len(source.skipped)} unreadable files skipped, {len(source.ids)} images read")
     apply_fn, variables = og.models.from_nnx(classifier.model)
-    before = og.predict(apply_fn, variables, source.images)
-    return Job(source, classifier, apply_fn, variables, before, wanted(source, classifier, before))
+    output = getattr(og.outputs, _OUTPUT.value)()
+    before = og.predict(apply_fn, variables, source.images, output=output)
+    targets = wanted(source, classifier, output, before)
+    return Job(source, classifier, apply_fn, variables, output, before, targets)
 
 
 def wanted(
-    source: sources.ImageSource, classifier: pretrained.Pretrained, before: np.ndarray
+    source: sources.ImageSource,
+    classifier: pretrained.Pretrained,
+    output: og.outputs.Output,
+    before: np.ndarray,
 ) -> np.ndarray:
     """The target of every image, from --targets."""
     known: dict[str, Any] = {
@@ -119,9 +145,15 @@ def wanted(
         "source": source,
         "source_probs": before,
         "seed": _SEED.value,
+        "output": output,
     }
     text = _TARGETS.value
-    if text is None and _SOURCE.value == "photographs" and len(classifier.class_names) == 1000:
+    if text is None and _OUTPUT.value == "values":
+        raise ValueError(
+            "--output=values needs --targets: a number for each entry that is not free, such as --targets=3=8,8=4"
+        )
+    is_gallery = _SOURCE.value == "photographs" and len(classifier.class_names) == 1000
+    if text is None and is_gallery and _OUTPUT.value == "softmax":
         rows = (og.targets.parse(GALLERY[name], **known)[n] for n, name in enumerate(source.ids))
         return np.ma.stack(list(rows))
     text = text or "top=0.9,random=0.1"
@@ -138,6 +170,7 @@ def solve(job: Job) -> tuple[og.Result, float]:
         job.variables,
         job.source.images,
         job.targets,
+        output=job.output,
         solver=og.preset(_SOLVER.value, steps=_STEPS.value),
         tolerance=_TOLERANCE.value,
         batch_size=_BATCH.value,
@@ -152,33 +185,35 @@ def describe(job: Job, result: og.Result) -> report.SynthesisRun:
     generated = og.data.to_uint8(result.images)
     if _QUANTIZE.value:
         generated = og.quantize(
-            job.apply_fn, job.variables, result.images, job.targets, batch_size=_BATCH.value
+            job.apply_fn,
+            job.variables,
+            result.images,
+            job.targets,
+            output=job.output,
+            batch_size=_BATCH.value,
         )
-    reached = og.predict(job.apply_fn, job.variables, generated)
-    wanted = og.targets.completed(job.targets, reached)
-    distance = np.asarray(og.metrics.total_variation(reached, wanted))
-    return report.SynthesisRun(
-        source=job.source.images,
-        generated=generated,
-        wanted=wanted,
+    return report.synthesis_run(
+        result,
+        job.source.images,
+        generated,
+        job.targets,
         before=job.before,
-        reached=reached,
-        class_names=job.classifier.class_names,
+        reached=og.predict(job.apply_fn, job.variables, generated, output=job.output),
+        names=job.classifier.class_names,
         ids=job.source.ids,
-        steps=result.steps,
-        total_variation=distance,
-        converged=result.finite & (distance <= _REACHED.value),
+        within=_REACHED.value,
     )
 
 
-def image_rows(
-    run: report.SynthesisRun, result: og.Result, targets: np.ndarray
-) -> list[dict[str, Any]]:
-    """One entry of results.json per image; probabilities of the classes that the target names."""
-    named = np.ma.filled(targets, 0) > 0
+def image_rows(run: report.SynthesisRun, result: og.Result) -> list[dict[str, Any]]:
+    """One entry of results.json per image, with the entries that its target names."""
+    (part,) = run.parts
+    is_softmax = _OUTPUT.value == "softmax"
+    divergence, distance = ("kl", "total_variation") if is_softmax else ("divergence", "distance")
     rows = []
     for i, name in enumerate(run.ids):
-        asked = np.flatnonzero(named[i])
+        # Of a distribution, a class that gets nothing is not worth a line.
+        asked = np.flatnonzero(part.wanted[i] > 0 if is_softmax else ~np.isnan(part.wanted[i]))
         rows.append(
             {
                 "id": name,
@@ -186,11 +221,11 @@ def image_rows(
                 "converged": bool(result.converged[i]),
                 "reached_8bit_target": bool(run.converged[i]),
                 "finite": bool(result.finite[i]),
-                "kl": float(result.kl[i]),
-                "total_variation": float(result.total_variation[i]),
-                "total_variation_8bit": float(run.total_variation[i]),
-                "wanted": {run.class_names[k]: float(run.wanted[i, k]) for k in asked},
-                "reached_8bit": {run.class_names[k]: float(run.reached[i, k]) for k in asked},
+                divergence: float(result.divergence[i]),
+                distance: float(result.distance[i]),
+                f"{distance}_8bit": float(run.distance[i]),
+                "wanted": {part.entries[k]: float(part.wanted[i, k]) for k in asked},
+                "reached_8bit": {part.entries[k]: float(part.reached[i, k]) for k in asked},
             }
         )
     return rows
@@ -209,26 +244,30 @@ def write(
     figure = report.synthesis_figure(run, rows=range(min(6, len(run.ids))))
     report.save_figure(figure, out.directory / "figure.png", dpi=120)
     assert result.history is not None
-    curves = report.history_figure({_SOLVER.value: result.history})
+    caption, ylabel = CURVES[_OUTPUT.value]
+    curves = report.history_figure({_SOLVER.value: result.history}, ylabel=ylabel)
+    who = "classifier" if _OUTPUT.value == "softmax" else "network"
+    measure = job.output.measure
     summary = {
-        "classifier": job.classifier.card["network"],
+        who: job.classifier.card["network"],
         "source": _SOURCE.value,
-        "solver": f"{_SOLVER.value}, to a total variation of {_TOLERANCE.value:g}",
+        "solver": f"{_SOLVER.value}, until the {measure} is at most {_TOLERANCE.value:g}",
         "time": f"{seconds:.0f} s with compilation, on {jax.devices()[0].device_kind}",
         "before rounding": f"{int(result.converged.sum())} of {len(run.ids)} within {_TOLERANCE.value:g}, "
         f"at most {result.distance.max():.2g} off",
         "as saved": f"{int(run.converged.sum())} of {len(run.ids)} within {_REACHED.value:g}, "
-        f"at most {run.total_variation.max():.2g} off",
+        f"at most {run.distance.max():.2g} off",
     }
     page = report.html_page(
         run,
-        title="Images for which a classifier says what you asked",
+        title=f"Images for which a {who} says what you asked",
         summary=summary,
-        figures=[("KL divergence to the target after each step", curves)],
+        figures=[(caption, curves)],
         command=command_line(),
     )
     files.write_atomic(out.directory / "index.html", page)
-    out.write_results({"seconds": seconds, "images": image_rows(run, result, job.targets)})
+    results = {"output": repr(job.output), "distance": measure, "seconds": seconds}
+    out.write_results(results | {"images": image_rows(run, result)})
 
 
 def command_line() -> str:
@@ -248,8 +287,8 @@ def main(argv: list[str]) -> None:
     write(out, job, run, result, seconds)
     print(
         f"before rounding: {int(result.converged.sum())} of {len(run.ids)} images within {_TOLERANCE.value:g} of their "
-        f"target (total variation; largest {result.distance.max():.2g})\n"
-        f"as saved: {int(run.converged.sum())} within {_REACHED.value:g} (largest {run.total_variation.max():.2g})\n"
+        f"target ({job.output.measure}; largest {result.distance.max():.2g})\n"
+        f"as saved: {int(run.converged.sum())} within {_REACHED.value:g} (largest {run.distance.max():.2g})\n"
         f"{seconds:.0f} s with compilation\nopen {out.directory / 'index.html'}"
     )
 

@@ -105,13 +105,10 @@ def test_all_texts_of_all_figures_take_any_script(tmp_path):
     run = report.SynthesisRun(
         source=image,
         generated=image,
-        wanted=p,
-        before=p,
-        reached=p,
-        class_names=NAMES,
+        parts=(report.Part(NAMES, p, p, p),),
         ids=("写真/猫.png",),
         steps=np.array([1]),
-        total_variation=np.zeros(1),
+        distance=np.zeros(1),
         converged=np.array([True]),
     )
     figures = (

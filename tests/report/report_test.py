@@ -6,19 +6,19 @@ import itertools
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from html_report import Page, make_page
 from matplotlib.colors import to_rgba
 from PIL import Image
 
 import outgen_jax as og
 from outgen_jax import report
 from outgen_jax.report import run as runs
+from outgen_jax.report import shown
 from outgen_jax.report.plotting import CURVES, SKY, VERMILION, blank_figure
 
-VOID = {"meta", "img", "input", "col", "br", "link"}
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -29,50 +29,31 @@ def make_run(number=3, classes=10, size=32, channels=3, **fields):
     generated = source + rng.integers(-3, 4, source.shape).astype(np.int16)
     wanted = rng.dirichlet(np.full(classes, 0.3), number)
     reached = 0.99 * wanted + 0.01 / classes
-    names = CLASSES if classes == 10 else tuple(f"class {k}" for k in range(classes))
-    run = report.SynthesisRun(
-        source=source,
-        generated=generated.astype(np.uint8),
+    part = report.Part(
+        entries=CLASSES if classes == 10 else tuple(f"class {k}" for k in range(classes)),
         wanted=wanted,
         before=np.eye(classes)[rng.integers(classes, size=number)],
         reached=reached,
-        class_names=names,
+    )
+    run = report.SynthesisRun(
+        source=source,
+        generated=generated.astype(np.uint8),
+        parts=(part,),
         ids=tuple(f"test_{row:05d}" for row in range(number)),
         steps=np.arange(number) + 7,
-        total_variation=np.array(og.metrics.total_variation(wanted, reached)),
+        distance=np.array(og.metrics.total_variation(wanted, reached)),
         converged=np.arange(number) % 2 == 0,
     )
-    return run._replace(**fields)
+    return changed(run, **fields)
 
 
-def make_page(run, **options):
-    defaults = {"title": "A run", "summary": {}, "figures": (), "command": "python run.py"}
-    return report.html_page(run, **(defaults | options))
-
-
-class Page(HTMLParser):
-    """Start tags with attributes, all text, and whether every tag is closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.text = [], [], ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes something else"
-
-    def handle_data(self, data):
-        self.text += f" {data}"
-
-    def all(self, tag, cls=None):
-        found = (attributes for name, attributes in self.tags if name == tag)
-        return [a for a in found if cls is None or cls in (a.get("class") or "").split()]
+def changed(run, **fields):
+    """The run with some fields of its own, or of its only part, replaced."""
+    own = {name: value for name, value in fields.items() if name in run._fields}
+    of_part = {name: value for name, value in fields.items() if name not in run._fields}
+    if of_part:
+        own["parts"] = (run.parts[0]._replace(**of_part),)
+    return run._replace(**own)
 
 
 def decode(uri):
@@ -107,13 +88,13 @@ def test_leading_classes_are_the_wanted_ones_then_the_source():
     wanted[0, [40, 7, 63]] = [0.5, 0.3, 0.2]
     before[0, [12, 5]] = [0.8, 0.2]
     run = make_run(1, 100, wanted=wanted, reached=wanted, before=before)
-    assert list(runs.leading_classes(run, 0, limit=3)) == [40, 7, 63, 12]
-    assert list(runs.leading_classes(run, 0, limit=5)) == [40, 7, 63, 12, 5]
-    names, table = runs.shown_probabilities(run, 0, limit=3)
+    assert list(shown.leading_entries(run.parts[0], 0, limit=3)) == [40, 7, 63, 12]
+    assert list(shown.leading_entries(run.parts[0], 0, limit=5)) == [40, 7, 63, 12, 5]
+    names, table, _ = shown.shown_entries(run.parts[0], 0, limit=3)
     assert names == ["class 40", "class 7", "class 63", "class 12", "96 others"]
     assert table.sum(axis=0) == pytest.approx([1, 1, 1])
     assert table[-1] == pytest.approx([0, 0.2, 0])
-    assert list(runs.leading_classes(make_run(), 0, limit=3)) == list(range(10))
+    assert list(shown.leading_entries(make_run().parts[0], 0, limit=3)) == list(range(10))
 
 
 @pytest.mark.parametrize(
@@ -122,16 +103,17 @@ def test_leading_classes_are_the_wanted_ones_then_the_source():
         ({"source": np.zeros((3, 32, 32, 3))}, "source must be uint8"),
         ({"generated": np.zeros((3, 32, 32, 3))}, "generated must be uint8"),
         ({"generated": np.zeros((3, 16, 32, 3), np.uint8)}, r"generated must be \[3, 32, 32, 3\]"),
-        ({"before": np.zeros((3, 9))}, r"before must be \[3, 10\].*it is \[3, 9\]"),
+        ({"before": np.zeros((3, 9))}, r"before of part 0 must be \[3, 10\].*it is \[3, 9\]"),
         ({"steps": np.zeros(2)}, r"steps must be \[3\]"),
         ({"ids": ("a",)}, "3 images need as many ids; there are 1"),
-        ({"total_variation": np.array([0.0, 0.9, 0.0])}, "total_variation of row 1 is 0.9000"),
-        ({"reached": np.full((3, 10), np.nan)}, "total_variation of row 0"),
-        ({"total_variation": np.full(3, np.nan)}, "total_variation of row 0 is nan"),
+        ({"distance": np.array([0.0, 0.9, 0.0])}, "distance of row 1 is 0.9000"),
+        ({"parts": ()}, "parts must have what the network says"),
+        ({"reached": np.full((3, 10), np.nan)}, "distance of row 0"),
+        ({"distance": np.full(3, np.nan)}, "distance of row 0 is nan"),
     ],
 )
 def test_a_run_that_contradicts_itself_is_refused(fields, message):
-    run = make_run()._replace(**fields)
+    run = changed(make_run(), **fields)
     with pytest.raises(ValueError, match="html_page: " + message):
         make_page(run)
     with pytest.raises(ValueError, match="synthesis_figure: " + message):
@@ -145,7 +127,7 @@ def test_a_run_that_contradicts_itself_is_refused(fields, message):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_synthesis_figure_draws_each_image_and_its_probabilities(classes, bars, channels):
     run = make_run(3, classes, channels=channels)
-    figure = report.synthesis_figure(run, rows=[2, 0], amplify=20)
+    figure = report.synthesis_figure(run, rows=np.array([2, 0]), amplify=20)
     source, generated, difference, chart = figure.axes[:4]  # of image 2, the first row
     assert len(figure.axes) == 8
     for axes, images in ((source, run.source), (generated, run.generated)):
@@ -159,7 +141,7 @@ def test_synthesis_figure_draws_each_image_and_its_probabilities(classes, bars, 
         text.get_text() == "difference \N{MULTIPLICATION SIGN} 20" for text in difference.texts
     )
 
-    _, table = runs.shown_probabilities(run, 2, limit=5)
+    _, table, _ = shown.shown_entries(run.parts[0], 2, limit=5)
     drawn = [patch for patch in chart.patches if patch.get_facecolor() == to_rgba(SKY)]
     assert [patch.get_width() for patch in drawn] == pytest.approx(list(table[:, 2]))
     assert len(drawn) == bars
@@ -186,7 +168,7 @@ def test_synthesis_figure_refuses_rows_that_are_not_there(rows):
 
 def test_names_are_drawn_literally(tmp_path):
     names = ("$\\frac{", "a$b$", "<i>", "\x00\n", "\udcff", "x" * 300, *CLASSES[6:])
-    run = make_run(1, class_names=names, ids=("$^$/\x1b.png",))
+    run = make_run(1, entries=names, ids=("$^$/\x1b.png",))
     report.save_figure(report.synthesis_figure(run, rows=[0]), tmp_path / "names.png", dpi=50)
     grid = report.image_grid_figure(
         {"$\\x$": run.source}, row_labels=["$_"], captions={"$\\x$": ["$^"]}
@@ -337,9 +319,10 @@ def test_bars_are_as_wide_as_the_probabilities():
         ]
         for kind in ("wanted", "before", "reached")
     }
-    assert widths["reached"] == pytest.approx(list(run.reached.ravel()), abs=5.1e-5)
-    shown = run.wanted[run.wanted >= 0.0005]
-    assert widths["wanted"] == pytest.approx(list(shown), abs=5.1e-5)
+    part = run.parts[0]
+    assert widths["reached"] == pytest.approx(list(part.reached.ravel()), abs=5.1e-5)
+    outlined = part.wanted[part.wanted >= 0.0005]
+    assert widths["wanted"] == pytest.approx(list(outlined), abs=5.1e-5)
     assert widths["before"] == [1, 1, 1]
 
 
@@ -348,7 +331,7 @@ def test_page_names_every_image_and_escapes_whatever_it_is_given():
     names = (evil, "a & b", "'quoted'", *CLASSES[3:])
     ids = ('"><img src=x>', "dir/<b>&amp;.png", "\udcff\x00\x1b犬.png")
     page = make_page(
-        make_run(class_names=names, ids=ids),
+        make_run(entries=names, ids=ids),
         title=evil,
         summary={evil: evil},
         figures=[(evil, blank_figure(1, 1))],
@@ -385,14 +368,14 @@ def test_page_numbers_are_those_of_the_whole_run():
     assert len(page.all("article")) == 2
     assert "The first 2 of 5 images" in text
     assert "3 of 5 images reached their target" in text
-    assert f"{np.median(run.total_variation):.4f} median total variation" in text
+    assert f"{np.median(run.distance):.4f} total variation to the target, median image" in text
     assert "9 updates, median image" in text
     assert "Classifier VGG16" in text
     entries = page.all("article")
     assert [entry["data-outcome"] for entry in entries] == ["hit", "miss"]
-    assert float(entries[1]["data-distance"]) == pytest.approx(run.total_variation[1])
+    assert float(entries[1]["data-distance"]) == pytest.approx(run.distance[1])
     assert float(entries[1]["data-change"]) == pytest.approx(runs.pixel_change(run)[1][1], abs=1e-5)
-    assert f"{runs.kl_divergence(run.wanted, run.reached)[1]:.4f} nats" in text
+    assert f"{runs.kl_divergence(run.parts[0].wanted, run.parts[0].reached)[1]:.4f} nats" in text
 
 
 def test_unreached_classes_and_tiny_distances_read_well():
@@ -402,7 +385,7 @@ def test_unreached_classes_and_tiny_distances_read_well():
         2,
         wanted=wanted,
         reached=reached,
-        total_variation=np.array(og.metrics.total_variation(wanted, reached)),
+        distance=np.array(og.metrics.total_variation(wanted, reached)),
     )
     text = Page(make_page(run)).text
     assert "infinite nats" in text
@@ -414,12 +397,12 @@ def test_unreached_classes_and_tiny_distances_read_well():
 @pytest.mark.parametrize("distance", [np.nan, np.inf, 1.0])
 def test_an_image_that_ended_in_nan_costs_no_other_its_place(classes, lost, distance, tmp_path):
     run = make_run(classes=classes)
-    reached, variation = run.reached.copy(), run.total_variation.copy()
+    reached, variation = run.parts[0].reached.copy(), run.distance.copy()
     reached[lost], variation[lost] = np.nan, distance
     converged = np.isfinite(variation) & (variation < 1)
-    run = run._replace(reached=reached, total_variation=variation, converged=converged)
+    run = changed(run, reached=reached, distance=variation, converged=converged)
     if distance == 1.0:  # a distance of what has none
-        with pytest.raises(ValueError, match=r"total_variation of row \d is 1.0000, off by nan"):
+        with pytest.raises(ValueError, match=r"distance of row \d is 1.0000, off by nan"):
             make_page(run)
         return
     text = make_page(run)
@@ -443,10 +426,20 @@ def test_an_image_that_ended_in_nan_costs_no_other_its_place(classes, lost, dist
 def test_search_words_are_the_classes_that_matter():
     wanted = 0.9 * np.eye(10)[[3]] + 0.1 * np.eye(10)[[8]]
     before = np.eye(10)[[5]]
-    run = make_run(1, wanted=wanted, reached=wanted, before=before, total_variation=np.zeros(1))
+    run = make_run(1, wanted=wanted, reached=wanted, before=before, distance=np.zeros(1))
     (entry,) = Page(make_page(run)).all("article")
     assert entry["data-words"] == "test_00000 cat dog ship"
     assert "dog 1.00 → cat 0.90, ship 0.10" in Page(make_page(run)).text
+
+
+def test_what_is_left_out_has_no_place_on_the_page():
+    page = report.html_page(make_run(1), title="A run")
+    parsed = Page(page)
+    assert parsed.open == []
+    links = [attributes["href"] for attributes in parsed.all("a")]
+    assert links == ["#explanation", "#distance", "#images"]
+    assert not parsed.all("pre")
+    assert not parsed.all("dl", "facts")
 
 
 @pytest.mark.parametrize("options", [{"max_images": 0}, {"run": make_run(0)}])

@@ -87,6 +87,29 @@ def test_a_data_set_is_made_resumed_and_never_mixed(run, tmp_path):
     np.testing.assert_allclose([e["target"] for e in stored], expected, rtol=1e-6)
 
 
+def test_labels_are_stored_with_their_distance(run, tmp_path):
+    import tensorflow_datasets as tfds
+
+    done = run("output=sigmoid", "targets=cat=0.7,random=0.2")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    results = json.loads((out / "results.json").read_text())
+    assert results["output"] == "Sigmoid()"
+    assert results["distance"] == "largest error of a probability"
+    for example in tfds.data_source("generated", split="train", data_dir=out):
+        target, named = example["target"], ~np.isnan(example["target"])
+        assert (target[0], named.sum()) == (np.float32(0.7), 2)
+        gap = np.abs(target - example["outputs"])[named].max()
+        np.testing.assert_allclose(example["distance"], gap, atol=1e-5)
+
+
+def test_dirichlet_is_for_distributions(run, tmp_path):
+    done = run("output=sigmoid", "targets=dirichlet")
+    assert done.returncode == 2
+    assert "--targets=dirichlet draws distributions" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

@@ -97,6 +97,43 @@ def test_reached_probabilities_are_those_of_the_saved_image(run, tmp_path, weigh
 
 
 @pytest.mark.parametrize(
+    ("output", "kind", "distance"),
+    [
+        ("sigmoid", "Sigmoid()", "largest error of a probability"),
+        ("values", "Values(scale=1.0)", "RMS error"),
+    ],
+)
+def test_labels_and_numbers(run, tmp_path, weights, output, kind, distance):
+    done = run(f"output={output}", "targets=ship=0.6,dog=0.4", "quantize=false")
+    assert done.returncode == 0, done.stderr
+    assert distance in done.stdout
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["output"], results["distance"]) == (kind, distance)
+    row = results["images"][1]
+    assert row["wanted"] == pytest.approx({"ship": 0.6, "dog": 0.4})
+    import outgen_jax as og
+
+    saved = np.asarray(Image.open(tmp_path / "out" / "images" / "b.png"))
+    network = og.models.from_nnx(pretrained.load(weights).model)
+    said = og.predict(*network, saved[None], output=getattr(og.outputs, output)())[0]
+    assert list(row["reached_8bit"].values()) == pytest.approx(said[:2], abs=1e-5)
+    gaps = np.abs(said[:2] - [0.6, 0.4])
+    gap = gaps.max() if output == "sigmoid" else np.sqrt(np.mean(gaps**2))
+    assert row["distance_8bit"] == pytest.approx(gap, abs=1e-5)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "Images for which a network says what you asked" in page
+    assert f"at most {1e-5:g}" in page
+
+
+def test_numbers_need_a_target(run_script, tmp_path, weights, photographs):
+    flags = f"--source={photographs}", f"--classifier={weights}", f"--out={tmp_path / 'out'}"
+    done = run_script("synthesize.py", *flags, "--output=values")
+    assert done.returncode == 2
+    assert "--output=values needs --targets" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("flag", "message"),
     [
         ("targets=catt=1", "did you mean 'cat'"),
@@ -108,6 +145,7 @@ def test_reached_probabilities_are_those_of_the_saved_image(run, tmp_path, weigh
         ("steps=-1", "steps"),
         ("solver=adamw", "solver"),
         ("tolerance=0", "tolerance"),
+        ("output=logits", "output"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(run, tmp_path, flag, message):
