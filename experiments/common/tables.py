@@ -35,6 +35,7 @@ MODULES = {
     "experiments/exactness/results/full_targets": "experiments.exactness.full_targets",
     "experiments/exactness/results/norm_choices": "experiments.exactness.norm_choices",
     "experiments/exactness/results/ordered_top_k": "experiments.exactness.ordered_top_k",
+    "experiments/exactness/results/ordered_top_k_earlier": "experiments.exactness.ordered_top_k",
     "experiments/exactness/results/solver_comparison": "experiments.exactness.solver_comparison",
     "experiments/exactness/results/time_to_target": "experiments.exactness.time_to_target",
     "experiments/replaced_training/results/main": "experiments.replaced_training.report",
