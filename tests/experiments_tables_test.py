@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 
 from experiments.common import tables
+from outgen_jax import report
 from outgen_jax.models import pretrained
 
 STUDIES = ("replaced_training", "augmented_gan", "draw_gan", "intermediate_constraint")
@@ -142,3 +143,9 @@ def test_the_loss_that_no_table_shows():
     ]
     assert sorted(round(loss, 2) for loss in losses)[-1] == 1.38
     assert sorted(losses)[-2] < 0.2
+
+
+def test_a_model_card_tells_held_out_images_from_test_images():
+    card = json.loads((ROOT / tables.WEIGHTS / "mnist_lenet.json").read_text())
+    assert "10000 of its test images" in report.model_card("lenet", card)
+    assert "10000 held out of its images" in report.model_card("lenet", card | {"held_out": 0.1})

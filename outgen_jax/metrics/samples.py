@@ -57,11 +57,16 @@ def kl_to_uniform(labels: ArrayLike, num_classes: int) -> float:
       ValueError: no labels, not integers of rank 1, or outside of 0..K − 1.
     """
     values = np.asarray(labels)
-    integers = values.ndim == 1 and np.issubdtype(values.dtype, np.integer)
-    if not integers or not len(values) or values.min() < 0 or values.max() >= num_classes:
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not len(values):
         raise ValueError(
-            f"kl_to_uniform: labels must be integers [n] in 0..{num_classes - 1}, at least one, got {values.dtype} "
-            f"{list(values.shape)}; take probs.argmax(-1)"
+            f"kl_to_uniform: labels must be integers [n], at least one, got {values.dtype} {list(values.shape)}; take "
+            "probs.argmax(-1)"
+        )
+    outside = values[(values < 0) | (values >= num_classes)]
+    if len(outside):
+        raise ValueError(
+            f"kl_to_uniform: labels must lie in 0..{num_classes - 1}, got {outside[0]}; num_classes is the number of "
+            "classes that the labels were drawn from"
         )
     p = np.bincount(values, minlength=num_classes) / len(values)
     present = p[p > 0]

@@ -35,7 +35,7 @@ def model_card(name: str, card: Mapping[str, Any]) -> str:
     ]
     tested = [
         ("trained on", f"the training images of {card['dataset']}"),
-        ("tested on", f"{card['test_images']} of its test images"),
+        ("tested on", _test_set(card)),
         ("accuracy there", f"{card['test_accuracy']:.2%}, of one training run"),
         ("seed", str(card["seed"])),
         ("training time", f"{card['seconds'] / 60:.0f} minutes on {card['device']}"),
@@ -52,6 +52,12 @@ def model_card(name: str, card: Mapping[str, Any]) -> str:
         markdown_table(("option", "value"), recipe),
     ]
     return "\n".join(sections)
+
+
+def _test_set(card: Mapping[str, Any]) -> str:
+    """Of a set without test images a share of its images was held out from training."""
+    whose = "of its test images" if card.get("held_out") is None else "held out of its images"
+    return f"{card['test_images']} {whose}"
 
 
 def _shape(card: Mapping[str, Any]) -> str:

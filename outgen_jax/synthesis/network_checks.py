@@ -1,6 +1,7 @@
 """Whether a network is a function of arrays, and what to do about one that fails."""
 
 import re
+import weakref
 from typing import Any
 
 import jax
@@ -29,12 +30,14 @@ def check(apply_fn: Any, variables: Any, *, caller: str) -> None:
             f"{caller}: apply_fn must be a function (variables, images) -> outputs, got a {type(apply_fn).__name__}. "
             "The order of arguments is apply_fn, variables, images"
         )
+    owner = getattr(apply_fn, "__self__", apply_fn)
     try:
-        hash(getattr(apply_fn, "__self__", apply_fn))
+        hash(owner)
+        weakref.ref(owner)  # compiled programs live as long as their network
     except TypeError:
         raise ValueError(
-            f"{caller}: apply_fn must be hashable, as functions are, but {type(apply_fn).__name__} is not. "
-            + _hashable_remedy(apply_fn)
+            f"{caller}: apply_fn must be hashable and weakly referable, as functions are, but {type(owner).__name__} "
+            f"is not. {_wrapping_remedy(apply_fn)}"
         ) from None
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         if not _is_numeric(leaf):
@@ -62,7 +65,7 @@ def remedy(apply_fn: Any, error: Exception) -> str:
     return f"This {type(error).__name__} is the network's own: call it with the images alone to find its cause"
 
 
-def _hashable_remedy(apply_fn: Any) -> str:
+def _wrapping_remedy(apply_fn: Any) -> str:
     call = adapters.adapter_for(getattr(apply_fn, "__self__", None))
     if call is not None:
         return f"Make it by the adapter: apply_fn, variables = {call}"

@@ -131,7 +131,7 @@ def test_a_linen_module_without_a_hash_needs_the_adapter():
     module = FlatLinen(np.array([3]))
     variables = module.init(jax.random.key(0), IMAGES)
     with pytest.raises(
-        ValueError, match=r"must be hashable.* og\.models\.from_linen\(module, variables\)"
+        ValueError, match=r"must be hashable.*og\.models\.from_linen\(module, variables\)"
     ):
         og.predict(module.apply, variables, IMAGES)
     assert og.predict(*og.models.from_linen(module, variables), IMAGES).shape == (3, 3)
