@@ -12,46 +12,21 @@ Output    the table, and --out gets table.md and results.json with the numbers o
 
 import itertools
 import os
-import time
 from typing import Any
 
-import numpy as np
 import tqdm
 from absl import flags
 
+from benchmarks.studio.measure import measure
 from benchmarks.studio.table import table
 from outgen_jax import files, runs
 from outgen_jax.studio import networks
-from outgen_jax.studio.solving import Reached, solve
 
 _NETWORK = flags.DEFINE_string("network", "cifar10_vgg16_half", "A name of pretrained.load.")
 _TOLERANCES = flags.DEFINE_list("tolerances", ["0.01", "0.001"], "Distances to reach.")
 _PAIRS = flags.DEFINE_integer("pairs", None, "Pairs of classes at most; by default all.", 1)
 _OUT = flags.DEFINE_string("out", "benchmarks/studio/results", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
-
-SHARES = (0.6, 0.4)
-
-
-def measure(
-    network: networks.Network, image: np.ndarray, pair: tuple[int, int], tolerance: float
-) -> dict[str, Any]:
-    """One run, until it is within the tolerance."""
-    wanted = np.zeros(len(network.class_names))
-    wanted[list(pair)] = SHARES
-    processor = time.process_time()
-
-    def is_reached(reached: Reached) -> bool:
-        return reached.converged
-
-    reached = solve(network, image, wanted, tolerance=tolerance, tell=is_reached)
-    return {
-        "pair": pair,
-        "reached": reached.converged,
-        "seconds": reached.seconds,
-        "processor_seconds": time.process_time() - processor,
-        "steps": reached.steps,
-    }
 
 
 def main(argv: list[str]) -> None:

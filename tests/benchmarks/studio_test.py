@@ -2,13 +2,13 @@
 
 import toy_studio
 
-from benchmarks.studio import __main__ as benchmark
+from benchmarks.studio.measure import measure
 from benchmarks.studio.table import table
 
 
 def test_a_run_ends_at_the_target():
     network = toy_studio.network()
-    found = benchmark.measure(network, toy_studio.random_image(), (0, 2), 0.01)
+    found = measure(network, toy_studio.random_image(), (0, 2), 0.01)
     assert found["reached"]
     assert 0 < found["steps"] < 30
     assert found["processor_seconds"] > 0
