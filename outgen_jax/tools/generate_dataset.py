@@ -23,6 +23,7 @@ import outgen_jax as og
 from outgen_jax import runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
+from outgen_jax.tools import common_flags
 
 _SOURCE = flags.DEFINE_string(
     "source", "digits", "'photographs', 'digits', a tfds name, a folder of images, or an .npz file."
@@ -43,24 +44,9 @@ _TARGETS = flags.DEFINE_string(
     "What the network shall say: text such as 'true=0.9,random=0.1', 'cat=0.6,dog=0.4', 'uniform' (words: true, "
     "top, runnerup, random, uniform), 'dirichlet', or a .csv with a row per image.",
 )
-_OUTPUT = flags.DEFINE_enum(
-    "output",
-    "softmax",
-    ["softmax", "sigmoid", "values"],
-    "What the network's last layer gives, and so what a target is: the logits of one distribution over classes, the "
-    "logits of labels with a probability each, or numbers. Of the latter two, what --targets does not name is free.",
-)
-_SOLVER = flags.DEFINE_enum(
-    "solver", "exact", og.PRESETS, "The default solver, paper A's settings, or another preset."
-)
-_STEPS = flags.DEFINE_integer("steps", None, "Steps at most; by default the solver's own.", 0)
-_TOLERANCE = flags.DEFINE_float(
-    "tolerance",
-    1e-5,
-    "Distance at which an image is done: total variation, largest error of a probability, or RMS error, by --output.",
-    1e-9,
-)
-_QUANTIZE = flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
+_OUTPUT = common_flags.output()
+_SOLVER, _STEPS, _TOLERANCE = common_flags.solver()
+_QUANTIZE = common_flags.quantize()
 _SAVE_FLOAT = flags.DEFINE_bool(
     "save_float", False, "Store the float32 images before rounding too."
 )

@@ -1,0 +1,49 @@
+"""Flags that the programs define in the same words; each belongs to the program whose module calls the function."""
+
+from typing import Any
+
+from absl import flags
+
+import outgen_jax as og
+
+# absl gives a flag to the module that defines it. These are the caller's, in --help and in results.json.
+flags.disclaim_key_flags()
+
+Holder = flags.FlagHolder[Any]
+
+
+def output() -> Holder:
+    """--output: what the network's outputs mean."""
+    return flags.DEFINE_enum(
+        "output",
+        "softmax",
+        ["softmax", "sigmoid", "values"],
+        "What the network's last layer gives, and so what a target is: the logits of one distribution over classes, "
+        "the logits of labels with a probability each, or numbers. Of the latter two, what --targets does not name is "
+        "free.",
+    )
+
+
+def solver() -> tuple[Holder, Holder, Holder]:
+    """--solver, --steps and --tolerance."""
+    return (
+        flags.DEFINE_enum(
+            "solver",
+            "exact",
+            og.PRESETS,
+            "The default solver, paper A's settings, or another preset.",
+        ),
+        flags.DEFINE_integer("steps", None, "Steps at most; by default the solver's own.", 0),
+        flags.DEFINE_float(
+            "tolerance",
+            1e-5,
+            "Distance at which an image is done: total variation, largest error of a probability, or RMS error, by "
+            "--output.",
+            1e-9,
+        ),
+    )
+
+
+def quantize() -> Holder:
+    """--quantize: whether saved images are corrected."""
+    return flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
