@@ -22,7 +22,7 @@ D: intermediate constraint, Suzuki, Tanida, Kimata and Shouno):
     Table D1     intermediate constraint     losses.intermediate_constraint
     Table D1     noise, blur                 data.distort.gaussian_noise, data.distort.gaussian_blur
 
-Eq. A1, A3 and A5 only reshape, and need no code.
+Eq. A1, A3 and A5 only reshape arrays, so they need no code.
 """
 
 from outgen_jax import data as data

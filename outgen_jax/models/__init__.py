@@ -1,6 +1,7 @@
 """Networks: images [B, H, W, C] float32 in [0, 1] -> logits [B, K]; `activations` names their pre-activations.
 
-`draw`, `mlp_gan` and `dcgan` hold a generator and a discriminator each, `feature_networks` what scores rest on.
+`draw`, `mlp_gan` and `dcgan` each have a generator and a discriminator. `feature_networks` has the networks whose
+features the scores use.
 """
 
 from outgen_jax.models import attention as attention

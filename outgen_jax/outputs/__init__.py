@@ -1,6 +1,6 @@
 r"""Kinds of outputs: a distribution, independent labels, or numbers.
 
-Every kind has the same methods of one row of outputs [K], the last axis of what the network returns:
+Every kind has the same methods. They take one row of outputs [K], along the last axis of what the network returns:
 
 - `distance` is what `og.synthesize` reports and compares with the tolerance. `divergence` is what solvers minimise:
   convex in the output, and 0 only at the target.

@@ -1,4 +1,4 @@
-"""Results of a run to look at: figures, tables, and one self-contained page."""
+"""Reports of a run: figures, tables, and one self-contained page."""
 
 from outgen_jax.markdown import markdown_table as markdown_table
 from outgen_jax.report.figures import history_figure as history_figure

@@ -1,1 +1,1 @@
-"""Ways to move an image to its target: pure functions of one image, and their options."""
+"""Solvers, which move an image to its target: pure functions of one image, and their options."""

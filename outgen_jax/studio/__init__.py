@@ -1,5 +1,5 @@
-"""A local page to play with: bars for what a network shall say, and the image that makes it say so.
+"""A local page: bars set the output that a network should return, and the image changes until it does.
 
-`python -m outgen_jax.studio` starts it. What the page decides stands in plain functions and values (`target`,
+`python -m outgen_jax.studio` starts it. The decisions of the page are in plain functions and values (`target`,
 `uploads`, `pictures`, `snippet`, `session`); `networks` and `solving` compute; `app` speaks HTTP.
 """

@@ -1,4 +1,4 @@
-"""Programs for your own images and data: `python -m outgen_jax.tools.synthesize --help`, and the others here.
+"""Command-line programs for your own images and data, such as `python -m outgen_jax.tools.synthesize`.
 
 They need the extra `scripts`.
 """
