@@ -6,12 +6,23 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from steady_clock import steady_clock
 
-from experiments.any_output import digits, networks
+from experiments.any_output import digits, measures, networks, peers
 from outgen_jax.data import sources
 from outgen_jax.models import LeNet, pretrained
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def short_attacks(monkeypatch):
+    """Attacks look at the clock twenty times: else they would take as long as `og.synthesize` takes to compile.
+
+    What they find is the subject of peers_test.
+    """
+    monkeypatch.setattr(measures, "time", steady_clock(looks_a_second=10))
+    monkeypatch.setattr(peers, "time", steady_clock(looks_a_second=200))
 
 
 @pytest.fixture

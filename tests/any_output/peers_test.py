@@ -1,12 +1,10 @@
 """The attacks that the study compares with, on linear networks with known answers."""
 
-import itertools
-from types import SimpleNamespace
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from steady_clock import steady_clock
 from toy_synthesis import linear, linear_weights, sources
 
 import outgen_jax as og
@@ -19,10 +17,8 @@ SIGNS = np.array([[1, 1, -1, -1], [-1, 1, -1, 1], [1, -1, -1, 1]], np.float32)
 
 
 @pytest.fixture(autouse=True)
-def steady_clock(monkeypatch):
-    """A hundred looks at the clock are a second, however busy the machine is."""
-    ticks = itertools.count()
-    monkeypatch.setattr(peers, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 100))
+def time_that_attacks_have(monkeypatch):
+    monkeypatch.setattr(peers, "time", steady_clock(looks_a_second=100))
 
 
 def smallest_change(image: np.ndarray, signs: np.ndarray) -> float:

@@ -68,19 +68,19 @@ def test_ordered_top_k(run_script, digits, tmp_path):
 
 
 def test_change_by_tolerance(run_script, digits, tmp_path):
-    options = (f"--dataset={digits}", f"--number={NUMBER}", "--tolerances=0.05,0.001")
-    few = ("--search_number=2", "--search_updates=300")
+    options = (f"--dataset={digits}", f"--number={NUMBER}", "--tolerances=0.05")
+    few = ("--search_number=1", "--search_updates=300")
     found = results_of(run_script, "change_by_tolerance.py", tmp_path / "run", *options, *few)
     for methods in (m for by_tolerance in found["found"].values() for m in by_tolerance.values()):
         plain, newton = methods["plain call"], methods["Gauss-Newton"]
         assert all(plain["within"])
         assert np.median(plain["l2"]) <= np.median(newton["l2"])
-        assert len(methods["search"]["l2"]) == 2
+        assert len(methods["search"]["l2"]) == 1
     loose = found["found"]["0.9 / 0.1"]["0.05"]
     assert all(loose["search"]["within"])
-    assert np.mean(loose["plain call"]["l2"][:2]) <= 1.1 * np.mean(loose["search"]["l2"])
+    assert loose["plain call"]["l2"][0] <= 1.1 * loose["search"]["l2"][0]
     table = (tmp_path / "run" / "table.md").read_text()
-    assert "2 of 2" in table
+    assert "1 of 1" in table
 
 
 def test_full_targets(run_script, digits, tmp_path):
