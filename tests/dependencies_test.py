@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import outgen_jax as og
 
@@ -99,3 +100,26 @@ def test_the_extra_for_scripts_brings_all_others(config):
     listed = requirements(extras["scripts"])
     for name in ("data", "train", "report", "imagenet"):
         assert requirements(extras[name]) <= listed
+
+
+def test_the_oldest_versions_that_ci_tests_are_the_lower_bounds(config):
+    extras = config["options.extras_require"]
+    users = [extras[name] for name in extras if name not in ("dev", "docs")]
+    listed = "\n".join([config["options"]["install_requires"], *users])
+    bounds = {n: Version(v) for n, v in re.findall(r"^([\w-]+)>=(\S+)$", listed, re.MULTILINE)}
+    oldest = (PACKAGE.parent / ".github" / "oldest.txt").read_text()
+    pinned = {n: Version(v) for n, v in re.findall(r"^([\w-]+)==(\S+)$", oldest, re.MULTILINE)}
+    assert {name: pinned.get(name) for name in bounds} == bounds
+    assert pinned["jaxlib"] == pinned["jax"]
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "README.ja.md", "docs/index.md", "docs/getting_started.md"]
+)
+def test_the_pages_about_the_installation_state_the_lower_bounds(config, page):
+    core = config["options"]["install_requires"]
+    text = (PACKAGE.parent / page).read_text()
+    for name, title in (("jax", "JAX"), ("flax", "Flax")):
+        found = re.search(rf"^{name}>=(\S+)$", core, re.MULTILINE)
+        assert found is not None
+        assert f"{title} {found[1]}" in text

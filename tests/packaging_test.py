@@ -3,6 +3,7 @@
 import configparser
 import os
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -50,9 +51,20 @@ def test_the_summary_says_what_is_there_and_what_is_missing(monkeypatch):
     assert extra == "extra report: missing: no-such-package"
 
 
+def test_the_description_has_no_picture_and_no_link_into_the_repository():
+    describe = runpy.run_path(str(ROOT / "setup.py"))["description"]
+    text = "A [page](docs/a.md), a [site](https://a.org/b).\n\n![A figure](docs/a.png)\n\nMore.\n"
+    assert describe(text) == "A page, a [site](https://a.org/b).\n\nMore.\n"
+
+
 @pytest.mark.slow
 def test_the_distributions_are_well_formed(distributions):
     call(sys.executable, "-m", "twine", "check", "--strict", *distributions, cwd=ROOT)
+    with zipfile.ZipFile(distributions[1]) as wheel:
+        (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = wheel.read(name).decode()
+    assert "**Change images until" in metadata
+    assert not re.search(r"!\[|\]\((?!https?:)|<img", metadata)
 
 
 @pytest.mark.slow

@@ -3,10 +3,12 @@
 This hook of MkDocs runs each page in a process and an empty folder of its own. A page whose code fails ends the build.
 """
 
+import atexit
 import html
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,13 @@ FOLDER = "notebooks/"
 RUNNER = Path(__file__).with_name("code_blocks.py")
 _BLOCK = re.compile(r"```python\n.*?```\n", re.DOTALL)
 _ENVIRONMENT = {"MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
+# The pages of one build share the programs that XLA compiles.
+_PROGRAMS = tempfile.mkdtemp(prefix="outgen_jax_")
+atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+_CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": _PROGRAMS,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+}
 
 
 def on_page_markdown(markdown: str, *, page: Page, **kwargs: Any) -> str:
@@ -40,7 +49,7 @@ def run(path: Path) -> list[dict[str, Any]]:
         done = subprocess.run(
             [sys.executable, str(RUNNER), str(path)],
             cwd=folder,
-            env=os.environ | _ENVIRONMENT,
+            env=_CACHE | os.environ | _ENVIRONMENT,
             capture_output=True,
             text=True,
         )
