@@ -1,11 +1,11 @@
 """`python -m outgen_jax`: the version, the devices, and which optional parts are installed."""
 
-import importlib.metadata
 import platform
 
 import jax
 
 import outgen_jax
+from outgen_jax.versions import installed_version
 
 # What each extra needs beyond the core; a test compares them with setup.cfg.
 EXTRAS = {
@@ -24,23 +24,15 @@ EXTRAS = {
 def lines() -> list[str]:
     """What is printed."""
     python = f"Python {platform.python_version()}"
-    core = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax", "optax")]
+    core = [f"{name} {installed_version(name)}" for name in ("jax", "flax", "optax")]
     found = [f"outgen_jax {outgen_jax.__version__}, {python}, {', '.join(core)}"]
     devices = jax.devices()
     found.append(f"devices: {len(devices)} × {devices[0].device_kind} ({devices[0].platform})")
     for extra, packages in EXTRAS.items():
-        missing = [name for name in packages if not _is_installed(name)]
+        missing = [name for name in packages if installed_version(name) is None]
         state = f"missing: {', '.join(missing)}" if missing else "installed"
         found.append(f"extra {extra}: {state}")
     return found
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

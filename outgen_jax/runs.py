@@ -6,7 +6,6 @@ the code that computed them. Directories and results also work where absl has pa
 """
 
 import functools
-import importlib.metadata
 import json
 import math
 import os
@@ -22,6 +21,7 @@ import jax
 import numpy as np
 
 from outgen_jax import files
+from outgen_jax.versions import installed_version
 
 # These flags may differ between two calls of one run: where it writes, whether it replaces another run, and which of
 # its jobs run now.
@@ -66,7 +66,7 @@ class Run(NamedTuple):
             "flags": self.flags,
             **self.code._asdict(),
             "computed_by": _kept_in(self.directory),
-            "versions": {name: _version(name) for name in packages},
+            "versions": {name: installed_version(name) for name in packages},
             "device": f"{jax.devices()[0].device_kind} x {jax.device_count()}",
             "cores": os.cpu_count(),
             "python": platform.python_version(),
@@ -93,7 +93,7 @@ def open_run(
     Raises:
       FileExistsError: the directory holds another run's files and `overwrite` is False.
     """
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     current = json.loads(to_json(_script_flags() if flags is None else flags))
     record = directory / "run.json"
     others = directory.exists() and any(path != record for path in directory.iterdir())
@@ -291,10 +291,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -19,7 +19,10 @@ PACKAGE = Path(og.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the lowest floor up; a part imports only what lies below its floor.
 FLOORS = (
-    ("files", "networks", "devices", "restricted_pickle", "markdown", "whole_numbers"),
+    (
+        *("files", "networks", "devices", "restricted_pickle", "markdown", "versions"),
+        "whole_numbers",
+    ),
     ("chunking",),
     ("losses", "pixels", "data", "metrics", "models"),
     ("targets", "training"),

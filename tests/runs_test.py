@@ -49,6 +49,12 @@ def test_a_run_is_opened_and_reopened_with_the_same_flags(call, tmp_path):
     assert (run.directory / "weights").read_text() == "precious"
 
 
+def test_a_run_may_lie_in_the_home_directory(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    call()  # a shell leaves the ~ of --out=~/study as it is
+    assert runs.open_run("~/study").directory == tmp_path / "study"
+
+
 def test_other_flags_are_refused_by_name(call, tmp_path):
     call(steps=3)
     runs.open_run(tmp_path)

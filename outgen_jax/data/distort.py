@@ -125,8 +125,8 @@ def gaussian_blur(
 ) -> jax.Array:
     """Blurs rows and columns by a Gaussian kernel that is cut off and sums to 1 (paper D).
 
-    The kernel may be larger than the image: reflecting borders go on back and forth (as scipy's do,
-    where OpenCV refuses), up to a radius of twice the image's side; a larger one is cut there.
+    The kernel may be larger than the image: reflecting borders then reflect again, as scipy's do
+    (OpenCV refuses). A radius of more than twice the image's side is cut there.
 
     Args:
       images: [B, H, W, C] float in [0, 1].

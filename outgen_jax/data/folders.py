@@ -80,7 +80,8 @@ def from_folder(
         raise ValueError(_nothing_to_read(root, skipped))
     labels = None
     if class_names is not None:
-        labels = np.array([class_names.index(name.split("/")[0]) for name in ids], np.int32)
+        index_of = {name: index for index, name in enumerate(class_names)}
+        labels = np.array([index_of[name.split("/")[0]] for name in ids], np.int32)
     return ImageSource(images[: len(ids)], labels, class_names, tuple(ids), tuple(skipped))
 
 
@@ -110,15 +111,15 @@ def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path], list[str
     except OSError as error:
         return [], [], [f"{folder.relative_to(root).as_posix()}: {_why(error)}"]
     paths = [p for p in paths if not p.name.startswith(".") and p.name.lower() not in _SYSTEM]
-    folders = [path for path in paths if path.is_dir()]
-    files = [path for path in paths if path.is_file()]
-    rest = [path for path in paths if path not in folders and path not in files]
-    # Reading a pipe would wait for ever.
-    left_out = [
-        f"{p.relative_to(root).as_posix()}: "
-        + ("a link to nothing" if p.is_symlink() else "not a file")
-        for p in rest
-    ]
+    folders, files, left_out = [], [], []
+    for path in paths:
+        if path.is_dir():
+            folders.append(path)
+        elif path.is_file():
+            files.append(path)
+        else:  # reading a pipe would wait for ever
+            why = "a link to nothing" if path.is_symlink() else "not a file"
+            left_out.append(f"{path.relative_to(root).as_posix()}: {why}")
     return folders, files, left_out
 
 

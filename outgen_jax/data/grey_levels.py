@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from outgen_jax.data import value_range
+
 
 def to_uint8(images: ArrayLike) -> np.ndarray:
     """Images in [0, 1] of any shape -> the nearest 8-bit image, as saved to a file; uint8 comes back as it is.
@@ -24,6 +26,10 @@ def to_uint8(images: ArrayLike) -> np.ndarray:
         )
     levels = np.round(array * 255)
     if not ((levels >= 0) & (levels <= 255)).all():
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"to_uint8: images must lie in [0, 1], {value_range.fault(array, 'images')}"
+            )
         raise ValueError(
             f"to_uint8: images must lie in [0, 1], got values from {array.min()} to {array.max()}; clip them "
             "first, np.clip(images, 0, 1), if what lies outside is meant to be black or white"

@@ -34,7 +34,8 @@ class ImageSource(NamedTuple):
             >>> source.take([2, 1]).ids
             ('c', 'b')
         """
-        chosen = np.arange(len(self.ids))[np.asarray(rows)]
+        index = np.asarray(rows)
+        chosen = np.arange(len(self.ids))[index if index.size else index.astype(int)]
         return self._replace(
             images=self.images[chosen],
             labels=None if self.labels is None else self.labels[chosen],
@@ -56,9 +57,8 @@ class ImageSource(NamedTuple):
         if present == 1:
             return self._replace(images=np.repeat(self.images, channels, -1))
         grey = np.empty((*self.images.shape[:-1], 1), np.uint8)
-        for row, image in enumerate(
-            self.images
-        ):  # one at a time: floats take four times the memory
+        # One at a time: as floats, all images would take eight times their memory.
+        for row, image in enumerate(self.images):
             grey[row, ..., 0] = np.rint(image @ _LUMA)
         return self._replace(images=grey)
 

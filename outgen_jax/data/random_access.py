@@ -56,7 +56,7 @@ class Block(NamedTuple):
     ids: tuple[str, ...]  # [n]
 
     def digest(self, targets: Sequence[np.ndarray]) -> str:
-        """SHA-256 of the block and of what its images are to reach."""
+        """SHA-256 of the block and its targets."""
         found = hashlib.sha256(repr((self.images.shape, self.ids)).encode())
         for array in (self.rows, self.images, self.labels, *targets):
             found.update(np.ascontiguousarray(array).data)
@@ -67,12 +67,17 @@ def spec(source: Source, *, caller: str) -> Spec:
     """Looks at the first row of a source.
 
     Raises:
-        ValueError: no rows, or a first image that could not be stored.
+        ValueError: no rows, class names that repeat, or a first image that could not be stored.
     """
     count = _length(source, caller)
     if count < 1:
         raise ValueError(f"{caller}: the source has no rows, so there are no images; add some")
     names = _class_names(source)
+    if names is not None and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"{caller}: class_names of the source must differ; {twice!r} names several classes. Rename all but one"
+        )
     image, _, _ = _entry(source, 0, names, caller)
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
         raise ValueError(
@@ -139,11 +144,13 @@ def _length(source: Source, caller: str) -> int:
 
 def _class_names(source: Source) -> tuple[str, ...] | None:
     """What the source calls its classes, as here, in torchvision, or in Hugging Face's and tfds' features."""
-    names = getattr(source, "class_names", None) or getattr(source, "classes", None)
-    if not names:
-        of_tfds = getattr(source, "dataset_info", None)
-        features = getattr(source, "features", None) or getattr(of_tfds, "features", None) or {}
-        names = getattr(features["label"], "names", None) if "label" in features else None
+    for attribute in ("class_names", "classes"):
+        names = getattr(source, attribute, None)
+        if names is not None and len(names):
+            return tuple(map(str, names))
+    of_tfds = getattr(source, "dataset_info", None)
+    features = getattr(source, "features", None) or getattr(of_tfds, "features", None) or {}
+    names = getattr(features["label"], "names", None) if "label" in features else None
     return tuple(map(str, names)) if names else None
 
 

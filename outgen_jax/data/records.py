@@ -65,7 +65,7 @@ def write_dataset(
         ValueError: bad name or version, an empty split, or an example that does not match `fields`.
     """
     target = Path(directory).expanduser()
-    _check_names(name, version, splits)
+    _check_names(name, version, splits, caller="write_dataset")
     if examples_per_shard < 1:
         raise ValueError(
             f"write_dataset: examples_per_shard must be at least 1; got {examples_per_shard}"
@@ -140,7 +140,7 @@ def write_metadata(
     """
     import tensorflow_datasets as tfds
 
-    _check_names(name, version, shards)
+    _check_names(name, version, shards, caller="write_metadata")
     template = tfds.core.ShardedFileTemplate(
         data_dir=os.fspath(directory), dataset_name=name, filetype_suffix="array_record"
     )
@@ -165,16 +165,16 @@ def write_metadata(
     )
 
 
-def _check_names(name: str, version: str, splits: Iterable[str]) -> None:
+def _check_names(name: str, version: str, splits: Iterable[str], *, caller: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(f"write_dataset: name must be lower_snake_case; got {name!r}")
+        raise ValueError(f"{caller}: name must be lower_snake_case; got {name!r}")
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
-        raise ValueError(f"write_dataset: version must look like '1.0.0'; got {version!r}")
+        raise ValueError(f"{caller}: version must look like '1.0.0'; got {version!r}")
     names = list(splits)
     wrong = [split for split in names if not re.fullmatch(r"[A-Za-z]\w*", split) or split == "all"]
     if wrong or not names:
         raise ValueError(
-            "write_dataset: splits need names of letters, digits and '_', other than 'all'; got "
+            f"{caller}: splits need names of letters, digits and '_', other than 'all'; got "
             f"{wrong or 'no split'}"
         )
 

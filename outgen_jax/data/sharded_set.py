@@ -1,4 +1,4 @@
-"""A data set written shard by shard, which a killed run leaves whole and a later one goes on with.
+"""A data set written shard by shard: a killed run leaves whole files, and a later run continues.
 
     manifest.json                                      what the set is made from; at last its counts
     generated-train.array_record-00000-of-00007, ...   the shards
@@ -41,7 +41,7 @@ class ShardedSet(NamedTuple):
     directory: Path
     fields: Mapping[str, records.Field]
     num_shards: int
-    made_from: Mapping[str, Any]  # what the data set is a function of, as JSON has it
+    made_from: Mapping[str, Any]  # JSON values that determine the data set
 
 
 class Finished(NamedTuple):
@@ -53,7 +53,7 @@ class Finished(NamedTuple):
     examples: int
     num_bytes: int  # as in `records.ShardSize`
     converged: int
-    within: list[int]  # how many images are at most as far as each level of the data card
+    within: list[int]  # number of images within each distance of the data card
 
 
 def check(dataset: ShardedSet, *, overwrite: bool) -> None:
@@ -106,12 +106,7 @@ def finished(dataset: ShardedSet, index: int) -> Finished | None:
         noted = _read_note(_note(dataset, index))
         with open(dataset.directory / noted.file, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except (
-        FileNotFoundError,
-        ValueError,
-        TypeError,
-        KeyError,
-    ):  # absent, or no longer what was written
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # absent or altered
         return None
     return noted if noted.sha256 == found and noted.file == _file(dataset, index) else None
 

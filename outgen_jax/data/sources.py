@@ -69,7 +69,7 @@ def load(
             f"load: {text!r} is a file, and no .npz; give the folder that it is in, "
             f"{str(path.parent)!r}, if it is an image, or extract it first if it is an archive"
         )
-    if not path.is_dir() and text.startswith((".", "~", os.sep)):
+    if not path.is_dir() and (path.is_absolute() or text.startswith(".")):
         raise FileNotFoundError(f"load: no folder {text!r}; check the path")
     return from_tfds(text, split=split, data_dir=data_dir, size=size, limit=limit)
 

@@ -15,9 +15,7 @@ class Splits(NamedTuple):
 
     train: ImageSource
     test: ImageSource
-    held_out: (
-        float | None
-    )  # the share of the source that `test` is; None: the source's own test split
+    held_out: float | None  # share of the source in `test`; None: the source's own test split
 
     @property
     def test_name(self) -> str:
@@ -42,7 +40,8 @@ def train_and_test(
       data_dir: as there.
       size: as there.
       held_out: share of the images of a source without splits, in (0, 1).
-      limit: train on the first so many images; None: all.
+      limit: number of training images; None: all. They are the first of a tfds data set, and random ones of another
+        source, which may be sorted by class.
 
     Raises:
       FileNotFoundError: as `data.sources.load`.
@@ -65,8 +64,8 @@ def train_and_test(
             "images; 0.1 is usual"
         )
     order = np.random.default_rng(0).permutation(count)
-    train_rows, test_rows = np.sort(order[tested:]), np.sort(order[:tested])
-    return Splits(whole.take(train_rows[:limit]), whole.take(test_rows), held_out)
+    test_rows, train_rows = order[:tested], order[tested:][:limit]
+    return Splits(whole.take(np.sort(train_rows)), whole.take(np.sort(test_rows)), held_out)
 
 
 def _labelled(source: ImageSource, spec: PathLike) -> ImageSource:

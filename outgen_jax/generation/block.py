@@ -1,6 +1,6 @@
-"""The rows that one shard is made from: they are read, worked on, and made its examples.
+"""One shard of a generated data set: its rows are read, its images changed, and its examples made.
 
-What comes out depends on these rows and on nothing else that may change from run to run.
+A shard depends on its own rows only, so that resuming, and the number of processes, do not change it.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,10 +56,10 @@ class Inputs(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What comes of it, by image."""
+    """The changed images of a shard, and what the network says of them."""
 
     images: np.ndarray  # [n, H, W, C] uint8
-    unrounded: np.ndarray  # [n, H, W, C] float32 in [0, 1]
+    unrounded: np.ndarray | None  # [n, H, W, C] float32 in [0, 1], if they are stored
     readout: tuple[np.ndarray, ...]  # [n, R, K] a part: outputs for them, in the units of targets
     distance: np.ndarray  # [n]
     steps: np.ndarray  # [n]
@@ -84,7 +84,7 @@ def _key(entry: Any) -> str:
 
 
 def fields(job: Job) -> dict[str, records.Field]:
-    """What every example consists of."""
+    """The entries of an example."""
     names = job.spec.class_names
     found: dict[str, records.Field] = {
         "id": records.text(),
@@ -139,7 +139,7 @@ def read_inputs(job: Job, index: int) -> Inputs:
 
 
 def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -> Outputs:
-    """Does the work; `advance` hears of its progress, in images."""
+    """Changes the images of a shard; `advance` is called with the number of images that are done."""
     images, targets = inputs.block.images, inputs.targets
     kinds, counts = job.meaning.kinds, request.counts(job.meaning, targets)
     engine_job = EngineJob(
@@ -175,7 +175,8 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
         )
     converged = pool.finite & (pool.distance <= job.tolerance)
     readout = predict.readout(job.meaning, raw)
-    return Outputs(rounded, pool.images, readout, np.asarray(distance), pool.steps, converged)
+    unrounded = pool.images if job.save_float else None
+    return Outputs(rounded, unrounded, readout, np.asarray(distance), pool.steps, converged)
 
 
 def examples(job: Job, inputs: Inputs, outputs: Outputs) -> Iterator[records.Example]:
@@ -185,7 +186,7 @@ def examples(job: Job, inputs: Inputs, outputs: Outputs) -> Iterator[records.Exa
     names = part_names(meaning)
     for n, (name, label) in enumerate(zip(block.ids, block.labels, strict=True)):
         entries: dict[str, Any] = {"id": name, "label": int(label), "image": outputs.images[n]}
-        if job.save_float:
+        if outputs.unrounded is not None:
             entries["image_float"] = outputs.unrounded[n]
         parts = zip(names, meaning.shapes, inputs.targets, outputs.readout, strict=True)
         for suffix, shape, target, said in parts:

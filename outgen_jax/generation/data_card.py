@@ -7,7 +7,6 @@ import numpy as np
 
 from outgen_jax.markdown import markdown_table
 
-FILE = "README.md"
 # Distances whose images are counted.
 LEVELS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 

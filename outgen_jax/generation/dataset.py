@@ -163,7 +163,7 @@ def generate_dataset(
 def _run(
     job: block.Job, written: sharded_set.ShardedSet, overwrite: bool, progress: bool
 ) -> DatasetReport:
-    """Makes what is missing of this process's shards; the first process opens and completes."""
+    """Makes the missing shards of this process; the first process opens the directory and completes the set."""
     first = jax.process_index() == 0
     sharded_set.check(written, overwrite=overwrite)
     if first:
@@ -207,12 +207,19 @@ def _target_function(
         return targets
     leaves = request.target_leaves(meaning.structure, targets, caller=block.CALLER)
     by_row = [leaf.ndim > 1 and len(leaf) == num_images and num_images > 1 for leaf in leaves]
-    for leaf, shape, is_by_row in zip(leaves, meaning.shapes, by_row, strict=True):
-        if not is_by_row and leaf.ndim == len(shape) + 1 and len(leaf) != 1:
+    for index, (shape, is_by_row) in enumerate(zip(meaning.shapes, by_row, strict=True)):
+        leaf = leaves[index]
+        if is_by_row:
+            continue
+        if leaf.ndim == len(shape) + 1 and len(leaf) != 1:
             raise ValueError(
                 f"{block.CALLER}: targets must have one row per image, or be one for all; they have "
-                f"{len(leaf)} for {num_images} images"
+                f"{len(leaf)} for {num_images} images. Repeat them so that each image has its row"
             )
+        if leaf.ndim == len(
+            shape
+        ):  # else a shard of as many images as views would take them for rows
+            leaves[index] = leaf[None]
 
     def of_rows(rows: np.ndarray, labels: np.ndarray) -> Any:
         chosen = [
@@ -227,7 +234,7 @@ def _target_function(
 def _made_from(
     job: block.Job, image: np.ndarray, about: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """What a resumed run must agree in, beyond the rows and targets of each shard."""
+    """What must be equal for a run to resume, beyond the rows and targets of each shard."""
     found = {
         **job.spec._asdict(),
         "outputs": [list(shape) for shape in job.meaning.shapes],

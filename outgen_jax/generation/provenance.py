@@ -1,12 +1,11 @@
-"""What a generated data set is a function of, and by what it was made, as JSON has it.
+"""What a generated data set was made from, and by which versions, as JSON values.
 
-A resumed run must agree with the run it goes on with. What can be named is named; solvers and
-networks are functions, told apart by the program they compile to.
+A resumed run must agree in them with the run that it continues. Networks and solvers are functions, so a hash of the
+program that they compile to stands for them.
 """
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +21,9 @@ from outgen_jax.solvers.solver import Problem, Solver
 from outgen_jax.synthesis import programs, slots
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.request import Meaning
+from outgen_jax.versions import installed_version
 
-# Classes with a row each in the program of a solver, of a network with many; which does not matter for its hash.
+# Of many classes, so many have a row each in the program of the solver that is hashed. Any number will do.
 _COUNTED = 8
 _PACKAGES = ("outgen_jax", "jax", "jaxlib", "numpy", "pillow", "tensorflow-datasets")
 
@@ -110,12 +110,5 @@ def _targets(meaning: Meaning) -> tuple[jax.ShapeDtypeStruct, ...]:
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python packages that have a part in the bytes of a data set."""
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    """Versions of the packages that the bytes of a data set depend on; None where one is not installed."""
+    return {name: installed_version(name) for name in _PACKAGES}

@@ -13,7 +13,7 @@ def l2_change(images: ArrayLike, sources: ArrayLike) -> jax.Array:
     """‖x − x₀‖₂ over all pixels of an image; [B, H, W, C], [B, H, W, C] -> [B].
 
     Raises:
-      ValueError: shapes that are not the same, or not of rank 4.
+      ValueError: shapes that are not the same, or not of rank 4; integers other than uint8.
     """
     change = _change(images, sources, caller="l2_change")
     return jnp.sqrt((change**2).sum((1, 2, 3)))
@@ -23,7 +23,7 @@ def linf_change(images: ArrayLike, sources: ArrayLike) -> jax.Array:
     """Max |x − x₀| over all pixels of an image; [B, H, W, C], [B, H, W, C] -> [B].
 
     Raises:
-      ValueError: shapes that are not the same, or not of rank 4.
+      ValueError: shapes that are not the same, or not of rank 4; integers other than uint8.
     """
     return jnp.abs(_change(images, sources, caller="linf_change")).max((1, 2, 3))
 
@@ -35,9 +35,20 @@ def _change(images: ArrayLike, sources: ArrayLike, *, caller: str) -> jax.Array:
             f"{caller}: images and sources must be [B, H, W, C], the same for both, got {list(x.shape)} and "
             f"{list(y.shape)}; add the batch axis with images[None]"
         )
-    return from_0_to_1(x) - from_0_to_1(y)
+    return from_0_to_1(x, caller=caller) - from_0_to_1(y, caller=caller)
 
 
-def from_0_to_1(images: jax.Array) -> jax.Array:
-    """Images as float32 in [0, 1], from uint8 or floats."""
-    return images.astype(jnp.float32) / (255 if images.dtype == np.uint8 else 1)
+def from_0_to_1(images: jax.Array, *, caller: str) -> jax.Array:
+    """Images as float32 in [0, 1], from uint8 or floats.
+
+    Raises:
+      ValueError: another type.
+    """
+    if images.dtype == np.uint8:
+        return images.astype(jnp.float32) / 255
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"{caller}: images must be uint8, or float in [0, 1], got {images.dtype}; grey levels become uint8 with "
+            ".astype(numpy.uint8)"
+        )
+    return images.astype(jnp.float32)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-_SUM_TOLERANCE = (
-    1e-3  # float32 softmax rows and decimals typed by hand pass, logits and percentages do not
-)
+# Rows of float32 softmax and decimals typed by hand pass, logits and percentages do not.
+_SUM_TOLERANCE = 1e-3
 
 
 def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:

@@ -72,9 +72,9 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> jax.Array:
     .. math:: |\mu_x - \mu_y|^2 + \mathrm{tr}(\Sigma_x + \Sigma_y - 2 (\Sigma_x \Sigma_y)^{1/2})
 
     with covariances over n − 1. No covariance is formed, nor its root: with X̃ and Ỹ the centred features over √(n − 1),
-    tr √(Σx Σy) is the nuclear norm of X̃ Ỹᵀ, on its smaller side; and the trace is the squared distance of X̃ and Ỹ,
-    the rows of each turned to lie as near the other's as they can. So float32 serves small distances too, sets of
-    fewer images than features, and the gradient, exact even where singular values coincide (first derivatives only).
+    tr √(Σx Σy) is the nuclear norm of X̃ Ỹᵀ, and the trace is the squared distance of X̃ and Ỹ after the rotations of
+    their rows that make it smallest. So float32 suffices for small distances and for fewer images than features. The
+    gradient is exact even where singular values coincide (first derivatives only).
 
     Biased upwards by about 1/n: compare sets of the same n alone.
 

@@ -74,7 +74,7 @@ def kl_to_uniform(labels: ArrayLike, num_classes: int) -> float:
 
 
 def _images(images: ArrayLike, caller: str, *, smallest: int) -> jax.Array:
-    x = changes.from_0_to_1(jnp.asarray(images))
+    x = changes.from_0_to_1(jnp.asarray(images), caller=caller)
     if x.ndim != 4 or 0 in x.shape or min(x.shape[1:3]) < smallest:
         raise ValueError(
             f"{caller}: images must be [B, H, W, C], H and W at least {smallest}, got {list(x.shape)}; add the batch "

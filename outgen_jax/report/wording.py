@@ -1,4 +1,4 @@
-"""What the page says in words of the network that was steered, by what its outputs are."""
+"""Texts of the page that depend on the kind of the network's outputs."""
 
 import html
 
@@ -36,7 +36,7 @@ _FREE = {
 
 
 def who(run: SynthesisRun) -> str:
-    """What the page calls that which was steered."""
+    """What the page calls the network."""
     is_classifier = _forms(run) == ["distribution"] and len(_networks(run)) == 1
     return "classifier" if is_classifier else "network"
 

@@ -99,7 +99,7 @@ def load(name: str, *, output: Output | None = None) -> Network:
         variables=variables,
         class_names=found.class_names,
         size=found.image_size,
-        channels=1 if found.card.get("network") == "LeNet" else 3,
+        channels=found.channels,
         output=output or outputs.softmax(),
     )
 

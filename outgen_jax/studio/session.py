@@ -1,4 +1,4 @@
-"""What one window works on, and the way back: states that undo returns to."""
+"""The state of one window of the page, and its history for undo and redo."""
 
 import dataclasses
 import threading
@@ -33,10 +33,8 @@ class State:
     bars: target.Bars
     tolerance: float = _TOLERANCE
     reached: Reached | None = None
-    asked: tuple[str, float] = (
-        "",
-        0.0,
-    )  # the target, as text, and the tolerance that `reached` is for
+    # The target, as text, and the tolerance that `reached` is for.
+    asked: tuple[str, float] = ("", 0.0)
 
     @property
     def wanted(self) -> np.ma.MaskedArray:
@@ -176,7 +174,7 @@ class Session:
         self._change(dataclasses.replace(self.state, tolerance=tolerance))
 
     def finish(self, begun: State, reached: Reached) -> None:
-        """What a run has reached that began at `begun`, also where the bars have moved since."""
+        """Keeps the result of a run that began at `begun`, even if the bars have moved since."""
         if self.state.source is begun.source and self.state.network is begun.network:
             self._change(dataclasses.replace(self.state, reached=reached, asked=begun.asks))
 

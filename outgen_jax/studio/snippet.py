@@ -1,4 +1,4 @@
-"""The Python text that does what the page did."""
+"""A Python program that repeats what the page did."""
 
 from typing import NamedTuple
 

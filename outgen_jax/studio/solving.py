@@ -1,4 +1,4 @@
-"""One run of the solver, told step by step."""
+"""One run of the solver, with a callback after each step."""
 
 import time
 from collections.abc import Callable
@@ -35,11 +35,11 @@ def solve(
     """Changes an image [H, W, C] until the network says `wanted` [K]; a masked entry is free.
 
     Args:
-      network: which.
+      network: the network to ask.
       source: uint8.
       wanted: in the units of targets.
       tolerance: distance at which the target is reached. The solver then makes the change smaller.
-      tell: hears of every step; a true answer stops.
+      tell: called after every step; the run stops when it returns True.
     """
     begin = time.perf_counter()
     reached_after: float | None = None

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from outgen_jax.data.image_source import ImageSource
 from outgen_jax.targets.draws import ImageIds, id_texts
-from outgen_jax.targets.labels import of_source
+from outgen_jax.targets.labels import Labels, of_source
 from outgen_jax.targets.names import composed, folded
 
 
@@ -79,12 +79,8 @@ def make_context(
     if label_array is not None:
         label_array = _checked_labels(label_array, classes, where)
     if source is not None:
-        if image_ids is not None:
-            _check_same(where, "image_ids", ids, source.ids, source)
-        if label_array is not None and found is not None:
-            _check_same(where, "labels", label_array.tolist(), found.classes.tolist(), source)
-        ids = list(source.ids)
-        label_array = label_array if found is None else found.classes
+        given_ids = None if image_ids is None else ids
+        ids, label_array = _of_source(where, source, found, given_ids, label_array)
     names = class_names or ()
     return Context(
         where=where,
@@ -98,6 +94,23 @@ def make_context(
         lacking=None if found is None else found.lacking,
         bounds=None if output is None else output.bounds,
     )
+
+
+def _of_source(
+    where: str,
+    source: ImageSource,
+    found: Labels | None,
+    given_ids: Sequence[str] | None,
+    given_labels: np.ndarray | None,
+) -> tuple[list[str], np.ndarray | None]:
+    """Ids and labels of the source, which those that are given must not contradict."""
+    if given_ids is not None:
+        _check_same(where, "image_ids", given_ids, source.ids, source)
+    if found is None:
+        return list(source.ids), given_labels
+    if given_labels is not None:
+        _check_same(where, "labels", given_labels.tolist(), found.classes.tolist(), source)
+    return list(source.ids), found.classes
 
 
 def _check_same(

@@ -8,52 +8,34 @@ The grammar is the same, with these differences:
 - `uniform` is an error. For `og.outputs.values()`, so are `true`, `top`, `runnerup` and `random`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from outgen_jax.targets.context import Context
-from outgen_jax.targets.draws import distinct_classes
-from outgen_jax.targets.text import named_classes, terms_in
+from outgen_jax.targets.text import class_terms, terms_in
 
 
 def entry_rows(text: str, context: Context) -> np.ma.MaskedArray:
     """The targets that the text asks for, float32 [n, K], masked where they are free."""
     terms = terms_in(text, context.where)
-    shape = len(context.ids), context.num_classes
+    _check_terms(terms, text, context)
+    images, shape = np.arange(len(context.ids)), (len(context.ids), context.num_classes)
     rows = np.ma.masked_all(shape, np.float32)
     rows.data[:] = 0
     values = dict(terms)
-    if len(values) < len(terms):
-        names = [name for name, _ in terms]
-        twice = next(name for name in names if names.count(name) > 1)
-        if twice != "random":
-            raise ValueError(f"{context.where}: {twice!r} is named twice in {text!r}. Remove one")
-    for name, value in terms:
-        _check_entry(name, value, context)
-    fixed = [(name, value) for name, value in terms if name not in ("random", "rest")]
-    drawn = [value for name, value in terms if name == "random"]
-    classes = [named_classes(name, context, beside_top="top" in values) for name, _ in fixed]
-    avoided = classes + ([] if context.labels is None else [context.labels])
-    classes += distinct_classes(
-        len(drawn),
-        context.num_classes,
-        avoided,
-        seed=context.seed,
-        ids=context.ids,
-        where=context.where,
-    )
     if "rest" in values:
         rows[:] = values["rest"]
     taken = np.zeros(shape, bool)
-    images = np.arange(len(context.ids))
-    for indices, value in zip(classes, [*(v for _, v in fixed), *drawn], strict=True):
-        both = np.flatnonzero(taken[images, indices])
+    for classes, value in class_terms(terms, context):
+        both = np.flatnonzero(taken[images, classes])
         if both.size:
             raise ValueError(
-                f"{context.where}: two names of {text!r} mean entry {indices[both[0]]} on image "
+                f"{context.where}: two names of {text!r} mean entry {classes[both[0]]} on image "
                 f"{context.ids[both[0]]!r}. Remove one"
             )
-        rows[images, indices] = value
-        taken[images, indices] = True
+        rows[images, classes] = value
+        taken[images, classes] = True
     return rows
 
 
@@ -70,6 +52,16 @@ def check_values(values: np.ndarray, context: Context, numbers: list[int]) -> No
             f"{context.where}: {_expected(context)}; row {numbers[row]} has {values[row, column]:g} for entry "
             f"{column}. Give what the output says, not logits"
         )
+
+
+def _check_terms(terms: Sequence[tuple[str, float]], text: str, context: Context) -> None:
+    """Refuses a name that is there twice, and values or words that the output cannot have."""
+    names = [name for name, _ in terms]
+    twice = [name for name in names if names.count(name) > 1 and name != "random"]
+    if twice:
+        raise ValueError(f"{context.where}: {twice[0]!r} is named twice in {text!r}. Remove one")
+    for name, value in terms:
+        _check_entry(name, value, context)
 
 
 def _check_entry(name: str, value: float, context: Context) -> None:

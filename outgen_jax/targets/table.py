@@ -6,6 +6,7 @@ Rows are numbered as a spreadsheet shows them: the header is row 1, blank rows c
 import csv
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ class Record(NamedTuple):
 
 def read_table(path: str | os.PathLike[str], *, where: str) -> tuple[list[str], list[Record]]:
     """The header and the records below it, blank rows left out, cells stripped."""
+    path = Path(path).expanduser()
     try:
         # The signature is what spreadsheets put before UTF-8.
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -34,17 +36,15 @@ def read_table(path: str | os.PathLike[str], *, where: str) -> tuple[list[str], 
                 for number, row in enumerate(csv.reader(file, strict=True), start=1)
             ]
     except FileNotFoundError:
-        raise FileNotFoundError(f"{where}: no file {os.fspath(path)!r}. Check the path") from None
+        raise FileNotFoundError(f"{where}: no file {str(path)!r}. Check the path") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
-            f"{where}: {os.fspath(path)!r} must be CSV in UTF-8 ({error}). "
+            f"{where}: {str(path)!r} must be CSV in UTF-8 ({error}). "
             "Save the table as 'CSV UTF-8 (comma delimited)'"
         ) from None
     table = [record for record in table if any(record.cells)]
     if not table:
-        raise ValueError(
-            f"{where}: {os.fspath(path)!r} is empty. Write a header and one row per image"
-        )
+        raise ValueError(f"{where}: {str(path)!r} is empty. Write a header and one row per image")
     header, records = table[0].cells, table[1:]
     _check_separator(header, where=where)
     for record in records:

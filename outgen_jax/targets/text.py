@@ -22,26 +22,13 @@ LISTED = 10  # names that a message quotes before it cuts the list short
 def target_rows(text: str, context: Context) -> np.ndarray:
     """The targets that the text asks for, float32 [n, K]; masked where it has `rest`."""
     terms = _distribution(text, context.where)
-    fixed = [(name, weight) for name, weight in terms if name not in DRAWN_OR_SHARED]
-    drawn = [weight for name, weight in terms if name == "random"]
     spread = sum(weight for name, weight in terms if name == "uniform")
-    # `top` changes what `runnerup` means: together they are the first two choices, never one class.
-    beside_top = "top" in dict(terms)
-    classes = [named_classes(name, context, beside_top=beside_top) for name, _ in fixed]
-    avoided = classes + ([] if context.labels is None else [context.labels])
-    classes += distinct_classes(
-        len(drawn),
-        context.num_classes,
-        avoided,
-        seed=context.seed,
-        ids=context.ids,
-        where=context.where,
-    )
     images = np.arange(len(context.ids))
     shape = len(images), context.num_classes
     rows = np.full(shape, spread / context.num_classes, np.float32)
-    for indices, weight in zip(classes, [*(w for _, w in fixed), *drawn], strict=True):
-        rows[images, indices] += np.float32(weight)
+    named = class_terms(terms, context)
+    for classes, weight in named:
+        rows[images, classes] += np.float32(weight)
     if "rest" not in dict(terms):
         return rows
     if spread:
@@ -49,9 +36,30 @@ def target_rows(text: str, context: Context) -> np.ndarray:
             f"{context.where}: 'uniform' names every class and leaves none for 'rest'. Write one of them"
         )
     free = np.ones(shape, bool)
-    for indices in classes:
-        free[images, indices] = False
+    for classes, _ in named:
+        free[images, classes] = False
     return np.ma.masked_array(rows, free)
+
+
+def class_terms(
+    terms: Sequence[tuple[str, float]], context: Context
+) -> list[tuple[np.ndarray, float]]:
+    """The classes [n] and the value of every term that stands for one class of an image, drawn ones last."""
+    fixed = [(name, value) for name, value in terms if name not in DRAWN_OR_SHARED]
+    drawn = [value for name, value in terms if name == "random"]
+    # `top` changes what `runnerup` means: together they are the first two choices, never one class.
+    beside_top = "top" in dict(fixed)
+    classes = [named_classes(name, context, beside_top=beside_top) for name, _ in fixed]
+    avoided = classes if context.labels is None else [*classes, context.labels]
+    classes = classes + distinct_classes(
+        len(drawn),
+        context.num_classes,
+        avoided,
+        seed=context.seed,
+        ids=context.ids,
+        where=context.where,
+    )
+    return list(zip(classes, [*(value for _, value in fixed), *drawn], strict=True))
 
 
 def terms_in(text: str, where: str) -> list[tuple[str, float]]:

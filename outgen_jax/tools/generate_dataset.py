@@ -81,8 +81,7 @@ def prepare() -> Job:
     )
     for skipped in source.skipped:
         print(f"skipped {skipped}")
-    if source.images.shape[-1] < classifier.channels:  # grey, for a network of colours
-        source = source._replace(images=np.repeat(source.images, 3, -1))
+    source = source.with_channels(classifier.channels)
     output = getattr(og.outputs, _OUTPUT.value)()
     return Job(source, classifier, *og.models.from_nnx(classifier.model), output)
 

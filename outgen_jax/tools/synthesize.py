@@ -12,6 +12,7 @@ Expected  all images within 1e-5 of their targets before rounding, within 1e-3 a
 Output    --out gets index.html (open it), images/*.png, figure.png and results.json; images.npz with --save_float.
 """
 
+import shlex
 import time
 from typing import Any, NamedTuple
 
@@ -106,10 +107,9 @@ def prepare() -> Job:
         size=size,
         limit=_NUMBER.value,
     )
-    if source.images.shape[-1] < classifier.channels:  # grey, for a network of colours
-        source = source._replace(images=np.repeat(source.images, classifier.channels, -1))
     for skipped in source.skipped:
         print(f"skipped {skipped}")
+    source = source.with_channels(classifier.channels)
     if source.skipped:
         print(f"{len(source.skipped)} unreadable files skipped, {len(source.ids)} images read")
     apply_fn, variables = og.models.from_nnx(classifier.model)
@@ -257,9 +257,9 @@ def write(
 
 
 def command_line() -> str:
-    """The command that repeats the run."""
+    """The command that repeats the run, for a shell."""
     changed = [f.serialize() for f in flags.FLAGS.get_key_flags_for_module(__name__) if f.present]
-    return " ".join(["python -m outgen_jax.tools.synthesize", *changed])
+    return shlex.join(["python", "-m", "outgen_jax.tools.synthesize", *changed])
 
 
 def main(argv: list[str]) -> None:

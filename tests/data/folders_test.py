@@ -64,6 +64,17 @@ def test_a_folder_without_images_is_no_class(tmp_path):
     assert source.skipped == ("labels: a folder without images",)
 
 
+def test_listing_does_not_compare_files_with_each_other(tmp_path, monkeypatch):
+    for number in range(100):
+        (tmp_path / f"{number}.png").touch()
+    compared = []
+    equal = Path.__eq__
+    monkeypatch.setattr(Path, "__eq__", lambda a, b: compared.append(a) or equal(a, b))
+    _, files, _ = folders._entries(tmp_path, tmp_path)
+    assert len(files) == 100
+    assert not compared  # a folder of 50,000 would take minutes
+
+
 def test_classes_do_not_depend_on_the_limit(tmp_path):
     for name, pixels in zip(("cat/1.png", "cat/2.png", "dog/1.png"), PIXELS, strict=False):
         save(tmp_path / name, pixels)

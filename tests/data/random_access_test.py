@@ -77,6 +77,17 @@ def test_sources_of_all_forms_are_one(source):
     assert block.ids == ("b", "c", "d")
 
 
+def test_class_names_may_be_an_array():
+    source = ImageSource(IMAGES, LABELS, np.array(["cat", "dog"]), tuple("abcde"))
+    assert random_access.spec(source, caller="f").class_names == ("cat", "dog")
+
+
+def test_class_names_that_repeat_are_refused_before_any_work():
+    source = ImageSource(IMAGES, LABELS, ("crane", "crane"), tuple("abcde"))
+    with pytest.raises(ValueError, match=r"f: .* 'crane' names several classes. Rename"):
+        random_access.spec(source, caller="f")
+
+
 def test_images_alone_are_named_by_their_row(tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     for source in (IMAGES, np.load(tmp_path / "images.npy", mmap_mode="r"), list(IMAGES)):

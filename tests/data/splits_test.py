@@ -17,7 +17,16 @@ def test_a_source_without_splits_has_a_part_held_out():
     assert (found.held_out, found.test_name) == (0.2, "held-out images")
     again = splits.train_and_test("digits", held_out=0.2, limit=100)
     assert again.test.ids == found.test.ids
-    assert again.train.ids == found.train.ids[:100]
+    assert len(again.train.ids) == 100
+    assert set(again.train.ids) < set(found.train.ids)
+
+
+def test_a_limited_number_of_training_images_has_all_classes(tmp_path):
+    path = tmp_path / "sorted.npz"
+    images, labels = np.zeros((40, 8, 8, 3), np.uint8), np.repeat([0, 1], 20)
+    np.savez(path, images=images, labels=labels, class_names=["cat", "dog"])
+    found = splits.train_and_test(path, held_out=0.5, limit=10)
+    assert set(found.train.labels) == {0, 1}
 
 
 @pytest.mark.parametrize("held_out", [0.0, 0.0001, 1.0])
@@ -34,6 +43,12 @@ def test_which_sources_have_splits(tmp_path):
     assert sources.has_splits(tmp_path / "tfds")
     for spec in ("digits", "photographs", "a.npz", tmp_path / "folder"):
         assert not sources.has_splits(spec)
+
+
+def test_none_of_the_images_may_be_taken():
+    source = ImageSource(np.zeros((2, 8, 8, 3), np.uint8), None, None, ("a", "b"))
+    assert source.take([]).images.shape == (0, 8, 8, 3)
+    assert source.take([False, True]).ids == ("b",)
 
 
 def test_channels():

@@ -263,6 +263,17 @@ def test_several_outputs_have_their_fields(tmp_path):
         make(directory, source=SOURCE.images, tolerance=0.1, shard_size=20, **options)
 
 
+def test_a_target_for_each_view_is_no_target_for_each_image():
+    views = og.views(APPLY, (lambda image: image, lambda image: image[:, ::-1]))
+    of_network = request.meaning(Network(views), WEIGHTS, SOURCE.images, None, caller="test")
+    of_views = targets(2)
+    of_rows = dataset._target_function(of_views, of_network, COUNT)
+    for number in (1, 2, 3):  # of images in a shard
+        found = of_rows(np.arange(number), np.zeros(number, int))
+        (rows,) = request.checked_targets(of_network, found, number, caller="test")
+        np.testing.assert_allclose(rows, np.tile(of_views, (number, 1, 1)), rtol=1e-6)
+
+
 def test_the_exact_solver_is_the_default_and_on_record(tmp_path):
     directory = tmp_path / "set"
     chosen = {"source": SOURCE.images[:4], "targets": targets(4), "quantize": True, "shard_size": 4}

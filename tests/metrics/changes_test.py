@@ -26,6 +26,14 @@ def test_grey_levels_are_255ths(change):
 
 
 @pytest.mark.parametrize("change", [og.metrics.l2_change, og.metrics.linf_change])
+def test_other_integers_are_refused(change):
+    images = np.full((1, 2, 2, 3), 200)
+    with pytest.raises(ValueError, match=r"uint8, or float in \[0, 1\], got int.*astype"):
+        change(images, images)
+    assert change(images.astype(np.uint8), images / 255) < 1e-6
+
+
+@pytest.mark.parametrize("change", [og.metrics.l2_change, og.metrics.linf_change])
 @pytest.mark.parametrize("shapes", [((2, 4, 4, 3), (1, 4, 4, 3)), ((4, 4, 3), (4, 4, 3))])
 def test_other_shapes_are_errors(change, shapes):
     with pytest.raises(

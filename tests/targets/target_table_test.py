@@ -29,6 +29,15 @@ def test_from_csv_reads_a_column_per_class(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, np.array([[0, 0.25, 0.75, 0, 0, 0], one_hot(0)[0]]))
 
 
+def test_a_table_may_lie_in_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "0,1\n0.25,0.75\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = targets.from_csv("~/targets.csv", num_classes=2, num_images=1)
+    np.testing.assert_array_equal(found, [[0.25, 0.75]])
+
+
 def test_from_csv_reads_a_column_of_text_in_the_order_of_the_ids(tmp_path: Path) -> None:
     text = '"true=0.9,random=0.1"'
     path = write(tmp_path, f"ID,target\n12,{text}\n11,dog\n10,{text}\n")

@@ -1,6 +1,8 @@
 """The scripts that synthesize, end to end with a small network, and what bad input gets."""
 
+import html
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +58,9 @@ def run(run_script, tmp_path, weights, photographs):
 
 
 def test_a_run_leaves_images_numbers_and_a_page(run, tmp_path):
-    done = run()
+    out = tmp_path / "my run"
+    done = run(f"out={out}")
     assert done.returncode == 0, done.stderr
-    out = tmp_path / "out"
     assert sorted(p.name for p in (out / "images").iterdir()) == ["a.png", "b.png", "c.png"]
     assert "broken.png" in done.stdout
     assert "1 unreadable file" in done.stdout
@@ -68,7 +70,10 @@ def test_a_run_leaves_images_numbers_and_a_page(run, tmp_path):
     assert results["flags"]["steps"] == 3
     page = (out / "index.html").read_text()
     assert page.count("data:image/png") >= 6  # source and generated of each
-    assert "python -m outgen_jax.tools.synthesize --" in page
+    command = html.unescape(page.split("<pre><code>")[1].split("</code>")[0])
+    program, *given = shlex.split(command)[2:]
+    assert program == "outgen_jax.tools.synthesize"
+    assert {"--targets=ship=0.6,dog=0.4", f"--out={out}"} <= set(given)
     assert (out / "figure.png").stat().st_size > 1000
 
 
