@@ -1,1 +1,1 @@
-"""The main subject: targets, pixel maps, solvers, and running them over many images."""
+"""Runs solvers over many images: `synthesize`, `predict`, `quantize`, and views of an image."""

@@ -2,7 +2,7 @@
 
 Each kind of training is a pure update and a loop around it:
 
-                           update       loop              options             besides
+                           update       loop              options             helpers
     classifiers            classifier   classifier_fit    classifier_recipe   objectives, replaced
     adversarial pairs      adversarial  adversarial_fit
     fine-tuning (paper D)  finetuning   finetuning_fit    finetuning_recipe   finetuning_checks
