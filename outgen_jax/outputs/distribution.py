@@ -82,11 +82,11 @@ class Softmax:
         """KL divergence of the groups."""
         return losses.kl_divergence(goal, _with_first(r))
 
-    def slope(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """P − q."""
         return (self.judged(r) - goal)[1:]
 
-    def curvature(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def hessian_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """diag(p) − p pᵀ."""
         probs = self.judged(r)[1:]
         return jnp.diag(probs) - jnp.outer(probs, probs)

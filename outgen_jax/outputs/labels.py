@@ -82,11 +82,11 @@ class Sigmoid:
         each = jax.vmap(losses.kl_divergence)(pairs, jnp.where(free[:, None], 0.0, logits))
         return each.sum()
 
-    def slope(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """P − q."""
         return jnp.where(jnp.isnan(goal), 0, jax.nn.sigmoid(r) - goal)
 
-    def curvature(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def hessian_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """diag(p (1 − p))."""
         bends = jax.nn.sigmoid(r) * jax.nn.sigmoid(-r)
         return jnp.diag(jnp.where(jnp.isnan(goal), 0, bends))

@@ -80,11 +80,11 @@ class Values:
         errors = self.errors(r, goal, 0.0)
         return (errors**2).sum() / (2 * _at_least_one((~jnp.isnan(goal)).sum()))
 
-    def slope(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """(r − goal)/n."""
         return self.errors(r, goal, 0.0) / _at_least_one((~jnp.isnan(goal)).sum())
 
-    def curvature(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def hessian_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """1/n on the diagonal."""
         named = ~jnp.isnan(goal)
         return jnp.diag(named.astype(jnp.float32) / _at_least_one(named.sum()))

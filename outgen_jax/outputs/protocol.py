@@ -53,10 +53,10 @@ class Output(Protocol):
     def divergence_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """The divergence as a function of the coordinates: []."""
 
-    def slope(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """Gradient of `divergence_at`: [M]."""
 
-    def curvature(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def hessian_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """Hessian of `divergence_at`: [M, M]."""
 
     def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:

@@ -4,9 +4,10 @@ A combinator does not see single images. It asks a pool to run other solvers on 
 images are not finished.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -54,18 +55,25 @@ class Pool(Protocol):
         """How many coordinates the target of a row has; None: too many for a Jacobian."""
 
 
-@runtime_checkable
-class Combinator(Protocol):
+class Combinator(abc.ABC):
     """A solver made of other solvers."""
 
     @property
+    @abc.abstractmethod
     def steps(self) -> int:
         """The largest number of steps of all parts."""
 
     @property
+    @abc.abstractmethod
     def parts(self) -> tuple[Any, ...]:
         """The solvers it is made of."""
 
+    @property
+    def tolerance(self) -> float | None:
+        """The tolerance where the caller of `og.synthesize` gives none; None: all steps are made."""
+        return None
+
+    @abc.abstractmethod
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
     ) -> None:
@@ -73,7 +81,7 @@ class Combinator(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Then:
+class Then(Combinator):
     """A solver followed by another one: see `then`."""
 
     first: Solver | Combinator
@@ -93,7 +101,7 @@ class Then:
     @property
     def tolerance(self) -> float | None:
         """The second's own."""
-        return getattr(self.second, "tolerance", None)
+        return self.second.tolerance
 
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
@@ -104,7 +112,7 @@ class Then:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Restarted:
+class Restarted(Combinator):
     """A solver that starts again for images that have not converged: see `restarted`."""
 
     solver: Solver | Combinator
@@ -128,7 +136,7 @@ class Restarted:
     @property
     def tolerance(self) -> float | None:
         """The solver's own."""
-        return getattr(self.solver, "tolerance", None)
+        return self.solver.tolerance
 
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
@@ -149,7 +157,7 @@ class Restarted:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rescued:
+class Rescued(Combinator):
     """A solver, and another one for the images that it leaves: see `rescued`."""
 
     solver: Solver | Combinator
@@ -168,7 +176,7 @@ class Rescued:
     @property
     def tolerance(self) -> float | None:
         """The solver's own."""
-        return getattr(self.solver, "tolerance", None)
+        return self.solver.tolerance
 
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None

@@ -108,15 +108,15 @@ class Objective:
         """The divergence as a function of the coordinates: []."""
         return self._in_coordinates("divergence_at", r, goals).sum()
 
-    def slope(self, r: jax.Array, goals: Goals) -> jax.Array:
+    def gradient_at(self, r: jax.Array, goals: Goals) -> jax.Array:
         """Gradient of `divergence_at` in the coordinates: [M]."""
-        return self._in_coordinates("slope", r, goals)
+        return self._in_coordinates("gradient_at", r, goals)
 
-    def curvature(self, r: jax.Array, goals: Goals) -> jax.Array:
+    def hessian_at(self, r: jax.Array, goals: Goals) -> jax.Array:
         """Hessian of `divergence_at` in the coordinates: [M, M], with a block for every row."""
         blocks = []
         for kind, part, goal in zip(self.kinds, self._split(r), goals, strict=True):
-            blocks += list(jax.vmap(kind.curvature)(part, goal))
+            blocks += list(jax.vmap(kind.hessian_at)(part, goal))
         return blocks[0] if len(blocks) == 1 else jax.scipy.linalg.block_diag(*blocks)
 
     def errors(self, r: jax.Array, goals: Goals, floor: float | jax.Array) -> jax.Array:

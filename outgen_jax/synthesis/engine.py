@@ -154,7 +154,7 @@ class Pool:
             solver.run(self, rows, tolerance, start=start)
             return
         groups: Groups = {(None,) * len(self.targets): rows} if len(rows) else {}
-        if getattr(solver, "by_coordinates", False):
+        if solver.by_coordinates:
             groups = grouped(self.counts, rows)
         for counts, group in groups.items():
             _Stream(self, solver, counts, group.tolist(), tolerance, start or self.source).run()
@@ -383,7 +383,7 @@ class _Stream:
     def _default_size(self) -> int:
         """By how many passes of the network the solver makes at once for each image."""
         rows = num_coordinates(self.job.kinds, self.pool.targets, self.counts)
-        passes = getattr(self.solver, "passes", lambda num_coordinates: 1)(rows)
+        passes = self.solver.passes(rows)
         return default_batch_size(self.pool.sources, self.job.mesh, passes=passes)
 
     def _updates_per_call(self, slots: Slot) -> int:

@@ -168,7 +168,7 @@ def _result(pool: Pool, meaning: Meaning, tolerance: float) -> Result:
 def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> None:
     """Runs a solver on all images of a pool, to the given tolerance or the solver's own."""
     rows = np.arange(len(pool.sources))
-    own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
+    own = solver.tolerance if tolerance is None else tolerance
     pool.tolerance = -1.0 if own is None else float(own)
     pool.run(solver, rows, pool.tolerance)
     pool.finish(rows)
@@ -199,7 +199,7 @@ def checked_solver(solver: Any, *, caller: str) -> Solver | Combinator:
 
 def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> float:
     """The distance at which an image counts as converged."""
-    own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
+    own = solver.tolerance if tolerance is None else tolerance
     # As a Python number: a float64 one of numpy would not be what the device compares with.
     return CONVERGED if own is None else float(own)
 
