@@ -187,25 +187,32 @@ def main(argv: list[str]) -> None:
     loading.check_classes(start, dataset=_DATASET.value)
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     found: dict[str, Any] = {}
-    for solver in _SOLVERS.value:
-        for tolerance, kind in itertools.product(_TOLERANCES.value, KINDS):
-            images, targets = start.source.images, targets_of(kind, start)
-            if solver == "exact":  # the images that `og.smallest_change` leaves
-                left = ~np.array(found["smallest_change"][kind][tolerance][REFERENCE]["within"])
-                images, targets = images[left], targets[left]
-            if not len(images):
-                continue
-            of_kind = found.setdefault(solver, {}).setdefault(kind, {})
-            of_kind[tolerance] = {}
-            for index, (name, variant) in enumerate(SOLVERS[solver].items()):
-                print(f"{solver}, {kind}, {tolerance}: {name}")
-                cell = f"{solver}-{list(KINDS).index(kind)}-{tolerance}-{index}.npz"
-                arguments = (variant, start.network, images, targets, float(tolerance))
-                numbers = runs.kept(
-                    run.directory / "cache" / cell, functools.partial(solve, *arguments)
-                )
-                of_kind[tolerance][name] = {key: array.tolist() for key, array in numbers.items()}
-                common_tables.write(run, {"found": found}, table)
+
+    def numbers(
+        solver: str, name: str, cell: tuple[str, str], chosen: Any
+    ) -> dict[str, np.ndarray]:
+        tolerance, kind = cell
+        index, which = list(SOLVERS[solver]).index(name), list(KINDS).index(kind)
+        arguments = (
+            *(SOLVERS[solver][name], start.network, start.source.images[chosen]),
+            *(targets_of(kind, start)[chosen], float(tolerance)),
+        )
+        path = run.directory / "cache" / f"{solver}-{which}-{tolerance}-{index}.npz"
+        return runs.kept(path, functools.partial(solve, *arguments))
+
+    everyone = np.ones(len(start.source.images), bool)
+    for solver, *cell in itertools.product(_SOLVERS.value, _TOLERANCES.value, KINDS):
+        tolerance, kind = cell
+        chosen = everyone
+        if solver == "exact":
+            chosen = ~numbers("smallest_change", REFERENCE, (tolerance, kind), everyone)["within"]
+        of_kind = found.setdefault(solver, {}).setdefault(kind, {})
+        for name in SOLVERS[solver] if chosen.any() else ():
+            print(f"{solver}, {kind}, {tolerance}: {name}", flush=True)
+            outcome = numbers(solver, name, (tolerance, kind), chosen)
+            of_tolerance = of_kind.setdefault(tolerance, {})
+            of_tolerance[name] = {key: array.tolist() for key, array in outcome.items()}
+            common_tables.write(run, {"found": found}, table)
     print(table({"found": found}))
 
 
