@@ -94,10 +94,11 @@ _EXACT: Mapping[str, Any] = {
     "no memory of J": Exact(newton=GaussNewton(steps=48, memory=0.0)),
     "no momentum": Exact(newton=GaussNewton(steps=48, momentum=0.0)),
     "no return to the source": Exact(newton=GaussNewton(steps=48, return_share=0.0)),
-    "no new start": Exact(new_starts=0),
-    "one pass": Exact(restarts=0, new_starts=0),
-    "two passes": Exact(restarts=1, new_starts=0),
-    "three passes": Exact(restarts=2, new_starts=0),
+    "never gives up": Exact(patience=None),
+    "gives up after one pass without progress": Exact(patience=1),
+    "one pass": Exact(restarts=0),
+    "two passes": Exact(restarts=1),
+    "three passes": Exact(restarts=2),
 }
 SOLVERS = {"smallest_change": _SMALLEST, "gauss_newton": _NEWTON, "exact": _EXACT}
 # Gauss-Newton takes the same floor as in `og.exact`: this share of the tolerance.

@@ -58,8 +58,8 @@ class Exact(Combinator):
       newton: the first pass of Gauss-Newton, for the images that `smallest` leaves.
       momentum: what changes an image before each further pass; None: nothing does.
       later_steps: steps of a further pass.
-      restarts: further passes.
-      new_starts: starts from the source once all passes have failed.
+      restarts: further passes at most.
+      patience: an image is given up once so many passes in a row have not halved its distance.
     """
 
     tolerance: float = TOLERANCE
@@ -69,7 +69,7 @@ class Exact(Combinator):
     momentum: Momentum | None = dataclasses.field(default_factory=Momentum)
     later_steps: int = 24
     restarts: int = 6
-    new_starts: int = 1
+    patience: int | None = 2
 
     @property
     def steps(self) -> int:
@@ -94,15 +94,16 @@ class Exact(Combinator):
         return Rescued(solver=smallest, by=persistent)
 
     def persistent(self, tolerance: float) -> Restarted:
-        """Gauss-Newton, with momentum and new starts for the images that converge slowly."""
+        """Gauss-Newton, with momentum and restarts for the images that converge slowly."""
         limits, floor = self.restriction, min(_FLOOR * tolerance, _MOST_FLOOR)
         first = dataclasses.replace(self.newton, floor=floor, restriction=limits)
         later = dataclasses.replace(first, steps=self.later_steps)
         via = self.momentum
         if via is not None:
             via = dataclasses.replace(via, floor=floor, restriction=limits)
-        passes = Restarted(solver=first, times=self.restarts, via=via, later=later)
-        return Restarted(solver=passes, times=self.new_starts, from_source=True)
+        return Restarted(
+            solver=first, times=self.restarts, via=via, later=later, patience=self.patience
+        )
 
     def from_afar(self, named: int | None, tolerance: float) -> Then:
         """For targets that name at most `named` of a network's many classes; None: more than all the limits.

@@ -133,15 +133,17 @@ class Objective:
         """How far probabilities are from targets of 0 or 1, all rows one after another: [E]; see `Output.excess`."""
         return self._in_coordinates("excess", r, goals, floor)
 
-    def judged(self, r: jax.Array) -> jax.Array:
-        """The quantities that the distance compares, all rows one after another: [N]; see `Output.judged`."""
+    def compared(self, r: jax.Array) -> jax.Array:
+        """The quantities that the distance compares, all rows one after another: [N]; see `Output.compared`."""
         parts = zip(self.kinds, self._split(r), strict=True)
-        return jnp.concatenate([jax.vmap(kind.judged)(part).ravel() for kind, part in parts])
+        return jnp.concatenate([jax.vmap(kind.compared)(part).ravel() for kind, part in parts])
 
-    def wanted(self, goals: Goals) -> jax.Array:
-        """Targets of `judged`: [N], NaN where an entry is free."""
+    def compared_targets(self, goals: Goals) -> jax.Array:
+        """Targets of `compared`: [N], NaN where an entry is free."""
         parts = zip(self.kinds, goals, strict=True)
-        return jnp.concatenate([jax.vmap(kind.wanted)(goal).ravel() for kind, goal in parts])
+        return jnp.concatenate(
+            [jax.vmap(kind.compared_targets)(goal).ravel() for kind, goal in parts]
+        )
 
     def _each(self, function: Callable[..., jax.Array], outputs: Outputs) -> Outputs:
         """`function(kind, output [K], target [K])` of every row, a part each."""

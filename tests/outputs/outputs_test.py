@@ -187,19 +187,19 @@ def test_the_models_minimum_is_the_target(kind, target):
     assert np.linalg.eigvalsh(matrix).min() > -1e-6
 
 
-# --- what is judged, and what is finite ---
+# --- what is compared, and what is finite ---
 
 
 @each_case
-def test_what_is_judged_is_the_readout(kind, target):
+def test_what_is_compared_is_the_readout(kind, target):
     output, wanted = f32(OUTPUT), f32(target)
-    judged = kind.judged(kind.coordinates(output, wanted, None))
-    asked = kind.wanted(kind.goal(output, wanted, None))
-    assert judged.shape == asked.shape
+    compared = kind.compared(kind.coordinates(output, wanted, None))
+    asked = kind.compared_targets(kind.goal(output, wanted, None))
+    assert compared.shape == asked.shape
     readout = {SOFTMAX: special.softmax, SIGMOID: special.expit, VALUES: np.array}[kind](OUTPUT)
     np.testing.assert_allclose(kind.readout(output), readout, rtol=1e-5)
     scale = VALUES.scale if kind == VALUES else 1
-    np.testing.assert_allclose(np.sort(judged * scale), np.sort(readout), rtol=1e-5)
+    np.testing.assert_allclose(np.sort(compared * scale), np.sort(readout), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
