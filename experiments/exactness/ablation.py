@@ -18,15 +18,15 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
-from experiments.common import loading
+from experiments.common import jobs, loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentile_headings, percentiles
 from outgen_jax import report, runs
@@ -44,7 +44,7 @@ _SPLIT = flags.DEFINE_string("split", "train[30000:]", "Split, of the training i
 _CLASSIFIER = common_flags.classifier(pretrained.SHIPPED[0])
 _NUMBER = common_flags.number(200, of="split", at_least=2)
 _TOLERANCES = flags.DEFINE_list("tolerances", ["0.00001", "0.001"], "Total variations.")
-_SOLVERS = flags.DEFINE_list("solvers", ["smallest_change", "gauss_newton", "exact"], "Tables.")
+_ONLY = flags.DEFINE_list("only", [], "Variants to run, as solver/variant; by default all.")
 _BATCH = flags.DEFINE_integer("batch_size", 4, "Images at a time.", 1)
 _SEED = common_flags.seed("the random classes")
 _OUT = common_flags.out("ablation")
@@ -84,7 +84,7 @@ _NEWTON: Mapping[str, Any] = {
     "no memory of J": GaussNewton(memory=0.0),
     "no momentum": GaussNewton(momentum=0.0),
     "no return to the source": GaussNewton(return_share=0.0),
-    "no limit on the step, no return": GaussNewton(stride=None),
+    "neither limit on the step nor return": GaussNewton(stride=None),
     "one trial for each J": GaussNewton(trials=1),
 }
 _EXACT: Mapping[str, Any] = {
@@ -128,14 +128,14 @@ def solve(
 def table(results: dict[str, Any]) -> str:
     """Markdown tables of `results`, as results.json has them: one for each solver, kind of target and tolerance."""
     return "\n".join(
-        _one_table(variants)
-        for by_kind in results["found"].values()
-        for by_tolerance in by_kind.values()
-        for variants in by_tolerance.values()
+        _one_table(f"{solver}: {kind}, {float(tolerance):g}", variants)
+        for solver, by_kind in results["found"].items()
+        for kind, by_tolerance in by_kind.items()
+        for tolerance, variants in by_tolerance.items()
     )
 
 
-def _one_table(variants: dict[str, Any]) -> str:
+def _one_table(title: str, variants: dict[str, Any]) -> str:
     rows = []
     reference = variants[REFERENCE]
     for name, numbers in variants.items():
@@ -152,7 +152,7 @@ def _one_table(variants: dict[str, Any]) -> str:
             ]
         )
     headings = (
-        *("variant", "images", "within"),
+        *(title, "images", "within"),
         *percentile_headings("steps", 50, 95, 100),
         *("L2, median", "L2, over that of all parts", "s per image"),
     )
@@ -161,12 +161,12 @@ def _one_table(variants: dict[str, Any]) -> str:
 
 def targets_of(kind: str, start: loading.Start) -> np.ndarray:
     """The targets [N, K] of a kind."""
-    source = start.source
-    if KINDS[kind] is None:
+    source, text = start.source, KINDS[kind]
+    if text is None:
         count, classes = len(source.images), len(start.class_names)
         return og.targets.dirichlet(_SEED.value, count, classes, image_ids=source.ids)
     return og.targets.parse(
-        KINDS[kind],
+        text,
         class_names=source.class_names,
         labels=source.labels,
         image_ids=source.ids,
@@ -174,9 +174,39 @@ def targets_of(kind: str, start: loading.Start) -> np.ndarray:
     )
 
 
+class Cell(NamedTuple):
+    """One variant of a solver for one kind of target and tolerance."""
+
+    solver: str
+    variant: str
+    kind: str
+    tolerance: str
+
+    @property
+    def job(self) -> str:
+        """As --only names it."""
+        return f"{self.solver}/{self.variant}"
+
+    @property
+    def file(self) -> str:
+        """Where its numbers are kept."""
+        variant = list(SOLVERS[self.solver]).index(self.variant)
+        return f"{self.solver}-{list(KINDS).index(self.kind)}-{self.tolerance}-{variant}.npz"
+
+
+def cells(tolerances: Sequence[str]) -> Iterator[Cell]:
+    """All cells, in the order in which they are run."""
+    for solver, variants in SOLVERS.items():
+        for tolerance, kind, variant in itertools.product(tolerances, KINDS, variants):
+            yield Cell(solver, variant, kind, tolerance)
+
+
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
+    names = list(dict.fromkeys(cell.job for cell in cells(_TOLERANCES.value)))
+    wanted = set(jobs.selected(names, _ONLY.value))
+    wanted |= {f"{name.split('/')[0]}/{REFERENCE}" for name in wanted}
     start = loading.load(
         _CLASSIFIER.value,
         _DATASET.value,
@@ -189,30 +219,27 @@ def main(argv: list[str]) -> None:
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     found: dict[str, Any] = {}
 
-    def numbers(
-        solver: str, name: str, cell: tuple[str, str], chosen: Any
-    ) -> dict[str, np.ndarray]:
-        tolerance, kind = cell
-        index, which = list(SOLVERS[solver]).index(name), list(KINDS).index(kind)
-        arguments = (
-            *(SOLVERS[solver][name], start.network, start.source.images[chosen]),
-            *(targets_of(kind, start)[chosen], float(tolerance)),
+    def numbers(cell: Cell, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        images, targets = start.source.images[chosen], targets_of(cell.kind, start)[chosen]
+        variant = SOLVERS[cell.solver][cell.variant]
+        compute = functools.partial(
+            solve, variant, start.network, images, targets, float(cell.tolerance)
         )
-        path = run.directory / "cache" / f"{solver}-{which}-{tolerance}-{index}.npz"
-        return runs.kept(path, functools.partial(solve, *arguments))
+        return runs.kept(run.directory / "cache" / cell.file, compute)
 
     everyone = np.ones(len(start.source.images), bool)
-    for solver, *cell in itertools.product(_SOLVERS.value, _TOLERANCES.value, KINDS):
-        tolerance, kind = cell
+    for cell in cells(_TOLERANCES.value):
+        if cell.job not in wanted and not (run.directory / "cache" / cell.file).exists():
+            continue
         chosen = everyone
-        if solver == "exact":
-            chosen = ~numbers("smallest_change", REFERENCE, (tolerance, kind), everyone)["within"]
-        of_kind = found.setdefault(solver, {}).setdefault(kind, {})
-        for name in SOLVERS[solver] if chosen.any() else ():
-            print(f"{solver}, {kind}, {tolerance}: {name}", flush=True)
-            outcome = numbers(solver, name, (tolerance, kind), chosen)
-            of_tolerance = of_kind.setdefault(tolerance, {})
-            of_tolerance[name] = {key: array.tolist() for key, array in outcome.items()}
+        if cell.solver == "exact":
+            reference = cell._replace(solver="smallest_change", variant=REFERENCE)
+            chosen = ~numbers(reference, everyone)["within"].astype(bool)
+        if chosen.any():
+            print(*cell, sep=", ", flush=True)
+            outcome = {key: array.tolist() for key, array in numbers(cell, chosen).items()}
+            of_kind = found.setdefault(cell.solver, {}).setdefault(cell.kind, {})
+            of_kind.setdefault(cell.tolerance, {})[cell.variant] = outcome
             common_tables.write(run, {"found": found}, table)
     print(table({"found": found}))
 
