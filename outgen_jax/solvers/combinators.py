@@ -129,6 +129,7 @@ class Restarted(Combinator):
     via: Solver | None = None
     later: Solver | Combinator | None = None
     patience: int | None = None
+    beyond: float = 0.0
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -168,8 +169,9 @@ class Restarted(Combinator):
             stalled = np.where(now > _PROGRESS * nearest, stalled + 1, 0)
             goes_on = np.isin(rows, pool.unfinished(rows, tolerance))
             if self.patience is not None:
-                pool.give_up(rows[goes_on & (stalled >= self.patience)])
-                goes_on &= stalled < self.patience
+                hopeless = (stalled >= self.patience) & (now > self.beyond)
+                pool.give_up(rows[goes_on & hopeless])
+                goes_on &= ~hopeless
             rows, nearest, stalled = rows[goes_on], now[goes_on], stalled[goes_on]
 
 
@@ -236,6 +238,7 @@ def restarted(
     via: Solver | None = None,
     later: Solver | Combinator | None = None,
     patience: int | None = None,
+    beyond: float = 0.0,
 ) -> Restarted:
     """Starts a solver again for images that have not converged.
 
@@ -248,6 +251,7 @@ def restarted(
       later: the solver of the further starts; None: `solver`.
       patience: an image is given up once so many further starts in a row have not halved its distance, and `gave_up` of
         the result says so; None: never.
+      beyond: images within this distance are not given up.
 
     Raises:
       ValueError: a negative number of starts, or a patience below 1.
@@ -272,6 +276,7 @@ def restarted(
         via=via,
         later=later,
         patience=patience,
+        beyond=beyond,
     )
 
 

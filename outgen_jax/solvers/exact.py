@@ -59,7 +59,8 @@ class Exact(Combinator):
       momentum: what changes an image before each further pass; None: nothing does.
       later_steps: steps of a further pass.
       restarts: further passes at most.
-      patience: an image is given up once so many passes in a row have not halved its distance.
+      patience, beyond: an image is given up once so many passes in a row have not halved its distance, and it is
+        farther than `beyond`. Images that converge late are nearer.
     """
 
     tolerance: float = TOLERANCE
@@ -70,6 +71,7 @@ class Exact(Combinator):
     later_steps: int = 24
     restarts: int = 6
     patience: int | None = 2
+    beyond: float = 0.01
 
     @property
     def steps(self) -> int:
@@ -102,7 +104,12 @@ class Exact(Combinator):
         if via is not None:
             via = dataclasses.replace(via, floor=floor, restriction=limits)
         return Restarted(
-            solver=first, times=self.restarts, via=via, later=later, patience=self.patience
+            solver=first,
+            times=self.restarts,
+            via=via,
+            later=later,
+            patience=self.patience,
+            beyond=self.beyond,
         )
 
     def from_afar(self, named: int | None, tolerance: float) -> Then:

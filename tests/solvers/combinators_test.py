@@ -144,6 +144,7 @@ def test_an_image_without_progress_is_given_up():
     assert run_of(None) == ([6, 6, 6], [])
     assert run_of(2) == ([3, 6, 6], [10])
     assert run_of(1) == ([2, 6, 2], [10, 12])
+    assert run_of(1, beyond=0.5) == ([2, 6, 6], [10])
 
 
 def test_what_is_given_up_is_left_to_others():
