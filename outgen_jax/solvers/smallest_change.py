@@ -25,18 +25,18 @@ In the equations an image is a vector [D].
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from outgen_jax.solvers import jacobian, prox_linear
-from outgen_jax.solvers.convex_loss import ExcessLoss, ExcessPenalty
-from outgen_jax.solvers.limits import Limits, Restriction, restriction
+from outgen_jax.solvers import jacobian
+from outgen_jax.solvers.convex_loss import ExcessPenalty
+from outgen_jax.solvers.limits import Restriction, restriction
 from outgen_jax.solvers.objective import Outputs
 from outgen_jax.solvers.penalty import PenaltySchedule
+from outgen_jax.solvers.penalty_model import PenaltyModel, Point
 from outgen_jax.solvers.solver import STATIC, Problem, Solver
 from outgen_jax.solvers.trust import TrustRule
 from outgen_jax.whole_numbers import check_integers
@@ -75,15 +75,6 @@ class Trial(NamedTuple):
     penalty: jax.Array  # []
     damping: jax.Array  # []
     best: Best
-
-
-class Point(NamedTuple):
-    """An image and what the network returns for it."""
-
-    image: jax.Array  # [D]
-    outputs: Outputs
-    r: jax.Array  # [M]
-    distance: jax.Array  # []
 
 
 @jax.tree_util.register_dataclass
@@ -161,7 +152,10 @@ class SmallestChange(Solver):
 
         def once(trial: Trial, _: None) -> tuple[Trial, None]:
             loss = self.excess.loss(objective, goals, trial.distance, tolerance)
-            return self._attempt(problem, loss, limits, flat, trial), None
+            model = PenaltyModel(
+                *(objective, flat, source.ravel(), limits, loss, trial.penalty, trial.damping)
+            )
+            return self._attempt(problem, model, trial), None
 
         start = Trial(state.image.ravel(), r, jac, distance, penalty, damping, best)
         end, _ = jax.lax.scan(once, start, None, length=self.trials)
@@ -182,72 +176,48 @@ class SmallestChange(Solver):
         """Whether the change no longer becomes smaller: [] bool."""
         return state.stalled >= self.patience
 
-    def _attempt(
-        self,
-        problem: Problem,
-        loss: ExcessLoss,
-        limits: Limits,
-        network: Callable[[jax.Array], Outputs],
-        trial: Trial,
-    ) -> Trial:
+    def _attempt(self, problem: Problem, model: PenaltyModel, trial: Trial) -> Trial:
         """One trial and its correction, accepted if the merit falls; J, c and ν are updated either way."""
-        objective, source = problem.objective, problem.source.ravel()
-        tolerance = jnp.maximum(problem.tolerance, 1e-30)
-        inverse, damping = 1 / trial.penalty, trial.damping
-        # ‖x + Δ − x₀‖²/2c + ν‖Δ‖²/2 is (1/c + ν)/2 ‖Δ − p‖² and a constant.
-        shift = (source - trial.image) * inverse / (inverse + damping)
-
-        def merit(r: jax.Array, image: jax.Array) -> jax.Array:
-            return loss.value(r) + inverse / 2 * ((image - source) ** 2).sum()
-
-        def point(jac: jax.Array) -> Point:
-            """Where the step with this J ends."""
-            step = prox_linear.bounded_step(
-                *(loss, limits, trial.image, trial.r, jac, inverse + damping, shift),
-                newton_steps=self.newton_steps,
-                rounds=self.rounds,
-            )
-            image = jnp.clip(trial.image + step, limits.low, limits.high)
-            outputs = network(image)
-            return Point(
-                image, outputs, objective.coordinates(outputs), objective.distance(outputs)
-            )
-
-        def corrected(jac: jax.Array, start: Point | Trial, end: Point) -> jax.Array:
-            """J after the error of its prediction from one image to another."""
-            step = end.image - start.image
-            error = end.r - start.r - jac @ step
-            return jacobian.broyden(jac, step, error) if self.secant else jac
-
-        before = merit(trial.r, trial.image)
-        chosen = point(trial.jac)
-        predicted = merit(trial.r + trial.jac @ (chosen.image - trial.image), chosen.image)
-        jac = corrected(trial.jac, trial, chosen)
-        best = _better(problem, trial.best, chosen.image, chosen.outputs)
-        if self.correction:
-            again = point(jac)
-            jac = corrected(jac, chosen, again)
-            best = _better(problem, best, again.image, again.outputs)
-            merits = merit(chosen.r, chosen.image), merit(again.r, again.image)
-            is_again = ~(merits[0] <= merits[1]) & ~jnp.isnan(merits[1])
-            chosen = _where(is_again, again, chosen)
-
-        reduction = before - merit(chosen.r, chosen.image)
+        before = model.merit(trial.r, trial.image)
+        chosen, predicted, jac, best = self._points(problem, model, trial)
+        reduction = before - model.merit(chosen.r, chosen.image)
         ratio = reduction / jnp.maximum(before - predicted, 1e-30)
         reduces = reduction >= 0
-        has_met = jnp.isfinite(best.change)
+
+        tolerance, has_met = jnp.maximum(problem.tolerance, 1e-30), jnp.isfinite(best.change)
         penalty = self.penalty.next(trial.penalty, chosen.distance, tolerance, has_met)
         penalty = jnp.where(reduces, penalty, trial.penalty)
-        damping = damping / self.trust.factor(ratio, reduces)
-        accepted = Trial(
-            *(chosen.image, chosen.r, jac, chosen.distance),
-            *(penalty, jnp.maximum(damping, self.least_damping / penalty), best),
-        )
-        return accepted._replace(
-            image=jnp.where(reduces, chosen.image, trial.image),
-            r=jnp.where(reduces, chosen.r, trial.r),
-            distance=jnp.where(reduces, chosen.distance, trial.distance),
-        )
+        damping = trial.damping / self.trust.factor(ratio, reduces)
+        damping = jnp.maximum(damping, self.least_damping / penalty)
+        image = jnp.where(reduces, chosen.image, trial.image)
+        r = jnp.where(reduces, chosen.r, trial.r)
+        distance = jnp.where(reduces, chosen.distance, trial.distance)
+        return Trial(image, r, jac, distance, penalty, damping, best)
+
+    def _points(
+        self, problem: Problem, model: PenaltyModel, trial: Trial
+    ) -> tuple[Point, jax.Array, jax.Array, Best]:
+        """The better of a trial and its correction, the merit predicted for the trial, J and the best image."""
+        options = {"newton_steps": self.newton_steps, "rounds": self.rounds}
+        chosen = model.minimum(trial.image, trial.r, trial.jac, **options)
+        predicted = model.merit(trial.r + trial.jac @ (chosen.image - trial.image), chosen.image)
+        jac = self._corrected(trial.jac, trial, chosen)
+        best = _better(problem, trial.best, chosen.image, chosen.outputs)
+        if not self.correction:
+            return chosen, predicted, jac, best
+        again = model.minimum(trial.image, trial.r, jac, **options)
+        jac = self._corrected(jac, chosen, again)
+        best = _better(problem, best, again.image, again.outputs)
+        merits = model.merit(chosen.r, chosen.image), model.merit(again.r, again.image)
+        is_again = ~(merits[0] <= merits[1]) & ~jnp.isnan(merits[1])
+        return _where(is_again, again, chosen), predicted, jac, best
+
+    def _corrected(self, jac: jax.Array, start: Trial | Point, end: Point) -> jax.Array:
+        """J after the error of its prediction from one image to another."""
+        if not self.secant:
+            return jac
+        step = end.image - start.image
+        return jacobian.broyden(jac, step, end.r - start.r - jac @ step)
 
 
 def smallest_change(
