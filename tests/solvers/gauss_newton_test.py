@@ -8,12 +8,11 @@ import reference
 from toy_synthesis import linear, linear_weights, problem
 
 import outgen_jax as og
-from outgen_jax.solvers import gauss_newton, trust
+from outgen_jax.solvers import gauss_newton
 from outgen_jax.solvers.convex_loss import RatioLoss
 from outgen_jax.solvers.gauss_newton import GaussNewton
 from outgen_jax.solvers.limits import Limits
 from outgen_jax.solvers.objective import Objective
-from outgen_jax.solvers.trust import TrustRule
 
 SHAPE = (8, 8, 3)
 WEIGHTS = reference.perceptron(SHAPE, steepness=2.8)
@@ -63,18 +62,6 @@ def test_far_from_the_target_a_step_goes_a_share_of_polyaks():
     assert reach(1e3) == pytest.approx(shortest, rel=1e-6)
     assert reach(0.1, weight=0.1) == reach(0.1, stride=None) == np.inf
     assert 0 < reach(0.0) < np.inf  # where nothing depends on the image
-
-
-def test_radius_follows_the_agreement():
-    radius, length = jnp.float32(0.4), jnp.float32(0.2)
-    answers = {0.9: 1.2, 0.5: 0.4, 0.1: 0.1, -0.1: 0.05, np.nan: 0.05}
-    for agreement, expected in answers.items():
-        np.testing.assert_allclose(
-            trust.next_radius(radius, length, agreement, TrustRule()), expected
-        )
-    lost = trust.next_radius(radius, jnp.float32(np.nan), jnp.float32(np.nan), TrustRule())
-    np.testing.assert_allclose(lost, 0.1)
-    np.testing.assert_allclose(trust.first_radius(jnp.zeros((32, 32, 3))), 0.2, rtol=0.01)
 
 
 def test_a_trial_that_raises_the_loss_or_ends_in_nan_is_not_taken():

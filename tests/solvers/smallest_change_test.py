@@ -10,7 +10,6 @@ from toy_synthesis import linear, linear_weights, problem
 
 import outgen_jax as og
 from outgen_jax.solvers.convex_loss import ExcessLoss
-from outgen_jax.solvers.penalty import PenaltySchedule
 
 SHAPE = (6, 6, 1)
 WEIGHTS = linear_weights(4, SHAPE)
@@ -134,17 +133,6 @@ def test_pixels_stay_within_the_limits():
     assert free.max() > 0.0045
     assert bounded.max() == pytest.approx(0.0035, abs=1e-6)
     assert (free**2).sum() < (bounded**2).sum()
-
-
-def test_the_penalty_of_an_image_that_is_stationary():
-    """Where x − x₀ = −c Jᵀ∇D, it gives back c."""
-    rng = np.random.default_rng(3)
-    jac, gradient = rng.normal(size=(3, 20)), rng.normal(size=3)
-    change = -7.0 * gradient @ jac
-    found = PenaltySchedule().start(*map(jnp.float32, (gradient, jac, change)))
-    assert found == pytest.approx(7, rel=1e-3)
-    at_source = PenaltySchedule().start(*map(jnp.float32, (gradient, jac, 0 * change)))
-    assert at_source == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
