@@ -18,4 +18,4 @@ from outgen_jax.outputs.labels import Sigmoid as Sigmoid
 from outgen_jax.outputs.labels import sigmoid as sigmoid
 from outgen_jax.outputs.numbers import Values as Values
 from outgen_jax.outputs.numbers import values as values
-from outgen_jax.outputs.protocol import Output as Output
+from outgen_jax.outputs.output import Output as Output

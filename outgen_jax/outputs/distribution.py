@@ -11,6 +11,7 @@ import numpy as np
 from outgen_jax import losses
 from outgen_jax.metrics import classification
 from outgen_jax.outputs.logits import SWITCHED_OFF, looks_like_probabilities
+from outgen_jax.outputs.output import Output
 from outgen_jax.targets import distributions, partial
 
 # Classes that have a coordinate each, where there are no more than these.
@@ -20,7 +21,7 @@ MOST_CLASSES = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Softmax:
+class Softmax(Output):
     """Logits of K classes. The target is a distribution, the distance the total variation."""
 
     bounds: ClassVar[tuple[float, float] | None] = None
@@ -82,13 +83,13 @@ class Softmax:
         """KL divergence of the groups."""
         return losses.kl_divergence(goal, _with_first(r))
 
-    def slope(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """P − q."""
-        return (self.judged(r) - goal)[1:]
+        return (self.compared(r) - goal)[1:]
 
-    def curvature(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def hessian_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """diag(p) − p pᵀ."""
-        probs = self.judged(r)[1:]
+        probs = self.compared(r)[1:]
         return jnp.diag(probs) - jnp.outer(probs, probs)
 
     def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
@@ -116,13 +117,9 @@ class Softmax:
         others = jnp.where(zero[0], others, -jnp.log(jnp.where(zero[0], 1, goal[0])))
         return jnp.where(zero.any(), total - others - jnp.log(floor), 0)[None]
 
-    def judged(self, r: jax.Array) -> jax.Array:
+    def compared(self, r: jax.Array) -> jax.Array:
         """Probabilities of the groups [M + 1]."""
         return jax.nn.softmax(_with_first(r))
-
-    def wanted(self, goal: jax.Array) -> jax.Array:
-        """The goal itself."""
-        return goal
 
     def num_named(self, targets: np.ndarray) -> np.ndarray:
         """Classes that are not masked; in full targets, classes of positive probability."""

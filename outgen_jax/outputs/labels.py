@@ -11,11 +11,12 @@ from jax.typing import ArrayLike
 
 from outgen_jax import losses
 from outgen_jax.outputs.logits import SWITCHED_OFF, looks_like_probabilities
+from outgen_jax.outputs.output import Output
 from outgen_jax.targets import partial
 
 
 @dataclasses.dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(Output):
     """Logits of L independent labels. The target is a probability for each, the distance the largest error."""
 
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
@@ -32,17 +33,6 @@ class Sigmoid:
     def readout(self, output: jax.Array) -> jax.Array:
         """Probabilities."""
         return jax.nn.sigmoid(output)
-
-    def loss(self, output: jax.Array, target: jax.Array) -> jax.Array:
-        """The sum of the labels' cross-entropies."""
-        free = jnp.isnan(target)
-        q = jnp.where(free, 0.5, target)
-        each = q * jax.nn.log_sigmoid(output) + (1 - q) * jax.nn.log_sigmoid(-output)
-        return -jnp.where(free, 0, each).sum()
-
-    def divergence(self, output: jax.Array, target: jax.Array) -> jax.Array:
-        """The sum of the labels' KL divergences."""
-        return self.divergence_at(output, target)
 
     def distance(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """The largest absolute error of a probability."""
@@ -61,18 +51,6 @@ class Sigmoid:
         w = jnp.where(jnp.isnan(target), 0, jnp.maximum(w, 0))  # rounding may make it negative
         return lambda u: w * u
 
-    def num_coordinates(self, size: int, count: int | None) -> int:
-        """One for every label."""
-        return size
-
-    def coordinates(self, output: jax.Array, target: jax.Array, count: int | None) -> jax.Array:
-        """The logits themselves."""
-        return output
-
-    def goal(self, output: jax.Array, target: jax.Array, count: int | None) -> jax.Array:
-        """The target itself."""
-        return target
-
     def divergence_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """The sum of the labels' KL divergences."""
         pairs = jnp.stack([goal, 1 - goal], -1)  # [L, 2]
@@ -82,11 +60,11 @@ class Sigmoid:
         each = jax.vmap(losses.kl_divergence)(pairs, jnp.where(free[:, None], 0.0, logits))
         return each.sum()
 
-    def slope(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """P − q."""
         return jnp.where(jnp.isnan(goal), 0, jax.nn.sigmoid(r) - goal)
 
-    def curvature(self, r: jax.Array, goal: jax.Array) -> jax.Array:
+    def hessian_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """diag(p (1 − p))."""
         bends = jax.nn.sigmoid(r) * jax.nn.sigmoid(-r)
         return jnp.diag(jnp.where(jnp.isnan(goal), 0, bends))
@@ -107,17 +85,9 @@ class Sigmoid:
         sided = self.one_sided(goal, 0.1 * floor)
         return jnp.where(sided, jnp.abs(self.errors(r, goal, floor)), 0)
 
-    def judged(self, r: jax.Array) -> jax.Array:
+    def compared(self, r: jax.Array) -> jax.Array:
         """Probabilities [L]."""
         return jax.nn.sigmoid(r)
-
-    def wanted(self, goal: jax.Array) -> jax.Array:
-        """The goal itself."""
-        return goal
-
-    def num_named(self, targets: np.ndarray) -> np.ndarray:
-        """All labels: free ones cost a coordinate too."""
-        return np.full(targets.shape[:-1], targets.shape[-1])
 
     def validated(self, targets: np.ndarray, *, caller: str) -> np.ndarray:
         """Probabilities in [0, 1]; they need not sum to 1."""

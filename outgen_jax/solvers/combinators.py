@@ -4,9 +4,10 @@ A combinator does not see single images. It asks a pool to run other solvers on 
 images are not finished.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +18,8 @@ Start = Callable[[int], np.ndarray]  # row -> image [H, W, C] float32 where a so
 
 # Of the noise of a new start: below half a grey level, so that the image still rounds to its source.
 _NOISE = 0.499 / 255
+# A further start makes progress if it brings the distance below this share of the nearest before.
+_PROGRESS = 0.5
 
 
 class Pool(Protocol):
@@ -38,6 +41,12 @@ class Pool(Protocol):
     def reached(self, rows: np.ndarray, tolerance: float) -> np.ndarray:
         """Those of `rows` that are within `tolerance`."""
 
+    def nearest(self, rows: np.ndarray) -> np.ndarray:
+        """The smallest distance of each of `rows` so far."""
+
+    def give_up(self, rows: np.ndarray) -> None:
+        """Notes that a solver has ended early for `rows`, which made no progress."""
+
     def source(self, row: int) -> np.ndarray:
         """The source image of a row."""
 
@@ -54,18 +63,25 @@ class Pool(Protocol):
         """How many coordinates the target of a row has; None: too many for a Jacobian."""
 
 
-@runtime_checkable
-class Combinator(Protocol):
+class Combinator(abc.ABC):
     """A solver made of other solvers."""
 
     @property
+    @abc.abstractmethod
     def steps(self) -> int:
         """The largest number of steps of all parts."""
 
     @property
+    @abc.abstractmethod
     def parts(self) -> tuple[Any, ...]:
         """The solvers it is made of."""
 
+    @property
+    def tolerance(self) -> float | None:
+        """The tolerance where the caller of `og.synthesize` gives none; None: all steps are made."""
+        return None
+
+    @abc.abstractmethod
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
     ) -> None:
@@ -73,7 +89,7 @@ class Combinator(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Then:
+class Then(Combinator):
     """A solver followed by another one: see `then`."""
 
     first: Solver | Combinator
@@ -93,7 +109,7 @@ class Then:
     @property
     def tolerance(self) -> float | None:
         """The second's own."""
-        return getattr(self.second, "tolerance", None)
+        return self.second.tolerance
 
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
@@ -104,7 +120,7 @@ class Then:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Restarted:
+class Restarted(Combinator):
     """A solver that starts again for images that have not converged: see `restarted`."""
 
     solver: Solver | Combinator
@@ -112,6 +128,8 @@ class Restarted:
     from_source: bool = False
     via: Solver | None = None
     later: Solver | Combinator | None = None
+    patience: int | None = None
+    beyond: float = 0.0
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -128,28 +146,37 @@ class Restarted:
     @property
     def tolerance(self) -> float | None:
         """The solver's own."""
-        return getattr(self.solver, "tolerance", None)
+        return self.solver.tolerance
 
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
     ) -> None:
         """Runs the solver on all rows, then again on those that have not converged."""
         pool.run(self.solver, rows, tolerance, start=start)
+        rows = pool.unfinished(rows, tolerance)
+        nearest, stalled = pool.nearest(rows), np.zeros(len(rows), int)
         for attempt in range(self.times):
-            rows = pool.unfinished(rows, tolerance)
             if not len(rows):
                 return
-            again: Start = pool.last
-            if self.from_source:
-                again = _near_source(pool, attempt)
+            again: Start = _near_source(pool, attempt) if self.from_source else pool.last
+            remaining = rows
             if self.via is not None:
                 pool.run(self.via, rows, tolerance, start=again)
-                rows, again = pool.unfinished(rows, tolerance), pool.last
-            pool.run(self.later or self.solver, rows, tolerance, start=again)
+                remaining, again = pool.unfinished(rows, tolerance), pool.last
+            pool.run(self.later or self.solver, remaining, tolerance, start=again)
+
+            now = pool.nearest(rows)
+            stalled = np.where(now > _PROGRESS * nearest, stalled + 1, 0)
+            goes_on = np.isin(rows, pool.unfinished(rows, tolerance))
+            if self.patience is not None:
+                hopeless = (stalled >= self.patience) & (now > self.beyond)
+                pool.give_up(rows[goes_on & hopeless])
+                goes_on &= ~hopeless
+            rows, nearest, stalled = rows[goes_on], now[goes_on], stalled[goes_on]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rescued:
+class Rescued(Combinator):
     """A solver, and another one for the images that it leaves: see `rescued`."""
 
     solver: Solver | Combinator
@@ -168,7 +195,7 @@ class Rescued:
     @property
     def tolerance(self) -> float | None:
         """The solver's own."""
-        return getattr(self.solver, "tolerance", None)
+        return self.solver.tolerance
 
     def run(
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
@@ -210,6 +237,8 @@ def restarted(
     from_source: bool = False,
     via: Solver | None = None,
     later: Solver | Combinator | None = None,
+    patience: int | None = None,
+    beyond: float = 0.0,
 ) -> Restarted:
     """Starts a solver again for images that have not converged.
 
@@ -220,20 +249,35 @@ def restarted(
         at its last image.
       via: a solver that changes the image before each further start; None: there is none.
       later: the solver of the further starts; None: `solver`.
+      patience: an image is given up once so many further starts in a row have not halved its distance, and `gave_up` of
+        the result says so; None: never.
+      beyond: images within this distance are not given up.
 
     Raises:
-      ValueError: a negative number of starts.
+      ValueError: a negative number of starts, or a patience below 1.
 
     >>> import outgen_jax as og
     >>> og.restarted(og.gauss_newton(steps=40), times=2).steps
     120
     """
-    check_integers(caller="restarted", times=times)
+    check_integers(caller="restarted", times=times, patience=patience)
     if times < 0:
         raise ValueError(
             f"restarted: times must not be negative, got {times}; 0 means no further start"
         )
-    return Restarted(solver=solver, times=times, from_source=from_source, via=via, later=later)
+    if patience is not None and patience < 1:
+        raise ValueError(
+            f"restarted: patience must be at least 1, got {patience}; None never gives up"
+        )
+    return Restarted(
+        solver=solver,
+        times=times,
+        from_source=from_source,
+        via=via,
+        later=later,
+        patience=patience,
+        beyond=beyond,
+    )
 
 
 def rescued(solver: Solver | Combinator, *, by: Solver | Combinator) -> Rescued:

@@ -9,7 +9,7 @@ import optax
 
 from outgen_jax import pixels as pixel_maps
 from outgen_jax.solvers.objective import Outputs
-from outgen_jax.solvers.solver import Problem
+from outgen_jax.solvers.solver import Problem, Solver
 from outgen_jax.whole_numbers import check_integers
 
 # Paper A, Sections 2.2 and 3.1.
@@ -29,7 +29,7 @@ class DescentState(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GradientDescent:
+class GradientDescent(Solver):
     """The solver that `gradient_descent` returns."""
 
     optimizer: optax.GradientTransformation = dataclasses.field(metadata={"static": True})

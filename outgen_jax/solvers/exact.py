@@ -22,14 +22,9 @@ TOLERANCE = 1e-5
 # Judged in another batch, a distance differs by rounding. So images stop below the tolerance, by this share of it, or
 # by what probabilities differ by in float32.
 _MARGIN, _ROUNDING = 0.1, 1e-6
-# Probabilities that should be 0 may be this share of the tolerance.
-_FLOOR = 0.1
-# Steps of Gauss-Newton's first pass and of later ones.
-_PASS = 48
-_LATER_PASS = 24
-# Further passes with momentum between them, then new starts from the source.
-_RESTARTS = 6
-_NEW_STARTS = 1
+# Probabilities that should be 0 may be this share of the tolerance, and at most this.
+_FLOOR, _MOST_FLOOR = 0.1, 0.01
+_FIRST_PASS = 48
 _CG_STEPS = 80
 # Few of many classes: Adam on the pixels goes nearly all the way, where few of the steps of a linear model would hold.
 # Its rate and updates by the number of classes that are named, at most so many: the smaller the rate, the smaller the
@@ -53,11 +48,30 @@ _DESCENTS = {named: _adam(*options) for named, options in _ADAM.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Exact:
-    """What `exact` returns; see there."""
+class Exact(Combinator):
+    """What `exact` returns; see there.
+
+    Attributes:
+      tolerance: as `exact` takes it.
+      restriction: limits on the change; every part gets it.
+      smallest: the solver of most targets.
+      newton: the first pass of Gauss-Newton, for the images that `smallest` leaves.
+      momentum: what changes an image before each further pass; None: nothing does.
+      later_steps: steps of a further pass.
+      restarts: further passes at most.
+      patience, beyond: an image is given up once so many passes in a row have not halved its distance, and it is
+        farther than `beyond`. Images that converge late are nearer.
+    """
 
     tolerance: float = TOLERANCE
     restriction: Restriction = dataclasses.field(default_factory=Restriction)
+    smallest: SmallestChange = dataclasses.field(default_factory=SmallestChange)
+    newton: GaussNewton = dataclasses.field(default_factory=lambda: GaussNewton(steps=_FIRST_PASS))
+    momentum: Momentum | None = dataclasses.field(default_factory=Momentum)
+    later_steps: int = 24
+    restarts: int = 6
+    patience: int | None = 2
+    beyond: float = 0.01
 
     @property
     def steps(self) -> int:
@@ -78,17 +92,25 @@ class Exact:
         persistent = self.persistent(tolerance)
         if self.restriction.lowpass_radius is not None:
             return persistent
-        return Rescued(solver=SmallestChange(restriction=self.restriction), by=persistent)
+        smallest = dataclasses.replace(self.smallest, restriction=self.restriction)
+        return Rescued(solver=smallest, by=persistent)
 
     def persistent(self, tolerance: float) -> Restarted:
-        """Gauss-Newton, with momentum and new starts for the images that converge slowly."""
-        limits = self.restriction
-        floor = min(_FLOOR * tolerance, 0.01)
-        first = GaussNewton(steps=_PASS, floor=floor, restriction=limits)
-        later = dataclasses.replace(first, steps=_LATER_PASS)
-        via = Momentum(floor=floor, restriction=limits)
-        passes = Restarted(solver=first, times=_RESTARTS, via=via, later=later)
-        return Restarted(solver=passes, times=_NEW_STARTS, from_source=True)
+        """Gauss-Newton, with momentum and restarts for the images that converge slowly."""
+        limits, floor = self.restriction, min(_FLOOR * tolerance, _MOST_FLOOR)
+        first = dataclasses.replace(self.newton, floor=floor, restriction=limits)
+        later = dataclasses.replace(first, steps=self.later_steps)
+        via = self.momentum
+        if via is not None:
+            via = dataclasses.replace(via, floor=floor, restriction=limits)
+        return Restarted(
+            solver=first,
+            times=self.restarts,
+            via=via,
+            later=later,
+            patience=self.patience,
+            beyond=self.beyond,
+        )
 
     def from_afar(self, named: int | None, tolerance: float) -> Then:
         """For targets that name at most `named` of a network's many classes; None: more than all the limits.

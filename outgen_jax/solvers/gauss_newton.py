@@ -30,10 +30,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from outgen_jax.solvers import jacobian, prox_linear, trust
+from outgen_jax.solvers.convex_loss import RatioLoss
 from outgen_jax.solvers.limits import Limits, Restriction, restriction
 from outgen_jax.solvers.objective import Outputs
-from outgen_jax.solvers.prox_linear import Loss
-from outgen_jax.solvers.solver import Problem
+from outgen_jax.solvers.solver import STATIC, Problem, Solver
+from outgen_jax.solvers.trust import TrustRule
 from outgen_jax.whole_numbers import check_integers
 
 STEPS = 40
@@ -41,29 +42,14 @@ TRIALS = 4
 STRIDE = 0.5
 FLOOR = 1e-6
 
-# w is 0 while the divergence of a row is above `_NEAR`, then `_FIRST_WEIGHT`, and decays by `_WEIGHT_DECAY` a Jacobian.
-# Earlier it would press down classes that hardly count, at twice the change; and an image that cannot have all it is
-# asked for ends where the probabilities are nearest.
-_NEAR = 2e-3
-_FIRST_WEIGHT = 0.1
-_WEIGHT_DECAY = 0.93
-# Share of the last Jacobian in the next; α while an image is far, then β while a coordinate that should be 0 is this
-# many nats too high.
-_MEMORY = 0.5
-_RETURN = 0.2
-_MOMENTUM = 0.8
-_FAR = 1.0
-# The shortest limit on a step while the target is far, over √D: 0.05 for 32×32×3.
-_SHORTEST_REACH = 0.0009
-
 
 class GaussNewtonState(NamedTuple):
-    """Where an image is, and how far its Jacobian is trusted."""
+    """The iterate, and how far its Jacobian is trusted."""
 
     image: jax.Array  # [H, W, C]
     step: jax.Array  # [H, W, C], the last
-    rows: jax.Array  # [M, D], the last Jacobian, corrected
-    is_first: jax.Array  # [] bool: there is no last Jacobian
+    jac: jax.Array  # [M, D], the last J, corrected
+    is_first: jax.Array  # [] bool: there is no last J
     radius: jax.Array  # [], L2 norm of a step
     weight: jax.Array  # [], w
 
@@ -73,22 +59,46 @@ class Trial(NamedTuple):
 
     image: jax.Array  # [D]
     r: jax.Array  # [M]
-    rows: jax.Array  # [M, D]
+    jac: jax.Array  # [M, D]
     radius: jax.Array  # []
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GaussNewton:
-    """The solver that `gauss_newton` returns."""
+class GaussNewton(Solver):
+    """The solver that `gauss_newton` returns.
+
+    Attributes:
+      steps, trials, stride, floor: as `gauss_newton` takes them.
+      restriction: limits on the change.
+      trust: how the radius changes.
+      near: w is 0 while the divergence of a row is above this. Earlier it would press down classes that hardly count,
+        at twice the change.
+      first_weight: w from then on, decaying by `weight_decay` a Jacobian. An image that cannot have all it is asked
+        for then ends where the probabilities are nearest.
+      weight_decay: see `first_weight`.
+      memory: share of the last J in the next.
+      return_share: α, while the target is far.
+      momentum: β, while a coordinate that should be 0 is `far` nats too high.
+      far: see `momentum`.
+      shortest_limit: the shortest limit on a step while the target is far, over √D: 0.05 for 32×32×3.
+    """
 
     steps: int = STEPS
-    trials: int = dataclasses.field(default=TRIALS, metadata={"static": True})
-    stride: float | None = dataclasses.field(default=STRIDE, metadata={"static": True})
+    trials: int = dataclasses.field(default=TRIALS, metadata=STATIC)
+    stride: float | None = dataclasses.field(default=STRIDE, metadata=STATIC)
     floor: float = FLOOR
     restriction: Restriction = dataclasses.field(default_factory=Restriction)
+    trust: TrustRule = dataclasses.field(default_factory=TrustRule, metadata=STATIC)
+    near: float = dataclasses.field(default=2e-3, metadata=STATIC)
+    first_weight: float = dataclasses.field(default=0.1, metadata=STATIC)
+    weight_decay: float = dataclasses.field(default=0.93, metadata=STATIC)
+    memory: float = dataclasses.field(default=0.5, metadata=STATIC)
+    return_share: float = dataclasses.field(default=0.2, metadata=STATIC)
+    momentum: float = dataclasses.field(default=0.8, metadata=STATIC)
+    far: float = dataclasses.field(default=1.0, metadata=STATIC)
+    shortest_limit: float = dataclasses.field(default=0.0009, metadata=STATIC)
 
-    # Its programs depend on how many coordinates a target has.
     by_coordinates = True
 
     def passes(self, num_coordinates: int) -> int:
@@ -97,12 +107,12 @@ class GaussNewton:
 
     def init(self, problem: Problem, image: jax.Array) -> GaussNewtonState:
         """The state at an image [H, W, C]."""
-        rows = (problem.objective.num_coordinates, image.size)
+        shape = (problem.objective.num_coordinates, image.size)
         image = self.restriction.nearest(problem.source, image)
         return GaussNewtonState(
             image=image,
             step=jnp.zeros_like(image),
-            rows=jnp.zeros(rows, jnp.float32),
+            jac=jnp.zeros(shape, jnp.float32),
             is_first=jnp.bool_(True),
             radius=trust.first_radius(image),
             weight=jnp.float32(0),
@@ -116,92 +126,100 @@ class GaussNewton:
         def flat(image: jax.Array) -> Outputs:
             return problem.network(image.reshape(shape))
 
-        outputs, r, rows = jacobian.jacobian(flat, objective, state.image.ravel())
-        loss = Loss(objective, objective.goals(outputs), state.weight, self.floor)
-        memory = jnp.where(state.is_first, 0, jnp.float32(_MEMORY))
-        averaged = memory * state.rows + (1 - memory) * rows
-        given = self._given(loss, limits, state, averaged, r, problem.source)
+        outputs, r, jac = jacobian.jacobian(flat, objective, state.image.ravel())
+        loss = RatioLoss(objective, objective.goals(outputs), state.weight, self.floor)
+        memory = jnp.where(state.is_first, 0, jnp.float32(self.memory))
+        averaged = memory * state.jac + (1 - memory) * jac
+        first_shift = self._shift(loss, limits, state, averaged, r, problem.source)
 
         def once(trial: Trial, index: jax.Array) -> tuple[Trial, None]:
-            p = jnp.where(index == 0, given, 0)
-            return self._attempt(loss, limits, lambda x: objective.coordinates(flat(x)), trial, p)
+            shift = jnp.where(index == 0, first_shift, 0)
+            return self._attempt(
+                loss, limits, lambda x: objective.coordinates(flat(x)), trial, shift
+            ), None
 
         start = Trial(state.image.ravel(), r, averaged, state.radius)
         end, _ = jax.lax.scan(once, start, jnp.arange(self.trials, dtype=jnp.int32))
 
         image = end.image.reshape(shape)
-        is_near = loss.divergence(end.r) < _NEAR * objective.num_rows
-        first = jnp.where(is_near, jnp.float32(_FIRST_WEIGHT), 0)
-        weight = jnp.where(state.weight > 0, _WEIGHT_DECAY * state.weight, first)
+        is_near = loss.divergence(end.r) < self.near * objective.num_rows
+        first = jnp.where(is_near, jnp.float32(self.first_weight), 0)
+        weight = jnp.where(state.weight > 0, self.weight_decay * state.weight, first)
         return GaussNewtonState(
-            image, image - state.image, end.rows, jnp.bool_(False), end.radius, weight
+            image, image - state.image, end.jac, jnp.bool_(False), end.radius, weight
         ), outputs
 
     def image(self, state: GaussNewtonState) -> jax.Array:
         """The image of a state [H, W, C]."""
         return state.image
 
-    def _given(
+    def _shift(
         self,
-        loss: Loss,
+        loss: RatioLoss,
         limits: Limits,
         state: GaussNewtonState,
-        rows: jax.Array,
+        jac: jax.Array,
         r: jax.Array,
         source: jax.Array,
     ) -> jax.Array:
-        """The first trial's p [D]: back towards the source while the target is far, then on as the last step did."""
-        moves_on = (loss.weight > 0) & _is_far(loss, r)
-        onward = jnp.where(moves_on, jnp.float32(_MOMENTUM), 0) * state.step.ravel()
+        """The first trial's p [D]: towards the source while the target is far, then a share of the last step."""
+        has_momentum = (loss.weight > 0) & self._is_far(loss, r)
+        onward = jnp.where(has_momentum, jnp.float32(self.momentum), 0) * state.step.ravel()
         if self.stride is None:
             return onward
-        ways = jax.vmap(limits.smooth)(rows)
-        unfelt = jacobian.null_part(rows, ways, (source - state.image).ravel())
-        length = jnp.maximum(jnp.linalg.norm(unfelt), 1e-20)
-        back = jnp.minimum(_RETURN, state.radius / length) * unfelt
+        directions = jax.vmap(limits.smooth)(jac)
+        part = jacobian.null_space_part(jac, directions, (source - state.image).ravel())
+        length = jnp.maximum(jnp.linalg.norm(part), 1e-20)
+        back = jnp.minimum(self.return_share, state.radius / length) * part
         return jnp.where(loss.weight > 0, onward, back)
+
+    def _is_far(self, loss: RatioLoss, r: jax.Array) -> jax.Array:
+        """Whether a coordinate that may lie anywhere on one side is far on the other: [] bool."""
+        errors = loss.objective.errors(r, loss.goals, loss.floor)
+        one_sided = loss.objective.one_sided(loss.goals, loss.floor)
+        return jnp.where(one_sided, jnp.abs(errors), 0).max(initial=0) > self.far
 
     def _attempt(
         self,
-        loss: Loss,
+        loss: RatioLoss,
         limits: Limits,
         coordinates: Callable[[jax.Array], jax.Array],
         trial: Trial,
-        given: jax.Array,
-    ) -> tuple[Trial, None]:
-        """One step of one image, taken if it lowers the loss; rows and radius learn either way."""
-        image, r, rows, radius = trial
-        slope = loss.slope(r) @ rows
+        shift: jax.Array,
+    ) -> Trial:
+        """One trial, accepted if it lowers the loss; J and the radius are updated either way."""
+        image, r, jac, radius = trial
+        gradient = loss.gradient(r) @ jac
         # With this damping Jᵀλ is no longer than the radius, and not held back near the target.
-        steepness = jnp.sqrt(jnp.maximum(slope @ limits.smooth(slope), 0))
-        radius = jnp.minimum(radius, self._reach(loss, r, steepness, image.size))
-        damping = jnp.maximum(steepness / radius, 1e-10)
-        step = prox_linear.bounded_step(loss, limits, image, r, rows, damping, given)
+        gradient_norm = jnp.sqrt(jnp.maximum(gradient @ limits.smooth(gradient), 0))
+        radius = jnp.minimum(radius, self._longest_step(loss, r, gradient_norm, image.size))
+        damping = jnp.maximum(gradient_norm / radius, 1e-10)
+        step = prox_linear.bounded_step(loss, limits, image, r, jac, damping, shift)
         moved = jnp.clip(image + step, limits.low, limits.high)
         step = moved - image
-        foretold, found = r + rows @ step, coordinates(moved)
+        predicted, actual = r + jac @ step, coordinates(moved)
 
-        before, foretold_loss, found_loss = (loss.value(x) for x in (r, foretold, found))
-        gain, foretold_gain = before - found_loss, before - foretold_loss
-        agreement = gain / jnp.maximum(foretold_gain, 1e-30)
-        end = Trial(
-            jnp.where(gain > 0, moved, image),
-            jnp.where(gain > 0, found, r),
-            jacobian.broyden(rows, step, found - foretold),
-            trust.next_radius(radius, jnp.linalg.norm(step), agreement),
+        before, predicted_loss, actual_loss = (loss.value(x) for x in (r, predicted, actual))
+        reduction, predicted_reduction = before - actual_loss, before - predicted_loss
+        ratio = reduction / jnp.maximum(predicted_reduction, 1e-30)
+        return Trial(
+            jnp.where(reduction > 0, moved, image),
+            jnp.where(reduction > 0, actual, r),
+            jacobian.broyden(jac, step, actual - predicted),
+            trust.next_radius(radius, jnp.linalg.norm(step), ratio, self.trust),
         )
-        return end, None
 
-    def _reach(self, loss: Loss, r: jax.Array, steepness: jax.Array, size: int) -> jax.Array:
-        """How far a step of an image of `size` pixels may go, whatever its radius: [], L2 norm.
+    def _longest_step(
+        self, loss: RatioLoss, r: jax.Array, gradient_norm: jax.Array, size: int
+    ) -> jax.Array:
+        """How long a step of an image of `size` pixels may be, whatever its radius: [], L2 norm.
 
-        `steepness` is the norm of ℓ's slope. Their quotient ℓ/‖∇ℓ‖ is Polyak's step (1987), which would end at ℓ = 0 if
-        ℓ were linear.
+        ℓ/‖∇ℓ‖ is Polyak's step (1987), which would end at ℓ = 0 if ℓ were linear.
         """
         if self.stride is None:
             return jnp.float32(jnp.inf)
-        polyak = loss.divergence(r) / jnp.maximum(steepness, 1e-20)
-        far = jnp.maximum(_SHORTEST_REACH * size**0.5, self.stride * polyak)
+        polyak = loss.divergence(r) / jnp.maximum(gradient_norm, 1e-20)
+        far = jnp.maximum(self.shortest_limit * size**0.5, self.stride * polyak)
         return jnp.where(loss.weight > 0, jnp.inf, far)
 
 
@@ -257,10 +275,3 @@ def gauss_newton(
         )
     limits = restriction(mask, max_change, lowpass_radius, caller="gauss_newton")
     return GaussNewton(steps=steps, trials=trials, stride=stride, floor=floor, restriction=limits)
-
-
-def _is_far(loss: Loss, r: jax.Array) -> jax.Array:
-    """Whether a coordinate that may lie anywhere on one side is far on the other: [] bool."""
-    errors = loss.objective.errors(r, loss.goals, loss.floor)
-    one_sided = loss.objective.one_sided(loss.goals, loss.floor)
-    return jnp.where(one_sided, jnp.abs(errors), 0).max(initial=0) > _FAR

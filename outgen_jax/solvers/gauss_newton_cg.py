@@ -33,7 +33,8 @@ from jax.typing import ArrayLike
 from outgen_jax.solvers import trust
 from outgen_jax.solvers.limits import Limits, Restriction, restriction
 from outgen_jax.solvers.objective import Objective, Outputs
-from outgen_jax.solvers.solver import Problem
+from outgen_jax.solvers.solver import Problem, Solver
+from outgen_jax.solvers.trust import TrustRule
 from outgen_jax.whole_numbers import check_integers
 
 STEPS = 60
@@ -43,10 +44,11 @@ ITERATIONS = 30
 _PARTS = (1.0, 0.5, 0.2, 0.05)
 # β at most.
 _MOST_MOMENTUM = 0.95
+_TRUST = TrustRule()
 
 
 class CGState(NamedTuple):
-    """Where an image is, and how far the model is trusted."""
+    """The iterate, and how far the model is trusted."""
 
     image: jax.Array  # [H, W, C]
     step: jax.Array  # [H, W, C], the last
@@ -55,7 +57,7 @@ class CGState(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """Conjugate gradients on their way, vectors [D]."""
+    """The state of conjugate gradients, vectors [D]."""
 
     step: jax.Array
     residual: jax.Array  # the model's gradient there
@@ -66,7 +68,7 @@ class _Search(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GaussNewtonCG:
+class GaussNewtonCG(Solver):
     """The solver that `gauss_newton_cg` returns."""
 
     steps: int = STEPS
@@ -96,8 +98,8 @@ class GaussNewtonCG:
         image = state.image.ravel()
         outputs, to_image = jax.vjp(flat, image)
         before = objective.divergence(outputs)
-        moved_on = momentum(before, state.divergence) * state.step.ravel()
-        base = jnp.clip(image + moved_on, limits.low, limits.high)
+        onward = momentum(before, state.divergence) * state.step.ravel()
+        base = jnp.clip(image + onward, limits.low, limits.high)
         base_outputs = flat(base)
         share = jnp.minimum(0.5, jnp.sqrt(before / objective.num_rows))
         search = functools.partial(
@@ -106,17 +108,17 @@ class GaussNewtonCG:
         # J is still the image's own.
         step, change = _step(limits, base, base_outputs, to_image, objective, search)
 
-        # From where momentum took the image, or along the whole way there.
+        # Along the step from where momentum ended, or along the whole step from the image.
         parts = jnp.array(_PARTS, jnp.float32)[:, None]
-        ways = (base + parts * step, image + parts[1:] * (base + step - image))
-        tried = jnp.clip(jnp.concatenate(ways), limits.low, limits.high)
-        found = jax.vmap(lambda image: objective.divergence(flat(image)))(tried)
+        candidates = (base + parts * step, image + parts[1:] * (base + step - image))
+        tried = jnp.clip(jnp.concatenate(candidates), limits.low, limits.high)
+        actual = jax.vmap(lambda image: objective.divergence(flat(image)))(tried)
         at_base = objective.divergence(base_outputs)
-        foretold = at_base - objective.divergence(jax.tree.map(jnp.add, base_outputs, change))
-        best = jnp.where(jnp.isnan(found), jnp.inf, found).argmin()
-        agreement = (at_base - found[0]) / jnp.maximum(foretold, 1e-30)
-        radius = trust.next_radius(state.radius, jnp.linalg.norm(step), agreement)
-        moved = jnp.where(found[best] < before, tried[best], image)
+        predicted = at_base - objective.divergence(jax.tree.map(jnp.add, base_outputs, change))
+        best = jnp.where(jnp.isnan(actual), jnp.inf, actual).argmin()
+        ratio = (at_base - actual[0]) / jnp.maximum(predicted, 1e-30)
+        radius = trust.next_radius(state.radius, jnp.linalg.norm(step), ratio, _TRUST)
+        moved = jnp.where(actual[best] < before, tried[best], image)
         step = (moved - image).reshape(shape)
         return CGState(moved.reshape(shape), step, before, radius), outputs
 
@@ -191,26 +193,26 @@ def truncated_cg(
     enough = share * jnp.linalg.norm(gradient)
 
     def iterate(search: _Search) -> _Search:
-        step, residual, direction, _, done_so_far = search
-        bent = product(direction)
-        curvature = direction @ bent
+        step, residual, direction, _, iterations_so_far = search
+        product_along = product(direction)
+        curvature = direction @ product_along
         squared = residual @ residual
         length = squared / jnp.maximum(curvature, 1e-30)
-        reach = _to_boundary(step, direction, jnp.asarray(radius))
-        leaves = (curvature <= 0) | (length >= reach)
-        new_step = step + jnp.where(leaves, reach, length) * direction
-        new_residual = residual + length * bent
+        to_boundary = _to_boundary(step, direction, jnp.asarray(radius))
+        leaves = (curvature <= 0) | (length >= to_boundary)
+        new_step = step + jnp.where(leaves, to_boundary, length) * direction
+        new_residual = residual + length * product_along
         kept = (new_residual @ new_residual) / jnp.maximum(squared, 1e-30)
         ends = leaves | (jnp.linalg.norm(new_residual) <= enough)
         return _Search(
-            new_step, new_residual, kept * direction - new_residual, ends, done_so_far + 1
+            new_step, new_residual, kept * direction - new_residual, ends, iterations_so_far + 1
         )
 
-    def goes_on(search: _Search) -> jax.Array:
+    def continues(search: _Search) -> jax.Array:
         return ~search.done & (search.iterations < iterations)
 
     start = _Search(jnp.zeros_like(gradient), gradient, -gradient, ~gradient.any(), jnp.int32(0))
-    return jax.lax.while_loop(goes_on, iterate, start).step
+    return jax.lax.while_loop(continues, iterate, start).step
 
 
 def _to_boundary(step: jax.Array, direction: jax.Array, radius: jax.Array) -> jax.Array:

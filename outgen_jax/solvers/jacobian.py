@@ -19,7 +19,7 @@ def jacobian(
 ) -> tuple[Outputs, jax.Array, jax.Array]:
     """Outputs of an image [D], their coordinates [M] and the Jacobian of these [M, D].
 
-    Entries that are not finite are 0: a probability that has underflowed has no slope.
+    Entries that are not finite are 0: a probability that has underflowed has no gradient.
     """
     outputs, to_image = jax.vjp(network, image)
     r, to_outputs = jax.vjp(objective.coordinates, outputs)
@@ -29,36 +29,36 @@ def jacobian(
 
     unit = jnp.eye(len(r), dtype=jnp.float32)
     few = len(r) <= BLOCK
-    rows = jax.vmap(row)(unit) if few else jax.lax.map(row, unit, batch_size=BLOCK)
-    return outputs, r, jnp.where(jnp.isfinite(rows), rows, 0)
+    jac = jax.vmap(row)(unit) if few else jax.lax.map(row, unit, batch_size=BLOCK)
+    return outputs, r, jnp.where(jnp.isfinite(jac), jac, 0)
 
 
-def broyden(rows: jax.Array, step: jax.Array, surprise: jax.Array) -> jax.Array:
-    r"""J + (y − JΔ) Δᵀ / ΔᵀΔ: the Jacobian closest to `rows` that would have predicted y (Broyden, 1965).
+def broyden(jac: jax.Array, step: jax.Array, error: jax.Array) -> jax.Array:
+    r"""J + (y − JΔ) Δᵀ / ΔᵀΔ: the Jacobian closest to J that would have predicted y (Broyden, 1965).
 
-    `rows` as they are where the network or the step is not finite.
+    J as it is where the network or the step is not finite.
 
     Args:
-      rows: J [M, D].
+      jac: J [M, D].
       step: Δ [D].
-      surprise: y − JΔ [M].
+      error: y − JΔ [M], of the prediction.
     """
     squared = step @ step
-    update = jnp.outer(surprise, step) / jnp.where(squared > 0, squared, 1)
-    return rows + jnp.where(jnp.isfinite(update).all(), update, 0)
+    update = jnp.outer(error, step) / jnp.where(squared > 0, squared, 1)
+    return jac + jnp.where(jnp.isfinite(update).all(), update, 0)
 
 
-def null_part(rows: jax.Array, ways: jax.Array, change: jax.Array) -> jax.Array:
-    """(I − W (J W)⁻¹ J) Δ: the part of a `change` [D] that has no effect on the coordinates.
+def null_space_part(jac: jax.Array, directions: jax.Array, change: jax.Array) -> jax.Array:
+    """(I − W (J W)⁻¹ J) Δ: the part of a change Δ [D] in the null space of J, which has no effect on the coordinates.
 
-    The other part is removed along the `ways` Wᵀ [M, D]; along the rows themselves it is the smallest in L2.
+    The other part is removed along the directions W; along the rows of J it is the smallest in L2.
 
     Args:
-      rows: J [M, D].
-      ways: Wᵀ [M, D].
+      jac: J [M, D].
+      directions: Wᵀ [M, D].
       change: Δ [D].
     """
-    return change - solve_gram(rows @ ways.T, rows @ change) @ ways
+    return change - solve_gram(jac @ directions.T, jac @ change) @ directions
 
 
 def solve_gram(gram: jax.Array, right: jax.Array) -> jax.Array:

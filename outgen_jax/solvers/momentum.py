@@ -2,9 +2,9 @@ r"""Gradient descent with momentum and steps of prescribed length, for images fo
 
 .. math:: Δ' = β Δ - (1 - β) s \frac{g}{\|g\|}
 
-g is the gradient of the loss in which all coordinates count the same (`prox_linear`, w = 1). The length s falls
-linearly from a share of the image's change so far to 0. Steps are taken whether the loss falls or not. From the image
-that results Gauss–Newton usually converges, with a larger change.
+g is the gradient of `convex_loss.RatioLoss` with w = 1. The length s falls linearly from a share of the image's change
+so far to 0. Steps are taken whether the loss falls or not. From the image that results Gauss–Newton usually converges,
+with a larger change.
 """
 
 import dataclasses
@@ -13,27 +13,27 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from outgen_jax.solvers.convex_loss import RatioLoss
 from outgen_jax.solvers.limits import Restriction
 from outgen_jax.solvers.objective import Outputs
-from outgen_jax.solvers.prox_linear import Loss
-from outgen_jax.solvers.solver import Problem
+from outgen_jax.solvers.solver import Problem, Solver
 
 # β.
 _INERTIA = 0.9
 
 
 class MomentumState(NamedTuple):
-    """Where an image is."""
+    """The iterate."""
 
     image: jax.Array  # [H, W, C]
     step: jax.Array  # [H, W, C], the last
     change: jax.Array  # [], L2 distance of the first image from the source
-    taken: jax.Array  # [] int32, steps so far
+    taken: jax.Array  # [] int32, steps taken
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Momentum:
+class Momentum(Solver):
     """Steps of momentum whose length is a share of the change so far.
 
     Attributes:
@@ -48,7 +48,6 @@ class Momentum:
     floor: float = 1e-6
     restriction: Restriction = dataclasses.field(default_factory=Restriction)
 
-    # Its programs depend on how many coordinates a target has.
     by_coordinates = True
 
     def init(self, problem: Problem, image: jax.Array) -> MomentumState:
@@ -64,13 +63,13 @@ class Momentum:
         def value(image: jax.Array) -> tuple[jax.Array, Outputs]:
             outputs = problem.network(image)
             goals = problem.objective.goals(jax.lax.stop_gradient(outputs))
-            loss = Loss(problem.objective, goals, jnp.float32(1), self.floor)
+            loss = RatioLoss(problem.objective, goals, jnp.float32(1), self.floor)
             return loss.value(problem.objective.coordinates(outputs)), outputs
 
-        slope, outputs = jax.grad(value, has_aux=True)(state.image)
-        way = limits.smooth(jnp.where(jnp.isfinite(slope), slope, 0).ravel())
+        gradient, outputs = jax.grad(value, has_aux=True)(state.image)
+        direction = limits.smooth(jnp.where(jnp.isfinite(gradient), gradient, 0).ravel())
         length = self.share * (1 - state.taken / self.steps) * state.change
-        step = downhill(way, state.step.ravel(), length)
+        step = momentum_step(direction, state.step.ravel(), length)
         moved = jnp.clip(state.image.ravel() + step, limits.low, limits.high)
         step = (moved - state.image.ravel()).reshape(state.image.shape)
         moved = moved.reshape(state.image.shape)
@@ -81,7 +80,7 @@ class Momentum:
         return state.image
 
 
-def downhill(slope: jax.Array, last: jax.Array, length: jax.Array) -> jax.Array:
+def momentum_step(gradient: jax.Array, last: jax.Array, length: jax.Array) -> jax.Array:
     """The step Δ' [D] of the module's equation, from g [D], Δ [D] and s []."""
-    pull = length / jnp.maximum(jnp.linalg.norm(slope), 1e-20) * slope
-    return _INERTIA * last - (1 - _INERTIA) * pull
+    descent = length / jnp.maximum(jnp.linalg.norm(gradient), 1e-20) * gradient
+    return _INERTIA * last - (1 - _INERTIA) * descent

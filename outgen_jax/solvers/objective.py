@@ -108,15 +108,15 @@ class Objective:
         """The divergence as a function of the coordinates: []."""
         return self._in_coordinates("divergence_at", r, goals).sum()
 
-    def slope(self, r: jax.Array, goals: Goals) -> jax.Array:
+    def gradient_at(self, r: jax.Array, goals: Goals) -> jax.Array:
         """Gradient of `divergence_at` in the coordinates: [M]."""
-        return self._in_coordinates("slope", r, goals)
+        return self._in_coordinates("gradient_at", r, goals)
 
-    def curvature(self, r: jax.Array, goals: Goals) -> jax.Array:
+    def hessian_at(self, r: jax.Array, goals: Goals) -> jax.Array:
         """Hessian of `divergence_at` in the coordinates: [M, M], with a block for every row."""
         blocks = []
         for kind, part, goal in zip(self.kinds, self._split(r), goals, strict=True):
-            blocks += list(jax.vmap(kind.curvature)(part, goal))
+            blocks += list(jax.vmap(kind.hessian_at)(part, goal))
         return blocks[0] if len(blocks) == 1 else jax.scipy.linalg.block_diag(*blocks)
 
     def errors(self, r: jax.Array, goals: Goals, floor: float | jax.Array) -> jax.Array:
@@ -133,15 +133,17 @@ class Objective:
         """How far probabilities are from targets of 0 or 1, all rows one after another: [E]; see `Output.excess`."""
         return self._in_coordinates("excess", r, goals, floor)
 
-    def judged(self, r: jax.Array) -> jax.Array:
-        """The quantities that the distance compares, all rows one after another: [N]; see `Output.judged`."""
+    def compared(self, r: jax.Array) -> jax.Array:
+        """The quantities that the distance compares, all rows one after another: [N]; see `Output.compared`."""
         parts = zip(self.kinds, self._split(r), strict=True)
-        return jnp.concatenate([jax.vmap(kind.judged)(part).ravel() for kind, part in parts])
+        return jnp.concatenate([jax.vmap(kind.compared)(part).ravel() for kind, part in parts])
 
-    def wanted(self, goals: Goals) -> jax.Array:
-        """Targets of `judged`: [N], NaN where an entry is free."""
+    def compared_targets(self, goals: Goals) -> jax.Array:
+        """Targets of `compared`: [N], NaN where an entry is free."""
         parts = zip(self.kinds, goals, strict=True)
-        return jnp.concatenate([jax.vmap(kind.wanted)(goal).ravel() for kind, goal in parts])
+        return jnp.concatenate(
+            [jax.vmap(kind.compared_targets)(goal).ravel() for kind, goal in parts]
+        )
 
     def _each(self, function: Callable[..., jax.Array], outputs: Outputs) -> Outputs:
         """`function(kind, output [K], target [K])` of every row, a part each."""

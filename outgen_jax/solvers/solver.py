@@ -1,11 +1,16 @@
 """What a solver is: options and functions of one image, which the engine maps over many with `jax.vmap`."""
 
+import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from outgen_jax.solvers.objective import Objective, Outputs
+
+# Metadata of a dataclass's field that is compiled into programs.
+STATIC = {"static": True}
 
 
 class Problem(NamedTuple):
@@ -25,30 +30,45 @@ class Problem(NamedTuple):
     tolerance: jax.Array
 
 
-@runtime_checkable
-class Solver(Protocol):
+class Solver(abc.ABC):
     """A method that changes one image until the network's outputs meet their target.
 
-    Write one as a frozen dataclass registered as a pytree (`jax.tree_util.register_dataclass`): jitted functions take
-    it as an argument. Solvers are equal and hashed by their options, and an equal solver does not compile again. Fields
-    marked static are compiled in; a new value of any other field, such as `steps`, does not recompile.
+    Inherit from it in a frozen dataclass registered as a pytree (`jax.tree_util.register_dataclass`): jitted functions
+    take solvers as arguments. Solvers are equal and hashed by their options, and an equal solver does not compile
+    again. Fields marked static are compiled in; a new value of any other field, such as `steps`, does not recompile.
 
-    Members beyond these are optional: `tolerance`, `is_done`, `by_coordinates` and `passes`. The page "Writing a
-    solver" of the guide describes them.
+    Attributes:
+      steps: the largest number of updates; a field or a property.
+      tolerance: the tolerance where the caller of `og.synthesize` gives none; None: all steps are made.
+      by_coordinates: whether the solver uses coordinates. For a softmax of more than 32 classes only those that the
+        target names, at most 64, then have a coordinate of their own.
     """
 
-    @property
-    def steps(self) -> int:
-        """The largest number of updates."""
+    steps: int
+    tolerance: float | None = None
+    by_coordinates: ClassVar[bool] = False
 
+    @abc.abstractmethod
     def init(self, problem: Problem, image: jax.Array) -> Any:
         """The state, any pytree of arrays, at `image` [H, W, C] in [0, 1]."""
 
+    @abc.abstractmethod
     def update(self, problem: Problem, state: Any) -> tuple[Any, Outputs]:
         """One step -> the next state, and the outputs of the image *before* the step.
 
         The step computes these outputs anyway. The engine decides by them when to stop.
         """
 
+    @abc.abstractmethod
     def image(self, state: Any) -> jax.Array:
         """The image of a state [H, W, C] in [0, 1]."""
+
+    def is_done(self, state: Any) -> jax.Array:
+        """Whether an image within the tolerance is finished: [] bool. A solver may go on, to a smaller change."""
+        del state
+        return jnp.bool_(True)
+
+    def passes(self, num_coordinates: int) -> int:
+        """Passes of the network for one image that run at once; sets the default batch size."""
+        del num_coordinates
+        return 1

@@ -72,7 +72,8 @@ class Pool:
       divergence, distance: of these to their targets.
       steps: int32, so far.
       steps_at_work: int32, those of images in slots, which `steps` does not count yet.
-      finite: False where the network returned NaN or infinity on the way.
+      finite: False where the network returned NaN or infinity.
+      gave_up: True where a solver ended early since it made no progress.
       tolerance: at which an image is finished for good; negative: none is.
       history: for each image a list of divergences, one before every update and one at every end.
     """
@@ -95,6 +96,7 @@ class Pool:
         self.steps = np.zeros(count, np.int32)
         self.steps_at_work = np.zeros(count, np.int32)
         self.finite = np.ones(count, bool)
+        self.gave_up = np.zeros(count, bool)
         self.history: list[list[np.ndarray]] = [[] for _ in range(count)]
         self.tolerance = -1.0  # set by `move`
         self._last: dict[int, np.ndarray] = {}
@@ -108,6 +110,14 @@ class Pool:
     def reached(self, rows: np.ndarray, tolerance: float) -> np.ndarray:
         """Those of `rows` that have come within `tolerance`."""
         return rows[(self.distance[rows] <= tolerance) & self.finite[rows]]
+
+    def nearest(self, rows: np.ndarray) -> np.ndarray:
+        """The distances of the best images of `rows`."""
+        return self.distance[rows]
+
+    def give_up(self, rows: np.ndarray) -> None:
+        """Notes that a solver has ended early for `rows`."""
+        self.gave_up[rows] = True
 
     def source(self, row: int) -> np.ndarray:
         """[H, W, C] float32 in [0, 1]."""
@@ -154,7 +164,7 @@ class Pool:
             solver.run(self, rows, tolerance, start=start)
             return
         groups: Groups = {(None,) * len(self.targets): rows} if len(rows) else {}
-        if getattr(solver, "by_coordinates", False):
+        if solver.by_coordinates:
             groups = grouped(self.counts, rows)
         for counts, group in groups.items():
             _Stream(self, solver, counts, group.tolist(), tolerance, start or self.source).run()
@@ -383,7 +393,7 @@ class _Stream:
     def _default_size(self) -> int:
         """By how many passes of the network the solver makes at once for each image."""
         rows = num_coordinates(self.job.kinds, self.pool.targets, self.counts)
-        passes = getattr(self.solver, "passes", lambda num_coordinates: 1)(rows)
+        passes = self.solver.passes(rows)
         return default_batch_size(self.pool.sources, self.job.mesh, passes=passes)
 
     def _updates_per_call(self, slots: Slot) -> int:

@@ -249,8 +249,8 @@ def _round(
             outputs, r, rows = jacobian.jacobian(
                 lambda levels: seen(levels.reshape(shape) / 255), objective, state.levels.ravel()
             )
-            effects = jax.jacobian(objective.judged)(r) @ rows  # [N, D]
-            error = objective.wanted(objective.goals(outputs)) - objective.judged(r)
+            effects = jax.jacobian(objective.compared)(r) @ rows  # [N, D]
+            error = objective.compared_targets(objective.goals(outputs)) - objective.compared(r)
             free = jnp.isnan(error)
             error, effects = jnp.where(free, 0, error), jnp.where(free[:, None], 0, effects)
             levels = greedy_picks(state.levels.ravel(), effects, error, state.picks).reshape(shape)

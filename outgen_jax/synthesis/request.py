@@ -194,7 +194,7 @@ def _kinds(output: Any, structure: Any, *, caller: str) -> tuple[Output, ...]:
 
 
 def _is_kind(output: Any) -> bool:
-    return hasattr(output, "divergence_at") and not isinstance(output, type)
+    return isinstance(output, Output)
 
 
 def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ndarray]:

@@ -218,7 +218,7 @@ def _update(
     steered = network_of(network, slot.objective.kinds, variables)
     problem = Problem(steered, slot.objective, slot.source, threshold)
     state, outputs = solver.update(problem, slot.state)
-    is_done = getattr(solver, "is_done", lambda state: jnp.bool_(True))(slot.state)
+    is_done = solver.is_done(slot.state)
     slot, divergence = _record(slot, solver.image(slot.state), outputs, threshold, is_done)
     moves = slot.active & (slot.steps < solver.steps)
     state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), state, slot.state)

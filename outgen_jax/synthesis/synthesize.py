@@ -39,6 +39,9 @@ class Result(NamedTuple):
     finite: (
         np.ndarray
     )  # [B] bool: False where the network returned NaN or infinity during the search
+    gave_up: (
+        np.ndarray
+    )  # [B] bool: not converged, and the solver ended early since it made no progress
     meaning: Meaning  # shapes and kinds of the outputs; used by `probs`
     history: np.ndarray | None = (
         None  # [B, steps + 1] divergence after each step, if `history=True`
@@ -91,6 +94,7 @@ def synthesize(
     devices of the process take part.
 
     A target that cannot be reached raises no error: the result is the best image found, and `converged` is False.
+    `og.exact()` gives up on images that make no progress, which `gave_up` says.
 
     Args:
       apply_fn: (variables, images [B, H, W, C] float32 in [0, 1]) -> outputs: an array [B, ..., K], such as logits
@@ -161,6 +165,7 @@ def _result(pool: Pool, meaning: Meaning, tolerance: float) -> Result:
         steps=pool.steps + pool.steps_at_work,
         converged=pool.finite & (pool.distance <= tolerance),
         finite=pool.finite,
+        gave_up=pool.gave_up & (pool.distance > tolerance),
         meaning=meaning,
     )
 
@@ -168,7 +173,7 @@ def _result(pool: Pool, meaning: Meaning, tolerance: float) -> Result:
 def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> None:
     """Runs a solver on all images of a pool, to the given tolerance or the solver's own."""
     rows = np.arange(len(pool.sources))
-    own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
+    own = solver.tolerance if tolerance is None else tolerance
     pool.tolerance = -1.0 if own is None else float(own)
     pool.run(solver, rows, pool.tolerance)
     pool.finish(rows)
@@ -199,7 +204,7 @@ def checked_solver(solver: Any, *, caller: str) -> Solver | Combinator:
 
 def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> float:
     """The distance at which an image counts as converged."""
-    own = getattr(solver, "tolerance", None) if tolerance is None else tolerance
+    own = solver.tolerance if tolerance is None else tolerance
     # As a Python number: a float64 one of numpy would not be what the device compares with.
     return CONVERGED if own is None else float(own)
 

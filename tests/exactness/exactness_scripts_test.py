@@ -83,6 +83,29 @@ def test_change_by_tolerance(run_script, digits, tmp_path):
     assert "1 of 1" in table
 
 
+def test_ablation_runs_the_chosen_variants_beside_all_parts(run_script, digits, tmp_path):
+    out = tmp_path / "run"
+    options = (f"--dataset={digits}", f"--number={NUMBER}", "--split=all", "--tolerances=0.001")
+    few = "smallest_change/ends at the tolerance"
+    found = results_of(run_script, "ablation.py", out, *options, f"--only={few}")["found"]
+    assert list(found) == ["smallest_change"]
+    for by_tolerance in found["smallest_change"].values():
+        parts, early = by_tolerance["0.001"].values()
+        assert all(parts["within"])
+        assert all(early["within"])
+        assert np.median(early["steps"]) < np.median(parts["steps"])
+        assert np.mean(early["l2"]) > np.mean(parts["l2"])
+    # Another variant joins those that are kept.
+    more = "gauss_newton/one trial for each J"
+    again = results_of(run_script, "ablation.py", out, *options, f"--only={more}")["found"]
+    assert again["smallest_change"] == found["smallest_change"]
+    assert list(again["gauss_newton"]["0.9 / 0.1"]["0.001"]) == [
+        "all parts",
+        "one trial for each J",
+    ]
+    assert "| ends at the tolerance | 6 | 100.0% |" in (out / "table.md").read_text()
+
+
 def test_full_targets(run_script, digits, tmp_path):
     options = (f"--source={digits}", f"--number={NUMBER}", "--updates=30", "--steps=15")
     found = results_of(run_script, "full_targets.py", tmp_path / "run", *options)["solvers"]

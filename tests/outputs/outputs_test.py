@@ -63,10 +63,10 @@ def test_divergence_and_loss_and_their_gradients(kind, target):
     target = np.array(target)
     expected = oracle(kind, OUTPUT, target)
     np.testing.assert_allclose(kind.divergence(f32(OUTPUT), f32(target)), expected, rtol=1e-5)
-    slope = differences(lambda o: oracle(kind, o, target), OUTPUT)
+    gradient = differences(lambda o: oracle(kind, o, target), OUTPUT)
     for function in (kind.divergence, kind.loss):  # equal up to a constant
         found = jax.grad(function)(f32(OUTPUT), f32(target))
-        np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-6)
 
 
 @each_case
@@ -104,12 +104,12 @@ def test_free_entries_pull_at_nothing(kind, target):
     free = np.isnan(target)
     if not free.any():
         return
-    slope = jax.grad(kind.divergence)(f32(OUTPUT), f32(target))[free]
+    gradient = jax.grad(kind.divergence)(f32(OUTPUT), f32(target))[free]
     if kind == SOFTMAX:
         shares = special.softmax(OUTPUT)[free]
-        np.testing.assert_allclose(slope / shares, (slope / shares)[0], rtol=1e-4)
+        np.testing.assert_allclose(gradient / shares, (gradient / shares)[0], rtol=1e-4)
     else:
-        np.testing.assert_array_equal(slope, 0)
+        np.testing.assert_array_equal(gradient, 0)
         moved = f32(np.where(free, 50.0, OUTPUT))
         assert kind.distance(moved, f32(target)) == kind.distance(f32(OUTPUT), f32(target))
 
@@ -119,7 +119,7 @@ def test_free_entries_pull_at_nothing(kind, target):
 
 @each_case
 @pytest.mark.parametrize("count", [None, 2])
-def test_coordinates_hold_the_divergence_with_its_slope_and_curvature(kind, target, count):
+def test_coordinates_hold_the_divergence_with_its_derivatives(kind, target, count):
     if kind == SOFTMAX and count == 2 and target[2] == 0.2 and not np.isnan(target).any():
         return  # two wanted classes in one group: another divergence
     output, wanted = f32(OUTPUT), f32(target)
@@ -129,10 +129,12 @@ def test_coordinates_hold_the_divergence_with_its_slope_and_curvature(kind, targ
     np.testing.assert_allclose(kind.divergence_at(r, goal), expected, rtol=1e-4)
     with jax.enable_x64(True):
         wide, goal64 = jnp.asarray(r, jnp.float64), jnp.asarray(goal, jnp.float64)
-        slope = differences(lambda x: kind.divergence_at(jnp.asarray(x), goal64), np.asarray(wide))
-        bends = differences(lambda x: kind.slope(jnp.asarray(x), goal64), np.asarray(wide))
-    np.testing.assert_allclose(kind.slope(r, goal), slope, atol=1e-5)
-    np.testing.assert_allclose(kind.curvature(r, goal), bends, atol=1e-5)
+        gradient = differences(
+            lambda x: kind.divergence_at(jnp.asarray(x), goal64), np.asarray(wide)
+        )
+        hessian = differences(lambda x: kind.gradient_at(jnp.asarray(x), goal64), np.asarray(wide))
+    np.testing.assert_allclose(kind.gradient_at(r, goal), gradient, atol=1e-5)
+    np.testing.assert_allclose(kind.hessian_at(r, goal), hessian, atol=1e-5)
 
 
 @each_case
@@ -178,26 +180,26 @@ def test_the_models_minimum_is_the_target(kind, target):
         there = np.where(free, OUTPUT, filled)
     at = np.log(special.softmax(OUTPUT)) if kind == SOFTMAX else OUTPUT
     product = kind.curvature_product(output, wanted)
-    slope = jax.grad(kind.divergence)(output, wanted)
-    np.testing.assert_allclose(product(f32(there - at)), -slope, rtol=1e-3, atol=2e-5)
+    gradient = jax.grad(kind.divergence)(output, wanted)
+    np.testing.assert_allclose(product(f32(there - at)), -gradient, rtol=1e-3, atol=2e-5)
     matrix = np.stack([product(row) for row in jnp.eye(4)])
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
     assert np.linalg.eigvalsh(matrix).min() > -1e-6
 
 
-# --- what is judged, and what is finite ---
+# --- what is compared, and what is finite ---
 
 
 @each_case
-def test_what_is_judged_is_the_readout(kind, target):
+def test_what_is_compared_is_the_readout(kind, target):
     output, wanted = f32(OUTPUT), f32(target)
-    judged = kind.judged(kind.coordinates(output, wanted, None))
-    asked = kind.wanted(kind.goal(output, wanted, None))
-    assert judged.shape == asked.shape
+    compared = kind.compared(kind.coordinates(output, wanted, None))
+    asked = kind.compared_targets(kind.goal(output, wanted, None))
+    assert compared.shape == asked.shape
     readout = {SOFTMAX: special.softmax, SIGMOID: special.expit, VALUES: np.array}[kind](OUTPUT)
     np.testing.assert_allclose(kind.readout(output), readout, rtol=1e-5)
     scale = VALUES.scale if kind == VALUES else 1
-    np.testing.assert_allclose(np.sort(judged * scale), np.sort(readout), rtol=1e-5)
+    np.testing.assert_allclose(np.sort(compared * scale), np.sort(readout), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -223,10 +225,10 @@ def test_what_is_finite_is_cleaned(kind, values, finite):
         np.testing.assert_array_equal(
             cleaned[np.isfinite(values)], np.array(values)[np.isfinite(values)]
         )
-        slope = jax.grad(lambda o: kind.divergence(kind.cleaned(o), f32([0.4, 0.6, 0.0])))(
+        gradient = jax.grad(lambda o: kind.divergence(kind.cleaned(o), f32([0.4, 0.6, 0.0])))(
             f32(values)
         )
-        assert np.isfinite(slope).all()
+        assert np.isfinite(gradient).all()
 
 
 def test_how_many_coordinates_targets_need():

@@ -23,13 +23,20 @@ class Call(NamedTuple):
 
 
 class Scripted:
-    """A pool in which row n needs n runs to converge; images say how they came about."""
+    """A pool in which row n needs n runs to converge; images say how they came about.
 
-    def __init__(self, count: int) -> None:
+    `distances` are those after every run, if given: [runs, rows].
+    """
+
+    def __init__(self, count: int, distances: np.ndarray | None = None) -> None:
+        self.distances, self.given_up = distances, []
         self.calls: list[Call] = []
         self.runs = np.zeros(count, int)
         levels = np.random.default_rng(0).integers(0, 256, (count, 2, 2, 1))
         self.sources = levels / np.float32(255)
+
+    def reached(self, rows, tolerance):
+        return rows[rows <= self.runs[rows]]
 
     def run(self, solver, rows, tolerance, *, start=None):
         if hasattr(solver, "parts"):
@@ -40,6 +47,14 @@ class Scripted:
 
     def unfinished(self, rows, tolerance):
         return rows[rows > self.runs[rows]]
+
+    def nearest(self, rows):
+        if self.distances is None:
+            return np.ones(len(rows))
+        return self.distances[self.runs[rows] - 1, rows]
+
+    def give_up(self, rows):
+        self.given_up += rows.tolist()
 
     def source(self, row):
         return self.sources[row]
@@ -114,6 +129,33 @@ def test_new_starts_are_sources_with_noise_below_half_a_grey_level():
     np.testing.assert_array_equal(alone.calls[1].start(4), starts[0][1])
 
 
+def test_an_image_without_progress_is_given_up():
+    """Row 10 stands still, row 11 halves its distance each time, row 12 every other time."""
+    halving = 0.5 ** np.arange(1, 9)
+    distances = np.ones((8, 13))
+    distances[:, 11], distances[:, 12] = 0.9 * halving, 0.9 * np.repeat(halving[::2], 2)
+    rows = np.arange(10, 13)
+
+    def run_of(patience, **options):
+        pool = Scripted(13, distances)
+        og.restarted(A, times=5, patience=patience, **options).run(pool, rows, 1e-3)
+        return pool.runs[rows].tolist(), pool.given_up
+
+    assert run_of(None) == ([6, 6, 6], [])
+    assert run_of(2) == ([3, 6, 6], [10])
+    assert run_of(1) == ([2, 6, 2], [10, 12])
+    assert run_of(1, beyond=0.5) == ([2, 6, 6], [10])
+
+
+def test_what_is_given_up_is_left_to_others():
+    """It stays unfinished, so that a rescue takes it over."""
+    pool = Scripted(11)
+    solver = og.rescued(og.restarted(A, times=8, patience=1), by=B)
+    solver.run(pool, np.array([10]), 1e-3)
+    assert [c.solver for c in pool.calls if len(c.rows)] == [A, A, B]
+    assert pool.given_up == [10]
+
+
 def test_they_nest():
     inner = og.restarted(B, times=1)
     pool = Scripted(4)
@@ -147,6 +189,8 @@ def test_bad_settings_are_named():
         og.then(A, B, at=0)
     with pytest.raises(ValueError, match="restarted: times must not be negative, got -1; 0 means"):
         og.restarted(A, times=-1)
+    with pytest.raises(ValueError, match="restarted: patience must be at least 1, got 0; None"):
+        og.restarted(A, times=1, patience=0)
 
 
 # --- in the engine ---

@@ -8,11 +8,11 @@ import reference
 from toy_synthesis import linear, linear_weights, problem
 
 import outgen_jax as og
-from outgen_jax.solvers import gauss_newton, trust
+from outgen_jax.solvers import gauss_newton
+from outgen_jax.solvers.convex_loss import RatioLoss
 from outgen_jax.solvers.gauss_newton import GaussNewton
 from outgen_jax.solvers.limits import Limits
 from outgen_jax.solvers.objective import Objective
-from outgen_jax.solvers.prox_linear import Loss
 
 SHAPE = (8, 8, 3)
 WEIGHTS = reference.perceptron(SHAPE, steepness=2.8)
@@ -36,10 +36,10 @@ def targets(count: int) -> np.ndarray:
 # --- the equations ---
 
 
-def loss_of(target, weight: float) -> Loss:
+def loss_of(target, weight: float) -> RatioLoss:
     """Of one softmax row."""
     target = jnp.asarray(target, jnp.float32)[None]
-    return Loss(
+    return RatioLoss(
         Objective((target,), (og.outputs.softmax(),), (None,)),
         (target,),
         jnp.float32(weight),
@@ -51,25 +51,17 @@ def test_far_from_the_target_a_step_goes_a_share_of_polyaks():
     target, ratios = [0.2, 0.3, 0.5], jnp.array([2.0, -1.0])
     size, shortest = 3072, 0.0009 * 3072**0.5
 
-    def reach(steepness, *, weight=0.0, stride=0.25):
+    def reach(gradient_norm, *, weight=0.0, stride=0.25):
         loss = loss_of(target, weight)
-        return float(GaussNewton(stride=stride)._reach(loss, ratios, jnp.float32(steepness), size))
+        return float(
+            GaussNewton(stride=stride)._longest_step(loss, ratios, jnp.float32(gradient_norm), size)
+        )
 
     divergence = loss_of(target, 0.0).divergence(ratios)
     assert reach(0.1) == pytest.approx(float(0.25 * divergence / 0.1), rel=1e-6)
     assert reach(1e3) == pytest.approx(shortest, rel=1e-6)
     assert reach(0.1, weight=0.1) == reach(0.1, stride=None) == np.inf
     assert 0 < reach(0.0) < np.inf  # where nothing depends on the image
-
-
-def test_radius_follows_the_agreement():
-    radius, length = jnp.float32(0.4), jnp.float32(0.2)
-    answers = {0.9: 1.2, 0.5: 0.4, 0.1: 0.1, -0.1: 0.05, np.nan: 0.05}
-    for agreement, expected in answers.items():
-        np.testing.assert_allclose(trust.next_radius(radius, length, agreement), expected)
-    lost = trust.next_radius(radius, jnp.float32(np.nan), jnp.float32(np.nan))
-    np.testing.assert_allclose(lost, 0.1)
-    np.testing.assert_allclose(trust.first_radius(jnp.zeros((32, 32, 3))), 0.2, rtol=0.01)
 
 
 def test_a_trial_that_raises_the_loss_or_ends_in_nan_is_not_taken():
@@ -79,11 +71,11 @@ def test_a_trial_that_raises_the_loss_or_ends_in_nan_is_not_taken():
     loss = loss_of([0.5, 0.5], 1.0)
     start = gauss_newton.Trial(image, jnp.ones(1), rows, jnp.float32(1.0))
     for found, moves in ((0.2, True), (5.0, False), (jnp.nan, False)):
-        end, _ = GaussNewton()._attempt(
+        end = GaussNewton()._attempt(
             loss, box, lambda x, r=found: jnp.full(1, r), start, jnp.zeros(4)
         )
         assert bool((end.image != image).any()) == moves
-        assert jnp.isfinite(end.rows).all()
+        assert jnp.isfinite(end.jac).all()
         assert (float(end.radius) < 1.0) != moves
         np.testing.assert_allclose(end.r, found if moves else 1.0)
 
@@ -210,7 +202,7 @@ def test_no_step_ever_raises_the_loss(stride, updates):
     def measure(state, row, weight):
         one = posed(state.image, row)
         outputs = one.network(state.image)
-        loss = Loss(one.objective, one.objective.goals(outputs), weight, solver.floor)
+        loss = RatioLoss(one.objective, one.objective.goals(outputs), weight, solver.floor)
         return loss.value(one.objective.coordinates(outputs))
 
     images, rows = jnp.float32(sources(12)) / 255, jnp.asarray(targets(12))

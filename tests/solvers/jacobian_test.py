@@ -40,8 +40,8 @@ def test_log_ratios_and_their_jacobian(count):
     np.testing.assert_allclose(logits[0], np.sin(image) @ matrix, rtol=1e-5)
     np.testing.assert_allclose(ratios, ratios_of(image)[: len(ratios)], rtol=1e-5)
     for i, pixel in enumerate(1e-5 * np.eye(6)):
-        slope = (ratios_of(image + pixel) - ratios_of(image - pixel)) / 2e-5
-        np.testing.assert_allclose(rows[:, i], slope[: len(ratios)], rtol=1e-3, atol=1e-5)
+        gradient = (ratios_of(image + pixel) - ratios_of(image - pixel)) / 2e-5
+        np.testing.assert_allclose(rows[:, i], gradient[: len(ratios)], rtol=1e-3, atol=1e-5)
 
 
 def test_parts_of_all_kinds_have_their_rows_one_after_another():
@@ -62,7 +62,7 @@ def test_parts_of_all_kinds_have_their_rows_one_after_another():
     np.testing.assert_allclose(r, expected.sum(1), rtol=1e-4, atol=1e-5)
 
 
-def test_a_slope_that_is_not_finite_is_0():
+def test_a_gradient_that_is_not_finite_is_0():
     objective = objective_of([[0.5, 0.5]], (og.outputs.softmax(),), (None,))
     _, _, rows = jacobian.jacobian(
         lambda x: (jnp.stack([jnp.sqrt(x[0]), x[1]])[None],), objective, jnp.zeros(2)
@@ -83,21 +83,21 @@ def test_broyden_predicts_what_it_was_taught_and_keeps_the_rest():
     )
 
 
-def test_null_part_is_what_a_linear_map_does_not_feel():
+def test_null_space_part_is_what_a_linear_map_does_not_feel():
     rng = np.random.default_rng(4)
     rows, change = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 20), 20))
-    unfelt = jacobian.null_part(rows, rows, change)
+    unfelt = jacobian.null_space_part(rows, rows, change)
     np.testing.assert_allclose(rows @ unfelt, np.zeros(3), atol=1e-4)
     felt = np.linalg.pinv(rows) @ (rows @ change)
     np.testing.assert_allclose(unfelt, change - felt, atol=1e-5)
     twice = jnp.concatenate([rows, rows])
-    doubled = jacobian.null_part(twice, twice, change)
+    doubled = jacobian.null_space_part(twice, twice, change)
     np.testing.assert_allclose(doubled, unfelt, atol=1e-4)
     nothing = jnp.zeros((3, 20))
-    np.testing.assert_array_equal(jacobian.null_part(nothing, nothing, change), change)
+    np.testing.assert_array_equal(jacobian.null_space_part(nothing, nothing, change), change)
     # In another norm it is the ways that are taken out.
     ways = rows * jnp.linspace(0.1, 1, 20)
-    unfelt = jacobian.null_part(rows, ways, ways[0] + ways[2])
+    unfelt = jacobian.null_space_part(rows, ways, ways[0] + ways[2])
     np.testing.assert_allclose(unfelt, np.zeros(20), atol=1e-4)
 
 

@@ -14,14 +14,16 @@ SOURCE = np.full(SHAPE, 0.5, np.float32)
 TARGET = [0.6, 0.1, 0.1, 0.1, 0.1]
 
 
-def test_a_lasting_slope_brings_steps_to_their_length():
-    slope = jnp.array([3e-6, 0.0, -4e-6])  # however small
+def test_a_lasting_gradient_brings_steps_to_their_length():
+    gradient = jnp.array([3e-6, 0.0, -4e-6])  # however small
     step = jnp.zeros(3)
     for count in range(1, 60):
-        step = momentum.downhill(slope, step, jnp.float32(0.5))
+        step = momentum.momentum_step(gradient, step, jnp.float32(0.5))
         expected = [-0.3 * (1 - 0.9**count), 0, 0.4 * (1 - 0.9**count)]
         np.testing.assert_allclose(step, expected, atol=1e-6)
-    np.testing.assert_allclose(momentum.downhill(0 * slope, step, jnp.float32(0.5)), 0.9 * step)
+    np.testing.assert_allclose(
+        momentum.momentum_step(0 * gradient, step, jnp.float32(0.5)), 0.9 * step
+    )
 
 
 def test_steps_shrink_from_a_share_of_the_change_to_none():

@@ -40,21 +40,21 @@ def test_coordinates_hold_all_that_the_divergence_needs():
     goals, r = OBJECTIVE.goals(OUTPUTS), OBJECTIVE.coordinates(OUTPUTS)
     divergence = OBJECTIVE.divergence(OUTPUTS)
     np.testing.assert_allclose(OBJECTIVE.divergence_at(r, goals), divergence, rtol=1e-5)
-    slope = jax.grad(lambda r: OBJECTIVE.divergence_at(r, goals))(r)
-    np.testing.assert_allclose(OBJECTIVE.slope(r, goals), slope, atol=1e-6)
-    hessian = jax.jacobian(lambda r: OBJECTIVE.slope(r, goals))(r)
-    np.testing.assert_allclose(OBJECTIVE.curvature(r, goals), hessian, atol=1e-6)
+    gradient = jax.grad(lambda r: OBJECTIVE.divergence_at(r, goals))(r)
+    np.testing.assert_allclose(OBJECTIVE.gradient_at(r, goals), gradient, atol=1e-6)
+    hessian = jax.jacobian(lambda r: OBJECTIVE.gradient_at(r, goals))(r)
+    np.testing.assert_allclose(OBJECTIVE.hessian_at(r, goals), hessian, atol=1e-6)
     through = jax.grad(lambda o: OBJECTIVE.divergence_at(OBJECTIVE.coordinates(o), goals))(OUTPUTS)
     for a, b in zip(OBJECTIVE.gradient(OUTPUTS), through, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_the_distance_is_in_what_is_judged():
+def test_the_distance_is_in_what_is_compared():
     goals, r = OBJECTIVE.goals(OUTPUTS), OBJECTIVE.coordinates(OUTPUTS)
-    judged, wanted = OBJECTIVE.judged(r), OBJECTIVE.wanted(goals)
-    assert judged.shape == wanted.shape == (2 * 4 + 3 + 3 * 2,)
-    assert np.isnan(wanted).tolist() == [False] * 9 + [True] + [False] * 7
-    np.testing.assert_allclose(judged[:8].reshape(2, 4).sum(1), 1, rtol=1e-6)
+    compared, targets = OBJECTIVE.compared(r), OBJECTIVE.compared_targets(goals)
+    assert compared.shape == targets.shape == (2 * 4 + 3 + 3 * 2,)
+    assert np.isnan(targets).tolist() == [False] * 9 + [True] + [False] * 7
+    np.testing.assert_allclose(compared[:8].reshape(2, 4).sum(1), 1, rtol=1e-6)
     assert (
         OBJECTIVE.errors(r, goals, 1e-6).shape == OBJECTIVE.one_sided(goals, 1e-6).shape == r.shape
     )

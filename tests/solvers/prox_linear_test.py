@@ -12,6 +12,7 @@ from scipy import optimize
 
 import outgen_jax as og
 from outgen_jax.solvers import prox_linear
+from outgen_jax.solvers.convex_loss import RatioLoss
 from outgen_jax.solvers.limits import Limits
 from outgen_jax.solvers.objective import Objective
 
@@ -24,21 +25,21 @@ def at(ratios) -> jax.Array:
     return jnp.asarray(ratios, jnp.float32)
 
 
-def loss_of(target, weight=WEIGHT) -> prox_linear.Loss:
+def loss_of(target, weight=WEIGHT) -> RatioLoss:
     """Of one softmax row whose target is sorted, largest first, so that the coordinates are in its order."""
     target = jnp.asarray(target, jnp.float32)
     objective = Objective((target[None],), (og.outputs.softmax(),), (None,))
-    return prox_linear.Loss(objective, (target[None],), jnp.float32(weight), FLOOR)
+    return RatioLoss(objective, (target[None],), jnp.float32(weight), FLOOR)
 
 
 LOSS = loss_of(TARGET)
-value, slope, curvature = (
-    jax.jit(functools.partial(getattr(prox_linear.Loss, name), LOSS))
-    for name in ("value", "slope", "curvature")
+value, gradient, hessian = (
+    jax.jit(functools.partial(getattr(RatioLoss, name), LOSS))
+    for name in ("value", "gradient", "hessian")
 )
-errors = jax.jit(functools.partial(prox_linear.Loss._errors, LOSS))
-derivative = jax.jit(jax.grad(functools.partial(prox_linear.Loss.value, LOSS)))
-second_derivative = jax.jit(jax.jacobian(functools.partial(prox_linear.Loss.slope, LOSS)))
+errors = jax.jit(functools.partial(RatioLoss._errors, LOSS))
+derivative = jax.jit(jax.grad(functools.partial(RatioLoss.value, LOSS)))
+second_derivative = jax.jit(jax.jacobian(functools.partial(RatioLoss.gradient, LOSS)))
 
 
 def oracle(target: np.ndarray, ratios: np.ndarray) -> float:
@@ -61,12 +62,12 @@ def test_loss_equals_the_definition(ratios):
 
 @settings(max_examples=50, deadline=None)
 @given(RATIOS)
-def test_slope_and_curvature_are_the_derivatives(ratios):
-    np.testing.assert_allclose(slope(at(ratios)), derivative(at(ratios)), atol=1e-5)
+def test_gradient_and_hessian_are_the_derivatives(ratios):
+    np.testing.assert_allclose(gradient(at(ratios)), derivative(at(ratios)), atol=1e-5)
     off = np.abs(errors(at(ratios)))
     if not ((off > 0) & (off < 1e-3)).any():  # the second derivative jumps at the floor
         expected = second_derivative(at(ratios))
-        np.testing.assert_allclose(curvature(at(ratios)), expected, atol=1e-5)
+        np.testing.assert_allclose(hessian(at(ratios)), expected, atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -80,7 +81,7 @@ def test_nothing_is_left_at_the_target_and_below_the_floor():
     full = jnp.array([0.5, 0.3, 0.2])
     exact = jnp.log(full[1:] / full[0])
     np.testing.assert_allclose(loss_of(full).value(exact), 0, atol=1e-7)
-    np.testing.assert_allclose(loss_of(full).slope(exact), 0, atol=1e-7)
+    np.testing.assert_allclose(loss_of(full).gradient(exact), 0, atol=1e-7)
     low = at([np.log(0.5), np.log(1 / 6), -30.0])
     np.testing.assert_array_equal(errors(low)[2], 0)
     np.testing.assert_allclose(value(low), 0, atol=1e-6)
@@ -120,7 +121,7 @@ def test_step_stays_in_the_box_and_no_longer_than_gradient_over_damping():
     rows, offset = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 40), 3))
     target = jnp.array([0.97, 0.01, 0.01, 0.01])
     loss = loss_of(target)
-    gradient = loss.slope(offset) @ rows
+    gradient = loss.gradient(offset) @ rows
     step = jax.jit(
         lambda damping: prox_linear.bounded_step(
             loss, BOX, image, offset, rows, damping, jnp.zeros(40)
@@ -139,22 +140,22 @@ def test_step_stays_in_the_box_and_no_longer_than_gradient_over_damping():
     np.testing.assert_allclose(reached, target, atol=0.02)
 
 
-def test_a_given_step_does_not_cost_the_target():
-    """Where the output is right already, Jᵀλ makes up for whatever the given part does to it."""
+def test_a_shift_does_not_cost_the_target():
+    """Where the output is right already, Jᵀλ makes up for whatever the shift does to it."""
     rng = np.random.default_rng(8)
-    image, given = (
+    image, shift = (
         jnp.asarray(rng.uniform(*side, 40), jnp.float32) for side in ((0.4, 0.6), (-0.1, 0.1))
     )
     rows = jnp.asarray(rng.normal(size=(3, 40)), jnp.float32)
     target = jnp.array([0.4, 0.2, 0.3, 0.1])
     offset = jnp.log(target[1:] / 0.4)
     step = prox_linear.bounded_step(
-        loss_of(target), BOX, image, offset, rows, jnp.float32(1e-6), given
+        loss_of(target), BOX, image, offset, rows, jnp.float32(1e-6), shift
     )
     np.testing.assert_allclose(rows @ step, np.zeros(3), atol=1e-4)
     # What lay in the span of the rows is gone.
-    away = rows.T @ np.linalg.lstsq(np.asarray(rows.T), np.asarray(given))[0]
-    np.testing.assert_allclose(step, given - away, atol=1e-4)
+    away = rows.T @ np.linalg.lstsq(np.asarray(rows.T), np.asarray(shift))[0]
+    np.testing.assert_allclose(step, shift - away, atol=1e-4)
 
 
 def test_equal_rows_leave_the_multipliers_finite():
@@ -163,7 +164,7 @@ def test_equal_rows_leave_the_multipliers_finite():
     rows = jnp.concatenate([row, row])
     target = jnp.tile(jnp.array([0.4, 0.3, 0.2, 0.1]), (2, 1))
     objective = Objective((target,), (og.outputs.softmax(),), (None,))
-    loss = prox_linear.Loss(objective, (target,), 0.0, 1e-6)
+    loss = RatioLoss(objective, (target,), 0.0, 1e-6)
     found = prox_linear.multipliers(loss, jnp.zeros(6), rows @ rows.T, jnp.float32(1e-10))
     reached = jax.nn.softmax(jnp.append(0, (rows @ rows.T @ found)[:3]))
     np.testing.assert_allclose(reached, target[0], atol=1e-3)
@@ -172,7 +173,7 @@ def test_equal_rows_leave_the_multipliers_finite():
 def test_a_quadratic_loss_is_solved_however_far_the_target_is():
     """No cap on the step: its unit is nats, and means nothing for numbers."""
     row, goal = jnp.ones((1, 40)), jnp.full((1, 1), 1e4)
-    loss = prox_linear.Loss(Objective((goal,), (og.outputs.values(),), (None,)), (goal,), 0.0, 0.0)
+    loss = RatioLoss(Objective((goal,), (og.outputs.values(),), (None,)), (goal,), 0.0, 0.0)
     options = {"damping": jnp.float32(1e-3), "newton_steps": 1}
     found = prox_linear.multipliers(loss, jnp.zeros(1), row @ row.T, **options)
     np.testing.assert_allclose(40 * found, 1e4, rtol=1e-2)

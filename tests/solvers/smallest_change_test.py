@@ -9,7 +9,7 @@ import scipy.optimize
 from toy_synthesis import linear, linear_weights, problem
 
 import outgen_jax as og
-from outgen_jax.solvers import smallest_change
+from outgen_jax.solvers.convex_loss import ExcessLoss
 
 SHAPE = (6, 6, 1)
 WEIGHTS = linear_weights(4, SHAPE)
@@ -135,30 +135,19 @@ def test_pixels_stay_within_the_limits():
     assert (free**2).sum() < (bounded**2).sum()
 
 
-def test_the_weight_of_an_image_that_is_stationary():
-    """Where x − x₀ = −c Jᵀ∇D, it gives back c."""
-    rng = np.random.default_rng(3)
-    rows, slope = rng.normal(size=(3, 20)), rng.normal(size=3)
-    change = -7.0 * slope @ rows
-    found = smallest_change._stationary_weight(*map(jnp.float32, (slope, rows, change)))
-    assert found == pytest.approx(7, rel=1e-3)
-    at_source = smallest_change._stationary_weight(*map(jnp.float32, (slope, rows, 0 * change)))
-    assert at_source == pytest.approx(0.1)
-
-
 @pytest.mark.parametrize(
     "kind", [og.outputs.softmax(), og.outputs.sigmoid(), og.outputs.values()], ids=str
 )
-def test_slope_and_curvature_of_the_pressed_loss(kind):
+def test_gradient_and_hessian_of_the_loss(kind):
     """Against differences, where zeros press and where they do not."""
     posed = problem(linear, WEIGHTS, [0.7, 0.3, 0, 0], SOURCE[0], kind)
     outputs = posed.network(posed.source)
     goals = posed.objective.goals(outputs)
-    loss = smallest_change.PressedLoss(posed.objective, goals, jnp.float32(2), jnp.float32(1e-2))
+    loss = ExcessLoss(posed.objective, goals, jnp.float32(2), jnp.float32(1e-2))
     r = posed.objective.coordinates(outputs)
     for at in (r, r - 9.0):
-        np.testing.assert_allclose(loss.slope(at), jax.grad(loss.value)(at), atol=1e-4)
-        np.testing.assert_allclose(loss.curvature(at), jax.hessian(loss.value)(at), atol=2e-3)
+        np.testing.assert_allclose(loss.gradient(at), jax.grad(loss.value)(at), atol=1e-4)
+        np.testing.assert_allclose(loss.hessian(at), jax.hessian(loss.value)(at), atol=2e-3)
 
 
 def test_excess_is_the_total_over_the_floor():

@@ -176,7 +176,7 @@ _NEAR_BY_KL, _NEAR_BY_DISTANCE = [0.549, 0.45, 0.001], [0.495, 0.495, 0.01]
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ToTheSecond:
+class ToTheSecond(og.Solver):
     """A user's own solver: one step, onto the second image."""
 
     steps: int
