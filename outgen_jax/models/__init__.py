@@ -21,3 +21,4 @@ from outgen_jax.models.inception import InceptionV3 as InceptionV3
 from outgen_jax.models.keras_models import from_keras as from_keras
 from outgen_jax.models.lenet import LeNet as LeNet
 from outgen_jax.models.vgg import VGG16 as VGG16
+from outgen_jax.models.whitened_cnn import WhitenedCNN as WhitenedCNN

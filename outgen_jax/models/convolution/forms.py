@@ -12,6 +12,9 @@ So the gradients are written as convolutions of that layout here. Faster still a
 All forms equal `jax.lax.conv_general_dilated` to float32 rounding. 16-bit arrays are computed in
 float32 and rounded once. `benchmarks/convolution` times the forms.
 
+At JAX's precision "bfloat16" Winograd's factors are rounded to it where the processor multiplies them faster, but for
+the gradients of kernels, where rounding takes as long as it saves.
+
 Layout: images [N, *spatial, C], kernels [*spatial, C/groups, K], one to three spatial axes.
 """
 
@@ -25,12 +28,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
-from outgen_jax.models.convolution import winograd
+from outgen_jax.models.convolution import processor, winograd
 from outgen_jax.models.convolution.window import Size, Window, xla_convolve
 
 _FEW = 4  # output channels: up to here a pixel's product with the whole kernel is cheap to shift
-_MANY = 32  # channels: from here Winograd's products save more than its sums cost
+_MANY = 24  # channels: from here Winograd's products save more than its sums cost
+# Precisions, of `jax.default_matmul_precision`, at which factors are rounded to bfloat16.
+_BFLOAT16 = ("bfloat16", "BF16_BF16_F32")
 
 
 def _in_float32(form: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -52,7 +58,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
     if _is_pointwise(kernel.shape[:-2], window):
         return jnp.tensordot(_every(x, window.strides), _matrix(kernel), 1)
     if _is_winograd(kernel.shape, window):
-        y = winograd.convolution(_even(x), kernel)
+        y = winograd.convolution(_even(x), kernel, factors=_factors(window, x))
         return y[:, : x.shape[1], : x.shape[2]]
     return _convolve(x, kernel, window)
 
@@ -68,7 +74,7 @@ def input_gradient(
         after = [(0, n - m) for n, m in zip(size, spread, strict=True)]
         return _spread(x, window.strides, after)
     if _is_winograd(kernel.shape, window):
-        x = winograd.input_gradient(_even(cotangent), kernel)
+        x = winograd.input_gradient(_even(cotangent), kernel, factors=_factors(window, kernel))
         return x[:, : size[0], : size[1]]
     reach = [(k - 1) * d for k, d in zip(kernel.shape, window.rhs_dilation, strict=False)]
     before = [r - pad for r, (pad, _) in zip(reach, window.padding, strict=True)]
@@ -297,6 +303,12 @@ def _is_winograd(kernel: Size, window: Window) -> bool:
         and window.plain("strides", "lhs_dilation", "rhs_dilation")
         and min(kernel[-2:]) >= _MANY
     )
+
+
+def _factors(window: Window, x: jax.Array) -> DTypeLike:
+    """The type of the factors of Winograd's products, which are summed in the type of `x`."""
+    rounded = window.precision in _BFLOAT16 and x.dtype == jnp.float32
+    return jnp.bfloat16 if rounded and processor.multiplies_bfloat16() else x.dtype
 
 
 def _is_depthwise(c: int, k: int, window: Window) -> bool:

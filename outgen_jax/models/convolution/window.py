@@ -23,7 +23,7 @@ class Window:
       lhs_dilation: steps between the image's pixels.
       rhs_dilation: steps between the kernel's entries.
       groups: into how many groups the channels are divided.
-      precision: of XLA's convolution on GPU and TPU, as `jax.lax.PrecisionLike`.
+      precision: of the products, as `jax.lax.PrecisionLike`; on CPU only "bfloat16" differs from float32.
     """
 
     strides: tuple[int, ...]

@@ -10,6 +10,8 @@ Summed over input channels, the 16 products become 16 matrix products, which is 
 best. All entries of B and A are 0 or ±1 and those of G 0, ±1/2 or 1, so float32 keeps its precision
 (about 1e-6 relative).
 
+The factors of the products may be rounded to another type (`factors`); transforms and sums keep the type of the image.
+
 Layout: images NHWC with even H and W, kernels HWIO, stride 1, zero padding of one pixel ("SAME").
 """
 
@@ -19,15 +21,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 # Rows of Bᵀ, G and Aᵀ as in the paper.
 _B_T = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 _A_T = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 
-# Activations of one block of images: small enough that the four times larger tiles stay in a CPU's
-# last-level cache.
-_BLOCK_BYTES = 2 * 2**20
+# Activations of one block of images, where it has most channels: small enough that the four times larger tiles, and the
+# products of as many numbers, stay in a CPU's cache.
+_BLOCK_BYTES = 2**19
 # Tiles of one block in the kernel's gradient, at least: over fewer, adding up the products takes
 # longer than making them.
 _BLOCK_TILES = 512
@@ -35,33 +38,43 @@ _BLOCK_TILES = 512
 Grid = Sequence[Sequence[jax.Array]]  # one array per position of a tile
 
 
-def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolves `x` [N, H, W, C] with `kernel` [3, 3, C, K] -> [N, H, W, K]."""
-    return _convolve(x, [[kernel[i, j] for j in range(3)] for i in range(3)], channel_axis=0)
+def convolution(x: jax.Array, kernel: jax.Array, *, factors: DTypeLike | None = None) -> jax.Array:
+    """Convolves `x` [N, H, W, C] with `kernel` [3, 3, C, K] -> [N, H, W, K]; `factors`: their type, None for `x`'s."""
+    entries = [[kernel[i, j] for j in range(3)] for i in range(3)]
+    return _convolve(x, entries, channel_axis=0, factors=factors)
 
 
-def input_gradient(cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
+def input_gradient(
+    cotangent: jax.Array, kernel: jax.Array, *, factors: DTypeLike | None = None
+) -> jax.Array:
     """Pulls `cotangent` [N, H, W, K] of `convolution(x, kernel)` back to `x` -> [N, H, W, C].
 
     The convolution with the kernel turned by 180° and its channel axes exchanged; the exchange is
     left to the matrix products, because a transposed copy of a wide kernel takes longer than they.
     """
     turned = [[kernel[2 - i, 2 - j] for j in range(3)] for i in range(3)]
-    return _convolve(cotangent, turned, channel_axis=1)
+    return _convolve(cotangent, turned, channel_axis=1, factors=factors)
 
 
-def _convolve(x: jax.Array, kernel: Grid, *, channel_axis: int) -> jax.Array:
-    filters = _transform(_G, kernel)  # 3×3 of [C, K] -> 4×4 of [C, K]
+def _convolve(
+    x: jax.Array, kernel: Grid, *, channel_axis: int, factors: DTypeLike | None
+) -> jax.Array:
+    factors = x.dtype if factors is None else factors
+    filters = _rounded(_transform(_G, kernel), factors)  # 3×3 of [C, K] -> 4×4 of [C, K]
+    widest = max(kernel[0][0].shape)
 
     def block(x: jax.Array) -> jax.Array:
-        tiles = _transform(_B_T, _tiles(x))  # 4×4 of [n, H/2, W/2, C]
+        tiles = _rounded(_transform(_B_T, _tiles(x)), factors)  # 4×4 of [n, H/2, W/2, C]
         products = [
-            [jnp.tensordot(d, g, ((3,), (channel_axis,))) for d, g in zip(*row, strict=True)]
+            [
+                jnp.tensordot(d, g, ((3,), (channel_axis,)), preferred_element_type=x.dtype)
+                for d, g in zip(*row, strict=True)
+            ]
             for row in zip(tiles, filters, strict=True)
         ]
         return _interleave(_transform(_A_T, products))  # 2×2 of [n, H/2, W/2, K] -> [n, H, W, K]
 
-    return _map_blocks(block, x)
+    return _map_blocks(block, x, widest)
 
 
 def kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
@@ -71,18 +84,25 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
     Gᵀ [ (Bᵀ d B) ⊙ (A dY Aᵀ) ] G.
 
     One factor of these products has its channels first. Where the kernel is small that is the
-    cotangent, brought into this order before its tiles are made of it, and the result is turned.
+    cotangent, in a copy of its own, which is faster than to leave it to the product, and the result
+    is turned.
     """
     n, h, w, c = x.shape
     k = cotangent.shape[-1]
     turned = c * k <= n * h * w
 
+    def product(tiles: jax.Array, gradients: jax.Array) -> jax.Array:
+        """[T, C] and [T, K] -> [K, C] or [C, K]."""
+        if turned:
+            gradients = lax.optimization_barrier(gradients).T
+            return jnp.dot(gradients, tiles, preferred_element_type=x.dtype)
+        return jnp.dot(tiles.T, gradients, preferred_element_type=x.dtype)
+
     def block(x: jax.Array, cotangent: jax.Array) -> list[jax.Array]:
         tiles = _transform(_B_T, _tiles(x))  # 4×4 of [n, H/2, W/2, C]
-        pixels = _deinterleave_channels_first(cotangent) if turned else _deinterleave(cotangent)
-        gradients = _transform(_A_T.T, pixels)  # 4×4 of [n, H/2, W/2, K] or [K, n, H/2, W/2]
+        gradients = _transform(_A_T.T, _deinterleave(cotangent))
         return [
-            jnp.tensordot(g, d, 3) if turned else jnp.tensordot(d, g, ((0, 1, 2), (0, 1, 2)))
+            product(_as_matrix(d), _as_matrix(g))
             for row in zip(tiles, gradients, strict=True)
             for d, g in zip(*row, strict=True)
         ]  # 16 of [K, C] or [C, K]
@@ -127,12 +147,14 @@ def _deinterleave(x: jax.Array) -> Grid:
     return [[x[:, i::2, j::2] for j in range(2)] for i in range(2)]
 
 
-def _deinterleave_channels_first(x: jax.Array) -> Grid:
-    """[N, 2h, 2w, K] -> 2×2 of [K, N, h, w], in one copy."""
-    n, h, w, k = x.shape
-    parts = x.reshape(n, h // 2, 2, w // 2, 2, k).transpose(2, 4, 5, 0, 1, 3)
-    parts = lax.optimization_barrier(parts)  # or each use of a part would fetch it from `x`
-    return [[parts[i, j] for j in range(2)] for i in range(2)]
+def _as_matrix(x: jax.Array) -> jax.Array:
+    """[N, h, w, C] -> [N·h·w, C]."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _rounded(grid: Grid, factors: DTypeLike) -> Grid:
+    """The factors of the products in their type."""
+    return [[entry.astype(factors) for entry in row] for row in grid]
 
 
 def _block_size(block_bytes: int, *arrays: jax.Array) -> int:
@@ -151,8 +173,9 @@ def _blocks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(a.reshape(count, size, *a.shape[1:]) for a in padded)
 
 
-def _map_blocks(block: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    size = _block_size(_BLOCK_BYTES, x)
+def _map_blocks(block: Callable[[jax.Array], jax.Array], x: jax.Array, channels: int) -> jax.Array:
+    """`block` of some images at a time; `channels`: the larger number of its input's and result's."""
+    size = max(1, _block_size(_BLOCK_BYTES, x) * x.shape[-1] // channels)
     if size == x.shape[0]:
         return block(x)
     (blocks,) = _blocks(size, x)

@@ -136,3 +136,23 @@ def test_keeps_bfloat16(monkeypatch):
     small_blocks(monkeypatch, 1)  # a sum is carried on from one to the next
     blocks = jax.eval_shape(lambda *operands: by_winograd(*operands), *operands)
     assert {y.dtype for y in blocks} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize("function", [winograd.convolution, winograd.input_gradient])
+def test_factors_of_another_type_are_rounded_and_summed_in_the_image_s(function):
+    x, kernel, cotangent = arrays(2, 4, 4, 8, 8)
+    image = x if function is winograd.convolution else cotangent
+    exact = function(image, kernel)
+    rounded = function(image, kernel, factors=jnp.bfloat16)
+    assert rounded.dtype == jnp.float32
+    error = float(jnp.abs(rounded - exact).max() / jnp.abs(exact).max())
+    assert 1e-4 < error < 2e-2  # bfloat16 has 8 bits
+    text = str(jax.make_jaxpr(lambda *a: function(*a, factors=jnp.bfloat16))(image, kernel))
+    assert text.count("preferred_element_type=float32") == 16
+
+
+def test_blocks_are_measured_on_the_wider_side(monkeypatch):
+    narrow, wide = jnp.ones((4, 2, 2, 3)), jnp.ones((3, 3, 3, 12))  # 48 bytes an image, and 192
+    small_blocks(monkeypatch, 2 * 48)
+    assert scan_lengths(winograd.convolution, narrow, wide[..., :3]) == [2]
+    assert scan_lengths(winograd.convolution, narrow, wide) == [4]
