@@ -10,13 +10,18 @@ import outgen_jax as og
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Problem, Solver
-from outgen_jax.training import objectives
+from outgen_jax.training import adversarial_examples, batch_shares, objectives
 
 # What an arm's name says: whether it has a fraction, and where its images come from.
 SETS = ("sgd", "exact")  # generated before training
 STEPS = ("during", "own")  # generated in the step, by the frozen classifier or the network itself
+# A share of every batch is changed within an L2 ball of the radius that is attacked: by the projected gradient, by one
+# step of it from a random start, or at random.
+CHANGES = ("pgd", "fgsm", "noise")
 CONTROLS = ("plain", "smoothing", "mixup", "cutmix", "distillation")
 LABEL_SMOOTHING = 0.1
+_PGD_STEPS = 7  # of the training of Madry et al. (2018)
+_REPLACED = objectives.replaced()  # one object, so that all fractions share a compiled program
 
 
 class Steering(NamedTuple):
@@ -37,17 +42,18 @@ class Arm(NamedTuple):
 
 
 def parse(name: str) -> Arm:
-    """`method[:fraction][@multiple]`, such as plain, exact:0.3, during:0.3, plain@2.
+    """`method[:fraction][@multiple]`, such as plain, exact:0.3, during:0.3, pgd:0.5, plain@2.
 
     Raises:
       ValueError: anything else.
     """
     body, _, multiple = name.partition("@")
     method, _, fraction = body.partition(":")
-    needs_fraction = method in (*SETS, *STEPS)
+    with_fraction = (*SETS, *STEPS, *CHANGES)
+    needs_fraction = method in with_fraction
     if not needs_fraction and method not in CONTROLS:
         raise ValueError(
-            f"--arms: no method {method!r} in {name!r}; use one of {', '.join((*SETS, *STEPS))} with "
+            f"--arms: no method {method!r} in {name!r}; use one of {', '.join(with_fraction)} with "
             f"a fraction (exact:0.3), or of {', '.join(CONTROLS)}; @2 trains twice as long"
         )
     if needs_fraction != (":" in body):
@@ -71,6 +77,7 @@ def objective(
     frozen: ApplyFn,
     own: ApplyFn,
     steering: Mapping[str, Steering],
+    radius: float,
 ) -> objectives.Objective | None:
     """What the arm learns from a batch; None: plain training.
 
@@ -79,6 +86,7 @@ def objective(
       frozen: `(variables, images) -> logits` of the frozen classifier.
       own: `(training state, images) -> logits` of the network in training, in inference mode.
       steering: by method of `STEPS`.
+      radius: of the L2 ball of `CHANGES`.
     """
     match arm.method:
         case "plain":
@@ -96,7 +104,19 @@ def objective(
         case "own":
             generate = generator(own, steering["own"], own=True)
             return objectives.during(generate, arm.fraction, apart=True)
-    return objectives.replaced()
+        case "pgd" | "fgsm" | "noise":
+            # Batch statistics of their own, as `own` has them.
+            changed = _changed(arm.method, own, radius)
+            return batch_shares.on_share(changed, arm.fraction, apart=True)
+    return _REPLACED
+
+
+def _changed(method: str, own: ApplyFn, radius: float) -> objectives.Objective:
+    """The objective of a method of `CHANGES`, for whole batches."""
+    if method == "noise":
+        return batch_shares.noise(radius)
+    steps = _PGD_STEPS if method == "pgd" else 1
+    return adversarial_examples.robust(own, radius=radius, steps=steps)
 
 
 def generator(apply: ApplyFn, steering: Steering, *, own: bool = False) -> objectives.Generate:

@@ -32,29 +32,39 @@ class Exam(NamedTuple):
 def prepare(
     test: sources.ImageSource, apply_fn: ApplyFn, variables: Any, *, distorted: int, attacked: int
 ) -> Exam:
-    """Distorts the images, and computes the frozen classifier's outputs.
+    """Distorts the first images, and computes the frozen classifier's outputs.
 
     Levels are paper D's as a 32×32 image shows them (`distort.PAPER_32`), rounded to 8 bits.
     """
     assert test.labels is not None
-    some = jnp.asarray(test.images[:distorted], jnp.float32) / 255
+    return Exam(
+        test.images,
+        test.labels,
+        og.predict(apply_fn, variables, test.images),
+        _distorted(test.images[:distorted]) if distorted else {},
+        min(attacked, len(test.images)),
+    )
+
+
+def _distorted(images: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Images [M, H, W, C] uint8 -> `Exam.distorted`."""
+    x = jnp.asarray(images, jnp.float32) / 255
     levels, key = distort.PAPER_32, jax.random.key(0)
     noise = jax.jit(distort.gaussian_noise)
     blur = jax.jit(
         functools.partial(distort.gaussian_blur, truncate=levels.truncate, border=levels.border)
     )
-    noisy = [noise(jax.random.fold_in(key, i), some, s) for i, s in enumerate(levels.noise)]
-    blurred = [blur(some, sigma) for sigma in levels.blur]
-    return Exam(
-        test.images,
-        test.labels,
-        og.predict(apply_fn, variables, test.images),
-        {
-            name: [og.data.to_uint8(x) for x in xs]
-            for name, xs in (("noise", noisy), ("blur", blurred))
-        },
-        min(attacked, len(test.images)),
-    )
+    noisy = [noise(jax.random.fold_in(key, i), x, s) for i, s in enumerate(levels.noise)]
+    blurred = [blur(x, sigma) for sigma in levels.blur]
+    return {
+        "noise": [og.data.to_uint8(found) for found in noisy],
+        "blur": [og.data.to_uint8(found) for found in blurred],
+    }
+
+
+def frozen_accuracy(exam: Exam) -> float:
+    """Top-1 accuracy of the frozen classifier, in [0, 1]."""
+    return float((exam.frozen_probs.argmax(1) == exam.labels).mean())
 
 
 def measure(apply_fn: ApplyFn, variables: Any, exam: Exam) -> dict[str, Any]:
@@ -62,7 +72,8 @@ def measure(apply_fn: ApplyFn, variables: Any, exam: Exam) -> dict[str, Any]:
 
     `agreement` is the share of test images to which it gives the frozen classifier's class,
     `boundary_agreement` that among the quarter where the frozen classifier's first two classes are
-    closest. `noise` and `blur` are means over the levels in `noise_levels` and `blur_levels`.
+    closest. `noise` and `blur` are means over the levels in `noise_levels` and `blur_levels`. What no image is left
+    for is not measured.
     """
     probs = og.predict(apply_fn, variables, exam.images)
     correct = probs.argmax(1) == exam.labels
@@ -83,6 +94,8 @@ def measure(apply_fn: ApplyFn, variables: Any, exam: Exam) -> dict[str, Any]:
             for images in levels
         ]
         found |= {name: float(np.mean(rates)), f"{name}_levels": rates}
+    if not exam.attacked:
+        return found
     chosen = slice(0, exam.attacked)
     robust = adversarial_examples.robust_accuracy(
         apply_fn,

@@ -20,7 +20,6 @@ one before) and to the same bits (on CPU).
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -211,7 +210,7 @@ def train() -> None:
             return found
 
         state, history = classifier_fit.fit(
-            updates.compile_updates(with_precision(update)),
+            updates.compile_updates(updates.with_precision(update, _PRECISION.value)),
             state,
             jnp.asarray(train_set.images),
             jnp.asarray(train_set.labels),
@@ -223,18 +222,6 @@ def train() -> None:
             on_epoch=on_epoch,
         )
     finish(run, recipe, graphdef, apply, state, history, found)
-
-
-def with_precision(update: classifier.Update) -> classifier.Update:
-    """`update` with products of --precision; the accuracies keep JAX's own."""
-    if _PRECISION.value is None:
-        return update
-
-    def traced(*arguments: Any) -> Any:
-        with jax.default_matmul_precision(_PRECISION.value):
-            return update(*arguments)
-
-    return traced
 
 
 def accuracy(apply: ApplyFn, state: classifier.TrainState, test_set: sources.ImageSource) -> float:
