@@ -50,5 +50,5 @@ def test_impossible_questions(arguments, message):
         power.pairs_needed(*arguments)
     with pytest.raises(ValueError, match="pairs must be at least 2, got 1"):
         power.paired_power(1, 0.1, 1.0)
-    with pytest.raises(ValueError, match="0.8 is usual"):
+    with pytest.raises(ValueError, match=r"0\.8 is usual"):
         power.pairs_needed(0.1, 1.0, power=1.0)
