@@ -10,6 +10,7 @@ Command   python -m experiments.replaced_training --preset=cpu --data_dir=... --
 Arms      method[:fraction][@multiple of the epochs]. Before training: sgd (100 updates), exact (Gauss-Newton). In the
           step: during (by the frozen classifier), own (by the network itself, towards --own_targets). Controls: pgd
           and fgsm (adversarial training), noise, all within --radius; plain, smoothing, mixup, cutmix, distillation.
+          Distillation with images at the frozen classifier's boundaries: heo (Heo et al. 2019), boundary.
 Expected  Paper: 92.476 % without, 92.560 % with 30 % replaced (mean of 5). Measured: README.md in this folder.
 Output    --out gets results.json (every seed's numbers), table.md, figure.png, generated/ (the sets, as tfds reads
           them) and jobs/ (each job's result, and its checkpoints while it trains).
@@ -86,6 +87,9 @@ _OWN_TARGETS = flags.DEFINE_string(
     "true=0.4,random=0.6",
     "Of the arms 'own', beyond the boundary: a network has nothing to learn where it already says what it shall say.",
 )
+_BOUNDARY_TARGETS = flags.DEFINE_string(
+    "boundary_targets", "true=0.5,random=0.5", "Of the arms 'boundary'."
+)
 _RADIUS = flags.DEFINE_float(
     "radius",
     measures.ATTACK_RADIUS,
@@ -108,6 +112,11 @@ def wanted_jobs(arms: tuple[Arm, ...], only: list[str]) -> list[tuple[Arm, int]]
     return [every[name] for name in common_jobs.selected(list(every), only)]
 
 
+def target_texts() -> tuple[str, str, str]:
+    """All descriptions of targets."""
+    return _TARGETS.value, _OWN_TARGETS.value, _BOUNDARY_TARGETS.value
+
+
 def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
     """Training and test images, checked against the other flags before anything is written."""
     train, test = data.load(
@@ -127,7 +136,7 @@ def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
             f"--classifier={_CLASSIFIER.value} knows other classes than --dataset={_DATASET.value}; "
             "name one that was trained on it, or 'train'"
         )
-    for text in (_TARGETS.value, _OWN_TARGETS.value):
+    for text in target_texts():
         sets.check_text(text, train.class_names)
     return train, test
 
@@ -152,12 +161,13 @@ def prepare(out: Path, train: sources.ImageSource, test: sources.ImageSource) ->
     else:
         known = pretrained.load(_CLASSIFIER.value)
     apply_fn, variables = og.models.from_nnx(known.model)
-    asks = sets.CONFUSED in _TARGETS.value + _OWN_TARGETS.value
+    asks = any(sets.CONFUSED in text for text in target_texts())
     confusion = sets.confusion(apply_fn, variables, train) if asks else None
     frozen = sets.Frozen(apply_fn, variables, known.class_names, confusion)
     steering = {
         "during": steer(_TARGETS.value, frozen),
         "own": steer(_OWN_TARGETS.value, frozen),
+        "boundary": steer(_BOUNDARY_TARGETS.value, frozen),
     }
     exam = measures.prepare(
         test, apply_fn, variables, distorted=_DISTORTED.value, attacked=_ATTACKED.value

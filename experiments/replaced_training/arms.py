@@ -10,7 +10,12 @@ import outgen_jax as og
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Problem, Solver
-from outgen_jax.training import adversarial_examples, batch_shares, objectives
+from outgen_jax.training import (
+    adversarial_examples,
+    batch_shares,
+    boundary_distillation,
+    objectives,
+)
 
 # What an arm's name says: whether it has a fraction, and where its images come from.
 SETS = ("sgd", "exact")  # generated before training
@@ -18,6 +23,9 @@ STEPS = ("during", "own")  # generated in the step, by the frozen classifier or 
 # A share of every batch is changed within an L2 ball of the radius that is attacked: by the projected gradient, by one
 # step of it from a random start, or at random.
 CHANGES = ("pgd", "fgsm", "noise")
+# A share of every batch is moved to the frozen classifier's boundaries, for distillation: by the steps of Heo et al.
+# (2019), or by the solver.
+BOUNDARY = ("heo", "boundary")
 CONTROLS = ("plain", "smoothing", "mixup", "cutmix", "distillation")
 LABEL_SMOOTHING = 0.1
 _PGD_STEPS = 7  # of the training of Madry et al. (2018)
@@ -49,7 +57,7 @@ def parse(name: str) -> Arm:
     """
     body, _, multiple = name.partition("@")
     method, _, fraction = body.partition(":")
-    with_fraction = (*SETS, *STEPS, *CHANGES)
+    with_fraction = (*SETS, *STEPS, *CHANGES, *BOUNDARY)
     needs_fraction = method in with_fraction
     if not needs_fraction and method not in CONTROLS:
         raise ValueError(
@@ -85,7 +93,7 @@ def objective(
       arm: the arm.
       frozen: `(variables, images) -> logits` of the frozen classifier.
       own: `(training state, images) -> logits` of the network in training, in inference mode.
-      steering: by method of `STEPS`.
+      steering: by method of `STEPS`, and of "boundary".
       radius: of the L2 ball of `CHANGES`.
     """
     match arm.method:
@@ -104,6 +112,12 @@ def objective(
         case "own":
             generate = generator(own, steering["own"], own=True)
             return objectives.during(generate, arm.fraction, apart=True)
+        case "heo":
+            nearby = boundary_distillation.nearby_images(frozen)
+            return boundary_distillation.objective(frozen, nearby, arm.fraction)
+        case "boundary":
+            exact = generator(frozen, steering["boundary"])
+            return boundary_distillation.objective(frozen, exact, arm.fraction)
         case "pgd" | "fgsm" | "noise":
             # Batch statistics of their own, as `own` has them.
             changed = _changed(arm.method, own, radius)

@@ -149,7 +149,7 @@ def lesson_of(study: Study, arm: Arm, generated: Mapping[str, replaced.Generated
     train = study.train
     labels = jnp.asarray(train.labels)
     if arm.method not in arms.SETS:
-        asks = arm.method in ("during", "distillation")
+        asks = arm.method in ("during", "distillation", *arms.BOUNDARY)
         frozen = study.frozen.variables if asks else None
         return Lesson(jnp.asarray(train.images), Supervision(labels, frozen=frozen), 0)
     found = generated[arm.method]
