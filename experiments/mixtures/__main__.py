@@ -98,16 +98,16 @@ def load() -> Case:
     return Case(
         found["robust"].class_names,
         {name: value.network for name, value in found.items()},
-        {judge_name(path): start(path).network for path in _JUDGES.value},
+        {name_of_judge(path): start(path).network for path in _JUDGES.value},
         dict(zip(STARTS, (Start(source.images, source.labels), Start(noise, None)), strict=True)),
         options,
     )
 
 
-def judge_name(path: str) -> str:
+def name_of_judge(path: str) -> str:
     """The name of a shipped network, or the directory of a run's weights.
 
-    >>> judge_name("runs/lenet_seed1/weights.npz"), judge_name("mnist_lenet")
+    >>> name_of_judge("runs/lenet_seed1/weights.npz"), name_of_judge("mnist_lenet")
     ('lenet_seed1', 'mnist_lenet')
     """
     found = Path(path)
@@ -157,17 +157,17 @@ def draw_strip(case: Case, run: runs.Run) -> None:
     mixtures = starts.path(first, last, _STEPS.value)
     sources = first_of_each(case, {first, last})[::_EACH]
     rows, notes = {}, {}
-    judge = next(iter(case.judges.values()))
+    judge_name, judge = next(iter(case.judges.items()))
     for name, network in case.networks.items():
         compute = functools.partial(
             _images, network, sources, mixtures.targets(len(case.names)), case.options
         )
         kept = runs.kept(run.directory / "cache" / f"strip {name}.npz", compute)["images"]
         for index, start in enumerate(case.starts):
-            row = f"{name}\nfrom {start.removesuffix('s')}"
+            row = f"{name} network\nfrom {start.removesuffix('s')}"
             rows[row] = kept[:, index]
             notes[row] = judging.among_named(judging.logits(judge, rows[row]), mixtures)[:, 1]
-    figure = figures.strip_figure(rows, notes, mixtures, case.names)
+    figure = figures.strip_figure(rows, notes, mixtures, case.names, judge=judge_name)
     report.save_figure(figure, run.directory / "strip.png")
 
 
