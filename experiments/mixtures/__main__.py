@@ -2,9 +2,10 @@
 
 Purpose   Paper A promises images with the features of several classes. On an ordinary classifier the change looks like
           noise. Is it visible on a classifier that was trained against small changes, and do other networks see it?
-Command   python -m experiments.mixtures --preset=digits --data_dir=... --judges=runs/lenet_seed1/weights.npz
-          python -m experiments.mixtures --preset=cifar10 --data_dir=... --judges=...
-Judges    are classifiers that took no part: experiments/train_lenet.py --seed=1 --out=runs/lenet_seed1.
+Command   python -m experiments.mixtures --preset=digits --data_dir=...
+          python -m experiments.mixtures --preset=cifar10 --data_dir=...
+Networks  that the presets name and the package does not ship: README.md has the commands that train them. Judges are
+          classifiers that took no part.
 Expected  Judges agree with the target more on images of the robust network. Measured: README.md
 Output    --out gets results.json (numbers of every job), table.md, mixtures.png, strip.png and judges.png.
           The same command resumes.
