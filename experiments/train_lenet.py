@@ -90,7 +90,9 @@ def train() -> None:
         graphdef,
         optimizer,
         key=key,
-        objective=classifier_recipe.make_objective(recipe, apply),
+        objective=classifier_recipe.make_objective(
+            recipe, classifier.make_apply(graphdef, training=True)
+        ),
         crop_padding=SHIFT,
         flip=False,
     )

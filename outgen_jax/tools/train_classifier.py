@@ -192,7 +192,9 @@ def train() -> None:
     graphdef, state = classifier.create(model, optimizer)
     key = jax.random.key(_SEED.value)
     apply = jax.jit(classifier.make_apply(graphdef))
-    objective = classifier_recipe.make_objective(recipe, apply)
+    objective = classifier_recipe.make_objective(
+        recipe, classifier.make_apply(graphdef, training=True)
+    )
     update = classifier.make_update(
         graphdef, optimizer, key=key, objective=objective, crop_padding=_CROP.value
     )

@@ -137,8 +137,11 @@ def _the_key(key: jax.Array | None, supervision: Supervision) -> jax.Array:
     return found
 
 
-def make_apply(graphdef: nnx.GraphDef) -> ApplyFn:
+def make_apply(graphdef: nnx.GraphDef, *, training: bool = False) -> ApplyFn:
     """The classifier in inference mode: `apply(state, images [B, H, W, C]) -> logits [B, K]`.
+
+    With `training` it is in training mode, as the update has it: batch normalisation takes the statistics of the batch,
+    and dropout drops what the update will. The state stays as it is.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -151,7 +154,10 @@ def make_apply(graphdef: nnx.GraphDef) -> ApplyFn:
 
     def apply(state: TrainState, images: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, state.params, state.variables, copy=True)
-        model.eval()
+        if training:
+            model.train()
+        else:
+            model.eval()
         return model(images)
 
     return apply
