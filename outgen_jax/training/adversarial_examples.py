@@ -3,9 +3,11 @@
 Images are float32 [B, H, W, C] in [0, 1], and radii are L2 norms over all pixels of an image. `projected_gradient` is
 the attack of Madry et al. (2018); `robust` trains on it and `robust_accuracy` measures with it.
 
-The examples are made by the network in inference mode, in training too. Then each depends on its own image alone, and
-the running statistics of batch normalisation see each update once. Pang et al. (2021, "Bag of tricks for adversarial
-training") found a higher clean accuracy this way than with statistics of the batch, at the same accuracy under attack.
+What network makes the examples in training is the caller's choice, `apply` of `robust`. In inference mode each depends
+on its own image alone, and Pang et al. (2021, "Bag of tricks for adversarial training") found a higher clean accuracy
+this way than with statistics of the batch, at the same accuracy under attack. At high learning rates the running
+statistics of batch normalisation lag behind the weights, so that the attack is one of another network: then make the
+examples with the statistics of the batch (`classifier.make_apply(..., batch_statistics=True)`).
 """
 
 import functools
@@ -116,8 +118,7 @@ def robust(
 
     .. math:: \min_\theta E \max_{\lVert\delta\rVert_2 \le r} L(\theta, x + \delta, y)
 
-    The inner maximum is `projected_gradient` from a random start, with the weights before the update and in inference
-    mode, see the module. `Metrics.accuracy` is that of the attacked images.
+    The inner maximum is `projected_gradient` from a random start, with the weights before the update. `Metrics.accuracy` is that of the attacked images.
 
     Few steps suffice in an L2 ball of this size, if they start at random (Wong et al. 2020). With one step, and a
     radius too large for it, a network may learn to bend its gradient, so that longer attacks succeed again
