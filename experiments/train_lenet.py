@@ -90,9 +90,7 @@ def train() -> None:
         graphdef,
         optimizer,
         key=key,
-        objective=classifier_recipe.make_objective(
-            recipe, classifier.make_apply(graphdef, training=True)
-        ),
+        objective=classifier_recipe.make_objective(recipe, apply),
         crop_padding=SHIFT,
         flip=False,
     )

@@ -3,11 +3,12 @@
 Images are float32 [B, H, W, C] in [0, 1], and radii are L2 norms over all pixels of an image. `projected_gradient` is
 the attack of Madry et al. (2018); `robust` trains on it and `robust_accuracy` measures with it.
 
-In training the examples are made by the network in training mode, as by Madry et al. (2018) and Rice et al. (2020): the
-network that is attacked is the one that learns. Pang et al. (2021) found a higher clean accuracy with the attack in
-inference mode. That needs running statistics close to those of a batch. Where weights change fast they are not, and a
-WhitenedCNN learned to read the label from the attack: most attacked training images were right, and most clean test
-images wrong.
+`apply` of `robust` makes the examples in training. In inference mode each depends on its own image alone, and Pang et
+al. (2021, "Bag of tricks for adversarial training") found a higher clean accuracy this way than with statistics of the
+batch. Where weights change fast, the running statistics lag behind them, and the attack is one on another network. A
+WhitenedCNN then learned to read the label from the attack: most attacked training images were right, and most clean
+test images wrong. Make the examples with the statistics of the batch there
+(`classifier.make_apply(..., batch_statistics=True)`).
 """
 
 import functools
@@ -131,12 +132,11 @@ def robust(
       >>> from outgen_jax.training import adversarial_examples, classifier
       >>> optimizer = optax.sgd(0.1)
       >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optimizer)
-      >>> apply = classifier.make_apply(graphdef, training=True)
-      >>> objective = adversarial_examples.robust(apply, radius=0.5)
+      >>> objective = adversarial_examples.robust(classifier.make_apply(graphdef), radius=0.5)
       >>> update = classifier.make_update(graphdef, optimizer, key=jax.random.key(0), objective=objective)
 
     Args:
-      apply: (training state, images) -> logits [B, K], from `classifier.make_apply` in training mode, see the module.
+      apply: (training state, images) -> logits [B, K], from `classifier.make_apply`; see the module.
       radius: of the ball, above 0.
       steps: gradients of the images in an update, at least 1.
       step_size: L2 length of a step. None: 2.5·radius/steps, but no more than the radius.

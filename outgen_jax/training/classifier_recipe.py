@@ -128,7 +128,7 @@ def make_objective(recipe: ClassifierRecipe, apply: ApplyFn) -> objectives.Objec
 
     Args:
       recipe: its label smoothing, radius and steps are read.
-      apply: (training state, images) -> logits [B, K], from `classifier.make_apply` in training mode.
+      apply: (training state, images) -> logits [B, K], from `classifier.make_apply`.
 
     Raises:
       ValueError: a radius without steps or the reverse, or one that is not positive.

@@ -190,11 +190,14 @@ class Normalised(nnx.Module):
         return self.norm(images.reshape(len(images), -1)) @ self.kernel[...]
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_the_objective_attacks_the_given_network_and_learns_the_labels(training):
+@pytest.mark.parametrize("of_batch", [True, False])
+def test_the_objective_attacks_the_given_network_and_learns_the_labels(of_batch):
     graphdef, state = classifier.create(Normalised(), optax.sgd(0.1))
     objective = adversarial_examples.robust(
-        classifier.make_apply(graphdef, training=training), radius=RADIUS, steps=2, step_size=0.1
+        classifier.make_apply(graphdef, batch_statistics=of_batch),
+        radius=RADIUS,
+        steps=2,
+        step_size=0.1,
     )
     given = Supervision(jnp.asarray(LABELS))
     images, wanted = objective.prepare(KEY, state, jnp.asarray(COLOURFUL), given)
@@ -202,7 +205,7 @@ def test_the_objective_attacks_the_given_network_and_learns_the_labels(training)
     def normalised(images):
         x = images.reshape(len(images), -1)
         # The running statistics are those of a fresh network: mean 0, variance 1.
-        mean, variance = (x.mean(0), x.var(0)) if training else (0, 1)
+        mean, variance = (x.mean(0), x.var(0)) if of_batch else (0, 1)
         logits = (x - mean) / jnp.sqrt(variance + 1e-5) @ WEIGHTS
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(LABELS))
 
