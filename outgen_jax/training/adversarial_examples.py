@@ -111,7 +111,7 @@ def robust(
     apply: ApplyFn,
     *,
     radius: float,
-    steps: int = 2,
+    steps: int = 3,
     step_size: float | None = None,
     label_smoothing: float = 0.0,
 ) -> Objective:
@@ -122,9 +122,9 @@ def robust(
     The inner maximum is `projected_gradient` from a random start, with the weights before the update.
     `Metrics.accuracy` is that of the attacked images.
 
-    Few steps suffice in an L2 ball of this size, if they start at random (Wong et al. 2020). With one step, and a
-    radius too large for it, a network may learn to bend its gradient, so that longer attacks succeed again
-    (Andriushchenko and Flammarion 2020): measure with `robust_accuracy`.
+    Few steps may suffice if they start at random (Wong et al. 2020). With too few, a network learns to bend its gradient,
+    and longer attacks succeed again (catastrophic overfitting: Andriushchenko and Flammarion 2020). A sign of it is that
+    attacked training images are right more often than clean test images; `robust_accuracy` measures it.
 
     Example:
       >>> import jax, optax
