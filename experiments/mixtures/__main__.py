@@ -2,9 +2,10 @@
 
 Purpose   Paper A promises images with the features of several classes. On an ordinary classifier the change looks like
           noise. Is it visible on a classifier that was trained against small changes, and do other networks see it?
-Command   python -m experiments.mixtures --preset=digits --data_dir=... --judges=runs/lenet_seed1/weights.npz
-          python -m experiments.mixtures --preset=cifar10 --data_dir=... --judges=...
-Judges    are classifiers that took no part: experiments/train_lenet.py --seed=1 --out=runs/lenet_seed1.
+Command   python -m experiments.mixtures --preset=digits --data_dir=...
+          python -m experiments.mixtures --preset=cifar10 --data_dir=...
+Networks  that the presets name and the package does not ship: README.md has the commands that train them. Judges are
+          classifiers that took no part.
 Expected  Judges agree with the target more on images of the robust network. Measured: README.md
 Output    --out gets results.json (numbers of every job), table.md, mixtures.png, strip.png and judges.png.
           The same command resumes.
@@ -98,16 +99,16 @@ def load() -> Case:
     return Case(
         found["robust"].class_names,
         {name: value.network for name, value in found.items()},
-        {judge_name(path): start(path).network for path in _JUDGES.value},
+        {name_of_judge(path): start(path).network for path in _JUDGES.value},
         dict(zip(STARTS, (Start(source.images, source.labels), Start(noise, None)), strict=True)),
         options,
     )
 
 
-def judge_name(path: str) -> str:
+def name_of_judge(path: str) -> str:
     """The name of a shipped network, or the directory of a run's weights.
 
-    >>> judge_name("runs/lenet_seed1/weights.npz"), judge_name("mnist_lenet")
+    >>> name_of_judge("runs/lenet_seed1/weights.npz"), name_of_judge("mnist_lenet")
     ('lenet_seed1', 'mnist_lenet')
     """
     found = Path(path)
@@ -157,17 +158,17 @@ def draw_strip(case: Case, run: runs.Run) -> None:
     mixtures = starts.path(first, last, _STEPS.value)
     sources = first_of_each(case, {first, last})[::_EACH]
     rows, notes = {}, {}
-    judge = next(iter(case.judges.values()))
+    judge_name, judge = next(iter(case.judges.items()))
     for name, network in case.networks.items():
         compute = functools.partial(
             _images, network, sources, mixtures.targets(len(case.names)), case.options
         )
         kept = runs.kept(run.directory / "cache" / f"strip {name}.npz", compute)["images"]
         for index, start in enumerate(case.starts):
-            row = f"{name}\nfrom {start.removesuffix('s')}"
+            row = f"{name} network\nfrom {start.removesuffix('s')}"
             rows[row] = kept[:, index]
             notes[row] = judging.among_named(judging.logits(judge, rows[row]), mixtures)[:, 1]
-    figure = figures.strip_figure(rows, notes, mixtures, case.names)
+    figure = figures.strip_figure(rows, notes, mixtures, case.names, judge=judge_name)
     report.save_figure(figure, run.directory / "strip.png")
 
 

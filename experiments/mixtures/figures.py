@@ -11,7 +11,8 @@ from experiments.mixtures.starts import Mixtures
 from outgen_jax.report import plotting
 
 _SIDE, _GAP, _BLOCK = 0.92, 0.05, 0.28  # inches: an image, between images, between networks
-_LABEL, _HEAD, _ROW_NOTE = 1.2, 0.62, 0.2
+_LABEL, _HEAD, _ROW_NOTE = 1.2, 0.42, 0.2
+_STRIP_SIDE, _STRIP_HEAD = 0.72, 0.25
 _BINS = 8  # of the wanted share, in the figure of judges
 COLOURS = {"ordinary": plotting.VERMILION, "robust": plotting.BLUE}
 _MARKERS = {"ordinary": "s", "robust": "o"}
@@ -25,13 +26,13 @@ class Panel(NamedTuple):
 
 
 def mixture_label(row: int, mixtures: Mixtures, names: Sequence[str]) -> list[str]:
-    """The lines that name a target: "horse 75%", "ship 25%".
+    """The lines that name a target.
 
     >>> mixture_label(0, Mixtures(np.array([[1, 0]]), np.array([[0.75, 0.25]])), ("ship", "horse"))
-    ['horse 75%', 'ship 25%']
+    ['horse: 75%', 'ship: 25%']
     """
     pairs = zip(mixtures.classes[row], mixtures.shares[row], strict=True)
-    return [f"{names[k]} {share:.0%}" for k, share in pairs if share > 0]
+    return [f"{names[k]}: {share:.0%}" for k, share in pairs if share > 0]
 
 
 def mixtures_figure(
@@ -47,8 +48,8 @@ def mixtures_figure(
     columns = len(sources)
     block = columns * (_SIDE + _GAP) + _BLOCK
     rows = [["source"], *labels]
-    height = _HEAD + len(rows) * (_SIDE + _GAP)
-    figure = plotting.blank_figure(_LABEL + len(panels) * block - _BLOCK, height)
+    height = _HEAD + len(rows) * (_SIDE + _GAP) + _GAP
+    figure = plotting.blank_figure(_LABEL + len(panels) * block - _BLOCK + _GAP, height)
     for p, panel in enumerate(panels):
         for r, lines in enumerate(rows):
             bottom = height - _HEAD - (r + 1) * (_SIDE + _GAP)
@@ -68,32 +69,36 @@ def strip_figure(
     notes: Mapping[str, np.ndarray],
     mixtures: Mixtures,
     names: Sequence[str],
+    *,
+    judge: str,
 ) -> Figure:
     """A row of images for each network, whose target moves from one class to another.
 
     Args:
-      panels: name of a row to images [T, H, W, C].
-      notes: name of a row to what a judge says of the second class among the two, [T].
+      panels: name of a row, which may have several lines, to images [T, H, W, C].
+      notes: name of a row to the share of the second class that a judge finds among the two, [T].
       mixtures: the T targets, of two classes.
       names: of the classes.
+      judge: its name.
     """
     steps = len(mixtures.classes)
-    side = 0.72
     first, last = (names[k] for k in mixtures.classes[0])
-    height = 0.5 + len(panels) * (side + _GAP + _ROW_NOTE)
-    figure = plotting.blank_figure(_LABEL + steps * (side + _GAP), height)
+    height = _STRIP_HEAD + len(panels) * (_STRIP_SIDE + _ROW_NOTE + _GAP)
+    figure = plotting.blank_figure(_LABEL + steps * (_STRIP_SIDE + _GAP), height)
     for r, (name, images) in enumerate(panels.items()):
-        bottom = height - 0.5 - (r + 1) * side - r * (_GAP + _ROW_NOTE)
-        for t in range(steps):
-            axes = plotting.place_axes(figure, _LABEL + t * (side + _GAP), bottom, side, side)
+        bottom = height - _STRIP_HEAD - (r + 1) * _STRIP_SIDE - r * (_ROW_NOTE + _GAP)
+        for t, share in enumerate(mixtures.shares[:, 1]):
+            left = _LABEL + t * (_STRIP_SIDE + _GAP)
+            axes = plotting.place_axes(figure, left, bottom, _STRIP_SIDE, _STRIP_SIDE)
             plotting.show_image(axes, images[t])
-            plotting.write_below(axes, f"{notes[name][t]:.2f}")
+            plotting.write_below(axes, f"{notes[name][t]:.0%}")
+            if r == 0:
+                plotting.write_text(axes, f"{share:.0%}", (0.5, 1), offset=(0, 7), size=8.5)
             if t == 0:
                 _write_lines(axes, name.split("\n"))
-            if r == 0:
-                share = mixtures.shares[t, 1]
-                head = f"{last} {share:.0%}" if share >= 0.5 else f"{first} {1 - share:.0%}"
-                plotting.write_text(axes, head, (0.5, 1), offset=(0, 6), size=8.5)
+                _write_beside(axes, (0, 0), -8.5, f"{judge} finds", plotting.GREY)
+            if t == 0 and r == 0:
+                _write_beside(axes, (0, 1), 7, f"{last}, the rest {first}", plotting.INK)
     return figure
 
 
@@ -154,6 +159,12 @@ def _write_lines(axes: Axes, lines: Sequence[str]) -> None:
         plotting.write_text(
             axes, line, (0, 0.5), offset=(-7, up), align=("right", "center"), size=9
         )
+
+
+def _write_beside(axes: Axes, at: tuple[float, float], up: float, text: str, color: str) -> None:
+    plotting.write_text(
+        axes, text, at, offset=(-7, up), align=("right", "center"), size=7.5, color=color
+    )
 
 
 def _write_head(axes: Axes, name: str, columns: int) -> None:

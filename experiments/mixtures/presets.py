@@ -15,9 +15,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "cifar10": {
         "dataset": "cifar10",
-        "ordinary": "cifar10_vgg16_half",
-        "robust": "cifar10_whitened_robust",
-        "judges": ["runs/vgg16_seed1/weights.npz"],
+        "ordinary": "runs/whitened_cnn/weights.npz",
+        "robust": "runs/whitened_robust/weights.npz",
+        "judges": ["cifar10_vgg16_half"],
         "shown": [
             "horse",
             "ship",

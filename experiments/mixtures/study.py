@@ -13,7 +13,7 @@ from outgen_jax.networks import ApplyFn
 
 Network = tuple[ApplyFn, Any]  # apply_fn, variables
 NETWORKS = ("ordinary", "robust")
-STARTS = ("photographs", "noise")
+STARTS = ("test images", "noise")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

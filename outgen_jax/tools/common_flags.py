@@ -59,5 +59,5 @@ def robust() -> tuple[Holder, Holder]:
             "themselves.",
             1e-6,
         ),
-        flags.DEFINE_integer("robust_steps", 2, "Steps of the attack, with --robust_radius.", 1),
+        flags.DEFINE_integer("robust_steps", 3, "Steps of the attack, with --robust_radius.", 1),
     )

@@ -3,9 +3,12 @@
 Images are float32 [B, H, W, C] in [0, 1], and radii are L2 norms over all pixels of an image. `projected_gradient` is
 the attack of Madry et al. (2018); `robust` trains on it and `robust_accuracy` measures with it.
 
-The examples are made by the network in inference mode, in training too. Then each depends on its own image alone, and
-the running statistics of batch normalisation see each update once. Pang et al. (2021, "Bag of tricks for adversarial
-training") found a higher clean accuracy this way than with statistics of the batch, at the same accuracy under attack.
+`apply` of `robust` makes the examples in training. In inference mode each depends on its own image alone, and Pang et
+al. (2021, "Bag of tricks for adversarial training") found a higher clean accuracy this way than with statistics of the
+batch. Where weights change fast, the running statistics lag behind them, and the attack is one on another network. A
+WhitenedCNN then learned to read the label from the attack: most attacked training images were right, and most clean
+test images wrong. Make the examples with the statistics of the batch there
+(`classifier.make_apply(..., batch_statistics=True)`).
 """
 
 import functools
@@ -21,7 +24,7 @@ from outgen_jax.networks import ApplyFn
 from outgen_jax.training import objectives
 from outgen_jax.training.objectives import Objective, Supervision
 
-Loss = Callable[[jax.Array], jax.Array]  # images [B, H, W, C] -> [B], each of its own image alone
+Loss = Callable[[jax.Array], jax.Array]  # images [B, H, W, C] -> [B]
 
 STEPS = 20  # of the attack that networks are measured with
 _REACH = 2.5  # all steps of the default size together, in radii (Madry et al. 2018)
@@ -43,8 +46,8 @@ def projected_gradient(
     .. math:: x \leftarrow \mathrm{clip}_{[0, 1]}\big(x_0 + \Pi_r(x + \alpha g / \lVert g \rVert_2 - x_0)\big)
 
     where g is the loss's gradient at x, x₀ the image, and Π_r the projection on the ball around 0. This is
-    projected gradient ascent with normalised steps (Madry et al. 2018). It is deterministic for a key, and the result
-    of an image does not depend on the other images.
+    projected gradient ascent with normalised steps (Madry et al. 2018). It is deterministic for a key. The result of
+    an image depends on the other images only if its loss does.
 
     Example:
       >>> import jax.numpy as jnp
@@ -108,7 +111,7 @@ def robust(
     apply: ApplyFn,
     *,
     radius: float,
-    steps: int = 2,
+    steps: int = 3,
     step_size: float | None = None,
     label_smoothing: float = 0.0,
 ) -> Objective:
@@ -116,12 +119,12 @@ def robust(
 
     .. math:: \min_\theta E \max_{\lVert\delta\rVert_2 \le r} L(\theta, x + \delta, y)
 
-    The inner maximum is `projected_gradient` from a random start, with the weights before the update and in inference
-    mode, see the module. `Metrics.accuracy` is that of the attacked images.
+    The inner maximum is `projected_gradient` from a random start, with the weights before the update.
+    `Metrics.accuracy` is that of the attacked images.
 
-    Few steps suffice in an L2 ball of this size, if they start at random (Wong et al. 2020). With one step, and a
-    radius too large for it, a network may learn to bend its gradient, so that longer attacks succeed again
-    (Andriushchenko and Flammarion 2020): measure with `robust_accuracy`.
+    Few steps may suffice if they start at random (Wong et al. 2020). With too few, a network learns to bend its gradient,
+    and longer attacks succeed again (catastrophic overfitting: Andriushchenko and Flammarion 2020). A sign of it is that
+    attacked training images are right more often than clean test images; `robust_accuracy` measures it.
 
     Example:
       >>> import jax, optax
@@ -133,7 +136,7 @@ def robust(
       >>> update = classifier.make_update(graphdef, optimizer, key=jax.random.key(0), objective=objective)
 
     Args:
-      apply: (training state, images) -> logits [B, K], from `classifier.make_apply`.
+      apply: (training state, images) -> logits [B, K], from `classifier.make_apply`; see the module.
       radius: of the ball, above 0.
       steps: gradients of the images in an update, at least 1.
       step_size: L2 length of a step. None: 2.5·radius/steps, but no more than the radius.

@@ -101,11 +101,11 @@ def test_figures_have_an_image_for_each_target_and_source():
 
     mixtures = starts.path(0, 1, 4)
     rows = {"ordinary": RNG.uniform(size=(5, 8, 8, 1)), "robust": RNG.uniform(size=(5, 8, 8, 1))}
-    notes = {name: np.linspace(0, 1, 5) for name in rows}
-    strip = figures.strip_figure(rows, notes, mixtures, ("cat", "dog"))
+    notes = {name: np.linspace(0, 1, 5) ** 2 for name in rows}
+    strip = figures.strip_figure(rows, notes, mixtures, ("cat", "dog"), judge="other")
     assert len(strip.axes) == 10
     texts = {text.get_text() for axes in strip.axes for text in axes.texts}
-    assert {"cat 100%", "cat 75%", "dog 50%", "dog 100%", "0.25"} <= texts
+    assert {"dog, the rest cat", "75%", "other finds", "56%"} <= texts
 
 
 def test_the_figure_of_judges_shows_medians():
@@ -142,7 +142,7 @@ def test_the_script_at_its_smallest(run_script, tmp_path):
         # This judge made the images itself, and finds what was asked for.
         assert job["judges"]["mnist_lenet"]["rank_correlation"][0] > 0.99
         assert job["judges"]["mnist_lenet"]["named_mass"][0] > 0.98
-    assert "| photographs | 2 | robust | judge | 6 |" in finished.stdout
+    assert "| test images | 2 | robust | judge | 6 |" in finished.stdout
     assert (out / "table.md").read_text() in finished.stdout
     sizes = {name: Image.open(out / f"{name}.png").size for name in ("mixtures", "strip", "judges")}
     assert sizes["mixtures"][0] > sizes["judges"][0] / 2

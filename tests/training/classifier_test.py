@@ -350,6 +350,21 @@ def test_training_learns_and_inference_uses_running_statistics(training):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_batch_statistics_are_those_of_the_images_and_nothing_is_dropped(training):
+    state = training.start()
+    images = training.images.astype(jnp.float32) / 255
+    apply = classifier.make_apply(training.graphdef, batch_statistics=True)
+    x = np.asarray(images).reshape(64, -1) @ np.asarray(state.params["kernel"][...])
+    x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)  # a fresh network has scale 1 and bias 0
+    expected = np.maximum(x, 0) @ np.asarray(state.params["head"][...])
+    np.testing.assert_allclose(apply(state, images), expected, rtol=1e-3, atol=1e-3)
+    # A network without batch normalisation has no such statistics.
+    graphdef, linear = classifier.create(Linear(), optax.sgd(0.1))
+    small = images[:2, :2, :2]
+    found = classifier.make_apply(graphdef, batch_statistics=True)(linear, small)
+    np.testing.assert_array_equal(found, classifier.make_apply(graphdef)(linear, small))
+
+
 # --- The same training, however it is cut ---
 
 
