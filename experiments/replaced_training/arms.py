@@ -84,6 +84,7 @@ def objective(
     *,
     frozen: ApplyFn,
     own: ApplyFn,
+    as_trained: ApplyFn,
     steering: Mapping[str, Steering],
     radius: float,
 ) -> objectives.Objective | None:
@@ -93,6 +94,7 @@ def objective(
       arm: the arm.
       frozen: `(variables, images) -> logits` of the frozen classifier.
       own: `(training state, images) -> logits` of the network in training, in inference mode.
+      as_trained: the same with the statistics of its batch, for adversarial training, see `adversarial_examples`.
       steering: by method of `STEPS`, and of "boundary".
       radius: of the L2 ball of `CHANGES`.
     """
@@ -120,17 +122,17 @@ def objective(
             return boundary_distillation.objective(frozen, exact, arm.fraction)
         case "pgd" | "fgsm" | "noise":
             # Batch statistics of their own, as `own` has them.
-            changed = _changed(arm.method, own, radius)
+            changed = _changed(arm.method, as_trained, radius)
             return batch_shares.on_share(changed, arm.fraction, apart=True)
     return _REPLACED
 
 
-def _changed(method: str, own: ApplyFn, radius: float) -> objectives.Objective:
+def _changed(method: str, apply: ApplyFn, radius: float) -> objectives.Objective:
     """The objective of a method of `CHANGES`, for whole batches."""
     if method == "noise":
         return batch_shares.noise(radius)
     steps = _PGD_STEPS if method == "pgd" else 1
-    return adversarial_examples.robust(own, radius=radius, steps=steps)
+    return adversarial_examples.robust(apply, radius=radius, steps=steps)
 
 
 def generator(apply: ApplyFn, steering: Steering, *, own: bool = False) -> objectives.Generate:

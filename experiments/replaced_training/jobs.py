@@ -132,6 +132,7 @@ def program_of(study: Study, arm: Arm) -> Program:
         arm,
         frozen=study.frozen.apply_fn,
         own=study.own,
+        as_trained=classifier.make_apply(study.graphdef, batch_statistics=True),
         steering=study.steering,
         radius=study.settings.radius,
     )

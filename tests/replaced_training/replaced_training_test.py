@@ -196,7 +196,12 @@ def test_the_generator_reaches_targets_of_its_label(toy_classifier):
 def test_controls_change_their_share_within_the_radius(toy_classifier, method, length):
     apply_fn, variables = toy_classifier
     objective = arms.objective(
-        arms.parse(f"{method}:0.5"), frozen=None, own=apply_fn, steering={}, radius=0.1
+        arms.parse(f"{method}:0.5"),
+        frozen=None,
+        own=None,
+        as_trained=apply_fn,
+        steering={},
+        radius=0.1,
     )
     assert objective.apart == 0.5
     images = jnp.asarray(np.random.default_rng(0).uniform(0.3, 0.7, (4, 8, 8, 3)), jnp.float32)
@@ -225,13 +230,13 @@ def test_boundary_arms_move_their_share_to_the_frozen_boundary(toy_classifier):
     bank[np.arange(10), 0, np.arange(10)] = bank[np.arange(10), 0, (np.arange(10) + 1) % 10] = 0.5
     solver = og.gauss_newton(steps=5, trials=3, stride=None)
     steering = {"boundary": arms.Steering(solver, 2, jnp.asarray(bank))}
-    options = {"frozen": apply_fn, "own": None, "steering": steering, "radius": 0.1}
+    options = {"frozen": apply_fn, "own": None, "as_trained": None, "radius": 0.1}
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(6, 8, 8, 3)), jnp.float32)
     labels = apply_fn(variables, images).argmax(1)
     given = objectives.Supervision(labels, frozen=variables)
     before = gaps(apply_fn(variables, images))
     for name, most in (("boundary:0.5", 1e-3), ("heo:0.5", np.inf)):
-        objective = arms.objective(arms.parse(name), **options)
+        objective = arms.objective(arms.parse(name), steering=steering, **options)
         moved, _ = objective.prepare(jax.random.key(0), None, images, given)
         after = gaps(apply_fn(variables, moved))
         assert (after < before)[:3].all(), name
