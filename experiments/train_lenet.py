@@ -2,6 +2,7 @@
 
 Purpose   Paper C's authors wished for a numerical measure of realism; its scores need a classifier of digits.
 Command   python experiments/train_lenet.py --data_dir=... --out=runs/lenet
+          robust to changes of L2 norm 2: --robust_radius=2 --epochs=10
 Expected  at least 99.2 % of the 10,000 test images; measured: outgen_jax/models/weights/mnist_lenet.json
 Output    --out gets results.json and weights.npz (bf16) with its model card.
 
@@ -19,7 +20,14 @@ import outgen_jax as og
 from outgen_jax import runs
 from outgen_jax.data import splits
 from outgen_jax.models import pretrained
-from outgen_jax.training import classifier, classifier_fit, classifier_recipe, updates
+from outgen_jax.tools import common_flags
+from outgen_jax.training import (
+    adversarial_examples,
+    classifier,
+    classifier_fit,
+    classifier_recipe,
+    updates,
+)
 from outgen_jax.training.checkpoints import Checkpoints
 
 _DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, or class folders.")
@@ -33,6 +41,7 @@ _HELD_OUT = flags.DEFINE_float(
 _EPOCHS = flags.DEFINE_integer("epochs", 7, "Passes over the training images.", 1)
 _BATCH = flags.DEFINE_integer("batch_size", 125, "Images an update.", 1)
 _LR = flags.DEFINE_float("learning_rate", 0.05, "Peak learning rate of Nesterov SGD.", 0)
+_RADIUS, _ATTACK_STEPS = common_flags.robust()
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
 _OUT = flags.DEFINE_string("out", "runs/train_lenet", "Directory of the run.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
@@ -60,8 +69,13 @@ def train() -> None:
     found = load_splits()
     train_set, test_set = found.train, found.test
     assert test_set.class_names is not None
+    radius = _RADIUS.value
     recipe = classifier_recipe.ClassifierRecipe(
-        epochs=_EPOCHS.value, batch_size=_BATCH.value, learning_rate=_LR.value
+        epochs=_EPOCHS.value,
+        batch_size=_BATCH.value,
+        learning_rate=_LR.value,
+        robust_radius=radius,
+        robust_steps=None if radius is None else _ATTACK_STEPS.value,
     )
     steps = len(train_set.ids) // recipe.batch_size
     optimizer = classifier_recipe.make_optimizer(recipe, steps)
@@ -71,8 +85,15 @@ def train() -> None:
     channels = [model.conv1.kernel.shape[-1], model.conv2.kernel.shape[-1]]
     graphdef, state = classifier.create(model, optimizer)
     key = jax.random.key(_SEED.value)
-    update = classifier.make_update(graphdef, optimizer, key=key, crop_padding=SHIFT, flip=False)
     apply = jax.jit(classifier.make_apply(graphdef))
+    update = classifier.make_update(
+        graphdef,
+        optimizer,
+        key=key,
+        objective=classifier_recipe.make_objective(recipe, apply),
+        crop_padding=SHIFT,
+        flip=False,
+    )
 
     def accuracy(state: classifier.TrainState) -> float:
         assert test_set.labels is not None
@@ -94,6 +115,7 @@ def train() -> None:
     rounded = pretrained.rounded(nnx.merge(graphdef, state.params, state.variables, copy=True))
     _, *split = nnx.split(rounded, nnx.Param, ...)
     params, variables = split
+    exported = state._replace(params=params, variables=variables)
     card = {
         "network": "LeNet",
         "channels": channels,
@@ -101,12 +123,18 @@ def train() -> None:
         "dataset": _DATASET.value,
         "held_out": found.held_out,
         "test_images": len(test_set.ids),
-        "test_accuracy": accuracy(state._replace(params=params, variables=variables)),
+        "test_accuracy": accuracy(exported),
         "recipe": {**dataclasses.asdict(recipe), "shift": SHIFT},
         "seed": _SEED.value,
         "seconds": sum(row.seconds for row in history),
         "device": jax.devices()[0].device_kind,
     }
+    if radius is not None:
+        assert test_set.labels is not None
+        found_robustness = adversarial_examples.robustness(
+            apply, exported, test_set.images, test_set.labels, radius=radius
+        )
+        card["robustness"] = found_robustness._asdict()
     pretrained.save(run.directory / "weights.npz", rounded, card)
     run.write_results({"history": [row._asdict() for row in history], "card": card})
     print(f"{run.directory}/weights.npz: {card['test_accuracy']:.2%} of the {found.test_name}")

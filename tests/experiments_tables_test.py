@@ -149,3 +149,14 @@ def test_a_model_card_tells_held_out_images_from_test_images():
     card = json.loads((ROOT / tables.WEIGHTS / "mnist_lenet.json").read_text())
     assert "10000 of its test images" in report.model_card("lenet", card)
     assert "10000 held out of its images" in report.model_card("lenet", card | {"held_out": 0.1})
+
+
+def test_a_model_card_names_the_attack_of_a_robust_network():
+    card = json.loads((ROOT / tables.WEIGHTS / "mnist_lenet.json").read_text())
+    recipe = card["recipe"] | {"robust_radius": 2.0, "robust_steps": None}
+    attack = {"accuracy": 0.75, "radius": 2.0, "steps": 20}
+    page = report.model_card("lenet", card | {"recipe": recipe, "robustness": attack})
+    assert "75.00%, 20 steps of projected gradient in an L2 ball of radius 2" in page
+    assert "| robust radius | 2.0 |" in page
+    assert "robust steps" not in page
+    assert "attack" not in report.model_card("lenet", card)

@@ -10,11 +10,8 @@ Output    --out gets results.json (per image), table.md and several_views.png. T
 """
 
 import functools
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
@@ -23,9 +20,9 @@ from experiments.any_output import measures
 from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common.cells import percentile_headings, percentiles
+from experiments.common.crops import flips_and_shifts, largest, variations
 from outgen_jax import report, runs
 from outgen_jax.models import pretrained
-from outgen_jax.synthesis import views
 
 _DATASET = common_flags.labelled_dataset("cifar10")
 _DATA_DIR = common_flags.data_dir()
@@ -45,29 +42,6 @@ _OVERWRITE = common_flags.overwrite()
 
 _AT_ONCE = 4  # images judged at a time under all crops and flips
 METHODS = ("without views", measures.OURS)
-
-
-def flips_and_shifts(shifts: Sequence[int]) -> list[views.Transform]:
-    """Every shift in both directions, as it is and mirrored first: 2 len(shifts)² transforms."""
-    found = []
-    for rows, columns in itertools.product(shifts, repeat=2):
-        moved = views.shift(rows, columns)
-        found += [moved, functools.partial(_mirrored_then, moved)]
-    return found
-
-
-def _mirrored_then(transform: views.Transform, image: jax.Array) -> jax.Array:
-    return transform(image[:, ::-1])
-
-
-def variations(said: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Total variation of every view: [N, V, K], [N, K] -> [N, V]."""
-    return np.abs(said - targets[:, None]).sum(-1) / 2
-
-
-def largest(said: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The largest total variation of all views: [N, V, K], [N, K] -> [N]."""
-    return variations(said, targets).max(1)
 
 
 def measured(

@@ -4,11 +4,13 @@ Purpose   Paper A, Section 3 (Table A1): does training gain from images whose wh
           paper: from images generated during training? More than from label smoothing, mixup, CutMix, distillation, or
           more epochs?
 Command   python -m experiments.replaced_training --preset=cpu --data_dir=... --out=runs/replaced_training
+          python -m experiments.replaced_training --preset=table_a1 --width=0.5 --data_dir=... --out=...
           python -m experiments.replaced_training --preset=paper --only=sgd:0.3/2 --data_dir=... --out=...
           The same command resumes, also after a kill; --only runs some of the jobs of the same run.
 Arms      method[:fraction][@multiple of the epochs]. Before training: sgd (100 updates), exact (Gauss-Newton). In the
-          step: during (by the frozen classifier), own (by the network itself, towards --own_targets). Controls:
-          plain, smoothing, mixup, cutmix, distillation.
+          step: during (by the frozen classifier), own (by the network itself, towards --own_targets). Controls: pgd
+          and fgsm (adversarial training), noise, all within --radius; plain, smoothing, mixup, cutmix, distillation.
+          Distillation with images at the frozen classifier's boundaries: heo (Heo et al. 2019), boundary.
 Expected  Paper: 92.476 % without, 92.560 % with 30 % replaced (mean of 5). Measured: README.md in this folder.
 Output    --out gets results.json (every seed's numbers), table.md, figure.png, generated/ (the sets, as tfds reads
           them) and jobs/ (each job's result, and its checkpoints while it trains).
@@ -46,9 +48,10 @@ _DATA_DIR = common_flags.data_dir()
 _TRAIN_IMAGES = flags.DEFINE_integer("train_images", None, "From the start of the set; 0: all.", 0)
 _TEST_IMAGES = flags.DEFINE_integer("test_images", None, "From the start of the test set.", 1)
 _DISTORTED = flags.DEFINE_integer(
-    "distorted_images", None, "Of the test images, at every level of noise and of blur.", 1
+    "distorted_images", None, "Of the test images, at every level of noise and of blur; 0: none.", 0
 )
-_ATTACKED = flags.DEFINE_integer("attacked_images", None, "Of the test images.", 1)
+_ATTACKED = flags.DEFINE_integer("attacked_images", None, "Of the test images; 0: none.", 0)
+_SIDE = flags.DEFINE_integer("size", None, "Side that images are brought to.", 8)
 _CLASSIFIER = flags.DEFINE_string(
     "classifier", None, "Frozen classifier: shipped name, .npz, or 'train': one like plain."
 )
@@ -57,9 +60,23 @@ _SEEDS = flags.DEFINE_integer("seeds", None, "Seeds 0, 1, ... of each arm.", 1)
 _ONLY = flags.DEFINE_list("only", [], "Jobs to run now, as arm/seed,...; by default all.")
 _EPOCHS = common_flags.epochs(None)
 _BATCH = common_flags.images_an_update(None)
-_WIDTH = flags.DEFINE_float("width", None, "Width multiplier of the VGG16 in training.", 1 / 64)
+_NETWORK = flags.DEFINE_enum("network", None, jobs.NETWORKS, "Network in training.")
+_WIDTH = flags.DEFINE_float("width", None, "Width multiplier of the network in training.", 1 / 64)
 _OPTIMIZER = flags.DEFINE_enum("optimizer", None, classifier_recipe.OPTIMIZERS, "Optimiser.")
 _LR = flags.DEFINE_float("learning_rate", None, "Peak learning rate; 0.08 suits Muon.", 0)
+_MOMENTUM = flags.DEFINE_float("momentum", None, "Momentum of the optimiser.", 0, 1)
+_SCHEDULE = flags.DEFINE_enum(
+    "schedule", None, classifier_recipe.SCHEDULES, "Learning rate schedule."
+)
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    None,
+    ("bfloat16", "highest"),
+    "Of products in training, as jax.default_matmul_precision.",
+)
+_CROP = flags.DEFINE_integer(
+    "crop_padding", None, "Pixels of zeros around an image before it is cropped at random.", 0
+)
 _TARGETS = flags.DEFINE_string(
     "targets",
     "true=0.9,random=0.1",
@@ -69,6 +86,15 @@ _OWN_TARGETS = flags.DEFINE_string(
     "own_targets",
     "true=0.4,random=0.6",
     "Of the arms 'own', beyond the boundary: a network has nothing to learn where it already says what it shall say.",
+)
+_BOUNDARY_TARGETS = flags.DEFINE_string(
+    "boundary_targets", "true=0.5,random=0.5", "Of the arms 'boundary'."
+)
+_RADIUS = flags.DEFINE_float(
+    "radius",
+    measures.ATTACK_RADIUS,
+    "L2 radius of the arms pgd, fgsm and noise; by default that of the attack.",
+    1e-6,
 )
 _UPDATES = flags.DEFINE_integer("updates", 1, "Gauss-Newton updates in the step.", 1)
 _OUT = common_flags.out("replaced_training")
@@ -86,12 +112,18 @@ def wanted_jobs(arms: tuple[Arm, ...], only: list[str]) -> list[tuple[Arm, int]]
     return [every[name] for name in common_jobs.selected(list(every), only)]
 
 
+def target_texts() -> tuple[str, str, str]:
+    """All descriptions of targets."""
+    return _TARGETS.value, _OWN_TARGETS.value, _BOUNDARY_TARGETS.value
+
+
 def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
     """Training and test images, checked against the other flags before anything is written."""
     train, test = data.load(
         _DATASET.value,
         test_dataset=_TEST.value,
         data_dir=_DATA_DIR.value,
+        side=_SIDE.value,
         train_images=_TRAIN_IMAGES.value,
         test_images=_TEST_IMAGES.value,
     )
@@ -104,7 +136,7 @@ def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
             f"--classifier={_CLASSIFIER.value} knows other classes than --dataset={_DATASET.value}; "
             "name one that was trained on it, or 'train'"
         )
-    for text in (_TARGETS.value, _OWN_TARGETS.value):
+    for text in target_texts():
         sets.check_text(text, train.class_names)
     return train, test
 
@@ -112,28 +144,35 @@ def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
 def prepare(out: Path, train: sources.ImageSource, test: sources.ImageSource) -> Study:
     """The frozen classifier, and everything else that the jobs share."""
     settings = jobs.Settings(
+        network=_NETWORK.value,
         width=_WIDTH.value,
         epochs=_EPOCHS.value,
         batch_size=_BATCH.value,
         optimizer=_OPTIMIZER.value,
         learning_rate=_LR.value,
+        momentum=_MOMENTUM.value,
+        schedule=_SCHEDULE.value,
+        precision=_PRECISION.value,
+        crop_padding=_CROP.value,
+        radius=_RADIUS.value,
     )
     if _CLASSIFIER.value == "train":
         known = jobs.train_frozen(out / "classifier", settings, train)
     else:
         known = pretrained.load(_CLASSIFIER.value)
     apply_fn, variables = og.models.from_nnx(known.model)
-    asks = sets.CONFUSED in _TARGETS.value + _OWN_TARGETS.value
+    asks = any(sets.CONFUSED in text for text in target_texts())
     confusion = sets.confusion(apply_fn, variables, train) if asks else None
     frozen = sets.Frozen(apply_fn, variables, known.class_names, confusion)
     steering = {
         "during": steer(_TARGETS.value, frozen),
         "own": steer(_OWN_TARGETS.value, frozen),
+        "boundary": steer(_BOUNDARY_TARGETS.value, frozen),
     }
     exam = measures.prepare(
         test, apply_fn, variables, distorted=_DISTORTED.value, attacked=_ATTACKED.value
     )
-    graphdef, own = jobs.network(len(known.class_names), settings)
+    graphdef, own = jobs.network(train, settings)
     return Study(out, settings, train, frozen, exam, graphdef, own, steering)
 
 
@@ -144,26 +183,21 @@ def steer(text: str, frozen: sets.Frozen) -> Steering:
     return Steering(solver, sets.steered_classes(bank), jnp.asarray(bank))
 
 
-def make_sets(
-    study: Study, arms: tuple[Arm, ...], needed: set[str]
-) -> dict[str, replaced.GeneratedSet]:
-    """The generated sets of the needed methods, each as large as its largest arm needs."""
-    found = {}
-    for method in needed & set(SETS):
-        fraction = max(arm.fraction for arm in arms if arm.method == method)
-        print(f"generating {fraction:.0%} of the training images: {method}", flush=True)
-        directory = _set_directory(study.directory, method)
-        sets.make(
-            method,
-            _TARGETS.value,
-            study.frozen,
-            study.train,
-            fraction=fraction,
-            directory=directory,
-            seed=0,
-        )
-        found[method] = sets.load(directory)
-    return found
+def make_set(study: Study, method: str, arms: tuple[Arm, ...]) -> replaced.GeneratedSet:
+    """The generated set of a method, as large as its largest arm needs; smaller arms take its first images."""
+    fraction = max(arm.fraction for arm in arms if arm.method == method)
+    print(f"generating {fraction:.0%} of the training images: {method}", flush=True)
+    directory = _set_directory(study.directory, method)
+    sets.make(
+        method,
+        _TARGETS.value,
+        study.frozen,
+        study.train,
+        fraction=fraction,
+        directory=directory,
+        seed=0,
+    )
+    return sets.load(directory)
 
 
 def _set_directory(out: Path, method: str) -> Path:
@@ -199,9 +233,13 @@ def main(argv: list[str]) -> None:
     missing = [job for job in wanted if not jobs.result_path(out, *job).exists()]
     if missing:
         study = prepare(out, train, test)
-        generated = make_sets(study, arms, {arm.method for arm, _ in missing})
+        generated: dict[str, replaced.GeneratedSet] = {}
         for arm in arms:
-            if seeds := [seed for other, seed in missing if other == arm]:
+            seeds = [seed for other, seed in missing if other == arm]
+            # Only now, so that the arms before have finished when a long generation begins.
+            if seeds and arm.method in SETS and arm.method not in generated:
+                generated[arm.method] = make_set(study, arm.method, arms)
+            if seeds:
                 run_arm(study, arm, seeds, generated)
     write_report(run, arms)
 
@@ -214,7 +252,8 @@ def run_arm(
     program = jobs.program_of(study, arm)
     for seed in seeds:
         result = jobs.run_job(study, arm, seed, program, lesson)
-        shown = "  ".join(f"{key} {result['measures'][key]:.4g}" for key in report.MEASURES)
+        measured = {k: v for k, v in result["measures"].items() if k in report.MEASURES}
+        shown = "  ".join(f"{key} {value:.4g}" for key, value in measured.items())
         print(f"{arm.name}/{seed}: {result['seconds']:.0f} s  {shown}", flush=True)
 
 

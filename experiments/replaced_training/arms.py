@@ -10,13 +10,26 @@ import outgen_jax as og
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Problem, Solver
-from outgen_jax.training import objectives
+from outgen_jax.training import (
+    adversarial_examples,
+    batch_shares,
+    boundary_distillation,
+    objectives,
+)
 
 # What an arm's name says: whether it has a fraction, and where its images come from.
 SETS = ("sgd", "exact")  # generated before training
 STEPS = ("during", "own")  # generated in the step, by the frozen classifier or the network itself
+# A share of every batch is changed within an L2 ball of the radius that is attacked: by the projected gradient, by one
+# step of it from a random start, or at random.
+CHANGES = ("pgd", "fgsm", "noise")
+# A share of every batch is moved to the frozen classifier's boundaries, for distillation: by the steps of Heo et al.
+# (2019), or by the solver.
+BOUNDARY = ("heo", "boundary")
 CONTROLS = ("plain", "smoothing", "mixup", "cutmix", "distillation")
 LABEL_SMOOTHING = 0.1
+_PGD_STEPS = 7  # of the training of Madry et al. (2018)
+_REPLACED = objectives.replaced()  # one object, so that all fractions share a compiled program
 
 
 class Steering(NamedTuple):
@@ -37,17 +50,18 @@ class Arm(NamedTuple):
 
 
 def parse(name: str) -> Arm:
-    """`method[:fraction][@multiple]`, such as plain, exact:0.3, during:0.3, plain@2.
+    """`method[:fraction][@multiple]`, such as plain, exact:0.3, during:0.3, pgd:0.5, plain@2.
 
     Raises:
       ValueError: anything else.
     """
     body, _, multiple = name.partition("@")
     method, _, fraction = body.partition(":")
-    needs_fraction = method in (*SETS, *STEPS)
+    with_fraction = (*SETS, *STEPS, *CHANGES, *BOUNDARY)
+    needs_fraction = method in with_fraction
     if not needs_fraction and method not in CONTROLS:
         raise ValueError(
-            f"--arms: no method {method!r} in {name!r}; use one of {', '.join((*SETS, *STEPS))} with "
+            f"--arms: no method {method!r} in {name!r}; use one of {', '.join(with_fraction)} with "
             f"a fraction (exact:0.3), or of {', '.join(CONTROLS)}; @2 trains twice as long"
         )
     if needs_fraction != (":" in body):
@@ -70,7 +84,9 @@ def objective(
     *,
     frozen: ApplyFn,
     own: ApplyFn,
+    as_trained: ApplyFn,
     steering: Mapping[str, Steering],
+    radius: float,
 ) -> objectives.Objective | None:
     """What the arm learns from a batch; None: plain training.
 
@@ -78,7 +94,9 @@ def objective(
       arm: the arm.
       frozen: `(variables, images) -> logits` of the frozen classifier.
       own: `(training state, images) -> logits` of the network in training, in inference mode.
-      steering: by method of `STEPS`.
+      as_trained: the same with the statistics of its batch, for adversarial training, see `adversarial_examples`.
+      steering: by method of `STEPS`, and of "boundary".
+      radius: of the L2 ball of `CHANGES`.
     """
     match arm.method:
         case "plain":
@@ -96,7 +114,25 @@ def objective(
         case "own":
             generate = generator(own, steering["own"], own=True)
             return objectives.during(generate, arm.fraction, apart=True)
-    return objectives.replaced()
+        case "heo":
+            nearby = boundary_distillation.nearby_images(frozen)
+            return boundary_distillation.objective(frozen, nearby, arm.fraction)
+        case "boundary":
+            exact = generator(frozen, steering["boundary"])
+            return boundary_distillation.objective(frozen, exact, arm.fraction)
+        case "pgd" | "fgsm" | "noise":
+            # Batch statistics of their own, as `own` has them.
+            changed = _changed(arm.method, as_trained, radius)
+            return batch_shares.on_share(changed, arm.fraction, apart=True)
+    return _REPLACED
+
+
+def _changed(method: str, apply: ApplyFn, radius: float) -> objectives.Objective:
+    """The objective of a method of `CHANGES`, for whole batches."""
+    if method == "noise":
+        return batch_shares.noise(radius)
+    steps = _PGD_STEPS if method == "pgd" else 1
+    return adversarial_examples.robust(apply, radius=radius, steps=steps)
 
 
 def generator(apply: ApplyFn, steering: Steering, *, own: bool = False) -> objectives.Generate:

@@ -1,4 +1,4 @@
-"""The images: 32×32 pixels, three channels, with labels."""
+"""The images: squares with three channels and labels."""
 
 from pathlib import Path
 
@@ -12,19 +12,20 @@ def load(
     *,
     test_dataset: str | None,
     data_dir: str | None,
+    side: int,
     train_images: int,
     test_images: int,
 ) -> tuple[sources.ImageSource, sources.ImageSource]:
-    """Training and test images; a data set without splits gives its last rows for the test.
+    """Training and test images of a side in pixels; a data set without splits gives its last rows for the test.
 
     Raises:
       ValueError: images without labels, two sets of other classes, or none left to train on.
     """
-    train = _labelled(dataset, "train", data_dir)
+    train = _labelled(dataset, "train", data_dir, side)
     if test_dataset is not None:
-        test = _labelled(test_dataset, "test", data_dir)
+        test = _labelled(test_dataset, "test", data_dir, side)
     elif _has_splits(dataset):
-        test = _labelled(dataset, "test", data_dir)
+        test = _labelled(dataset, "test", data_dir, side)
     else:
         left = len(train.ids) - test_images
         if left < 1:
@@ -46,8 +47,8 @@ def _has_splits(dataset: str) -> bool:
     return dataset != "digits" and path.suffix != ".npz" and not folder
 
 
-def _labelled(dataset: str, split: str, data_dir: str | None) -> sources.ImageSource:
-    found = sources.load(dataset, split=split, data_dir=data_dir, size=(32, 32))
+def _labelled(dataset: str, split: str, data_dir: str | None, side: int) -> sources.ImageSource:
+    found = sources.load(dataset, split=split, data_dir=data_dir, size=(side, side))
     if found.labels is None:
         raise ValueError(f"{dataset!r} has no labels; use a data set that has")
     names = found.class_names or tuple(str(k) for k in range(int(found.labels.max()) + 1))

@@ -24,19 +24,28 @@ from outgen_jax.training import classifier, classifier_fit, classifier_recipe, r
 from outgen_jax.training.checkpoints import Checkpoints
 from outgen_jax.training.objectives import Objective, Supervision
 
-_WEIGHT_DECAY = {"sgd": 5e-4, "muon": 0.05}
+# The decay of "normalized_muon" is its own.
+_WEIGHT_DECAY = {"sgd": 5e-4, "muon": 0.05, "normalized_muon": 0.0}
+NETWORKS = {"vgg16": og.models.VGG16, "whitened_cnn": og.models.WhitenedCNN}
+_WHITENED_ON = 5000  # original training images; the first ones
 _FROZEN_SEED = 1_000_000  # of a frozen classifier that is trained here: no arm's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How every network is trained."""
+    """How every network is trained; see `classifier_recipe.ClassifierRecipe`."""
 
+    network: str  # of `NETWORKS`
     width: float
     epochs: int  # of an arm without a multiple
     batch_size: int
     optimizer: str
     learning_rate: float
+    momentum: float
+    schedule: str
+    precision: str | None  # of products, as `updates.with_precision` takes it
+    crop_padding: int
+    radius: float  # of the L2 ball in which the arms of `arms.CHANGES` change images
 
 
 class Study(NamedTuple):
@@ -50,6 +59,9 @@ class Study(NamedTuple):
     graphdef: nnx.GraphDef  # of the network in training
     own: ApplyFn  # the network in training, in inference mode
     steering: Mapping[str, arms.Steering]  # by method that generates in the step
+
+
+Network = og.models.VGG16 | og.models.WhitenedCNN
 
 
 class Program(NamedTuple):
@@ -68,10 +80,20 @@ class Lesson(NamedTuple):
     replaced: int  # images generated before training
 
 
-def build_model(num_classes: int, settings: Settings, seed: int) -> og.models.VGG16:
-    """VGG16 with the seed's weights; it computes in bfloat16 off the CPU."""
+def build_model(train: sources.ImageSource, settings: Settings, seed: int) -> Network:
+    """The network with the seed's weights; it computes in bfloat16 off the CPU.
+
+    A first layer that is whitened is computed from the original images, and so is the same in all arms.
+    """
+    assert train.class_names is not None
     dtype = jnp.float32 if devices.platform_of() == "cpu" else jnp.bfloat16
-    return og.models.VGG16(num_classes, settings.width, dtype=dtype, rngs=nnx.Rngs(seed))
+    options: dict[str, Any] = {"dtype": dtype, "rngs": nnx.Rngs(seed)}
+    classes = len(train.class_names)
+    if settings.network == "vgg16":
+        return og.models.VGG16(classes, settings.width, image_size=train.images.shape[1], **options)
+    model = og.models.WhitenedCNN(classes, settings.width, **options)
+    model.whiten(train.images[:_WHITENED_ON])
+    return model
 
 
 @functools.cache
@@ -92,17 +114,27 @@ def compile_program(
         batch_size=settings.batch_size,
         optimizer=settings.optimizer,
         learning_rate=settings.learning_rate,
+        momentum=settings.momentum,
+        schedule=settings.schedule,
         weight_decay=_WEIGHT_DECAY[settings.optimizer],
     )
     optimizer = classifier_recipe.make_optimizer(recipe, num_images // recipe.batch_size)
-    update = classifier.make_update(graphdef, optimizer, objective=objective)
-    return Program(updates.compile_updates(update), optimizer, recipe.epochs)
+    update = classifier.make_update(
+        graphdef, optimizer, objective=objective, crop_padding=settings.crop_padding
+    )
+    compiled = updates.compile_updates(updates.with_precision(update, settings.precision))
+    return Program(compiled, optimizer, recipe.epochs)
 
 
 def program_of(study: Study, arm: Arm) -> Program:
     """The training step of an arm."""
     objective = arms.objective(
-        arm, frozen=study.frozen.apply_fn, own=study.own, steering=study.steering
+        arm,
+        frozen=study.frozen.apply_fn,
+        own=study.own,
+        as_trained=classifier.make_apply(study.graphdef, batch_statistics=True),
+        steering=study.steering,
+        radius=study.settings.radius,
     )
     return compile_program(
         study.graphdef,
@@ -118,7 +150,7 @@ def lesson_of(study: Study, arm: Arm, generated: Mapping[str, replaced.Generated
     train = study.train
     labels = jnp.asarray(train.labels)
     if arm.method not in arms.SETS:
-        asks = arm.method in ("during", "distillation")
+        asks = arm.method in ("during", "distillation", *arms.BOUNDARY)
         frozen = study.frozen.variables if asks else None
         return Lesson(jnp.asarray(train.images), Supervision(labels, frozen=frozen), 0)
     found = generated[arm.method]
@@ -140,7 +172,7 @@ def run_job(study: Study, arm: Arm, seed: int, program: Program, lesson: Lesson)
     Raises:
       FloatingPointError: the loss diverged.
     """
-    model = build_model(len(study.frozen.class_names), study.settings, seed)
+    model = build_model(study.train, study.settings, seed)
     job = _job_directory(study.directory, arm.name, seed)
     title = f"{arm.name}/{seed}"
     try:
@@ -157,6 +189,7 @@ def run_job(study: Study, arm: Arm, seed: int, program: Program, lesson: Lesson)
         "seconds": sum(row.seconds for row in history),
         # The first epoch of a process compiles.
         "seconds_per_epoch": float(np.median([row.seconds for row in history])),
+        "frozen_accuracy": measures.frozen_accuracy(study.exam),
         "measures": measures.measure(study.own, without_optimizer, study.exam),
         "history": [row._asdict() for row in history],
         **runs.code_version()._asdict(),
@@ -173,15 +206,16 @@ def train_frozen(
     weights = directory / "weights.npz"
     if not weights.exists():
         assert train.class_names is not None
-        model = build_model(len(train.class_names), settings, _FROZEN_SEED)
+        model = build_model(train, settings, _FROZEN_SEED)
         graphdef = nnx.graphdef(_in_training(model))
         program = compile_program(graphdef, settings, len(train.ids), objective=None, multiple=1.0)
         lesson = Lesson(jnp.asarray(train.images), Supervision(jnp.asarray(train.labels)), 0)
         state, _ = _fit(settings, model, program, lesson, _FROZEN_SEED, directory, "classifier")
         card = {
-            "network": "VGG16",
+            "network": type(model).__name__,
             "width_multiplier": settings.width,
-            "hidden": None,
+            **({"hidden": None} if settings.network == "vgg16" else {}),
+            "image_size": train.images.shape[1],
             "class_names": list(train.class_names),
             "recipe": dataclasses.asdict(settings),
             "seed": _FROZEN_SEED,
@@ -192,20 +226,20 @@ def train_frozen(
     return pretrained.load(weights)
 
 
-def network(num_classes: int, settings: Settings) -> tuple[nnx.GraphDef, ApplyFn]:
+def network(train: sources.ImageSource, settings: Settings) -> tuple[nnx.GraphDef, ApplyFn]:
     """Definition of the network in training, and the network in inference mode."""
-    graphdef = nnx.graphdef(_in_training(build_model(num_classes, settings, 0)))
+    graphdef = nnx.graphdef(_in_training(build_model(train, settings, 0)))
     return graphdef, classifier.make_apply(graphdef)
 
 
-def _in_training(model: og.models.VGG16) -> og.models.VGG16:
+def _in_training(model: Network) -> Network:
     model.train()
     return model
 
 
 def _fit(
     settings: Settings,
-    model: og.models.VGG16,
+    model: Network,
     program: Program,
     lesson: Lesson,
     seed: int,

@@ -6,17 +6,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import outgen_jax as og
-from outgen_jax import losses
 from outgen_jax.data import distort, sources
 from outgen_jax.networks import ApplyFn
+from outgen_jax.training import adversarial_examples
 
 # A small attack: at 32×32 this radius (L2, pixels in [0, 1]) is a root mean square of half a grey level.
 ATTACK_RADIUS = 0.1
 ATTACK_STEPS = 10
-_ATTACK_BATCH = 100
 
 
 class Exam(NamedTuple):
@@ -34,29 +32,39 @@ class Exam(NamedTuple):
 def prepare(
     test: sources.ImageSource, apply_fn: ApplyFn, variables: Any, *, distorted: int, attacked: int
 ) -> Exam:
-    """Distorts the images, and computes the frozen classifier's outputs.
+    """Distorts the first images, and computes the frozen classifier's outputs.
 
     Levels are paper D's as a 32×32 image shows them (`distort.PAPER_32`), rounded to 8 bits.
     """
     assert test.labels is not None
-    some = jnp.asarray(test.images[:distorted], jnp.float32) / 255
+    return Exam(
+        test.images,
+        test.labels,
+        og.predict(apply_fn, variables, test.images),
+        _distorted(test.images[:distorted]) if distorted else {},
+        min(attacked, len(test.images)),
+    )
+
+
+def _distorted(images: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Images [M, H, W, C] uint8 -> `Exam.distorted`."""
+    x = jnp.asarray(images, jnp.float32) / 255
     levels, key = distort.PAPER_32, jax.random.key(0)
     noise = jax.jit(distort.gaussian_noise)
     blur = jax.jit(
         functools.partial(distort.gaussian_blur, truncate=levels.truncate, border=levels.border)
     )
-    noisy = [noise(jax.random.fold_in(key, i), some, s) for i, s in enumerate(levels.noise)]
-    blurred = [blur(some, sigma) for sigma in levels.blur]
-    return Exam(
-        test.images,
-        test.labels,
-        og.predict(apply_fn, variables, test.images),
-        {
-            name: [og.data.to_uint8(x) for x in xs]
-            for name, xs in (("noise", noisy), ("blur", blurred))
-        },
-        min(attacked, len(test.images)),
-    )
+    noisy = [noise(jax.random.fold_in(key, i), x, s) for i, s in enumerate(levels.noise)]
+    blurred = [blur(x, sigma) for sigma in levels.blur]
+    return {
+        "noise": [og.data.to_uint8(found) for found in noisy],
+        "blur": [og.data.to_uint8(found) for found in blurred],
+    }
+
+
+def frozen_accuracy(exam: Exam) -> float:
+    """Top-1 accuracy of the frozen classifier, in [0, 1]."""
+    return float((exam.frozen_probs.argmax(1) == exam.labels).mean())
 
 
 def measure(apply_fn: ApplyFn, variables: Any, exam: Exam) -> dict[str, Any]:
@@ -64,7 +72,8 @@ def measure(apply_fn: ApplyFn, variables: Any, exam: Exam) -> dict[str, Any]:
 
     `agreement` is the share of test images to which it gives the frozen classifier's class,
     `boundary_agreement` that among the quarter where the frozen classifier's first two classes are
-    closest. `noise` and `blur` are means over the levels in `noise_levels` and `blur_levels`.
+    closest. `noise` and `blur` are means over the levels in `noise_levels` and `blur_levels`. What no image is left
+    for is not measured.
     """
     probs = og.predict(apply_fn, variables, exam.images)
     correct = probs.argmax(1) == exam.labels
@@ -85,64 +94,15 @@ def measure(apply_fn: ApplyFn, variables: Any, exam: Exam) -> dict[str, Any]:
             for images in levels
         ]
         found |= {name: float(np.mean(rates)), f"{name}_levels": rates}
+    if not exam.attacked:
+        return found
     chosen = slice(0, exam.attacked)
-    moved = attack(apply_fn, variables, exam.images[chosen], exam.labels[chosen])
-    after = og.predict(apply_fn, variables, moved).argmax(1)
-    return found | {"robust": float((after == exam.labels[chosen]).mean())}
-
-
-def attack(
-    apply_fn: ApplyFn,
-    variables: Any,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    radius: float = ATTACK_RADIUS,
-    steps: int = ATTACK_STEPS,
-) -> np.ndarray:
-    """Projected gradient ascent of the loss within an L2 ball (Madry et al. 2018): [N, H, W, C] in [0, 1].
-
-    From the image itself, steps of 2.5·radius/steps along the gradient.
-    """
-    moved = []
-    for start in range(0, len(images), _ATTACK_BATCH):
-        # The last batch is filled up with copies, so that one shape is compiled for all.
-        rows = np.minimum(np.arange(start, start + _ATTACK_BATCH), len(images) - 1)
-        source = jnp.asarray(images[rows], jnp.float32) / 255
-        change = jnp.zeros_like(source)
-        for _ in range(steps):
-            change = _ascend(
-                apply_fn,
-                variables,
-                source,
-                change,
-                jnp.asarray(labels[rows]),
-                radius,
-                2.5 * radius / steps,
-            )
-        moved.append(np.asarray(source + change))
-    # The sum of image and change may round to a bit outside of the range.
-    return np.clip(np.concatenate(moved)[: len(images)], 0, 1)
-
-
-@functools.partial(jax.jit, static_argnames="apply_fn")
-def _ascend(
-    apply_fn: ApplyFn,
-    variables: Any,
-    images: jax.Array,
-    changes: jax.Array,
-    labels: jax.Array,
-    radius: float,
-    length: float,
-) -> jax.Array:
-    def loss(change: jax.Array, image: jax.Array, label: jax.Array) -> jax.Array:
-        logits = apply_fn(variables, (image + change)[None])[0].astype(jnp.float32)
-        return losses.cross_entropy(logits, jax.nn.one_hot(label, len(logits)))
-
-    def step(change: jax.Array, image: jax.Array, label: jax.Array) -> jax.Array:
-        gradient = jax.grad(loss)(change, image, label)
-        way = gradient / jnp.maximum(jnp.linalg.norm(gradient), 1e-30)
-        moved = optax.projections.projection_l2_ball(change + length * way, radius)
-        return jnp.clip(image + moved, 0, 1) - image
-
-    return jax.vmap(step)(changes, images, labels)
+    robust = adversarial_examples.robust_accuracy(
+        apply_fn,
+        variables,
+        exam.images[chosen],
+        exam.labels[chosen],
+        radius=ATTACK_RADIUS,
+        steps=ATTACK_STEPS,
+    )
+    return found | {"robust": robust}

@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.replaced_training import paired
+from experiments.replaced_training.arms import parse
 from outgen_jax import report
 from outgen_jax.metrics import statistics
 from outgen_jax.report import plotting
@@ -31,13 +33,14 @@ Jobs = Sequence[Mapping[str, Any]]
 def summarise(jobs: Jobs, set_cost: Mapping[str, float]) -> dict[str, Any]:
     """For every arm: means and 95 % intervals over seeds, cost, and tests against the plain arms.
 
+    Arms are sorted by fraction. Only what all jobs have measured is reported.
+
     Args:
       jobs: what the jobs wrote.
       set_cost: by method, seconds to generate one image before training.
     """
-    arms: dict[str, list[Mapping[str, Any]]] = {}
-    for job in jobs:
-        arms.setdefault(job["arm"], []).append(job)
+    arms = _by_arm(jobs)
+    measured = [key for key in MEASURES if all(key in job["measures"] for job in jobs)]
     plain = arms.get(_BASELINE)
     unit = _training_seconds(plain) if plain else None
     baselines = [name for name in arms if name.split("@")[0] == _BASELINE]
@@ -45,12 +48,12 @@ def summarise(jobs: Jobs, set_cost: Mapping[str, float]) -> dict[str, Any]:
         name: {
             "seeds": [job["seed"] for job in found],
             "epochs": found[0]["epochs"],
-            "measures": {key: _interval(_values(found, key)) for key in MEASURES},
+            "measures": {key: _interval(_values(found, key)) for key in measured},
             "cost": _cost(found, set_cost, unit),
             "against": {
                 baseline: tests
                 for baseline in baselines
-                if baseline != name and (tests := _tests(found, arms[baseline]))
+                if baseline != name and (tests := _tests(found, arms[baseline], measured))
             },
         }
         for name, found in arms.items()
@@ -58,17 +61,23 @@ def summarise(jobs: Jobs, set_cost: Mapping[str, float]) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Markdown of `results.json`: a row per arm, mean ± half of the 95 % interval; then the paired differences."""
+    """Markdown of `results.json`: means ± half of the 95 % interval; paired differences; what accuracies exclude."""
     summary = results["arms"]
-    headings = ["arm", "seeds", "epochs", "cost", *(heading for heading, _, _ in MEASURES.values())]
+    shown = _measured(summary)
+    headings = ["arm", "seeds", "epochs", "cost", *(MEASURES[key][0] for key in shown)]
     rows = []
     for name, arm in summary.items():
         cost = "" if arm["cost"] is None else f"{arm['cost']:.2f}"
         cells = [name, str(len(arm["seeds"])), str(arm["epochs"]), cost]
-        cells += [_cell(arm["measures"][key], key) for key in MEASURES]
+        cells += [_cell(arm["measures"][key], key) for key in shown]
         rows.append(cells)
-    differences = _differences(summary)
-    return report.markdown_table(headings, rows) + (differences and "\n" + differences)
+    frozen = results["jobs"][0].get("frozen_accuracy")
+    if frozen is not None:
+        accuracy = f"{100 * frozen:.2f}"
+        rows.append(["frozen network", "1", "", "", accuracy, *[""] * (len(shown) - 1)])
+    parts = [report.markdown_table(headings, rows), _differences(summary)]
+    parts.append(paired.table(results["jobs"], list(summary), _BASELINE))
+    return "\n".join(part for part in parts if part)
 
 
 def _differences(summary: Mapping[str, Any]) -> str:
@@ -81,12 +90,12 @@ def _differences(summary: Mapping[str, Any]) -> str:
     ]
     if not pairs:
         return ""
-    headings = ["arm", "minus", *(heading for heading, _, _ in MEASURES.values())]
+    headings = ["arm", "minus", *(MEASURES[key][0] for key in pairs[0][2])]
     rows = []
     for name, baseline, tests in pairs:
         cells = [name, baseline]
-        for key, (_, factor, digits) in MEASURES.items():
-            test = tests[key]
+        for key, test in tests.items():
+            _, factor, digits = MEASURES[key]
             cells.append(f"{factor * test['difference']:+.{digits}f} (p {test['p_value']:.2g})")
         rows.append(cells)
     return report.markdown_table(headings, rows)
@@ -95,11 +104,12 @@ def _differences(summary: Mapping[str, Any]) -> str:
 def figure(summary: Mapping[str, Any], jobs: Jobs) -> Figure:
     """A panel per measure: every seed as a dot, mean and 95 % interval of every arm, a line at `plain`."""
     names, columns = list(summary), 3
+    panels = [key for key in _FIGURE if key in _measured(summary)]
     left, tall, wide = 1.45, 0.24 * len(names) + 0.2, 2.3
-    rows = -(-len(_FIGURE) // columns)
+    rows = -(-len(panels) // columns)
     height = rows * (tall + 0.62) + 0.1
     shown = plotting.blank_figure(left + columns * (wide + 0.2), height)
-    for index, key in enumerate(_FIGURE):
+    for index, key in enumerate(panels):
         row, column = divmod(index, columns)
         bottom = height - (row + 1) * (tall + 0.62) + 0.3
         axes = plotting.place_axes(shown, left + column * (wide + 0.2), bottom, wide, tall)
@@ -138,6 +148,29 @@ def _draw_panel(axes: Axes, key: str, summary: Mapping[str, Any], jobs: Jobs) ->
     plotting.write_text(axes, heading, (0, 1), offset=(0, 4), align=("left", "baseline"), size=9)
 
 
+def _by_arm(jobs: Jobs) -> dict[str, list[Mapping[str, Any]]]:
+    """Jobs by arm: arms of a method and length together, where the first of them stands, by fraction."""
+    arms: dict[str, list[Mapping[str, Any]]] = {}
+    for job in jobs:
+        arms.setdefault(job["arm"], []).append(job)
+    kinds = list(dict.fromkeys(map(_kind, arms)))
+    by_fraction = sorted(arms, key=lambda name: (kinds.index(_kind(name)), _fraction(name)))
+    return {name: arms[name] for name in by_fraction}
+
+
+def _kind(name: str) -> tuple[str, float]:
+    arm = parse(name)
+    return arm.method, arm.multiple
+
+
+def _fraction(name: str) -> float:
+    return parse(name).fraction
+
+
+def _measured(summary: Mapping[str, Any]) -> list[str]:
+    return list(next(iter(summary.values()))["measures"])
+
+
 def _values(jobs: Jobs, key: str) -> list[float]:
     return [job["measures"][key] for job in jobs]
 
@@ -150,7 +183,7 @@ def _interval(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": float(found.estimate), "low": float(found.low), "high": float(found.high)}
 
 
-def _tests(jobs: Jobs, baseline: Jobs) -> dict[str, dict[str, float]]:
+def _tests(jobs: Jobs, baseline: Jobs, measured: Sequence[str]) -> dict[str, dict[str, float]]:
     """Paired t-tests over the seeds that both have; none for fewer than two."""
     by_seed = {job["seed"]: job for job in baseline}
     pairs = [(job, by_seed[job["seed"]]) for job in jobs if job["seed"] in by_seed]
@@ -158,7 +191,7 @@ def _tests(jobs: Jobs, baseline: Jobs) -> dict[str, dict[str, float]]:
         return {}
     ours, theirs = zip(*pairs, strict=True)
     found = {
-        key: statistics.paired_t_test(_values(ours, key), _values(theirs, key)) for key in MEASURES
+        key: statistics.paired_t_test(_values(ours, key), _values(theirs, key)) for key in measured
     }
     # The statistic is infinite where all differences are alike, which JSON cannot say.
     wanted = ("difference", "low", "high", "p_value")

@@ -23,6 +23,8 @@ from outgen_jax.metrics.generative import kernel_distance as kernel_distance
 from outgen_jax.metrics.generative import prdc as prdc
 from outgen_jax.metrics.neighbours import nearest_neighbours as nearest_neighbours
 from outgen_jax.metrics.neighbours import realism_score as realism_score
+from outgen_jax.metrics.power import paired_power as paired_power
+from outgen_jax.metrics.power import pairs_needed as pairs_needed
 from outgen_jax.metrics.samples import greyness as greyness
 from outgen_jax.metrics.samples import kl_to_uniform as kl_to_uniform
 from outgen_jax.metrics.samples import laplacian_variance as laplacian_variance

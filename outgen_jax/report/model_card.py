@@ -37,10 +37,12 @@ def model_card(name: str, card: Mapping[str, Any]) -> str:
         ("trained on", f"the training images of {card['dataset']}"),
         ("tested on", _test_set(card)),
         ("accuracy there", f"{card['test_accuracy']:.2%}, of one training run"),
+        *_robustness(card),
         ("seed", str(card["seed"])),
         ("training time", f"{card['seconds'] / 60:.0f} minutes on {card['device']}"),
     ]
-    recipe = [(key.replace("_", " "), str(value)) for key, value in card["recipe"].items()]
+    given = {key: value for key, value in card["recipe"].items() if value is not None}
+    recipe = [(key.replace("_", " "), str(value)) for key, value in given.items()]
     sections = [
         f"# {name}\n",
         f"`outgen_jax.models.pretrained.load({name!r})`\n",
@@ -58,6 +60,16 @@ def _test_set(card: Mapping[str, Any]) -> str:
     """Of a set without test images a share of its images was held out from training."""
     whose = "of its test images" if card.get("held_out") is None else "held out of its images"
     return f"{card['test_images']} {whose}"
+
+
+def _robustness(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The accuracy under attack, of a network that was trained for it."""
+    if (found := card.get("robustness")) is None:
+        return []
+    attack = (
+        f"{found['steps']} steps of projected gradient in an L2 ball of radius {found['radius']:g}"
+    )
+    return [("accuracy under attack", f"{found['accuracy']:.2%}, {attack}")]
 
 
 def _shape(card: Mapping[str, Any]) -> str:

@@ -47,3 +47,17 @@ def solver() -> tuple[Holder, Holder, Holder]:
 def quantize() -> Holder:
     """--quantize: whether saved images are corrected."""
     return flags.DEFINE_bool("quantize", True, "Correct what rounding to 8 bits changes.")
+
+
+def robust() -> tuple[Holder, Holder]:
+    """--robust_radius and --robust_steps: adversarial training."""
+    return (
+        flags.DEFINE_float(
+            "robust_radius",
+            None,
+            "Train on adversarial examples within this L2 ball, pixels from 0 to 1; by default on the images "
+            "themselves.",
+            1e-6,
+        ),
+        flags.DEFINE_integer("robust_steps", 3, "Steps of the attack, with --robust_radius.", 1),
+    )

@@ -2,8 +2,10 @@
 
 Each kind of training is a pure update and a loop around it:
 
-                           update       loop              options             helpers
-    classifiers            classifier   classifier_fit    classifier_recipe   objectives, replaced
+                           update       loop              options             besides
+    classifiers            classifier   classifier_fit    classifier_recipe   objectives, replaced, batch_shares,
+                                                                              adversarial_examples,
+                                                                              boundary_distillation
     adversarial pairs      adversarial  adversarial_fit
     fine-tuning (paper D)  finetuning   finetuning_fit    finetuning_recipe   finetuning_checks
 

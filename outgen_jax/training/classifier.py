@@ -137,7 +137,7 @@ def _the_key(key: jax.Array | None, supervision: Supervision) -> jax.Array:
     return found
 
 
-def make_apply(graphdef: nnx.GraphDef) -> ApplyFn:
+def make_apply(graphdef: nnx.GraphDef, *, batch_statistics: bool = False) -> ApplyFn:
     """The classifier in inference mode: `apply(state, images [B, H, W, C]) -> logits [B, K]`.
 
     Example:
@@ -147,11 +147,20 @@ def make_apply(graphdef: nnx.GraphDef) -> ApplyFn:
       >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optax.sgd(0.1))
       >>> classifier.make_apply(graphdef)(state, jnp.zeros((3, 4))).shape
       (3, 2)
+
+    Args:
+      graphdef: from `create`.
+      batch_statistics: whether batch normalisation takes the statistics of the images that it is given, as in
+        training. The running ones stay as they are.
     """
 
     def apply(state: TrainState, images: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, state.params, state.variables, copy=True)
         model.eval()
+        if batch_statistics and any(
+            isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(model)
+        ):
+            model.set_attributes(nnx.BatchNorm, use_running_average=False)
         return model(images)
 
     return apply

@@ -1,4 +1,4 @@
-"""How a classifier is trained: learning rate, optimiser, length.
+"""How a classifier is trained: learning rate, optimiser, length, objective.
 
 Muon or Nesterov momentum, a short warm-up, and no weight decay on biases and normalisation come from the fast CIFAR-10
 trainers (airbench and its Muon variant, Jordan 2024; hlb-CIFAR10, Balsam 2023). Their label smoothing is off by
@@ -9,7 +9,8 @@ import dataclasses
 
 import optax
 
-from outgen_jax.training import optimizers
+from outgen_jax.networks import ApplyFn
+from outgen_jax.training import adversarial_examples, objectives, optimizers
 
 SCHEDULES = ("cosine", "step", "linear")
 OPTIMIZERS = ("sgd", "muon", "normalized_muon")
@@ -32,6 +33,9 @@ class ClassifierRecipe:
       weight_decay: of kernels; biases and normalisation have none.
       label_smoothing: share of each label that is spread over all classes.
       schedule: one of `SCHEDULES`, see `learning_rate_schedule`.
+      robust_radius: of the L2 ball of adversarial training, see `adversarial_examples.robust`. None: the images are
+        learnt as they are.
+      robust_steps: of the attack in an update, with `robust_radius` only.
     """
 
     epochs: int
@@ -42,6 +46,8 @@ class ClassifierRecipe:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
     schedule: str = "cosine"
+    robust_radius: float | None = None
+    robust_steps: int | None = None
 
 
 def learning_rate_schedule(recipe: ClassifierRecipe, steps_per_epoch: int) -> optax.Schedule:
@@ -110,3 +116,29 @@ def make_optimizer(recipe: ClassifierRecipe, steps_per_epoch: int) -> optax.Grad
         f"make_optimizer: unknown optimizer {recipe.optimizer!r}; use one of "
         f"{', '.join(OPTIMIZERS)}"
     )
+
+
+def make_objective(recipe: ClassifierRecipe, apply: ApplyFn) -> objectives.Objective:
+    """The objective of the recipe: `objectives.plain`, or `adversarial_examples.robust` if it has a radius.
+
+    Example:
+      >>> from outgen_jax.training import classifier_recipe
+      >>> recipe = classifier_recipe.ClassifierRecipe(epochs=2, robust_radius=0.5, robust_steps=2)
+      >>> objective = classifier_recipe.make_objective(recipe, lambda state, images: images @ state)
+
+    Args:
+      recipe: its label smoothing, radius and steps are read.
+      apply: (training state, images) -> logits [B, K], from `classifier.make_apply`.
+
+    Raises:
+      ValueError: a radius without steps or the reverse, or one that is not positive.
+    """
+    radius, steps, smoothing = recipe.robust_radius, recipe.robust_steps, recipe.label_smoothing
+    if radius is None and steps is None:
+        return objectives.plain(smoothing)
+    if radius is None or steps is None:
+        raise ValueError(
+            f"make_objective: robust_radius and robust_steps belong together, got {radius} and {steps}; "
+            "give both, or neither for ordinary training"
+        )
+    return adversarial_examples.robust(apply, radius=radius, steps=steps, label_smoothing=smoothing)

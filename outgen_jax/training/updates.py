@@ -47,6 +47,30 @@ def compile_updates(update: Update) -> Update:
     return jax.jit(chunk, donate_argnums=0)
 
 
+def with_precision(update: Update, precision: str | None) -> Update:
+    """`update` with matrix products and convolutions of a precision, whatever JAX's setting is outside of it.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.training import updates
+      >>> square = updates.with_precision(lambda matrix: matrix @ matrix, "bfloat16")
+      >>> print(square(jnp.eye(2))[0])
+      [1. 0.]
+
+    Args:
+      update: the function, before it is compiled.
+      precision: as `jax.default_matmul_precision` takes it. None: JAX's own.
+    """
+    if precision is None:
+        return update
+
+    def traced(*arguments: Any) -> Any:
+        with jax.default_matmul_precision(precision):
+            return update(*arguments)
+
+    return traced
+
+
 def run(compiled: Update, state: Any, *data: Any, rows: np.ndarray) -> Iterator[tuple[Any, Any]]:
     """Runs the batches `rows` [n, B], as many in a call as `chunking` decides; yields after each call.
 

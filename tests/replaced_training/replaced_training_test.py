@@ -10,8 +10,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 import outgen_jax as og
-from experiments.replaced_training import arms, measures, presets, report, sets
+from experiments.replaced_training import arms, jobs, measures, paired, presets, report, sets
 from outgen_jax.models import vgg
+from outgen_jax.training import classifier, objectives
 from outgen_jax.training.checkpoints import Checkpoints
 
 SCRIPT = "replaced_training/__main__.py"
@@ -121,12 +122,13 @@ def test_smoke_resumes_and_never_mixes(study, tmp_path, monkeypatch, write_data)
     [
         (
             "--arms=exakt:0.3",
-            "no method 'exakt' in 'exakt:0.3'; use one of sgd, exact, during, own",
+            "no method 'exakt' in 'exakt:0.3'; use one of sgd, exact, during, own, pgd, fgsm, noise, heo, boundary",
         ),
         ("--arms=sgd:1.5", r"'sgd:1.5': fraction must lie in \[0, 1\], got 1.5"),
         ("--arms=during", "'during' takes a fraction, such as during:0.3; got 'during'"),
         ("--arms=mixup:0.5", "'mixup' takes no fraction"),
         ("--arms=own:0", "'own:0' generates nothing; use plain"),
+        ("--arms=pgd", "'pgd' takes a fraction, such as pgd:0.3; got 'pgd'"),
         ("--arms=plain@0", "multiple after @ must be positive"),
         ("--arms=plain@x", "'plain@x' holds something that is no number"),
         ("--arms=plain,plain", "names one twice"),
@@ -160,6 +162,13 @@ def test_every_preset_says_what_it_runs():
     paper = presets.PRESETS["paper"]
     assert [arms.parse(name).fraction for name in paper["arms"]] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
     assert (paper["epochs"], paper["seeds"]) == (300, 5)
+    for name in ("table_a1", "small"):
+        preset = presets.PRESETS[name]
+        parsed = [arms.parse(arm) for arm in preset["arms"]]
+        assert [arm.name for arm in parsed[:2]] == ["plain", "sgd:0.3"]  # what decides comes first
+        assert sorted(arm.fraction for arm in parsed[:6]) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+        assert {arm.method for arm in parsed[:6]} == {"plain", "sgd"}
+        assert (preset["seeds"], preset["network"]) == (5, "whitened_cnn")
 
 
 def test_the_generator_reaches_targets_of_its_label(toy_classifier):
@@ -181,6 +190,85 @@ def test_the_generator_reaches_targets_of_its_label(toy_classifier):
     assert np.median(distance.min(1)) < 1e-3
     assert distance.min(1).max() < 0.1
     assert set(distance.argmin(1)) == {0, 1}
+
+
+@pytest.mark.parametrize(("method", "length"), [("pgd", 0.1), ("fgsm", 0.1), ("noise", 0.1)])
+def test_controls_change_their_share_within_the_radius(toy_classifier, method, length):
+    apply_fn, variables = toy_classifier
+    objective = arms.objective(
+        arms.parse(f"{method}:0.5"),
+        frozen=None,
+        own=None,
+        as_trained=apply_fn,
+        steering={},
+        radius=0.1,
+    )
+    assert objective.apart == 0.5
+    images = jnp.asarray(np.random.default_rng(0).uniform(0.3, 0.7, (4, 8, 8, 3)), jnp.float32)
+    given = objectives.Supervision(jnp.arange(4))
+    moved, labels = objective.prepare(jax.random.key(0), variables, images, given)
+    lengths = np.linalg.norm(np.asarray(moved - images).reshape(4, -1), axis=1)
+    assert lengths.max() <= length * 1.001
+    assert lengths[:2].min() > 0.5 * length
+    assert lengths[2:].max() == 0
+    losses = [
+        objectives.plain().loss(apply_fn(variables, x)[:2], labels[:2]) for x in (images, moved)
+    ]
+    if method != "noise":
+        assert losses[1] > losses[0]
+
+
+def gaps(logits):
+    """Between the two largest probabilities: [n]."""
+    top = np.sort(jax.nn.softmax(logits), 1)
+    return top[:, -1] - top[:, -2]
+
+
+def test_boundary_arms_move_their_share_to_the_frozen_boundary(toy_classifier):
+    apply_fn, variables = toy_classifier
+    bank = np.zeros((10, 1, 10), np.float32)
+    bank[np.arange(10), 0, np.arange(10)] = bank[np.arange(10), 0, (np.arange(10) + 1) % 10] = 0.5
+    solver = og.gauss_newton(steps=5, trials=3, stride=None)
+    steering = {"boundary": arms.Steering(solver, 2, jnp.asarray(bank))}
+    options = {"frozen": apply_fn, "own": None, "as_trained": None, "radius": 0.1}
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(6, 8, 8, 3)), jnp.float32)
+    labels = apply_fn(variables, images).argmax(1)
+    given = objectives.Supervision(labels, frozen=variables)
+    before = gaps(apply_fn(variables, images))
+    for name, most in (("boundary:0.5", 1e-3), ("heo:0.5", np.inf)):
+        objective = arms.objective(arms.parse(name), steering=steering, **options)
+        moved, _ = objective.prepare(jax.random.key(0), None, images, given)
+        after = gaps(apply_fn(variables, moved))
+        assert (after < before)[:3].all(), name
+        assert np.median(after[:3]) < most, name
+        np.testing.assert_array_equal(moved[3:], images[3:])
+
+
+def test_the_network_of_table_a1_has_one_first_layer_for_all_seeds():
+    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
+    source = og.data.sources.ImageSource(images, np.arange(16) % 2, ("a", "b"), ())
+    chosen = ("network", "optimizer", "learning_rate", "momentum", "schedule", "precision")
+    settings = jobs.Settings(
+        **{name: presets.PRESETS["table_a1"][name] for name in chosen},
+        width=1 / 16,
+        epochs=2,
+        batch_size=8,
+        crop_padding=1,
+        radius=0.1,
+    )
+    model, other = jobs.build_model(source, settings, 0), jobs.build_model(source, settings, 1)
+    np.testing.assert_array_equal(model.whitening[...], other.whitening[...])
+    assert np.abs(model.whitening[...]).max() > 0
+    graphdef, _ = jobs.network(source, settings)
+    program = jobs.compile_program(graphdef, settings, 16, objective=None, multiple=1.0)
+    assert program.epochs == 2
+    _, state = classifier.create(model, program.optimizer)
+    assert "whitening" not in state.params
+    given = objectives.Supervision(jnp.asarray(source.labels), key=jax.random.key(0))
+    # Traced only: compiling takes most of a minute.
+    after, metrics = jax.eval_shape(program.update, state, images, given, jnp.arange(8)[None])
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert metrics.loss.shape == (1,)
 
 
 def test_the_generator_asks_the_frozen_network_or_the_one_in_training():
@@ -248,32 +336,6 @@ def test_measures_of_a_network_that_is_known(toy_classifier):
     assert (mixed["agreement"], mixed["boundary_agreement"]) == (0.75, 0)
 
 
-def test_the_attack_goes_along_the_gradient_and_stays_in_its_ball(toy_classifier):
-    apply_fn, variables = toy_classifier
-    # Far from black and white, the linear classifier's image moves straight until the radius.
-    images = np.random.default_rng(0).integers(100, 156, (5, 8, 8, 3), np.uint8)
-    labels = np.arange(5, dtype=np.int32)
-    start = images.astype(np.float32) / 255
-    moved = measures.attack(apply_fn, variables, images, labels, radius=0.05)
-    lengths = np.linalg.norm((moved - start).reshape(5, -1), axis=1)
-    np.testing.assert_allclose(lengths, 0.05, rtol=1e-3)
-
-    def loss(images):
-        logits = apply_fn(variables, images)
-        return -jax.nn.log_softmax(logits)[jnp.arange(5), labels]
-
-    assert (loss(moved) > loss(start)).all()
-    gradient = np.asarray(jax.grad(lambda images: loss(images).sum())(jnp.asarray(start)))
-    cosine = (gradient * (moved - start)).sum((1, 2, 3)) / (
-        lengths * np.linalg.norm(gradient.reshape(5, -1), axis=1)
-    )
-    assert cosine.min() > 0.99
-    white = np.full((1, 8, 8, 3), 255, np.uint8)
-    bounded = measures.attack(apply_fn, variables, white, labels[:1], radius=5.0)
-    assert bounded.min() >= 0
-    assert bounded.max() <= 1
-
-
 def job(arm, seed, accuracy, seconds=2.0, **changes):
     found = {"arm": arm, "method": arm.split(":")[0].split("@")[0], "seed": seed, "epochs": 10}
     found |= {"replaced_images": 0, "seconds_per_epoch": seconds}
@@ -300,7 +362,7 @@ def test_summary_by_hand():
     assert test["p_value"] == pytest.approx(2 * 0.0628, abs=1e-3)  # t = 5 with one degree
     assert found["plain@2"]["measures"]["accuracy"] == {"mean": 0.6, "low": None, "high": None}
     assert found["sgd:0.3"]["against"].keys() == {"plain"}  # no two seeds with plain@2
-    text = report.table({"arms": found})
+    text = report.table({"arms": found, "jobs": jobs})
     assert "| plain | 3 | 10 | 1.00 | 52.00 ± 4.97 |" in text
     assert "| sgd:0.3 | plain | +2.50 (p 0.13) |" in text
     json.dumps(found, allow_nan=False)
@@ -311,4 +373,36 @@ def test_a_figure_of_one_seed_and_without_plain():
     found = report.summarise(jobs, {})
     assert found["mixup"]["cost"] is None
     assert len(report.figure(found, jobs).axes) == 6
-    assert report.table({"arms": found}).count("\n") == 3
+    assert report.table({"arms": found, "jobs": jobs}).count("\n") == 3
+
+
+def test_arms_are_sorted_by_fraction_and_what_is_not_measured_has_no_column():
+    accuracy = {"measures": {"accuracy": 0.5, "nll": 1.0, "ece": 0.1}, "frozen_accuracy": 0.25}
+    names = ("plain", "sgd:0.3", "sgd:0.1", "exact:0.3", "exact:0.2", "plain@2")
+    jobs_ = [job(name, seed, 0.5) | accuracy for name in names for seed in (0, 1)]
+    found = report.summarise(jobs_, {})
+    assert list(found) == ["plain", "sgd:0.1", "sgd:0.3", "exact:0.2", "exact:0.3", "plain@2"]
+    text = report.table({"arms": found, "jobs": jobs_})
+    first, second, third = text.split("\n\n")
+    assert first.startswith("| arm | seeds | epochs | cost | accuracy, % | NLL, nats | ECE, % |\n")
+    assert first.endswith("| frozen network | 1 |  |  | 25.00 |  |  |")
+    pairs, of_plain = second.splitlines(), third.splitlines()
+    assert len(pairs) == len(of_plain) + 4  # those with plain@2
+    assert len(report.figure(found, jobs_).axes) == 3
+
+
+def test_what_accuracies_exclude_by_hand():
+    a, b = (0.50, 0.52, 0.54, 0.50), (0.51, 0.52, 0.56, 0.53)
+    jobs_ = [job("plain", seed, value) for seed, value in enumerate(a)]
+    jobs_ += [job("sgd:0.3", seed, value) for seed, value in enumerate(b)] + [job("sgd:0.1", 0, 1)]
+    np.testing.assert_allclose(
+        paired.differences(jobs_, "sgd:0.3", "plain"), [0.01, 0, 0.02, 0.03], atol=1e-12
+    )
+    text = paired.table(jobs_, ["plain", "sgd:0.1", "sgd:0.3"], "plain")
+    row = text.strip().split("\n")[-1].split(" | ")
+    # Mean 1.5 points, deviation √(5/3), three degrees: t is 3.182 at 95 % and 2.353 at 90 %.
+    assert row[3:5] == ["+1.50", "-0.55 to +3.55"]
+    assert row[6:8] == ["-0.02 to +3.02", "1.29"]
+    # ((1.96 + 0.84)·1.29 / 0.084)² = 1854 with a known deviation, and two more.
+    assert row[8] == "1,856 |"
+    assert text.count("\n") == 3  # one seed has no row

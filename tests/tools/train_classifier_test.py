@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import outgen_jax as og
 from outgen_jax.data import splits
 from outgen_jax.models import WhitenedCNN, pretrained, vgg
-from outgen_jax.training import classifier, classifier_fit, updates
+from outgen_jax.training import adversarial_examples, classifier, classifier_fit, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 SCRIPT = "train_classifier.py"
@@ -184,7 +185,8 @@ def test_images_without_labels_are_refused(run_script, tmp_path):
     assert "has no labels" in finished.stderr
 
 
-def test_the_lenet_is_trained_on_digits_and_exported(run_script, tmp_path):
+@pytest.mark.parametrize("robust", [False, True], ids=["ordinary", "robust"])
+def test_the_lenet_is_trained_on_digits_and_exported(run_script, tmp_path, robust):
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     images = rng.integers(0, 60, (40, 28, 28, 1))
@@ -193,8 +195,10 @@ def test_the_lenet_is_trained_on_digits_and_exported(run_script, tmp_path):
     names = np.array(["none", "bar"])
     coloured = np.repeat(images.astype(np.uint8), 3, -1)  # as class folders are read
     np.savez(path, images=coloured, labels=labels, class_names=names)
+    options = ("--robust_radius=0.25", "--robust_steps=1") if robust else ()
     finished = run_script(
-        *("train_lenet.py", f"--dataset={path}", f"--out={out}", "--epochs=4", "--batch_size=10")
+        *("train_lenet.py", f"--dataset={path}", f"--out={out}", "--epochs=4", "--batch_size=10"),
+        *options,
     )
     assert finished.returncode == 0, finished.stderr
     loaded = pretrained.load(out / "weights.npz")
@@ -207,6 +211,18 @@ def test_the_lenet_is_trained_on_digits_and_exported(run_script, tmp_path):
     np.testing.assert_allclose(loaded.card["test_accuracy"], accuracy)
     history = json.loads((out / "results.json").read_text())["history"]
     assert history[-1]["loss"] < history[0]["loss"]
+    recipe = loaded.card["recipe"]
+    asked = (recipe["robust_radius"], recipe["robust_steps"])
+    assert asked == ((0.25, 1) if robust else (None, None))
+    if robust:
+        expected = adversarial_examples.robustness(
+            *og.models.from_nnx(loaded.model),
+            held_out.images[..., :1],
+            held_out.labels,
+            radius=0.25,
+        )
+        assert loaded.card["robustness"] == expected._asdict()
+    assert ("robustness" in loaded.card) == robust
 
 
 def test_the_lenet_names_the_size_that_it_takes(run_script, tmp_path):

@@ -16,6 +16,7 @@ from outgen_jax.training.classifier_recipe import (
     SCHEDULES,
     ClassifierRecipe,
     learning_rate_schedule,
+    make_objective,
     make_optimizer,
 )
 
@@ -349,6 +350,21 @@ def test_training_learns_and_inference_uses_running_statistics(training):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_batch_statistics_are_those_of_the_images_and_nothing_is_dropped(training):
+    state = training.start()
+    images = training.images.astype(jnp.float32) / 255
+    apply = classifier.make_apply(training.graphdef, batch_statistics=True)
+    x = np.asarray(images).reshape(64, -1) @ np.asarray(state.params["kernel"][...])
+    x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)  # a fresh network has scale 1 and bias 0
+    expected = np.maximum(x, 0) @ np.asarray(state.params["head"][...])
+    np.testing.assert_allclose(apply(state, images), expected, rtol=1e-3, atol=1e-3)
+    # A network without batch normalisation has no such statistics.
+    graphdef, linear = classifier.create(Linear(), optax.sgd(0.1))
+    small = images[:2, :2, :2]
+    found = classifier.make_apply(graphdef, batch_statistics=True)(linear, small)
+    np.testing.assert_array_equal(found, classifier.make_apply(graphdef)(linear, small))
+
+
 # --- The same training, however it is cut ---
 
 
@@ -393,3 +409,27 @@ def test_an_objective_may_have_labels_of_its_own_kind_and_say_what_is_correct():
     assert float(metrics.accuracy) == pytest.approx(((logits > 0) == (right > 0.5)).mean())
     expected = float(np.mean(np.logaddexp(0, logits) - right * logits))
     assert float(metrics.loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_objective_of_a_recipe_is_plain_or_robust():
+    images = jnp.full((2, 2, 2, 3), 0.5)
+    supervision = objectives.Supervision(jnp.array([0, 2]))
+
+    def apply(state, images):
+        return images.reshape(2, -1) @ state
+
+    def prepared(**options):
+        recipe = ClassifierRecipe(epochs=1, label_smoothing=0.1, **options)
+        objective = make_objective(recipe, apply)
+        state = jnp.asarray(np.random.default_rng(0).normal(size=(12, 3)), jnp.float32)
+        logits = jnp.array([[1.0, 0, 0], [0, 2, 1]])
+        found, wanted = objective.prepare(jax.random.key(0), state, images, supervision)
+        expected = objectives.plain(0.1).loss(logits, supervision.labels)
+        np.testing.assert_allclose(objective.loss(logits, wanted), expected)
+        return jnp.linalg.norm((found - images).reshape(2, -1), axis=1)
+
+    np.testing.assert_array_equal(prepared(), 0)
+    np.testing.assert_allclose(prepared(robust_radius=0.1, robust_steps=3), 0.1, rtol=1e-4)
+    for wrong in ({"robust_radius": 0.1}, {"robust_steps": 3}):
+        with pytest.raises(ValueError, match="belong together"):
+            prepared(**wrong)

@@ -134,3 +134,16 @@ def test_consecutive_rows_are_parts_of_endless_passes():
     assert (parts[:2] != parts[2:4]).any()
     with pytest.raises(ValueError, match="batch_size 5 exceeds the 4 images"):
         updates.consecutive_rows(KEY, 0, 1, 4, 5)
+
+
+def test_a_precision_is_that_of_the_products_inside():
+    def update(state, rows):
+        return state @ state, rows
+
+    def program(precision):
+        traced = updates.with_precision(update, precision)
+        return str(jax.make_jaxpr(traced)(jnp.eye(2), jnp.arange(2)))
+
+    assert "HIGHEST" in program("highest")
+    assert "BF16" in program("bfloat16") or "DEFAULT" in program("bfloat16")
+    assert program(None) == str(jax.make_jaxpr(update)(jnp.eye(2), jnp.arange(2)))

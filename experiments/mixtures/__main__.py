@@ -1,0 +1,229 @@
+"""Mixtures that people see: one, two and three classes in an image, on a robust and on an ordinary classifier.
+
+Purpose   Paper A promises images with the features of several classes. On an ordinary classifier the change looks like
+          noise. Is it visible on a classifier that was trained against small changes, and do other networks see it?
+Command   python -m experiments.mixtures --preset=digits --data_dir=...
+          python -m experiments.mixtures --preset=cifar10 --data_dir=...
+Networks  that the presets name and the package does not ship: README.md has the commands that train them. Judges are
+          classifiers that took no part.
+Expected  Judges agree with the target more on images of the robust network. Measured: README.md
+Output    --out gets results.json (numbers of every job), table.md, mixtures.png, strip.png and judges.png.
+          The same command resumes.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+import outgen_jax as og
+from experiments.common import flags as common_flags
+from experiments.common import loading
+from experiments.common import tables as common_tables
+from experiments.mixtures import figures, judging, starts, study
+from experiments.mixtures.presets import PRESETS
+from experiments.mixtures.starts import Mixtures
+from experiments.mixtures.study import NETWORKS, STARTS, Network, Options
+from experiments.mixtures.table import table
+from outgen_jax import report, runs
+from outgen_jax.data.image_source import ImageSource
+
+_PRESET = flags.DEFINE_enum(
+    "preset", "digits", PRESETS, "What flags not given stand for: presets.py of this folder."
+)
+_DATASET = flags.DEFINE_string("dataset", None, "tfds name, .npz file, or class folders.")
+_DATA_DIR = common_flags.data_dir()
+_SPLIT = common_flags.unchosen_split()
+_ORDINARY = flags.DEFINE_string("ordinary", None, "Name or .npz of the ordinary classifier.")
+_ROBUST = flags.DEFINE_string("robust", None, "Name or .npz of the robust classifier.")
+_JUDGES = flags.DEFINE_list("judges", None, "Names or .npz of classifiers that took no part.")
+_SHOWN = flags.DEFINE_multi_string("shown", None, "Target text of a row of mixtures.png.")
+_ENDS = flags.DEFINE_list("ends", None, "The two classes of strip.png.")
+_STEPS = flags.DEFINE_integer("steps", 10, "Of the strip.", 1)
+_PARTS = flags.DEFINE_multi_integer("parts", [2, 3], "Classes of a random mixture.", 2)
+_NUMBER = common_flags.number(200, of="split", at_least=4)
+_TOLERANCE = flags.DEFINE_float("tolerance", 1e-3, "Total variation of a finished image.", 1e-9)
+_NOISE_MEAN = flags.DEFINE_float("noise_mean", None, "Of the pixels that noise starts with.", 0, 1)
+_NOISE_STD = flags.DEFINE_float("noise_std", None, "Their standard deviation.", 0)
+_SEED = common_flags.seed("noise, classes and shares")
+_OUT = common_flags.out("mixtures")
+_OVERWRITE = common_flags.overwrite()
+
+_EACH = 2  # sources of each start in mixtures.png
+
+
+class Start(NamedTuple):
+    """The images that mixtures start from."""
+
+    images: np.ndarray  # [N, H, W, C] uint8
+    labels: np.ndarray | None  # [N], where they have any
+
+
+class Case(NamedTuple):
+    """What the parts of a run share."""
+
+    names: tuple[str, ...]
+    networks: dict[str, Network]
+    judges: dict[str, Network]
+    starts: dict[str, Start]
+    options: Options
+
+
+def load() -> Case:
+    """The networks, the judges and the starts of the flags."""
+    options = Options(
+        tolerance=_TOLERANCE.value,
+        noise_mean=_NOISE_MEAN.value,
+        noise_std=_NOISE_STD.value,
+        seed=_SEED.value,
+    )
+
+    def start(classifier: str) -> loading.Start:
+        found = loading.load(
+            *(classifier, _DATASET.value),
+            split=_SPLIT.value,
+            data_dir=_DATA_DIR.value,
+            number=_NUMBER.value,
+        )
+        loading.check_classes(found, dataset=_DATASET.value)
+        return found
+
+    found = {
+        name: start(value)
+        for name, value in zip(NETWORKS, (_ORDINARY.value, _ROBUST.value), strict=True)
+    }
+    source: ImageSource = found["robust"].source
+    noise = options.noise(len(source.images), source.images.shape[1:])
+    return Case(
+        found["robust"].class_names,
+        {name: value.network for name, value in found.items()},
+        {name_of_judge(path): start(path).network for path in _JUDGES.value},
+        dict(zip(STARTS, (Start(source.images, source.labels), Start(noise, None)), strict=True)),
+        options,
+    )
+
+
+def name_of_judge(path: str) -> str:
+    """The name of a shipped network, or the directory of a run's weights.
+
+    >>> name_of_judge("runs/lenet_seed1/weights.npz"), name_of_judge("mnist_lenet")
+    ('lenet_seed1', 'mnist_lenet')
+    """
+    found = Path(path)
+    return found.parent.name if found.stem == "weights" else found.stem
+
+
+def shown_mixtures(case: Case) -> list[Mixtures]:
+    """The targets of mixtures.png, one row each."""
+    rows = [
+        og.targets.parse(text, class_names=case.names, num_images=1)[0] for text in _SHOWN.value
+    ]
+    order = [np.argsort(-row, kind="stable")[: (row > 0).sum()] for row in rows]
+    return [Mixtures(k[None], row[None, k]) for row, k in zip(rows, order, strict=True)]
+
+
+def first_of_each(case: Case, avoid: set[int]) -> np.ndarray:
+    """The sources of the figures: the first of each start whose label no target names, [S, H, W, C]."""
+    shown = []
+    for start in case.starts.values():
+        free = [
+            row
+            for row in range(len(start.images))
+            if start.labels is None or int(start.labels[row]) not in avoid
+        ]
+        shown.append(start.images[free[:_EACH]])
+    return np.concatenate(shown)
+
+
+def draw_mixtures(case: Case, run: runs.Run) -> None:
+    """mixtures.png."""
+    wanted = shown_mixtures(case)
+    sources = first_of_each(case, {int(k) for row in wanted for k in row.classes[0]})
+    targets = np.concatenate([row.targets(len(case.names)) for row in wanted])
+    panels = []
+    for name, network in case.networks.items():
+        compute = functools.partial(_images, network, sources, targets, case.options)
+        kept = runs.kept(run.directory / "cache" / f"mixtures {name}.npz", compute)
+        panels.append(figures.Panel(f"{name} network", kept["images"]))
+    labels = [figures.mixture_label(0, row, case.names) for row in wanted]
+    figure = figures.mixtures_figure(sources, panels, labels)
+    report.save_figure(figure, run.directory / "mixtures.png")
+
+
+def draw_strip(case: Case, run: runs.Run) -> None:
+    """strip.png: from a photograph and from noise, on each network."""
+    first, last = (case.names.index(name) for name in _ENDS.value)
+    mixtures = starts.path(first, last, _STEPS.value)
+    sources = first_of_each(case, {first, last})[::_EACH]
+    rows, notes = {}, {}
+    judge_name, judge = next(iter(case.judges.items()))
+    for name, network in case.networks.items():
+        compute = functools.partial(
+            _images, network, sources, mixtures.targets(len(case.names)), case.options
+        )
+        kept = runs.kept(run.directory / "cache" / f"strip {name}.npz", compute)["images"]
+        for index, start in enumerate(case.starts):
+            row = f"{name} network\nfrom {start.removesuffix('s')}"
+            rows[row] = kept[:, index]
+            notes[row] = judging.among_named(judging.logits(judge, rows[row]), mixtures)[:, 1]
+    figure = figures.strip_figure(rows, notes, mixtures, case.names, judge=judge_name)
+    report.save_figure(figure, run.directory / "strip.png")
+
+
+def _images(
+    network: Network, sources: np.ndarray, targets: np.ndarray, options: Options
+) -> dict[str, np.ndarray]:
+    return {"images": study.every_pair(network, sources, targets, options)}
+
+
+def ask_judges(case: Case, run: runs.Run) -> dict[str, Any]:
+    """Random mixtures, and what the judges say of them; judges.png."""
+    jobs, found = [], {start: {} for start in case.starts}
+    for start, images in case.starts.items():
+        for parts in _PARTS.value:
+            for name, network in case.networks.items():
+                print(f"{parts} classes from {start}: {name}", flush=True)
+                compute = functools.partial(
+                    study.random_job,
+                    *(network, case.judges, *images, parts, len(case.names), case.options),
+                )
+                job = f"{parts} classes, {start}, {name}"
+                arrays = runs.kept(run.directory / "cache" / f"{job}.npz", compute)
+                result = study.judged(arrays)
+                found[start].setdefault(name, []).append(result)
+                about = {"start": start, "parts": parts, "network": name}
+                jobs.append({**about, **study.numbers(result)})
+    draw_judges(found, run)
+    return {"jobs": jobs}
+
+
+def draw_judges(found: dict[str, dict[str, list[study.Judged]]], run: runs.Run) -> None:
+    """judges.png: mixtures of the first number of classes, all judges together."""
+    points, correlations = {}, {}
+    for start, networks in found.items():
+        points[start], correlations[start] = {}, {}
+        for name, results in networks.items():
+            first = results[0]
+            shares = [judging.among_named(said, first.mixtures) for said in first.said.values()]
+            wanted = np.concatenate([first.mixtures.shares] * len(shares))
+            correlations[start][name] = judging.rank_correlation(wanted, np.concatenate(shares))
+            points[start][name] = (wanted.ravel(), np.concatenate(shares).ravel())
+    figure = figures.judges_figure(points, correlations)
+    report.save_figure(figure, run.directory / "judges.png")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    runs.enable_compilation_cache()
+    runs.apply_preset(PRESETS[_PRESET.value])
+    case = load()
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
+    draw_mixtures(case, run)
+    draw_strip(case, run)
+    print(common_tables.write(run, ask_judges(case, run), table))
+
+
+if __name__ == "__main__":
+    runs.start(main)

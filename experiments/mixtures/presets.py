@@ -1,0 +1,33 @@
+"""What flags that are not given stand for, by data set."""
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "digits": {
+        "dataset": "mnist",
+        "ordinary": "mnist_lenet",
+        "robust": "mnist_lenet_robust",
+        "judges": ["runs/lenet_seed1/weights.npz"],
+        "shown": ["3", "8", "3=0.75,8=0.25", "3=0.5,8=0.5", "0=0.5,4=0.5", "1=0.4,6=0.4,9=0.2"],
+        "ends": ["5", "9"],
+        "noise_mean": 0.2,
+        "noise_std": 0.2,
+    },
+    "cifar10": {
+        "dataset": "cifar10",
+        "ordinary": "runs/whitened_cnn/weights.npz",
+        "robust": "runs/whitened_robust/weights.npz",
+        "judges": ["cifar10_vgg16_half"],
+        "shown": [
+            "horse",
+            "ship",
+            "horse=0.75,ship=0.25",
+            "horse=0.5,ship=0.5",
+            "cat=0.5,truck=0.5",
+            "bird=0.4,dog=0.4,frog=0.2",
+        ],
+        "ends": ["cat", "horse"],
+        "noise_mean": 0.5,
+        "noise_std": 0.1,
+    },
+}

@@ -1,0 +1,166 @@
+"""The study of mixtures: its targets, its measures by hand, its figures, and the script at its smallest."""
+
+import json
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+import outgen_jax as og
+from experiments.mixtures import figures, judging, starts, study
+from experiments.mixtures.starts import Mixtures
+from outgen_jax.data import sources
+from outgen_jax.models import LeNet, pretrained
+
+SCRIPT = "mixtures/__main__.py"
+RNG = np.random.default_rng(0)
+TWO = Mixtures(np.array([[2, 0], [1, 2]]), np.array([[0.75, 0.25], [0.4, 0.6]]))
+
+
+# --- targets ---
+
+
+def test_targets_hold_the_shares_and_nothing_else():
+    np.testing.assert_allclose(TWO.targets(3), [[0.25, 0, 0.75], [0, 0.4, 0.6]])
+
+
+def test_random_mixtures_name_other_classes_in_all_proportions():
+    labels = RNG.integers(0, 6, 3000)
+    found = starts.random_mixtures(3000, 2, 6, seed=0, other_than=labels)
+    assert found.classes.shape == found.shares.shape == (3000, 2)
+    assert not (found.classes == labels[:, None]).any()
+    assert (found.classes[:, 0] != found.classes[:, 1]).all()
+    np.testing.assert_allclose(found.shares.sum(1), 1)
+    # Uniform over classes and proportions, within four standard errors.
+    counts = np.bincount(found.classes.ravel(), minlength=6)
+    assert np.abs(counts - 1000).max() < 4 * np.sqrt(1000)
+    assert abs(found.shares[:, 0].mean() - 0.5) < 4 * 0.289 / np.sqrt(3000)
+    assert abs(found.shares[:, 0].std() - 0.289) < 0.02
+    again = starts.random_mixtures(3000, 2, 6, seed=0, other_than=labels)
+    np.testing.assert_array_equal(found.classes, again.classes)
+
+
+def test_a_mixture_of_all_classes_is_possible():
+    found = starts.random_mixtures(4, 3, 3, seed=0)
+    np.testing.assert_array_equal(np.sort(found.classes, 1), np.tile(np.arange(3), (4, 1)))
+
+
+def test_noise_has_its_mean_and_deviation():
+    images = starts.noise(20, (16, 16, 3), mean=0.4, std=0.05, seed=0) / 255
+    assert images.shape == (20, 16, 16, 3)
+    assert abs(images.mean() - 0.4) < 0.005
+    assert abs(images.std() - 0.05) < 0.005
+
+
+# --- measures ---
+
+
+def test_shares_among_the_named_survive_an_underflow():
+    said = np.array([[-1000.0 + np.log(0.25), 5.0, -1000.0 + np.log(0.75)], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(judging.among_named(said, TWO), [[0.75, 0.25], [0.5, 0.5]])
+
+
+def test_mass_and_top_by_hand():
+    said = np.log([[0.3, 0.2, 0.5], [0.5, 0.3, 0.2]])
+    np.testing.assert_allclose(judging.named_mass(said, TWO), [0.8, 0.5])
+    np.testing.assert_array_equal(judging.named_on_top(said, TWO), [True, False])
+
+
+def test_rank_correlation_ends_and_interval():
+    shares = RNG.dirichlet(np.ones(2), 60)
+    assert judging.rank_correlation(shares, shares**3) == pytest.approx(1)
+    assert judging.rank_correlation(shares, -shares) == pytest.approx(-1)
+    noisy = shares + RNG.normal(0, 0.3, shares.shape)
+    estimate, low, high = judging.correlation_interval(shares, noisy)
+    assert -1 < low < estimate < high < 1
+    assert estimate == judging.rank_correlation(shares, noisy)
+
+
+def test_the_numbers_of_a_job_are_those_of_its_judges():
+    said = np.log([[0.3, 0.2, 0.5], [0.5, 0.3, 0.2]])
+    arrays = {**TWO._asdict(), "l2": np.ones(2), "distance": np.zeros(2)}
+    found = study.judged(arrays | {"judge other": said})
+    assert set(found.said) == {"other"}
+    numbers = study.numbers(found)
+    assert numbers["judges"]["other"]["named_mass"][0] == pytest.approx(0.65)
+    assert numbers["judges"]["other"]["named_on_top"][0] == 0.5
+    assert numbers["images"] == 2
+
+
+# --- figures ---
+
+
+def test_figures_have_an_image_for_each_target_and_source():
+    images = RNG.uniform(size=(3, 2, 8, 8, 1))
+    panels = [figures.Panel("ordinary", images), figures.Panel("robust", images)]
+    figure = figures.mixtures_figure(images[0], panels, [["a"], ["b 50%", "c 50%"], ["d"]])
+    assert len(figure.axes) == 2 * 2 * (1 + 3)  # networks, sources, rows
+    texts = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert {"ordinary", "robust", "source", "b 50%", "c 50%"} <= texts
+
+    mixtures = starts.path(0, 1, 4)
+    rows = {"ordinary": RNG.uniform(size=(5, 8, 8, 1)), "robust": RNG.uniform(size=(5, 8, 8, 1))}
+    notes = {name: np.linspace(0, 1, 5) ** 2 for name in rows}
+    strip = figures.strip_figure(rows, notes, mixtures, ("cat", "dog"), judge="other")
+    assert len(strip.axes) == 10
+    texts = {text.get_text() for axes in strip.axes for text in axes.texts}
+    assert {"dog, the rest cat", "75%", "other finds", "56%"} <= texts
+
+
+def test_the_figure_of_judges_shows_medians():
+    wanted = RNG.uniform(size=400)
+    found = {"noise": {"ordinary": (wanted, 1 - wanted), "robust": (wanted, wanted)}}
+    figure = figures.judges_figure(found, {"noise": {"ordinary": -1.0, "robust": 1.0}})
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    np.testing.assert_allclose(*lines["robust, ρ = 1.00"].get_data(), atol=0.05)
+    x, y = lines["ordinary, ρ = -1.00"].get_data()
+    np.testing.assert_allclose(x, 1 - y, atol=0.05)
+
+
+# --- the script ---
+
+
+def test_the_script_at_its_smallest(run_script, tmp_path):
+    digits = sources.digits(size=(28, 28), limit=20)
+    data, judge, out = tmp_path / "digits.npz", tmp_path / "judge.npz", tmp_path / "run"
+    names = np.array(digits.class_names)
+    np.savez(data, images=digits.images, labels=digits.labels, class_names=names)
+    card = {"network": "LeNet", "channels": [4, 8], "class_names": list(digits.class_names)}
+    pretrained.save(judge, LeNet(10, (4, 8), rngs=nnx.Rngs(1)), card)
+    options = (
+        *(f"--dataset={data}", f"--judges={judge},mnist_lenet", f"--out={out}"),
+        *("--robust=mnist_lenet", "--number=6", "--parts=2", "--steps=2", "--shown=3=0.5,8=0.5"),
+        "--tolerance=0.01",
+    )
+    finished = run_script(SCRIPT, *options)
+    assert finished.returncode == 0, finished.stderr
+    results = json.loads((out / "results.json").read_text())
+    assert len(results["jobs"]) == 2 * 2  # starts, networks
+    for job in results["jobs"]:
+        assert max(job["distance"]) <= 0.01
+        # This judge made the images itself, and finds what was asked for.
+        assert job["judges"]["mnist_lenet"]["rank_correlation"][0] > 0.99
+        assert job["judges"]["mnist_lenet"]["named_mass"][0] > 0.98
+    assert "| test images | 2 | robust | judge | 6 |" in finished.stdout
+    assert (out / "table.md").read_text() in finished.stdout
+    sizes = {name: Image.open(out / f"{name}.png").size for name in ("mixtures", "strip", "judges")}
+    assert sizes["mixtures"][0] > sizes["judges"][0] / 2
+
+    before = (out / "results.json").read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(og, "synthesize", None)  # everything is kept
+        assert run_script(SCRIPT, *options).returncode == 0
+    assert json.loads(before)["jobs"] == json.loads((out / "results.json").read_text())["jobs"]
+
+
+def test_images_of_other_classes_are_refused(run_script, tmp_path):
+    data = tmp_path / "two.npz"
+    images = RNG.integers(0, 256, (8, 28, 28, 1), np.uint8)
+    np.savez(data, images=images, labels=np.arange(8) % 2, class_names=np.array(["cat", "dog"]))
+    finished = run_script(
+        SCRIPT, f"--dataset={data}", "--robust=mnist_lenet", f"--out={tmp_path / 'run'}"
+    )
+    assert finished.returncode == 2
+    assert "must have the classifier's classes: 0, 1, 2" in finished.stderr
+    assert not (tmp_path / "run").exists()
