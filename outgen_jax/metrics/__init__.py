@@ -21,6 +21,7 @@ from outgen_jax.metrics.generative import frechet_distance as frechet_distance
 from outgen_jax.metrics.generative import inception_score as inception_score
 from outgen_jax.metrics.generative import kernel_distance as kernel_distance
 from outgen_jax.metrics.generative import prdc as prdc
+from outgen_jax.metrics.multiple_testing import holm as holm
 from outgen_jax.metrics.neighbours import nearest_neighbours as nearest_neighbours
 from outgen_jax.metrics.neighbours import realism_score as realism_score
 from outgen_jax.metrics.samples import greyness as greyness

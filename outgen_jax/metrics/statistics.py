@@ -3,7 +3,7 @@
 Across seeds: `mean_interval` of one arm, `paired_t_test` of two that share their seeds. Across images: `mcnemar` for
 two classifiers. `bootstrap_interval` for whatever is computed from a set of rows, `jackknife_interval` where no row may
 be drawn twice. P-values are two-sided and each for one comparison: of many arms tested, some will come out small by
-chance.
+chance, for which `multiple_testing.holm` corrects.
 """
 
 from collections.abc import Callable
