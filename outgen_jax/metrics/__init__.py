@@ -30,8 +30,10 @@ from outgen_jax.metrics.samples import laplacian_variance as laplacian_variance
 from outgen_jax.metrics.statistics import Interval as Interval
 from outgen_jax.metrics.statistics import McNemar as McNemar
 from outgen_jax.metrics.statistics import PairedTTest as PairedTTest
+from outgen_jax.metrics.statistics import WelchTTest as WelchTTest
 from outgen_jax.metrics.statistics import bootstrap_interval as bootstrap_interval
 from outgen_jax.metrics.statistics import jackknife_interval as jackknife_interval
 from outgen_jax.metrics.statistics import mcnemar as mcnemar
 from outgen_jax.metrics.statistics import mean_interval as mean_interval
 from outgen_jax.metrics.statistics import paired_t_test as paired_t_test
+from outgen_jax.metrics.statistics import welch_t_test as welch_t_test
