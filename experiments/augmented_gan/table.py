@@ -153,7 +153,8 @@ def _detectors(results: Mapping[str, Any]) -> str:
     note = (
         "\nGenerated images whose kind is known: those of the GANs without added images, mean over seeds. A column is "
         f"withheld where more than {1 - leaks.LEAST:.0%} of the first are judged wrongly, or less than "
-        f"{leaks.LEAST:.0%} of the second rightly. Where the second was not measured, the shares in the column are lower bounds.\n"
+        f"{leaks.LEAST:.0%} of the second rightly. Where the second was not measured, the shares in the column may "
+        "be too low.\n"
     )
     return report.markdown_table(headings, rows) + note if rows else ""
 

@@ -39,6 +39,14 @@ _ALL = 10**9  # more images than there are
 # (blur_scale.py). Scaled by the sides, 32/224, the mildest level changes nothing.
 BLUR_FACTOR = 0.3
 COSTLY_32 = distort.PAPER._replace(blur=tuple(BLUR_FACTOR * sigma for sigma in distort.PAPER.blur))
+_CIFAR10 = FinetuningRecipe(
+    updates=0,
+    batch_size=64,
+    learning_rate=0.01,
+    momentum=0.9,
+    schedule="cosine",
+    crop_padding=4,
+)
 PRESETS = {
     # The paper says SGD and a rate of 0.001; momentum and augmentation it does not name.
     "paper": Preset(
@@ -70,14 +78,7 @@ PRESETS = {
         validation_images=0,
         test_images=_ALL,
         epochs=1,
-        recipe=FinetuningRecipe(
-            updates=0,
-            batch_size=64,
-            learning_rate=0.01,
-            momentum=0.9,
-            schedule="cosine",
-            crop_padding=4,
-        ),
+        recipe=_CIFAR10,
         weights=(),
         kinds=("both",),
         variants=("no dropout", "MSE, no dropout", "inference"),
@@ -100,14 +101,7 @@ PRESETS = {
         validation_images=2_000,
         test_images=2_000,
         epochs=1,
-        recipe=FinetuningRecipe(
-            updates=0,
-            batch_size=64,
-            learning_rate=0.01,
-            momentum=0.9,
-            schedule="cosine",
-            crop_padding=4,
-        ),
+        recipe=_CIFAR10,
         weights=("0.125", "0.1", "0.075", "0.05", "0.025"),
         kinds=("both", "noise", "blur"),
         variants=(
