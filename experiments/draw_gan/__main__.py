@@ -170,6 +170,7 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
         )
     if seed == _FIRST_SEED.value:
         like = "attention_n4" if trained.preset.points == 4 else "attention"
+        like = like if recurrent else "baseline"
         number, suffix = _FIGURE.get(name, _FIGURE[like]), "" if name in _FIGURE else f"_{name}"
         figures.samples(out / f"fig_{number}{suffix}.png", generated)
         if recurrent and number == "c4":

@@ -174,6 +174,20 @@ def test_the_baseline_with_aids_has_those_of_the_attention_and_no_others():
     assert dataclasses.replace(aided, **back) == plain
 
 
+def test_the_baseline_with_aids_trains_under_the_penalty():
+    aided = dataclasses.replace(presets.PRESETS["baseline_plus"], units=8, batch_size=4)
+    without = dataclasses.replace(aided, penalty=0.0, grown_penalty=None)
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1)).astype(np.uint8)
+    ends = []
+    for preset in (aided, without):
+        first = training.first_image(preset, images, jax.random.key(0))
+        game = training.game(preset, first, updates=9, seed=0, key=jax.random.key(1))
+        state, metrics = game.update(game.state, images, np.arange(4)[None])
+        assert np.isfinite(metrics.discriminator_loss).all()
+        ends.append(state.discriminator.params["maxout_1"]["linear"]["kernel"][...])
+    assert (np.asarray(ends[0]) != np.asarray(ends[1])).any()
+
+
 def test_canvases_begin_with_a_sample_or_the_mean():
     images = np.random.default_rng(0).integers(0, 2, (9, 8, 8, 1)).astype(np.uint8) * 255
     sampled = presets.PRESETS["smoke"]
