@@ -211,7 +211,8 @@ NETWORK_PARTS = [
         lambda w, at: attention.write(w, at, height=8, width=8),
         (array(3, 3, 2), GLANCE),
     ),
-    Row("mean_logits", lambda: draw.mean_logits(IMAGES[0], (8, 8, 3)), (), gradient=False),
+    Row("image_logits", lambda: draw.image_logits(IMAGES[0], (8, 8, 3)), (), gradient=False),
+    Row("marginal_sample", lambda: draw.marginal_sample(key(), IMAGES), (), gradient=False),
     Row("dcgan.pixel_shuffle", dcgan.pixel_shuffle, (array(1, 2, 2, 8),)),
     Row("inception.resize", lambda x: inception_blocks.resize(x, 11), (IMAGES,)),
     Row("inception.pooled", lambda x: inception_blocks.pooled(x, "average"), (IMAGES,)),
@@ -354,7 +355,7 @@ def draw_generator(cell: str) -> nnx.Module:
         points=3,
         steps=3,
         latent=4,
-        mean_image=IMAGES[0, ..., :1],
+        first_image=IMAGES[0, ..., :1],
         rngs=rngs(),
     )
 

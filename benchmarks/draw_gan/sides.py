@@ -36,7 +36,7 @@ class Workload(NamedTuple):
         shape, rngs = (self.size, self.size, 1), nnx.Rngs(self.seed)
         options: dict[str, Any] = {"units": self.units, "points": self.points, "steps": self.steps}
         generator = draw.Generator(
-            shape, mean_image=np.full(shape, 0.1), latent=self.latent, **options, rngs=rngs
+            shape, first_image=np.full(shape, 0.1), latent=self.latent, **options, rngs=rngs
         )
         return generator, draw.Discriminator(shape, **options, rngs=rngs)
 

@@ -5,7 +5,7 @@ Purpose   The six experiments of Suzuki and Suzuki on two subjects (Figs B5 to B
           Beyond the paper: augmentation in front of the discriminator. All GANs have equal size and length.
 Command   python -m experiments.augmented_gan --preset=cpu --subjects=faces=DIR,dogs=DIR --images=1000,196 --out=...
           python -m experiments.augmented_gan --preset=discriminator --subjects=faces=DIR --out=...
-          python -m experiments.augmented_gan --preset=paper --only=faces/invert/0 --subjects=... (a GPU: job by job)
+          python -m experiments.augmented_gan --preset=paper --only=faces/invert/0 --subjects=... --weights=FILE (a GPU)
           The same command resumes, also after a kill. At most one twelfth of a training (preset cpu) is lost.
 Sets      What joins the originals: none, contrast, invert, flip_left_right, flip_up_down, generated. A + mixes two
           kinds in equal parts; @2 adds twice as many images as there are originals. Generated images come from the GAN

@@ -1,6 +1,7 @@
 """Paper B's claims, tested over seeds: confirmed, refuted or undecided, in both readings of the score and by FID.
 
-`results` is what results.json has: subjects -> sets -> a list of seeds.
+The verdicts rest on p-values that are corrected for their number (Holm). `results` is what results.json has:
+subjects -> sets -> a list of seeds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ READINGS = {
     "lower FID is better": ("fid", -1),
 }
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
+LEVEL = 0.05  # of corrected p-values
 
 
 class Claim(NamedTuple):
@@ -36,6 +38,16 @@ class Finding(NamedTuple):
     reading: str
     verdict: str
     value: str  # what decided
+    p_value: float
+    p_corrected: float  # for the number of findings
+
+
+class Evidence(NamedTuple):
+    """What the seeds say of a claim that all of some differences are positive."""
+
+    direction: int  # 1: all means are; -1: one is not
+    p_value: float
+    value: str  # the difference nearest to refuting the claim
 
 
 CLAIMS = (
@@ -60,15 +72,26 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[np.ndarray, 
     return np.array([a[s] for s in common]), np.array([b[s] for s in common])
 
 
-def verdict(differences: Sequence[tuple[float, float, float]]) -> str:
-    """The verdict on a claim that all differences, given as (mean, low, high), are positive."""
-    if all(low > 0 for _, low, _ in differences):
-        return CONFIRMED
-    return REFUTED if any(high < 0 for *_, high in differences) else UNDECIDED
+def weigh(tests: Sequence[og.metrics.PairedTTest], value: str) -> Evidence:
+    """The evidence for or against all differences being positive.
+
+    For it, each must be: the largest p-value. Against it, one negative difference suffices: the smallest p-value,
+    times the number of differences.
+    """
+    against = [test.p_value for test in tests if test.difference < 0]
+    if against:
+        return Evidence(-1, min(1.0, len(tests) * min(against)), value)
+    return Evidence(1, max(test.p_value for test in tests), value)
 
 
-def examine(claim: Claim, sets: Mapping[str, Any], reading: str) -> tuple[str, str] | None:
-    """The verdict, and the difference nearest to refuting the claim; None if a set or a second seed is missing."""
+def verdict(direction: int, p_corrected: float) -> str:
+    if p_corrected >= LEVEL:
+        return UNDECIDED
+    return CONFIRMED if direction > 0 else REFUTED
+
+
+def examine(claim: Claim, sets: Mapping[str, Any], reading: str) -> Evidence | None:
+    """What the seeds say of a claim; None if a set or a second seed is missing."""
     score, sign = READINGS[reading]
     tests = []
     for better, worse in claim.pairs:
@@ -77,11 +100,11 @@ def examine(claim: Claim, sets: Mapping[str, Any], reading: str) -> tuple[str, s
         a, b = paired(values(sets[better], score), values(sets[worse], score))
         if len(a) < 2:
             return None
-        test = og.metrics.paired_t_test(sign * a, sign * b)
-        tests.append(((test.difference, test.low, test.high), (better, worse)))
-    (mean, low, high), (better, worse) = min(tests)
-    text = f"{better} − {worse}: {sign * mean:+.3g} ({_interval(low, high, sign)})"
-    return verdict([found for found, _ in tests]), text
+        tests.append((og.metrics.paired_t_test(sign * a, sign * b), (better, worse)))
+    least, (better, worse) = min(tests)
+    interval = _interval(least.low, least.high, sign)
+    text = f"{better} − {worse}: {sign * least.difference:+.3g} ({interval})"
+    return weigh([test for test, _ in tests], text)
 
 
 def doubled(subjects: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -104,7 +127,7 @@ def _interval(low: float, high: float, sign: int) -> str:
     return f"{low:+.3g} to {high:+.3g}"
 
 
-def similarity(subjects: Mapping[str, Any], score: str) -> tuple[str, str] | None:
+def similarity(subjects: Mapping[str, Any], score: str) -> Evidence | None:
     """Whether both subjects order the paper's sets alike, by Spearman's correlation for each seed."""
     first, second = (subjects[name]["sets"] for name in list(subjects)[:2])
     names = [n for n in (CONTROL, *SINGLE, *MIXED, *DOUBLED) if n in first and n in second]
@@ -116,24 +139,33 @@ def similarity(subjects: Mapping[str, Any], score: str) -> tuple[str, str] | Non
     if any(len(set(group)) == 1 for pair in scores for group in pair):
         return None  # no ranks where all are alike
     found = [float(scipy.stats.spearmanr(*pair).statistic) for pair in scores]
-    mean, low, high = og.metrics.mean_interval(found)
-    text = f"rank correlation of {len(names)} sets {mean:+.2f} ({low:+.2f} to {high:+.2f})"
-    return verdict([(mean, low, high)]), text
+    test = og.metrics.paired_t_test(found, np.zeros(len(found)))
+    text = f"rank correlation of {len(names)} sets {test.difference:+.2f} ({test.low:+.2f} to {test.high:+.2f})"
+    return weigh([test], text)
 
 
-def findings(results: Mapping[str, Any]) -> Iterator[Finding]:
-    """The verdicts on all claims that the finished jobs can decide."""
-    subjects = results["subjects"]
+def findings(results: Mapping[str, Any]) -> list[Finding]:
+    """The verdicts on all claims that the finished jobs can decide, corrected for their number."""
+    found = list(_evidence(results["subjects"]))
+    corrected = og.metrics.holm([evidence.p_value for *_, evidence in found])
+    return [
+        Finding(*about, verdict(e.direction, p), e.value, e.p_value, float(p))
+        for (*about, e), p in zip(found, corrected, strict=True)
+    ]
+
+
+def _evidence(subjects: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Evidence]]:
+    """Claim, subject, reading, and what the seeds say."""
     for claim in CLAIMS:
         for name, subject in subjects.items():
             for reading in READINGS:
                 if found := examine(claim, subject["sets"], reading):
-                    yield Finding(claim.text, name, reading, *found)
+                    yield claim.text, name, reading, found
     if len(subjects) > 1:
         both = " and ".join(list(subjects)[:2])
         for score, reading in (("inception_score", "by the score"), ("fid", "by FID")):
             if found := similarity(subjects, score):
-                yield Finding("both subjects show the same pattern", both, reading, *found)
+                yield "both subjects show the same pattern", both, reading, found
 
 
 def fid_changes(sets: Mapping[str, Any]) -> dict[str, Any]:

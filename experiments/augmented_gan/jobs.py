@@ -16,6 +16,7 @@ from experiments.augmented_gan.scores import Look, Subject
 from experiments.augmented_gan.training import Capacity, Generated, Originals
 from experiments.common import jobs as common_jobs
 from outgen_jax import files, runs
+from outgen_jax.data import augmented_set
 from outgen_jax.data.augmented_set import AugmentedSet
 from outgen_jax.models.feature_networks import FeatureNetwork
 
@@ -58,7 +59,11 @@ def look_at_real(study: Study, data: Data) -> Subject:
     """Features of the real images in all their versions; computed once and kept."""
 
     def compute() -> dict[str, np.ndarray]:
-        found = scores.look_at_kinds(study.network, data.originals.images)
+        kinds = [kind for kind in augmented_set.KINDS if kind != "generated"]
+        looks = scores.look_at_kinds(study.network, data.originals.images, kinds)
+        found: dict[str, np.ndarray] = {}
+        for kind, look in looks.items():
+            found |= scores.named(kind, look)
         if len(data.held_out) >= scores.FEWEST:
             look = scores.look_at(study.network, data.held_out)
             found |= scores.named("held_out", look)
@@ -104,6 +109,11 @@ def run_job(study: Study, job: Job, data: Data, subject: Subject, bar: tqdm.tqdm
         "augmented": scores.point(own, subject.real),
         **score_samples(study, subject, samples, directory),
     }
+    if job.arm.name == CONTROL:  # its images are neither inverted nor upside down
+        images = samples[settings.updates]
+        kinds = scores.look_at_kinds(study.network, images, ("original", *leaks.LEAKS))
+        evidence = {name: look.evidence for name, look in kinds.items()}
+        found["detector"] = leaks.examine(subject.detector, evidence)
     files.write_atomic(directory / "scores.json", runs.to_json(found))
     shutil.rmtree(directory / "checkpoints")
 

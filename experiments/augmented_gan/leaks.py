@@ -1,7 +1,11 @@
-"""Leaking augmentations: the share of generated images that a small classifier takes for inverted or upside down."""
+"""Leaking augmentations: the share of generated images that a small classifier takes for inverted or upside down.
+
+The classifier is trained on real images. Whether it is right on generated ones is examined with those of a GAN on the
+originals alone, as they are and changed.
+"""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +16,7 @@ import optax
 import outgen_jax as og
 
 LEAKS = ("invert", "flip_up_down")  # what a generated image may be taken for
+LEAST = 0.9  # of the generated images of each known kind that the detector must be right on
 _HELD_OUT = 5  # every fifth original, in all its versions, examines the detector
 _PENALTY = 1e-3  # on the detector's squared weights
 _UPDATES = 300
@@ -76,6 +81,43 @@ def leaks(detector: Detector, features: np.ndarray, *, resamples: int) -> dict[s
     bootstrap = functools.partial(og.metrics.bootstrap_interval, np.mean, resamples=resamples)
     found = {name: bootstrap(shares[:, 1 + i])._asdict() for i, name in enumerate(LEAKS)}
     return {name: {k: float(v) for k, v in values.items()} for name, values in found.items()}
+
+
+class Reliability(NamedTuple):
+    """How the detector does for one kind of change, on generated images of known kind; shares of images."""
+
+    false_alarms: float  # of images as they are
+    found: float | None  # of changed ones; None: not measured
+
+
+def examine(detector: Detector, features: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """The detector's reliability for each change, from generated images as they are ("original") and changed."""
+    found = {}
+    for i, name in enumerate(LEAKS, 1):
+        false_alarms, right = (
+            float(detector.shares(features[kind])[:, i].mean()) for kind in ("original", name)
+        )
+        found[name] = Reliability(false_alarms, right)._asdict()
+    return found
+
+
+def reliability(control: Sequence[Mapping[str, Any]], name: str) -> Reliability | None:
+    """The mean over the seeds of the GAN on the originals alone, as results.json has them; None without any.
+
+    Older results did not measure what is found.
+    """
+    if not control:
+        return None
+    false_alarms = [run["leaks"][name]["estimate"] for run in control]
+    found = [run["detector"][name]["found"] for run in control if "detector" in run]
+    return Reliability(float(np.mean(false_alarms)), float(np.mean(found)) if found else None)
+
+
+def passes(found: Reliability | None) -> bool:
+    """Whether the detector can be believed; where what is found was not measured, its shares are lower bounds."""
+    if found is None or found.false_alarms > 1 - LEAST:
+        return False
+    return found.found is None or found.found >= LEAST
 
 
 def _inputs(features: np.ndarray) -> np.ndarray:

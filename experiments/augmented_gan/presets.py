@@ -106,7 +106,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "updates": 15_000,
         "samples": 1000,
-        "network": "EfficientNet-Lite0",
+        "network": "Inception-v3",
         "resamples": 200,
     },
     # For one core, where an update took 74 ms, or 78 ms with changes in front of the discriminator.

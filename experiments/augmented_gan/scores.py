@@ -90,17 +90,19 @@ def look_at(network: FeatureNetwork, images: np.ndarray) -> Look:
     return Look(*seen, squares.reshape(n, -1).astype(np.float32))
 
 
-def look_at_kinds(network: FeatureNetwork, originals: np.ndarray) -> dict[str, np.ndarray]:
-    """Features of all originals, changed in every way, under flat names for a file."""
-    number = len(originals)
+def look_at_kinds(
+    network: FeatureNetwork, images: np.ndarray, kinds: Sequence[str]
+) -> dict[str, Look]:
+    """Features of all images, changed in each of some ways."""
+    number = len(images)
     rows = np.arange(number, dtype=np.int32)
     found = {}
-    for index, kind in enumerate(augmented_set.KINDS):
-        if kind == "generated":
-            continue
-        table = augmented_set.Table(rows, np.full(number, index, np.int32))
-        images = augmented_set.materialise(augmented_set.AugmentedSet(originals, table))
-        found |= named(kind, look_at(network, images))
+    for kind in kinds:
+        table = augmented_set.Table(
+            rows, np.full(number, augmented_set.KINDS.index(kind), np.int32)
+        )
+        changed = augmented_set.materialise(augmented_set.AugmentedSet(images, table))
+        found[kind] = look_at(network, changed)
     return found
 
 

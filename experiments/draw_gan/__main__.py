@@ -3,15 +3,20 @@
 Purpose   Figs C3 to C10 of Kataoka, Matsubara and Uehara: digits drawn in six steps (N = 5 and N = 4), a GAN of
           perceptrons as baseline, and six latent conditions. Beyond the paper: scores, which it left to future work.
 Command   python -m experiments.draw_gan --data_dir=... --out=experiments/draw_gan/results/main
+          python -m experiments.draw_gan --presets=paper --out=...                      the paper's settings alone
+          python -m experiments.draw_gan --presets=aids --first_seed=3 --out=...        what attention itself gains
+          python -m experiments.draw_gan --presets=ablation --out=...                   why the settings collapse
           python -m experiments.draw_gan --presets=attention_colour --seeds=1 --dataset=FOLDER --size=32 (photographs)
 Presets   attention, attention_n4, baseline: the paper's settings. attention_plus, attention_plus_n4: the same N and T
-          with settings found here. attention_colour: settings for photographs. smoke: seconds, for tests.
-Expected  see README.md; all presets with three seeds take about 8 hours of one core
+          with settings found here. baseline_plus: the baseline with what of them it can have. A name such as
+          attention+cell+r1 has some of the changes: presets.py. attention_colour: settings for photographs. smoke:
+          seconds, for tests.
+Expected  see README.md, which has the hours of each command
 Output    --out gets results.json (numbers of every seed), table.md, fig_c3.png to fig_c10.png (with the preset's name
           for attention_plus), GIFs of canvases being drawn, and a directory of checkpoints and samples for every run.
 
-The same command resumes at the last checkpoint; finished runs are kept. Images that are not 28×28 grey digits get
-samples and latent studies but no scores, since the scores need a classifier of digits.
+The same command resumes at the last checkpoint; finished runs are kept, and the table is remade after each. Images
+that are not 28×28 grey digits get samples and latent studies but no scores, which need a classifier of digits.
 """
 
 import dataclasses
@@ -26,8 +31,10 @@ import tqdm
 from absl import flags
 
 from experiments.common import flags as common_flags
+from experiments.common import jobs as common_jobs
 from experiments.common import tables as common_tables
-from experiments.draw_gan import figures, latent, scores, table, training
+from experiments.draw_gan import figures, latent, presets, scores, table, training
+from experiments.draw_gan.presets import CHANGES, GROUPS, PRESETS, Preset
 from outgen_jax import files, runs
 from outgen_jax.data import grey_levels, sources
 from outgen_jax.models import draw
@@ -36,10 +43,12 @@ from outgen_jax.training.checkpoints import Checkpoints
 
 _PRESETS = flags.DEFINE_list(
     "presets",
-    ["attention", "attention_n4", "baseline", "attention_plus", "attention_plus_n4"],
-    f"Of {', '.join(training.PRESETS)}.",
+    ["paper", "plus"],
+    f"Of {', '.join(PRESETS)}, with +changes ({', '.join(CHANGES)}), or groups: {', '.join(GROUPS)}.",
 )
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each preset, from seeds 0, 1, ...", 1)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each preset.", 1)
+_FIRST_SEED = flags.DEFINE_integer("first_seed", 0, "Their first seed; the others follow it.", 0)
+_ONLY = flags.DEFINE_list("only", [], "Jobs to run now, as preset/seed; by default all.")
 _DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, folder, or 'digits'.")
 _DATA_DIR = common_flags.data_dir()
 _SIZE = flags.DEFINE_integer("size", None, "Side to bring images to; as stored by default.", 1)
@@ -80,21 +89,18 @@ def load() -> Data:
     return Data(train, held_out, scores.reference(test, train))
 
 
-def preset_of(name: str) -> training.Preset:
-    presets = training.PRESETS
-    if name not in presets:
-        raise ValueError(f"--presets: no preset {name!r}; use some of {', '.join(presets)}")
+def preset_of(name: str) -> Preset:
     changes: dict[str, Any] = {
         "epochs": _EPOCHS.value,
         "points": _POINTS.value,
         "steps": _STEPS.value,
     }
     given = {k: v for k, v in changes.items() if v is not None}
-    return dataclasses.replace(presets[name], **given)
+    return dataclasses.replace(presets.preset(name), **given)
 
 
 class Trained(NamedTuple):
-    preset: training.Preset
+    preset: Preset
     game: training.Game
     params: Any  # the generator's moving average
     history: list[dict[str, float]]
@@ -111,12 +117,11 @@ class Trained(NamedTuple):
         return drawing
 
 
-def train(preset: training.Preset, seed: int, data: Data, directory: Path, title: str) -> Trained:
+def train(preset: Preset, seed: int, data: Data, directory: Path, title: str) -> Trained:
     order, key = jax.random.split(jax.random.key(seed))
-    mean = data.train.mean(0, dtype=np.float64) / 255
-    shape = data.train.shape[1:]
+    first = training.first_image(preset, data.train, jax.random.fold_in(jax.random.key(seed), 2))
     updates = preset.epochs * max(1, len(data.train) // preset.batch_size)
-    game = training.game(preset, shape, mean, updates=updates, seed=seed, key=key)
+    game = training.game(preset, first, updates=updates, seed=seed, key=key)
     epochs = adversarial_fit.train(
         game.update,
         game.state,
@@ -148,7 +153,12 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
     z = jax.random.normal(key_z, (_SAMPLES.value, *trained.game.latent_shape))
     generated = grey_levels.to_uint8(trained.images(z))
     files.save_arrays(directory / "samples.npz", {"images": generated[:1000]})
-    found = {**runs.code_version()._asdict(), "history": trained.history}
+    found = {
+        **runs.code_version()._asdict(),
+        "seed": seed,
+        "settings": dataclasses.asdict(trained.preset),
+        "history": trained.history,
+    }
     recurrent = trained.preset.network == "attention"
     if recurrent:
         study = latent_study(trained, data, key_latent)
@@ -158,8 +168,9 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
         found["scores"] = scores.score(
             generated, data.reference, resamples=_RESAMPLES.value, canvases=canvases
         )
-    if seed == 0:
+    if seed == _FIRST_SEED.value:
         like = "attention_n4" if trained.preset.points == 4 else "attention"
+        like = like if recurrent else "baseline"
         number, suffix = _FIGURE.get(name, _FIGURE[like]), "" if name in _FIGURE else f"_{name}"
         figures.samples(out / f"fig_{number}{suffix}.png", generated)
         if recurrent and number == "c4":
@@ -198,22 +209,33 @@ def real_scores(data: Data) -> dict[str, Any] | None:
     return scores.score(data.held_out, data.reference, resamples=_RESAMPLES.value)
 
 
+def finished(names: list[str], seeds: range, out: Path) -> dict[str, list[Any]]:
+    """The finished runs of each preset that has some."""
+    found = {
+        name: common_jobs.finished(out / name / f"seed{seed}" / "scores.json" for seed in seeds)
+        for name in names
+    }
+    return {name: runs_ for name, runs_ in found.items() if runs_}
+
+
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    names = _PRESETS.value
+    names = presets.names_of(_PRESETS.value)
     for name in names:
         preset_of(name)
+    seeds = range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value)
+    jobs = {f"{name}/{seed}": (name, seed) for seed in seeds for name in names}
+    wanted = common_jobs.selected(list(jobs), _ONLY.value)
     data = load()
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     started = time.perf_counter()
     figures.samples(out.directory / "fig_c3.png", data.train)
     results: dict[str, Any] = {"train_images": len(data.train), "real": real_scores(data)}
-    results["presets"] = {
-        name: [run_one(name, seed, data, out.directory) for seed in range(_SEEDS.value)]
-        for name in names
-    }
-    text = common_tables.write(out, results, table.table)
+    for job in wanted:
+        run_one(*jobs[job], data, out.directory)
+        results["presets"] = finished(names, seeds, out.directory)
+        text = common_tables.write(out, results, table.table)
     print(text)
     print(f"{out.directory}: {time.perf_counter() - started:.0f} s")
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.draw_gan import comparisons
 from outgen_jax import report
 
 # Heading, key of a score, factor, digits after the point.
@@ -23,9 +24,19 @@ COLUMNS = (
     ("Laplacian variance", "laplacian_variance", 1, 3),
     ("greyness", "greyness", 1, 4),
 )
+# Results from before the settings were noted: what these presets are called now.
+_EARLIER = {"attention": "attention+mean", "attention_n4": "attention_n4+mean"}
+# A run draws digits: all ten appear, and it is nearer to real digits than any collapsed run was (FID above 40).
+_DRAWS_FID = 10.0
 
 
 def table(results: dict[str, Any]) -> str:
+    compared = [
+        c._replace(a=_name(c.a, results["presets"][c.a]), b=_name(c.b, results["presets"][c.b]))
+        for c in comparisons.comparisons(results["presets"])
+    ]
+    named = {_name(name, seeds): seeds for name, seeds in results["presets"].items()}
+    results = {**results, "presets": named}
     parts = [_scores(results)] if _scored(results) else []
     parts += _by_step(results, "realism of the canvas after step t", "scores", "realism_by_step")
     parts += _by_step(
@@ -39,7 +50,13 @@ def table(results: dict[str, Any]) -> str:
         "digit_changes_redrawn",
     )
     parts += _wild(results)
+    if _scored(results):
+        parts += [_kinds(results), *_comparisons(compared), *_ablation(results)]
     return "\n".join(parts) or "Nothing was scored.\n"
+
+
+def _name(name: str, seeds: list[dict[str, Any]]) -> str:
+    return name if "settings" in seeds[0] else _EARLIER.get(name, name)
 
 
 def _scored(results: dict[str, Any]) -> bool:
@@ -99,6 +116,69 @@ def _wild(results: dict[str, Any]) -> list[str]:
     if not any(row[-1] for row in rows):  # no digits
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     return [report.markdown_table(headings, rows)] if rows else []
+
+
+def _kinds(results: dict[str, Any]) -> str:
+    """Kinds of digit, by seed with its bootstrap interval over images."""
+    rows = []
+    real = [("real images, unseen", [results["real"]])] if results["real"] else []
+    scored = {
+        name: [run["scores"] for run in seeds if "scores" in run]
+        for name, seeds in results["presets"].items()
+    }
+    for name, runs in [*real, *scored.items()]:
+        found = [comparisons.kinds_interval(scores["digit_histogram"]) for scores in runs]
+        by_seed = "; ".join(f"{x.estimate:.2f} ({x.low:.2f} to {x.high:.2f})" for x in found)
+        rows.append([name, summary([x.estimate for x in found], 2), by_seed])
+    note = (
+        "\nKinds of digit: e to the entropy of the digits' frequencies, 10 where all are equally frequent. In the last "
+        "column the seeds, with 95% bootstrap intervals over the images.\n"
+    )
+    return report.markdown_table(["", "kinds of digit", "by seed"], rows) + note
+
+
+def _comparisons(found: list[comparisons.Comparison]) -> list[str]:
+    rows = [
+        [
+            f"{c.a} − {c.b}",
+            c.measure,
+            f"{c.seeds[0]} and {c.seeds[1]}",
+            f"{c.difference:+.{c.digits}f}",
+            f"{c.low:+.{c.digits}f} to {c.high:+.{c.digits}f}",
+            f"{c.p_value:.2g}",
+            f"{c.p_corrected:.2g}",
+        ]
+        for c in found
+    ]
+    headings = ("a − b", "measure", "seeds", "difference", "95% interval", "p", "p, corrected")
+    note = f"\nWelch's t-tests over seeds; p corrected by Holm for these {len(found)} tests.\n"
+    return [report.markdown_table(headings, rows) + note] if rows else []
+
+
+def _ablation(results: dict[str, Any]) -> list[str]:
+    """What each change from `attention` does by itself; none: no table."""
+    names = [n for n in results["presets"] if n == "attention" or n.startswith("attention+")]
+    if len(names) < 3:
+        return []
+    rows = []
+    for name in [*names, *(n for n in results["presets"] if n == "attention_plus_49")]:
+        runs = results["presets"][name]
+        drawn = [_draws(run["scores"]) for run in runs]
+        losses = [run["history"][-1]["discriminator_loss"] for run in runs]
+        fid = summary([run["scores"]["fid"]["estimate"] for run in runs], 2)
+        kinds = summary([comparisons.kinds(r["scores"]["digit_histogram"]) for r in runs], 2)
+        rows.append([name, f"{sum(drawn)} of {len(drawn)}", fid, kinds, summary(losses, 2)])
+    headings = ["change", "seeds that draw digits", "FID", "kinds of digit"]
+    headings.append("discriminator's loss at the end")
+    note = (
+        "\nA seed draws digits if each of the ten makes up 1% or more of its samples and FID is below "
+        f"{_DRAWS_FID:g}.\n"
+    )
+    return [report.markdown_table(headings, rows) + note]
+
+
+def _draws(scores: dict[str, Any]) -> bool:
+    return scores["digits"] == 10 and _estimate(scores["fid"]) < _DRAWS_FID
 
 
 def summary(values: list[float], digits: int) -> str:

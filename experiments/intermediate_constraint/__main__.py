@@ -3,15 +3,17 @@
 Purpose   Paper D: are distorted images recognised better if deep neurons are held on or off, as they were on the clean
           image? Three arms, λ chosen on validation images, several seeds, paired tests. Beyond the paper: other α and
           layers, AugMix-style consistency at equal cost, and output-targeted images in place of distortions.
-Command   python -m experiments.intermediate_constraint --data_dir=...                              (cpu preset)
+Command   python -m experiments.intermediate_constraint --data_dir=...                          (preset cifar10)
+          python -m experiments.intermediate_constraint --preset=cpu --data_dir=...     (λ and variants on validation)
           python -m experiments.intermediate_constraint --preset=paper --dataset=IMAGENET --network=vgg16-397923af.pth
           python -m experiments.intermediate_constraint --preset=smoke                              (seconds, digits)
 Expected  paper: clean 67.69 %, noise 57.69 %, blur 51.29 % (proposed); 67.44, 56.60, 50.73 % (plain)
 Output    --out gets results.json (every seed), table.md, levels.png, neurons.png, correct.npz (which
           test images each job gets right: conditions by images, packed bits); cache/ holds each job's result.
 
-The cpu preset is CIFAR-10 and a VGG16 of a quarter of the width with three fully connected layers, trained here first;
-blur levels are the paper's times 32/224. The same command resumes, at a job's last checkpoint and to the same bits.
+Presets cifar10 and cpu: CIFAR-10 and a VGG16 of half or a quarter of the width with three fully connected layers,
+trained here first; blur levels are the paper's times presets.BLUR_FACTOR (cifar10) or 32/224 (cpu). The same command
+resumes, at a job's last checkpoint and to the same bits.
 IMAGENET is a directory with train/ and val/, one folder a class, or the tfds name imagenet2012.
 """
 
@@ -30,13 +32,17 @@ import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import tables as common_tables
 from experiments.intermediate_constraint.comparisons import chosen_weights, comparisons
-from experiments.intermediate_constraint.data import Split, load_network, load_splits
+from experiments.intermediate_constraint.data import (
+    Split,
+    begin_with_convolutions,
+    load_network,
+    load_splits,
+)
 from experiments.intermediate_constraint.figures import levels_figure, neurons_figure
 from experiments.intermediate_constraint.presets import PRESETS, Preset, grid
 from experiments.intermediate_constraint.study import (
     AUGMIX,
     MAIN,
-    PROPOSED,
     Job,
     Settings,
     Study,
@@ -53,7 +59,7 @@ from outgen_jax.data import distort
 from outgen_jax.training import finetuning_checks, finetuning_fit
 from outgen_jax.training.checkpoints import Checkpoints
 
-_PRESET = flags.DEFINE_enum("preset", "cpu", tuple(PRESETS), "What is run.")
+_PRESET = flags.DEFINE_enum("preset", "cifar10", tuple(PRESETS), "What is run.")
 _DATASET = flags.DEFINE_string(
     "dataset", None, "tfds name, .npz, or directory with train/ and val/."
 )
@@ -75,8 +81,8 @@ _TEST = flags.DEFINE_integer("test_images", None, "Images to test on.", 1)
 _TARGETED = flags.DEFINE_integer(
     "targeted_images", None, "Output-targeted training images; 0: none.", 0
 )
-_WIDTH = flags.DEFINE_float("width", 0.25, "Width of the VGG16 trained here.", 1 / 64)
-_BASE_EPOCHS = flags.DEFINE_float("base_epochs", 10, "Of training that network first.", 0)
+_WIDTH = flags.DEFINE_float("width", None, "Width of the VGG16 trained here.", 1 / 64)
+_BASE_EPOCHS = flags.DEFINE_float("base_epochs", None, "Of training that network first.", 0)
 _OUT = common_flags.out("intermediate_constraint")
 _OVERWRITE = common_flags.overwrite()
 
@@ -126,7 +132,7 @@ def prepare(preset: Preset, directory: Path) -> Study:
     test = test.part(0, min(len(test.labels), _TEST.value or preset.test_images))
     settings = settings_of(preset, len(train.labels))
     if network is None:
-        model = base_network(whole, classes, size, settings, directory)
+        model = base_network(whole, classes, size, preset, settings, directory)
     else:
         model = network.model
         check(model, train, settings)
@@ -145,22 +151,30 @@ def check(model: nnx.Module, split: Split, settings: Settings) -> None:
 
 
 def base_network(
-    split: Split, classes: tuple[str, ...], size: int, settings: Settings, directory: Path
+    split: Split,
+    classes: tuple[str, ...],
+    size: int,
+    preset: Preset,
+    settings: Settings,
+    directory: Path,
 ) -> nnx.Module:
     """A small network with fully connected layers, trained on clean images; kept in `directory`."""
+    width = _WIDTH.value or preset.width
+    epochs = preset.base_epochs if _BASE_EPOCHS.value is None else _BASE_EPOCHS.value
     if size == 28:
         model: nnx.Module = og.models.LeNet(len(classes), (6, 16), rngs=nnx.Rngs(0))
     else:
-        hidden = int(1024 * _WIDTH.value)
         model = og.models.VGG16(
-            len(classes), _WIDTH.value, hidden=hidden, image_size=size, rngs=nnx.Rngs(0)
+            len(classes), width, hidden=int(1024 * width), image_size=size, rngs=nnx.Rngs(0)
         )
+        if preset.convolutions is not None and width == preset.width:
+            begin_with_convolutions(model, preset.convolutions)
     check(model, split, settings)  # before the time is spent
     recipe = dataclasses.replace(
         settings.recipe,
-        updates=max(1, int(_BASE_EPOCHS.value * (len(split.labels) // 128))),
+        updates=max(1, int(epochs * (len(split.labels) // 128))),
         batch_size=min(128, len(split.labels)),
-        learning_rate=0.05,
+        learning_rate=preset.base_rate,
         momentum=0.9,
         weight_decay=5e-4,
         schedule="cosine",
@@ -189,9 +203,13 @@ def grid_jobs(settings: Settings) -> list[Job]:
     return jobs if len(jobs) > len(settings.variants) else []
 
 
-def final_jobs(settings: Settings, weights: dict[str, float], best: str) -> list[Job]:
-    """All seeds of the paper's arms, the best constraint and AugMix; the first seed of every arm comes first."""
-    on_both = dict.fromkeys([*MAIN, best, *(v for v in (AUGMIX,) if v in settings.variants)])
+def final_jobs(settings: Settings, weights: dict[str, float], best: str | None) -> list[Job]:
+    """All seeds of the paper's arms, the best constraint and AugMix; the first seed of every arm comes first.
+
+    Where nothing was tried on validation images, there is no best one, and all arms take part.
+    """
+    chosen = [v for v in (best, AUGMIX) if v in settings.variants]
+    on_both = dict.fromkeys([*MAIN, *(settings.variants if best is None else chosen)])
     kinds = [*settings.kinds, *(["targeted"] if settings.targeted_images else [])]
     return [
         Job("final", name, weights[name], kind, seed)
@@ -266,7 +284,7 @@ def main(argv: list[str]) -> None:
     weights |= {name: weight for name, (weight, _) in scores.items()}
     jax.clear_caches()
     held = [n for n, penalty in settings.variants.items() if penalty.kind == "constraint"]
-    best = max(held, key=lambda name: scores[name][1]) if scores else PROPOSED
+    best = max(held, key=lambda name: scores[name][1]) if scores else None
     run_all(
         final_jobs(settings, weights, best),
         study,

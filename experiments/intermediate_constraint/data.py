@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax import nnx
 from PIL import Image
 
 from outgen_jax.data import sources
 from outgen_jax.data.image_source import fit
-from outgen_jax.models import pretrained, vgg_imagenet
+from outgen_jax.models import VGG16, pretrained, vgg_imagenet
 from outgen_jax.models.efficientnet_lite_imagenet import imagenet_classes
 
 _READERS = 8  # threads that decode
@@ -188,3 +189,10 @@ def load_network(path: str, sha256: str | None) -> pretrained.Pretrained:
         return pretrained.load(path)
     model = vgg_imagenet.load_torchvision(path, sha256=sha256 or vgg_imagenet.TORCHVISION_SHA256)
     return pretrained.Pretrained(model, imagenet_classes(), model.image_size, {"network": "VGG16"})
+
+
+def begin_with_convolutions(model: VGG16, name: str) -> None:
+    """Copies the convolutions of a pretrained VGG16 of equal width, with their normalisation."""
+    found = pretrained.load(name).model
+    assert isinstance(found, VGG16)
+    nnx.update(model.blocks, nnx.state(found.blocks))

@@ -80,7 +80,7 @@ class Study(NamedTuple):
 
 
 def variants(layers: tuple[str, ...], beyond: tuple[str, ...]) -> dict[str, Penalty]:
-    """The arms, and those of `beyond`: variants of the constraint for which the paper has no numbers."""
+    """The arms, and those of `beyond`: variants for which the paper has no numbers."""
     hold = functools.partial(Penalty, layers=layers)
     found = {PLAIN: hold(kind="none"), MSE: hold(kind="mse"), PROPOSED: hold(kind="constraint")}
     more = {
@@ -91,6 +91,10 @@ def variants(layers: tuple[str, ...], beyond: tuple[str, ...]) -> dict[str, Pena
         "alpha learned": hold(kind="constraint", gain_rate=0.1),
         "first layer only": hold(kind="constraint", layers=layers[:1]),
         "last layer only": hold(kind="constraint", layers=layers[-1:]),
+        # The student's layers without dropout, and also with running statistics, as the original network's are.
+        "no dropout": hold(kind="constraint", held_pass="no_dropout"),
+        "MSE, no dropout": hold(kind="mse", held_pass="no_dropout"),
+        "inference": hold(kind="constraint", held_pass="inference"),
         "conv5 too": hold(kind="constraint", layers=("conv5_1", "conv5_2", "conv5_3", *layers)),
     }
     if unknown := [name for name in beyond if name not in more]:

@@ -21,6 +21,7 @@ from outgen_jax.metrics.generative import frechet_distance as frechet_distance
 from outgen_jax.metrics.generative import inception_score as inception_score
 from outgen_jax.metrics.generative import kernel_distance as kernel_distance
 from outgen_jax.metrics.generative import prdc as prdc
+from outgen_jax.metrics.multiple_testing import holm as holm
 from outgen_jax.metrics.neighbours import nearest_neighbours as nearest_neighbours
 from outgen_jax.metrics.neighbours import realism_score as realism_score
 from outgen_jax.metrics.power import paired_power as paired_power
@@ -31,8 +32,10 @@ from outgen_jax.metrics.samples import laplacian_variance as laplacian_variance
 from outgen_jax.metrics.statistics import Interval as Interval
 from outgen_jax.metrics.statistics import McNemar as McNemar
 from outgen_jax.metrics.statistics import PairedTTest as PairedTTest
+from outgen_jax.metrics.statistics import WelchTTest as WelchTTest
 from outgen_jax.metrics.statistics import bootstrap_interval as bootstrap_interval
 from outgen_jax.metrics.statistics import jackknife_interval as jackknife_interval
 from outgen_jax.metrics.statistics import mcnemar as mcnemar
 from outgen_jax.metrics.statistics import mean_interval as mean_interval
 from outgen_jax.metrics.statistics import paired_t_test as paired_t_test
+from outgen_jax.metrics.statistics import welch_t_test as welch_t_test

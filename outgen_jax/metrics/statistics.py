@@ -1,9 +1,10 @@
 """Confidence intervals and paired tests, in float64 on the host.
 
-Across seeds: `mean_interval` of one arm, `paired_t_test` of two that share their seeds. Across images: `mcnemar` for
+Across seeds: `mean_interval` of one arm, `paired_t_test` of two that share their seeds, `welch_t_test` of two that do
+not. Across images: `mcnemar` for
 two classifiers. `bootstrap_interval` for whatever is computed from a set of rows, `jackknife_interval` where no row may
 be drawn twice. P-values are two-sided and each for one comparison: of many arms tested, some will come out small by
-chance.
+chance, for which `multiple_testing.holm` corrects.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,15 @@ class PairedTTest(NamedTuple):
     low: float
     high: float
     statistic: float  # difference over its standard error; ±inf where all differences are alike
+    p_value: float
+
+
+class WelchTTest(NamedTuple):
+    """Difference of two means, a − b, its confidence interval, and Welch's test of its being 0."""
+
+    difference: float
+    low: float
+    high: float
     p_value: float
 
 
@@ -80,6 +90,38 @@ def paired_t_test(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Pa
     statistic = _ratio(mean, float(_standard_error(a - b)))
     p_value = float(2 * scipy.special.stdtr(len(a) - 1, -abs(statistic)))
     return PairedTTest(mean, low, high, statistic, p_value)
+
+
+def welch_t_test(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> WelchTTest:
+    r"""Welch's t-test (1947) of the means of two independent samples, whose variances may differ.
+
+    .. math:: \nu = \frac{(e_a^2 + e_b^2)^2}{e_a^4 / (n_a - 1) + e_b^4 / (n_b - 1)}
+
+    degrees of freedom, with e the standard errors of the means.
+
+    Args:
+      a: [n], for example an arm's scores, one for each seed.
+      b: [m], another arm's, from seeds of its own.
+      confidence: of the interval, in (0, 1).
+
+    Raises:
+      ValueError: fewer than 2 entries, values that are not finite, another rank, or a confidence outside (0, 1).
+    """
+    a = _sample(a, caller="welch_t_test", name="a")
+    b = _sample(b, caller="welch_t_test", name="b")
+    if a.ndim != 1 or b.ndim != 1:
+        raise ValueError(
+            f"welch_t_test: a and b must be [n] and [m], got {list(a.shape)} and {list(b.shape)}; "
+            "test one measure at a time"
+        )
+    mean = float(a.mean() - b.mean())
+    squares = [float(_standard_error(v)) ** 2 for v in (a, b)]
+    error, parts = sum(squares) ** 0.5, zip(squares, (a, b), strict=True)
+    spread = sum(s**2 / (len(v) - 1) for s, v in parts)
+    degrees = error**4 / spread if spread else 1.0
+    half = _t_quantile(degrees, confidence, "welch_t_test") * error
+    p_value = float(2 * scipy.special.stdtr(degrees, -abs(_ratio(mean, error))))
+    return WelchTTest(mean, mean - half, mean + half, p_value)
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
@@ -231,7 +273,7 @@ def _ratio(mean: float, error: float) -> float:
     return mean / error
 
 
-def _t_quantile(degrees: int, confidence: float, caller: str) -> float:
+def _t_quantile(degrees: float, confidence: float, caller: str) -> float:
     """Of Student's distribution: what |t| stays below with probability `confidence`."""
     return float(scipy.special.stdtrit(degrees, (1 + _in_unit(confidence, caller)) / 2))
 

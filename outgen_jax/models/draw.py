@@ -1,7 +1,7 @@
 """The attention GAN: a generator that draws an image in several steps, a discriminator that reads one in several steps.
 
 Images [B, H, W, C] float32 in [0, 1]; canvases are their logits. Reading and writing are functions of
-`attention`, which are available here too.
+`attention`, and what a canvas begins with is in `first_canvas`; both are available here too.
 
 Source: paper C (Kataoka, Matsubara and Uehara), after Gregor et al., "DRAW: A Recurrent Neural Network For Image
 Generation", 2015.
@@ -25,6 +25,8 @@ from outgen_jax.models.attention import filter_bank as filter_bank
 from outgen_jax.models.attention import read as read
 from outgen_jax.models.attention import write as write
 from outgen_jax.models.attention import write_all as write_all
+from outgen_jax.models.first_canvas import image_logits as image_logits
+from outgen_jax.models.first_canvas import marginal_sample as marginal_sample
 
 Cell = Literal["sigmoid", "tanh", "gru", "lstm"]
 
@@ -42,7 +44,6 @@ _CELLS: dict[str, Callable[..., Any]] = {
     "gru": nnx.GRUCell,
     "lstm": nnx.OptimizedLSTMCell,
 }
-_HALF_GREY_LEVEL = 0.5 / 255
 _UNROLL = 8  # steps compiled in one piece: training on CPU then takes 0.7 of the time
 
 
@@ -52,28 +53,6 @@ class Drawing(NamedTuple):
     canvases: jax.Array  # [B, T, H, W, C], c_1 ... c_T: logits of the pixels
     attention: Attention  # [B, T] each, of the writes
     images: jax.Array  # [B, H, W, C] in [0, 1], the finished ones, sigmoid(c_T)
-
-
-def mean_logits(
-    mean_image: ArrayLike, image_shape: tuple[int, ...], *, clip: float = _HALF_GREY_LEVEL
-) -> jax.Array:
-    """Logits of the training images' mean, clipped `clip` from 0 and 1: pixels that never vary have infinite ones.
-
-    Raises:
-      ValueError: a mean of another shape than `image_shape`, or (seen outside of a trace only) outside [0, 1].
-    """
-    mean = jnp.asarray(mean_image, jnp.float32)
-    if mean.shape != tuple(image_shape):
-        raise ValueError(
-            f"mean_logits: mean_image must have the images' shape {tuple(image_shape)}, got {mean.shape}; "
-            "take the mean over the first axis only"
-        )
-    if not isinstance(mean, jax.core.Tracer) and not (mean.min() >= 0 and mean.max() <= 1):
-        raise ValueError(
-            f"mean_logits: mean_image must lie in [0, 1], got {mean.min():g} to {mean.max():g}; "
-            "divide 8-bit images by 255 first"
-        )
-    return jax.scipy.special.logit(jnp.clip(mean, clip, 1 - clip))
 
 
 class Recurrent(nnx.Module):
@@ -118,7 +97,7 @@ class Generator(nnx.Module):
         self,
         image_shape: tuple[int, int, int] = (28, 28, 1),
         *,
-        mean_image: ArrayLike | None = None,
+        first_image: ArrayLike | None = None,
         cell: Cell = "sigmoid",
         units: int = 256,
         points: int = 5,
@@ -131,8 +110,8 @@ class Generator(nnx.Module):
 
         Args:
           image_shape: (H, W, C).
-          mean_image: mean of the training images, [H, W, C] in [0, 1], with whose logits the learned first canvas c_0
-            begins; None: zeros, a grey canvas.
+          first_image: [H, W, C] in [0, 1], with whose logits the learned first canvas c_0 begins: in paper C
+            a `marginal_sample` of the training images, or their mean. None: zeros, a grey canvas.
           cell: recurrent cell; "sigmoid" as printed.
           units: length of h_t.
           points: N; a patch is N×N.
@@ -143,15 +122,15 @@ class Generator(nnx.Module):
 
         Raises:
           ValueError: an unknown cell, a size below 1, more points than pixels, a first glance that is not above 0, or a
-            mean image that does not fit.
+            first image that does not fit.
         """
         _check_options("draw.Generator", image_shape, cell, points, units, steps, latent)
         self.image_shape, self.points = tuple(image_shape), points
         self.latent_shape = (steps, latent)
         self.c_0 = nnx.Param(
             jnp.zeros(image_shape, jnp.float32)
-            if mean_image is None
-            else mean_logits(mean_image, image_shape)
+            if first_image is None
+            else image_logits(first_image, image_shape)
         )
         self.rnn = Recurrent(latent, units, cell=cell, rngs=rngs)
         self.attention = attention_layer(units, points, image_shape, first, rngs)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from outgen_jax.models import draw
+from outgen_jax.models.first_canvas import image_logits
 
 _CLIP = 1e-7  # of the mean image, as in pylearn2's `init_sigmoid_bias_from_marginals`
 
@@ -49,7 +49,7 @@ class Generator(nnx.Module):
         self.hidden_2 = _linear(hidden, hidden, 0.05, rngs)
         self.pixels = _linear(hidden, math.prod(image_shape), 0.05, rngs)
         if mean_image is not None:
-            bias = draw.mean_logits(mean_image, image_shape, clip=_CLIP)
+            bias = image_logits(mean_image, image_shape, clip=_CLIP)
             self.pixels.bias = nnx.Param(bias.ravel())
 
     def __call__(self, z: jax.Array) -> jax.Array:

@@ -152,6 +152,9 @@ def make_update(
             logits, hidden = student.activations(batch.distorted)
             extra = jnp.zeros(())
             if penalty.kind in HELD:
+                if penalty.held_pass != "training":
+                    again = nnx.merge(graphdef, params, state.variables, copy=True)
+                    hidden = _held_pass(again, penalty.held_pass).activations(batch.distorted)[1]
                 teacher = nnx.merge(frozen_graphdef, frozen, copy=True)
                 extra = _held(penalty, hidden, teacher.activations(batch.clean)[1], gain)
         crossed = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
@@ -194,6 +197,15 @@ def _draw(
     distorted = distort(key, images)
     clean = images[..., : distorted.shape[-1]]
     return Batch(clean, distorted, lambda: distort(again_key, images), labels)
+
+
+def _held_pass(student: Any, held_pass: str) -> Any:
+    """The student, set to compute the layers that are compared; the statistics that it updates are not kept."""
+    if held_pass == "inference":
+        student.eval()
+    else:
+        student.set_attributes(nnx.Dropout, deterministic=True, raise_if_not_found=False)
+    return student
 
 
 def _held(

@@ -10,6 +10,7 @@ from flax import nnx
 
 from outgen_jax.training.finetuning_recipe import (
     HELD,
+    PASSES,
     PENALTIES,
     SCHEDULES,
     Distort,
@@ -111,6 +112,10 @@ def _check_penalty(penalty: Penalty) -> None:
         raise ValueError(
             f"finetune: the penalty's weight λ must be finite and not negative, got {penalty.weight}; "
             "0 is plain fine-tuning"
+        )
+    if penalty.held_pass not in PASSES:
+        raise ValueError(
+            f"finetune: unknown held_pass {penalty.held_pass!r}; use one of {', '.join(PASSES)}"
         )
     end = penalty.gain if penalty.gain_end is None else penalty.gain_end
     if not (penalty.gain > 0 and end > 0 and penalty.gain_rate >= 0):

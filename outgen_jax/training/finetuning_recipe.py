@@ -13,6 +13,7 @@ from outgen_jax.training import optimizers
 SCHEDULES = ("constant", "cosine")
 PENALTIES = ("none", "mse", "constraint", "consistency")
 HELD = ("mse", "constraint")  # to the layers of a frozen network
+PASSES = ("training", "no_dropout", "inference")
 
 # (key, clean images [B, H, W, C] float32 in [0, 1]) -> distorted images [B, H, W, 3]
 Distort = Callable[[jax.Array, jax.Array], jax.Array]
@@ -55,6 +56,9 @@ class Penalty:
       gain: α of the constraint, at first.
       gain_end: α at the end, reached geometrically. None: α stays the same.
       gain_rate: if positive, log α is learned at this rate, from the same loss.
+      held_pass: one of `PASSES`, how the layers compared are computed on the distorted images. "training": in the pass
+        that gives the cross-entropy, with its dropout and batch statistics. The others add a pass: "no_dropout" with
+        the batch's statistics, "inference" with running statistics, as the frozen network's layers are computed.
     """
 
     kind: str = "none"
@@ -64,10 +68,16 @@ class Penalty:
     gain: float = 100.0
     gain_end: float | None = None
     gain_rate: float = 0.0
+    held_pass: str = "training"
 
     def without_numbers(self) -> "Penalty":
         """The options on which the compiled program depends; the others are its `Coefficients`."""
-        return Penalty(kind=self.kind, layers=self.layers, layer_weights=self.layer_weights)
+        return Penalty(
+            kind=self.kind,
+            layers=self.layers,
+            layer_weights=self.layer_weights,
+            held_pass=self.held_pass,
+        )
 
 
 class Coefficients(NamedTuple):

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
+import outgen_jax as og
 from experiments.augmented_gan import (
     claims,
     figures,
@@ -98,6 +99,7 @@ def check_results(results: dict[str, Any]) -> None:
             assert [point["updates"] for point in run["points"]] == [2, 4]
             assert [row["epoch"] for row in run["history"]] == [1, 2]
             assert run["scores"]["images"] == run["augmented"]["images"] == 24
+            assert ("detector" in run) == (run in subject["sets"]["none"])
             assert run["scores"]["real_images"] == 40
             intervals = [v for v in run["scores"].values() if isinstance(v, dict)]
             assert len(intervals) == 7
@@ -303,6 +305,39 @@ def test_the_detector_knows_what_it_was_shown():
     assert 0.1 < leaks.fit_detector(alike).accuracy < 0.6  # nothing to tell them apart
 
 
+def test_the_detector_is_examined_on_generated_images_of_known_kind():
+    rng = np.random.default_rng(0)
+    names = ("original", *leaks.LEAKS)
+
+    def features(scale: float) -> dict[str, np.ndarray]:
+        return {name: rng.normal(scale * np.eye(4)[i], 1, (50, 4)) for i, name in enumerate(names)}
+
+    detector = leaks.fit_detector(features(5))
+    like, unlike = (leaks.examine(detector, features(scale)) for scale in (5, 0))
+    assert all(found["false_alarms"] < 0.05 < 0.9 < found["found"] for found in like.values())
+
+    def control(found: dict[str, Any]) -> dict[str, Any]:
+        shares = {name: {"estimate": found[name]["false_alarms"]} for name in leaks.LEAKS}
+        return {"leaks": shares, "detector": found}
+
+    for found, passes in ((like, True), (unlike, False)):
+        runs = [control(found), control(found)]
+        assert all(leaks.passes(leaks.reliability(runs, name)) is passes for name in leaks.LEAKS)
+    # Few false alarms, but it misses every second: withheld. Not measured in older results: shown.
+    misses = {name: {"false_alarms": 0.01, "found": 0.5} for name in leaks.LEAKS}
+    earlier = {"leaks": control(misses)["leaks"]}
+    assert not leaks.passes(leaks.reliability([control(misses)], "invert"))
+    assert leaks.passes(leaks.reliability([earlier], "invert"))
+    assert leaks.reliability([], "invert") is None
+    assert not leaks.passes(None)
+    subject = {"sets": {"none": [control(misses) | {"detector": misses}]}}
+    text = table._detectors({"subjects": {"a": subject}})
+    assert "| a | detected as inverted | 1.0% | 50.0% | withheld |" in text
+    shown = table._shown_leaks([earlier], {"none": [earlier]})
+    assert shown == ["1.0", "1.0"]
+    assert table._shown_leaks([earlier], subject["sets"]) == ["withheld", "withheld"]
+
+
 def test_images_are_named_by_their_classes():
     def look(probs: list[list[float]]) -> scores.Look:
         return scores.Look(np.zeros((3, 2)), np.array(probs), np.zeros((3, 1)))
@@ -371,6 +406,40 @@ def test_claims_are_confirmed_refuted_or_open_in_either_reading():
     assert list(claims.doubled({"faces": {"sets": sets}}).values()) == [(1, 1), (0, 1), (1, 1)]
     alone = {name: seeds[:1] for name, seeds in sets.items()}
     assert by_claim({"faces": {"sets": alone}}) == {}  # one seed decides nothing
+
+
+def test_verdicts_are_corrected_for_their_number():
+    rng = np.random.default_rng(0)
+    clear = runs_of([1.0, 1.1, 1.05])
+    sets = {
+        "none": runs_of([2.0, 2.2, 2.05]),
+        "flip_left_right": clear,
+        "generated": runs_of((2 + rng.normal(0, 0.3, 3)).tolist()),
+    }
+    found = {f.claim: f for f in claims.findings({"subjects": {"a": {"sets": sets}}})}
+    flips = found["left-right flips beat no augmentation"]
+    number = len(claims.findings({"subjects": {"a": {"sets": sets}}}))
+    assert number == 6
+    assert 0.001 < flips.p_value < 0.005
+    np.testing.assert_allclose(flips.p_corrected, number * flips.p_value)
+    many = {str(i): {"sets": sets} for i in range(12)}
+    assert {f.verdict for f in claims.findings({"subjects": many}) if f.subject == "0"} == {
+        "undecided"
+    }
+
+
+def test_claims_of_several_differences_need_all_or_one():
+    def test_of(difference: float, p: float) -> Any:
+        return og.metrics.PairedTTest(difference, 0.0, 0.0, 0.0, p)
+
+    assert claims.weigh([test_of(1, 0.01), test_of(2, 0.04)], "")[:2] == (1, 0.04)
+    assert claims.weigh([test_of(1, 0.001), test_of(-2, 0.02), test_of(-1, 0.5)], "")[:2] == (
+        -1,
+        0.06,
+    )
+    assert claims.verdict(1, 0.04) == "confirmed"
+    assert claims.verdict(-1, 0.04) == "refuted"
+    assert claims.verdict(-1, 0.06) == "undecided"
 
 
 def test_the_pattern_is_compared_between_subjects():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.draw_gan import training
+from experiments.draw_gan import comparisons, presets, table, training
 from outgen_jax.training.checkpoints import Checkpoints
 
 SCRIPT = "draw_gan/__main__.py"
@@ -51,11 +51,13 @@ def test_from_digits_to_tables(run_script, tmp_path):
             assert image.width > 200
     with Image.open(out / "drawing_smoke.gif") as image:
         assert image.n_frames == 2 + 1
-    table = (out / "table.md").read_text()
-    assert "| smoke (1 seeds) |" in table
-    assert "40 generated against 40 real test images" in table
-    assert "| share of samples whose digit changes |" in table
-    assert table in finished.stdout
+    text = (out / "table.md").read_text()
+    assert "| smoke (1 seeds) |" in text
+    assert "40 generated against 40 real test images" in text
+    assert "| share of samples whose digit changes |" in text
+    assert text in finished.stdout
+    assert run["settings"]["first_canvas"] == "sample"
+    assert run["seed"] == 0
 
     # The same command again: what is finished is kept, to the byte.
     kept = (out / "smoke" / "seed0" / "scores.json").read_bytes()
@@ -98,6 +100,8 @@ def test_other_images_get_samples_and_an_interrupted_run_goes_on(run_script, tmp
     ("arguments", "message"),
     [
         (["--presets=smok"], "no preset 'smok'; use some of attention, attention_n4, baseline"),
+        (["--presets=smoke+gru"], "'smoke+gru' has no change 'gru'; use some of glance, cell, r1"),
+        (["--only=smoke/3"], "no job 'smoke/3'; this run's are smoke/0, smoke/1, smoke/2"),
         (["--points=9"], "points must lie between 1 and the image's shorter side, 8, got 9"),
         (["--steps=0"], "steps must be at least 1, got 0"),
         (["--train_images=15"], "batch_size 16 exceeds the 15 images"),
@@ -114,7 +118,7 @@ def test_user_errors_are_one_line(run_script, colours, tmp_path, arguments, mess
 
 
 def test_attention_learns_more_slowly_and_all_at_the_preset_rate_in_the_end():
-    preset = dataclasses.replace(training.PRESETS["attention_plus"], end=0.0)
+    preset = dataclasses.replace(presets.PRESETS["attention_plus"], end=0.0)
     optimizer = training.optimizer(preset, updates=4)
     params = {"attention": {"kernel": jnp.ones(3)}, "patch": {"kernel": jnp.ones(3)}}
     state, steps = optimizer.init(params), []
@@ -129,7 +133,7 @@ def test_attention_learns_more_slowly_and_all_at_the_preset_rate_in_the_end():
 
 
 def test_the_penalty_grows_and_is_small_again_in_the_end_while_the_rate_stays():
-    preset = dataclasses.replace(training.PRESETS["attention_plus"], end=0.2)
+    preset = dataclasses.replace(presets.PRESETS["attention_plus"], end=0.2)
     penalty = training.penalty(preset, 10)
     assert callable(penalty)
     grown = [0.5 + 2.5 * update / 8 for update in range(8)]
@@ -144,3 +148,102 @@ def test_the_penalty_grows_and_is_small_again_in_the_end_while_the_rate_stays():
         steps.append(-float(step["patch"][0]) / preset.learning_rate)
     assert steps[7] > 0.21
     np.testing.assert_allclose(steps[8:], preset.last_rate, rtol=1e-3)
+
+
+def test_all_changes_together_are_the_preset_found_here():
+    every = "attention+" + "+".join(presets.CHANGES)
+    assert presets.preset(every) == presets.PRESETS["attention_plus_49"]
+    one = dataclasses.replace(presets.PRESETS["attention"], cell="tanh")
+    assert presets.preset("attention+cell") == one
+    names = presets.names_of(["ablation", "attention", "aids"])
+    assert names[:3] == ["attention", "attention+glance", "attention+cell"]
+    assert names[-3:] == ["attention_plus_49", "baseline_plus", "attention_plus"]
+    assert all(presets.preset(name).epochs in (49, 117) for name in names)
+
+
+def test_the_baseline_with_aids_has_those_of_the_attention_and_no_others():
+    plain, aided, plus = (
+        presets.PRESETS[name] for name in ("baseline", "baseline_plus", "attention_plus")
+    )
+    shared = (
+        *("epochs", "average_decay", "penalty", "grown_penalty", "end", "end_penalty"),
+        *("last_rate", "learning_rate", "beta1"),
+    )
+    assert all(getattr(aided, name) == getattr(plus, name) for name in shared)
+    back = {name: getattr(plain, name) for name in shared}
+    assert dataclasses.replace(aided, **back) == plain
+
+
+def test_the_baseline_with_aids_trains_under_the_penalty():
+    aided = dataclasses.replace(presets.PRESETS["baseline_plus"], units=8, batch_size=4)
+    without = dataclasses.replace(aided, penalty=0.0, grown_penalty=None)
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 1)).astype(np.uint8)
+    ends = []
+    for preset in (aided, without):
+        first = training.first_image(preset, images, jax.random.key(0))
+        game = training.game(preset, first, updates=9, seed=0, key=jax.random.key(1))
+        state, metrics = game.update(game.state, images, np.arange(4)[None])
+        assert np.isfinite(metrics.discriminator_loss).all()
+        ends.append(state.discriminator.params["maxout_1"]["linear"]["kernel"][...])
+    assert (np.asarray(ends[0]) != np.asarray(ends[1])).any()
+
+
+def test_canvases_begin_with_a_sample_or_the_mean():
+    images = np.random.default_rng(0).integers(0, 2, (9, 8, 8, 1)).astype(np.uint8) * 255
+    sampled = presets.PRESETS["smoke"]
+    mean = dataclasses.replace(sampled, first_canvas="mean")
+    key = jax.random.key(0)
+    assert set(np.unique(training.first_image(sampled, images, key))) == {0, 1}
+    np.testing.assert_allclose(training.first_image(mean, images, key), images.mean(0) / 255)
+    first = training.first_image(sampled, images, key)
+    generator, discriminator = training.networks(sampled, first, 0)
+    assert generator.image_shape == discriminator.image_shape == (8, 8, 1)
+    np.testing.assert_allclose(jax.nn.sigmoid(generator.c_0[...]), first, atol=0.51 / 255)
+
+
+def run_with(histogram, fid=2.0, loss=1.3, **more):
+    names = ("density", "recall", "laplacian_variance")
+    scores = {"digit_histogram": histogram, "digits": sum(n > 0 for n in histogram)}
+    scores |= {name: {"estimate": 0.5} for name in names} | {"fid": {"estimate": fid}}
+    return {"scores": scores, "history": [{"discriminator_loss": loss}], **more}
+
+
+def test_kinds_of_digit_are_counted_by_their_entropy_and_compared_over_seeds():
+    assert comparisons.kinds([7] * 10) == pytest.approx(10)
+    assert comparisons.kinds([0, 40] + [0] * 8) == 1
+    half = comparisons.kinds_interval([50, 50] + [0] * 8)
+    assert half.low < half.estimate == pytest.approx(2)
+    even, uneven = [10] * 10, [50] + [10] * 5 + [0] * 4
+    found = comparisons.comparisons(
+        {
+            "attention": [run_with(uneven), run_with([51, 10, 11, 10, 9, 10, 0, 0, 0, 0])],
+            "attention_n4": [run_with(even), run_with([11, 9] + [10] * 8)],
+            "baseline": [run_with(even)],  # one seed: not compared
+        }
+    )
+    assert {(c.a, c.b, c.measure) for c in found} == {
+        ("attention_n4", "attention", "kinds of digit")
+    }
+    assert found[0].low > 4
+    assert found[0].p_corrected == found[0].p_value < 0.02
+
+
+def test_the_ablation_counts_seeds_that_draw_digits():
+    even, lost = [10] * 10, [100] + [0] * 9
+    named = {"settings": {}}
+    results = {
+        "real": None,
+        "presets": {
+            "attention": [run_with(lost, 80.0, **named)] * 2,
+            "attention+cell": [run_with(even, 3.0, **named), run_with(even, 30.0, **named)],
+            "attention+r1": [run_with(even, **named)] * 2,
+        },
+    }
+    (text,) = table._ablation(results)
+    assert "| attention | 0 of 2 | 80.00 (80.00 to 80.00) |" in text
+    assert "| attention+cell | 1 of 2 |" in text
+    assert "| attention+r1 | 2 of 2 |" in text
+    assert table._ablation({"presets": {"attention": results["presets"]["attention"]}}) == []
+    # Before settings were noted, c_0 was the mean.
+    assert table._name("attention", [{}]) == "attention+mean"
+    assert table._name("attention", [named]) == "attention"

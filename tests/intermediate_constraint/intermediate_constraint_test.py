@@ -13,7 +13,7 @@ from PIL import Image
 
 from experiments.intermediate_constraint import comparisons, data, presets, study, tables
 from outgen_jax.data import distort
-from outgen_jax.models import efficientnet_lite, efficientnet_lite_imagenet, pretrained
+from outgen_jax.models import VGG16, efficientnet_lite, efficientnet_lite_imagenet, pretrained
 from outgen_jax.training import finetuning_fit
 from outgen_jax.training.finetuning_recipe import FinetuningRecipe, Penalty
 
@@ -118,6 +118,19 @@ def test_each_arm_of_a_grid_drops_its_programs(run, tmp_path, monkeypatch):
     grid = ["none", "mse", "mse", "constraint", "constraint"]
     assert [kind for kind in events if kind != "dropped"] == [*grid, "none", "mse", "constraint"]
     assert "".join(kind[0] for kind in events) == "dndmmdccdnmc"
+
+
+def test_where_nothing_is_chosen_all_arms_take_part(run, tmp_path):
+    finished = run("--variants=no dropout,inference", "--seeds=1", "--epochs=0.25")
+    assert finished.returncode == 0, finished.stderr
+    jobs = json.loads((tmp_path / "run" / "results.json").read_text())["jobs"]
+    assert [job["variant"] for job in jobs] == [
+        "plain",
+        "MSE",
+        "proposed",
+        "no dropout",
+        "inference",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +264,15 @@ def test_parts_of_readers_and_arrays_agree(class_folders):
         np.testing.assert_array_equal(a.images[np.array([1, 0])], b.images[np.array([1, 0])])
 
 
+def test_a_network_begins_with_the_convolutions_of_another():
+    model = VGG16(10, 0.5, hidden=8, rngs=nnx.Rngs(0))
+    data.begin_with_convolutions(model, "cifar10_vgg16_half")
+    shipped = pretrained.load("cifar10_vgg16_half").model
+    ours, theirs = (nnx.to_pure_dict(nnx.state(m.blocks)) for m in (model, shipped))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert model.hidden[1].kernel[...].shape == (8, 8)
+
+
 # --- evaluation, tests and verdict ---
 
 
@@ -286,16 +308,66 @@ def made_up_conditions():
 def test_the_verdict_confirms_refutes_and_leaves_open():
     table = made_up_conditions()
     names = ("plain", "MSE", "proposed")
-    order = results({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.5), "proposed": (0.6, 0.6, 0.6)})
-    text = comparisons.verdict(comparisons.comparisons(order, table), names)
+
+    def said(shares):
+        tests = comparisons.comparisons(results(shares), table)
+        return comparisons.verdict(comparisons.corrected(tests), names)
+
+    text = said({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.5), "proposed": (0.6, 0.6, 0.6)})
     assert "constraint > MSE: clean open, noise confirmed, blur confirmed" in text
+    assert "constraint > plain: clean open, noise confirmed, blur confirmed" in text
     assert "without losing clean accuracy: MSE, constraint." in text
-    reverse = results(
-        {"plain": (0.7, 0.6, 0.6), "MSE": (0.6, 0.5, 0.5), "proposed": (0.5, 0.6, 0.6)}
-    )
-    text = comparisons.verdict(comparisons.comparisons(reverse, table), names)
+    text = said({"plain": (0.7, 0.6, 0.6), "MSE": (0.6, 0.5, 0.5), "proposed": (0.5, 0.6, 0.6)})
     assert "MSE > plain: clean refuted, noise refuted, blur refuted" in text
     assert "none of those tried" in text
+
+
+def test_the_paper_s_tests_are_corrected_apart_from_all_others():
+    make = comparisons.Comparison
+    tests = [
+        make("proposed", "plain", "both", "noise", 0.01, 0.0, 0.02, 0.01, 0.001),
+        make("MSE", "plain", "both", "blur", 0.01, 0.0, 0.02, 0.03, 0.001),
+        make("MSE", "plain", "noise", "blur", 0.01, 0.0, 0.02, 0.01, 0.001),
+        make("MSE", "plain", "blur", "blur", 0.01, 0.0, 0.02, None, 0.001),
+        make("no dropout", "plain", "both", "blur", 0.01, 0.0, 0.02, 0.02, 0.001),
+    ]
+    assert [c.primary for c in tests] == [True, True, False, False, False]
+    found = [c.p_corrected for c in comparisons.corrected(tests)]
+    assert found == [0.02, 0.03, 0.02, None, 0.02]
+    text = tables.table_tests(comparisons.corrected(tests))
+    assert (
+        "| both | constraint − plain | noise | +1.00% | +0.00% to +2.00% | +1.09% | 0.01 | 0.02 |"
+        in text
+    )
+    assert "numbers for (2) and for all others (3)" in text
+
+
+def test_levels_are_compared_one_by_one():
+    arms = {"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.4, 0.4), "proposed": (0.6, 0.5, 0.4)}
+    jobs = [
+        j._asdict() | {"accuracy": r["correct"].mean(-1).tolist()} for j, r in results(arms).items()
+    ]
+    conditions = [tuple(c)[:3] for c in made_up_conditions()]
+    made = {"jobs": jobs, "conditions": conditions, "before": {"accuracy": [0.9] * 5}}
+    _, text = tables.table_levels(made)
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2:]
+        for line in text.splitlines()
+        if line.startswith("|") and "%" in line
+    }
+    assert list(rows) == [
+        "clean",
+        "noise 1",
+        "noise 2",
+        "blur 1",
+        "blur 2",
+    ]
+    difference = float(rows["noise 2"][2].split("%")[0])
+    assert 8 < difference < 12
+    assert rows["blur 1"][2].strip() == "+0.00% (+0.00% to +0.00%)"
+    assert rows["noise 1"][0].strip() == "90.00%"
+    alone = [job for job in jobs if job["seed"] == 1]
+    assert tables.table_levels(made | {"jobs": alone}) == []
 
 
 def test_comparisons_are_paired_and_need_equal_seeds():
@@ -320,6 +392,21 @@ def test_comparisons_are_paired_and_need_equal_seeds():
     assert noise.p_seeds is None
     assert noise.low == noise.high == noise.difference
     assert noise.p_images < 0.01
+
+
+def test_the_night_s_preset_has_the_paper_s_weights_and_all_its_arms(tmp_path):
+    preset = presets.PRESETS["cifar10"]
+    found = study.variants(("fc1", "fc2"), preset.variants)
+    assert found["no dropout"].held_pass == found["MSE, no dropout"].held_pass == "no_dropout"
+    assert (found["inference"].kind, found["inference"].held_pass) == ("constraint", "inference")
+    assert {n: presets.grid(n, preset.weights) for n in found} == {
+        **{"plain": (0.0,), "MSE": (0.05,), "MSE, no dropout": (0.05,)},
+        **dict.fromkeys(("proposed", "no dropout", "inference"), (0.1,)),
+    }
+    np.testing.assert_allclose(
+        preset.levels.blur, presets.BLUR_FACTOR * np.array(distort.PAPER.blur)
+    )
+    assert preset.levels.noise == distort.PAPER.noise
 
 
 def test_without_a_grid_the_paper_s_weights_are_taken():

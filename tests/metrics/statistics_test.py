@@ -80,6 +80,28 @@ def test_pairing_finds_what_seeds_hide():
     assert metrics.paired_t_test(better, np.roll(seeds, 1)).p_value > 0.5
 
 
+@few
+@hypothesis.given(st.integers(2, 9), st.integers(2, 9), st.floats(-3, 3))
+def test_welch_t_test_equals_scipy(n, m, shift):
+    rng = np.random.default_rng(10 * n + m)
+    a, b = rng.normal(shift, 1, n), rng.normal(0, 3, m)
+    expected = scipy.stats.ttest_ind(a, b, equal_var=False)
+    result = metrics.welch_t_test(a, b, confidence=0.9)
+    np.testing.assert_allclose(result.p_value, expected.pvalue, rtol=1e-9)
+    np.testing.assert_allclose(result[1:3], expected.confidence_interval(0.9), rtol=1e-9)
+    assert result.difference == a.mean() - b.mean()
+
+
+def test_welch_t_test_where_one_sample_or_both_have_no_spread():
+    alone, other = [1, 1, 1], [1, 2, 3]
+    result = metrics.welch_t_test(alone, other)
+    against_constant = metrics.paired_t_test(alone, other)  # of as many degrees of freedom
+    np.testing.assert_allclose(result[:3], against_constant[:3])
+    np.testing.assert_allclose(result.p_value, against_constant.p_value)
+    assert metrics.welch_t_test(alone, alone) == (0, 0, 0, 1)
+    assert metrics.welch_t_test([2, 2], alone) == (1, 1, 1, 0)
+
+
 def test_paired_t_test_without_spread():
     a = np.array([1.0, 2, 4])
     assert metrics.paired_t_test(a, a) == (0, 0, 0, 0, 1)
@@ -258,6 +280,8 @@ VALUES = np.arange(4.0)
             r"mean_interval: values must be finite; entry \[1\] is nan\. Report a failed seed apart",
         ),
         (lambda: metrics.mean_interval(VALUES, confidence=95), r"between 0 and 1, got 95; 0\.95"),
+        (lambda: metrics.welch_t_test([1], [1, 2]), r"welch_t_test: a must have at least 2"),
+        (lambda: metrics.welch_t_test(np.eye(2), [1, 2]), r"got \[2, 2\] and \[2\]"),
         (lambda: metrics.paired_t_test([1, 2], [1]), r"paired_t_test: b must have at least 2"),
         (
             lambda: metrics.paired_t_test([1, 2], [1, 2, 3]),

@@ -23,7 +23,7 @@ def normal(seed: int, *shape: int) -> jax.Array:
 @functools.cache
 def generator(cell: draw.Cell = "tanh", shape: tuple[int, int, int] = SHAPE) -> draw.Generator:
     mean = np.random.default_rng(5).uniform(size=shape)
-    return draw.Generator(shape, cell=cell, mean_image=mean, latent=5, rngs=nnx.Rngs(0), **OPTIONS)
+    return draw.Generator(shape, cell=cell, first_image=mean, latent=5, rngs=nnx.Rngs(0), **OPTIONS)
 
 
 @functools.cache
@@ -223,7 +223,7 @@ def test_wild_latent_vectors_stay_finite():
 # --- the first canvas ---
 
 
-def test_the_first_canvas_is_the_mean_image():
+def test_the_first_canvas_is_the_first_image():
     mean = np.random.default_rng(5).uniform(size=SHAPE)
     within = mean.clip(0.5 / 255, 1 - 0.5 / 255)
     # Near 1 a float32 mean is 6e-8 off, at most 3e-5 of its distance to 1.
@@ -233,22 +233,42 @@ def test_the_first_canvas_is_the_mean_image():
 
 
 def test_pixels_that_never_vary_stay_finite():
-    ends = draw.mean_logits(jnp.array([0.0, 1.0]), (2,))
+    ends = draw.image_logits(jnp.array([0.0, 1.0]), (2,))
     np.testing.assert_allclose(jax.nn.sigmoid(ends), [0.5 / 255, 1 - 0.5 / 255], rtol=1e-5)
-    assert np.isfinite(draw.mean_logits(jnp.array([0.0, 1.0]), (2,), clip=1e-7)).all()
+    assert np.isfinite(draw.image_logits(jnp.array([0.0, 1.0]), (2,), clip=1e-7)).all()
 
 
 @pytest.mark.parametrize(
     ("mean", "message"),
     [
-        (np.zeros((9, 7)), r"shape \(9, 7, 2\), got \(9, 7\); take the mean over the first axis"),
+        (np.zeros((9, 7)), r"the shape \(9, 7, 2\), got \(9, 7\); take a mean over the first axis"),
         (np.full(SHAPE, 33.0), r"in \[0, 1\], got 33 to 33; divide 8-bit images by 255"),
         (np.full(SHAPE, np.nan), r"in \[0, 1\], got nan to nan"),
     ],
 )
-def test_refuses_another_mean_image(mean, message):
-    with pytest.raises(ValueError, match=f"mean_logits: mean_image must .*{message}"):
-        draw.Generator(SHAPE, mean_image=mean, rngs=nnx.Rngs(0))
+def test_refuses_another_first_image(mean, message):
+    with pytest.raises(ValueError, match=f"image_logits: the image must .*{message}"):
+        draw.Generator(SHAPE, first_image=mean, rngs=nnx.Rngs(0))
+
+
+def test_a_marginal_sample_has_each_pixels_own_distribution():
+    rng = np.random.default_rng(0)
+    images = (rng.random((500, 1, 40, 1)) < np.linspace(0, 1, 40)[:, None]).astype(np.uint8) * 255
+    keys = jax.random.split(jax.random.key(0), 300)
+    samples = np.stack([draw.marginal_sample(k, images) for k in keys])
+    assert set(np.unique(samples)) == {0, 1}
+    shares = images.mean(0) / 255
+    np.testing.assert_allclose(samples.mean(0), shares, atol=0.12)
+    # Not one whole image: a row with shares of a half would be the same in all its places.
+    middle = samples[:, 0, 18:22, 0] - shares[0, 18:22, 0]
+    assert np.abs(np.corrcoef(middle.T) - np.eye(4)).max() < 0.25
+    copied = np.repeat(rng.integers(0, 256, (50, 1, 1, 1)), 16, 1).astype(np.uint8)
+    assert len(np.unique(draw.marginal_sample(keys[0], copied))) > 5
+    np.testing.assert_array_equal(
+        draw.marginal_sample(keys[0], images), draw.marginal_sample(keys[0], images / 255)
+    )
+    with pytest.raises(ValueError, match=r"marginal_sample: images must be \[N, H, W, C\]"):
+        draw.marginal_sample(keys[0], images[0])
 
 
 # --- refusals ---

@@ -131,7 +131,7 @@ def test_refuses_options(network, options, message):
 
 
 def test_refuses_another_mean_image():
-    with pytest.raises(ValueError, match=r"must have the images' shape \(4, 3, 2\), got \(24,\)"):
+    with pytest.raises(ValueError, match=r"must have the shape \(4, 3, 2\), got \(24,\)"):
         mlp_gan.Generator(SHAPE, mean_image=np.zeros(24), rngs=nnx.Rngs(0))
 
 

@@ -181,6 +181,47 @@ def test_the_constraint_keeps_neurons_on_or_off():
     assert held > plain + 0.05
 
 
+def test_layers_are_compared_as_the_named_pass_computes_them():
+    network = Network(dropout=0.7, norm=True)
+    network.norm.mean.set_value(jnp.full(6, 0.3))  # unlike the batch's
+    clean = jnp.asarray(IMAGES, jnp.float32) / 255
+    teacher, student = nnx.clone(network), nnx.clone(network)
+    teacher.eval()
+    original = teacher.activations(clean)[1]
+    student.train()
+    student.dropout.deterministic = True
+    hidden = {
+        "no_dropout": student.activations(clean / 4)[1],
+        "inference": teacher.activations(clean / 4)[1],
+    }
+    recipe = dataclasses.replace(STEPS, updates=1)
+    found, statistics = {}, []
+    for name in finetuning_recipe.PASSES:
+        penalty = Penalty(kind="mse", held_pass=name)  # λ = 0: the training is the same
+        tuned = tune(recipe, penalty, network)
+        found[name] = tuned.history[0]["penalty"]
+        statistics.append((parameters(tuned.model), tuned.model.norm.mean[...]))
+    for name, ours in hidden.items():
+        both = (jnp.concatenate([h[n] for n in LAYERS], 1) for h in (ours, original))
+        expected = jnp.mean(jnp.subtract(*both) ** 2)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+    assert len({round(value, 6) for value in found.values()}) == 3
+    # The second pass leaves the training as it is, its statistics among it.
+    for other in statistics[1:]:
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), statistics[0], other)
+
+
+def test_a_penalty_on_the_second_pass_is_learned_from():
+    network = Network(dropout=0.7)
+    plain = tune(network=network)
+    for name in finetuning_recipe.PASSES:
+        held = tune(penalty=Penalty(kind="mse", weight=1.0, held_pass=name), network=network)
+        differing = [
+            (x != y).any() for x, y in zip(*map(parameters, (held.model, plain.model)), strict=True)
+        ]
+        assert any(differing), name
+
+
 def test_named_layers_and_their_weights_alone_count():
     only = tune(penalty=Penalty(kind="mse", weight=0.5, layers=("fc2",)))
     weighted = tune(
@@ -384,6 +425,10 @@ ERRORS = {
     "no layers": ({"penalty": mse(layers=())}, "none or repeated; Network has"),
     "layer twice": ({"penalty": mse(layers=("fc1", "fc1"))}, "none or repeated"),
     "unknown penalty": ({"penalty": mse(kind="l1")}, "unknown penalty 'l1'; use one of none, mse"),
+    "unknown pass": (
+        {"penalty": mse(held_pass="eval")},
+        "unknown held_pass 'eval'; use one of training, no_dropout, inference",
+    ),
     "negative weight": (
         {"penalty": mse(weight=-0.1)},
         "λ must be finite and not negative, got -0.1; 0 is plain",
