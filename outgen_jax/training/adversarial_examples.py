@@ -122,9 +122,9 @@ def robust(
     The inner maximum is `projected_gradient` from a random start, with the weights before the update.
     `Metrics.accuracy` is that of the attacked images.
 
-    Few steps may suffice if they start at random (Wong et al. 2020). With too few, a network learns to bend its gradient,
-    and longer attacks succeed again (catastrophic overfitting: Andriushchenko and Flammarion 2020). A sign of it is that
-    attacked training images are right more often than clean test images; `robust_accuracy` measures it.
+    Few steps may suffice if they start at random (Wong et al. 2020). With too few, a network learns to bend its
+    gradient, and longer attacks succeed again (catastrophic overfitting: Andriushchenko and Flammarion 2020). A sign of
+    it is that attacked training images are right more often than clean test images; `robust_accuracy` measures it.
 
     Example:
       >>> import jax, optax
