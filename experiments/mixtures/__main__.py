@@ -124,23 +124,30 @@ def shown_mixtures(case: Case) -> list[Mixtures]:
     return [Mixtures(k[None], row[None, k]) for row, k in zip(rows, order, strict=True)]
 
 
-def first_of_each(case: Case, avoid: set[int]) -> np.ndarray:
-    """The sources of the figures: the first of each start whose label no target names, [S, H, W, C]."""
+def first_of_each(case: Case, avoid: set[int], count: int) -> np.ndarray:
+    """The sources of a figure: the first of each start whose label no target names, [S, H, W, C].
+
+    Raises:
+      ValueError: there are too few.
+    """
     shown = []
-    for start in case.starts.values():
+    for name, (images, labels) in case.starts.items():
         free = [
-            row
-            for row in range(len(start.images))
-            if start.labels is None or int(start.labels[row]) not in avoid
+            row for row in range(len(images)) if labels is None or int(labels[row]) not in avoid
         ]
-        shown.append(start.images[free[:_EACH]])
+        if len(free) < count:
+            raise ValueError(
+                f"--number={_NUMBER.value}: {len(free)} of the {name} are of a class that no shown target names, and "
+                f"the figure takes {count}; raise the number"
+            )
+        shown.append(images[free[:count]])
     return np.concatenate(shown)
 
 
 def draw_mixtures(case: Case, run: runs.Run) -> None:
     """mixtures.png."""
     wanted = shown_mixtures(case)
-    sources = first_of_each(case, {int(k) for row in wanted for k in row.classes[0]})
+    sources = first_of_each(case, {int(k) for row in wanted for k in row.classes[0]}, _EACH)
     targets = np.concatenate([row.targets(len(case.names)) for row in wanted])
     panels = []
     for name, network in case.networks.items():
@@ -156,7 +163,7 @@ def draw_strip(case: Case, run: runs.Run) -> None:
     """strip.png: from a photograph and from noise, on each network."""
     first, last = (case.names.index(name) for name in _ENDS.value)
     mixtures = starts.path(first, last, _STEPS.value)
-    sources = first_of_each(case, {first, last})[::_EACH]
+    sources = first_of_each(case, {first, last}, 1)
     rows, notes = {}, {}
     judge_name, judge = next(iter(case.judges.items()))
     for name, network in case.networks.items():

@@ -121,6 +121,11 @@ def test_the_figure_of_judges_shows_medians():
 # --- the script ---
 
 
+def shape_of(path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
 def test_the_script_at_its_smallest(run_script, tmp_path):
     digits = sources.digits(size=(28, 28), limit=20)
     data, judge, out = tmp_path / "digits.npz", tmp_path / "judge.npz", tmp_path / "run"
@@ -130,8 +135,9 @@ def test_the_script_at_its_smallest(run_script, tmp_path):
     pretrained.save(judge, LeNet(10, (4, 8), rngs=nnx.Rngs(1)), card)
     options = (
         *(f"--dataset={data}", f"--judges={judge},mnist_lenet", f"--out={out}"),
-        *("--robust=mnist_lenet", "--number=6", "--parts=2", "--steps=2", "--shown=3=0.5,8=0.5"),
-        "--tolerance=0.01",
+        *("--robust=mnist_lenet", "--tolerance=0.01", "--parts=2"),
+        # Four images in every part, so that the solver is compiled for one shape.
+        *("--number=4", "--steps=1", "--shown=3=0.5,8=0.5"),
     )
     finished = run_script(SCRIPT, *options)
     assert finished.returncode == 0, finished.stderr
@@ -139,13 +145,13 @@ def test_the_script_at_its_smallest(run_script, tmp_path):
     assert len(results["jobs"]) == 2 * 2  # starts, networks
     for job in results["jobs"]:
         assert max(job["distance"]) <= 0.01
-        # This judge made the images itself, and finds what was asked for.
-        assert job["judges"]["mnist_lenet"]["rank_correlation"][0] > 0.99
+        # The images were made for this judge, which finds what was asked for up to the tolerance.
+        assert job["judges"]["mnist_lenet"]["rank_correlation"][0] > 0.9
         assert job["judges"]["mnist_lenet"]["named_mass"][0] > 0.98
-    assert "| test images | 2 | robust | judge | 6 |" in finished.stdout
+    assert "| test images | 2 | robust | judge | 4 |" in finished.stdout
     assert (out / "table.md").read_text() in finished.stdout
-    sizes = {name: Image.open(out / f"{name}.png").size for name in ("mixtures", "strip", "judges")}
-    assert sizes["mixtures"][0] > sizes["judges"][0] / 2
+    shapes = {name: shape_of(out / f"{name}.png") for name in ("mixtures", "strip", "judges")}
+    assert all(min(shape) > 300 for shape in shapes.values())
 
     before = (out / "results.json").read_text()
     with pytest.MonkeyPatch.context() as patch:
