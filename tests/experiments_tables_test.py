@@ -23,7 +23,6 @@ ELSEWHERE = {
     "intermediate_constraint": {
         "0.9": "a target",
         "0.1": "a target",
-        "0.01": "a level of significance",
     },
 }
 

@@ -42,10 +42,15 @@ def table(results: Mapping[str, Any]) -> str:
         )
     ]
     levels = [results["factor"] * sigma for sigma in distort.PAPER.blur]
-    at = np.interp(levels, (0, *results["sigmas"]), results["after"])
+    before, after = (
+        np.interp((0, *levels), (0, *results["sigmas"]), results[when])
+        for when in ("before", "after")
+    )
     chosen = [
-        [f"{of:g}", f"{level:.2f}", f"{accuracy:.1%}"]
-        for of, level, accuracy in zip(distort.PAPER.blur, levels, at, strict=True)
+        [f"{of:g}", f"{level:.2f}", *(f"{accuracy:.1%}" for accuracy in accuracies)]
+        for of, level, *accuracies in zip(
+            (0, *distort.PAPER.blur), (0, *levels), before, after, strict=True
+        )
     ]
     note = (
         f"\n{results['images']:,} training images of CIFAR-10. The classifier had been trained on them; here it was "
@@ -58,5 +63,8 @@ def table(results: Mapping[str, Any]) -> str:
         report.markdown_table(headings, rows)
         + note
         + "\n"
-        + report.markdown_table(["σ in the paper", "σ here", "accuracy, interpolated"], chosen)
+        + report.markdown_table(
+            ["σ in the paper", "σ here", "accuracy before fine-tuning, interpolated", "after"],
+            chosen,
+        )
     )
