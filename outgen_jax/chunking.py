@@ -1,8 +1,7 @@
 """How many updates one call of a compiled function makes: one, or several in a `jax.lax.scan`.
 
 Several updates a call cost the host less. On CPU they also save memory traffic: XLA allocates the temporaries anew in
-each call, and a scan keeps them for all of its updates. That was a quarter of the
-time of an update of VGG16.
+each call, and a scan keeps them for all of its updates. That was a quarter of the time of an update of VGG16.
 
 The choice between one and several is a **workaround for CPUs**: XLA's own convolutions are slow inside of a loop
 there, their gradients up to 69 times slower than outside, unless images are NHWC and kernels HWIO. So a program in

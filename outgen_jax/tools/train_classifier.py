@@ -19,6 +19,7 @@ one before) and to the same bits (on CPU).
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -59,9 +60,7 @@ _SIZE = flags.DEFINE_integer(
 _HELD_OUT = flags.DEFINE_float(
     "held_out", splits.HELD_OUT, "Share to measure with, where --dataset has no test split.", 0, 1
 )
-_TRAIN_IMAGES = flags.DEFINE_integer(
-    "train_images", None, "Train on the first so many images only."
-)
+_TRAIN_IMAGES = flags.DEFINE_integer("train_images", None, "Training images; by default all.", 1)
 _NETWORK = flags.DEFINE_enum("network", "vgg16", ("vgg16", "whitened_cnn"), "Network.")
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of the network.", 1 / 64)
 _HIDDEN = flags.DEFINE_integer(
@@ -181,7 +180,7 @@ def build_model(num_classes: int, images: np.ndarray) -> og.models.VGG16 | og.mo
 def train() -> None:
     """Trains, from the last checkpoint on, and writes the results."""
     found, recipe = load_splits(), recipe_from_flags()
-    train_set, test_set = found.train, found.test
+    train_set = found.train
     assert train_set.class_names is not None
     steps = len(train_set.ids) // recipe.batch_size
     optimizer = classifier_recipe.make_optimizer(recipe, steps)
@@ -202,15 +201,6 @@ def train() -> None:
         print(f"resuming after epoch {checkpoints.latest}")
 
     with SummaryWriter(str(run.directory / "logs")) as log:
-
-        def on_epoch(row: Epoch, state: classifier.TrainState) -> dict[str, float]:
-            found = {"test_accuracy": accuracy(apply, state, test_set)}
-            shown = {"loss": row.loss, "train_accuracy": row.train_accuracy, **found}
-            for name, value in shown.items():
-                log.add_scalar(name, value, row.epoch)
-            print("  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
-            return found
-
         state, history = classifier_fit.fit(
             updates.compile_updates(updates.with_precision(update, _PRECISION.value)),
             state,
@@ -221,9 +211,37 @@ def train() -> None:
             batch_size=recipe.batch_size,
             checkpoints=checkpoints,
             title="training",
-            on_epoch=on_epoch,
+            on_epoch=epoch_logger(log, apply, found.test),
         )
-    finish(run, recipe, graphdef, apply, state, history, found)
+    finish(run, recipe, graphdef, state, history, found)
+
+
+def epoch_logger(
+    log: SummaryWriter, apply: ApplyFn, test_set: sources.ImageSource
+) -> Callable[[Epoch, classifier.TrainState], dict[str, float]]:
+    """A function that measures the test accuracy after an epoch, logs it with the loss, and returns it."""
+
+    def on_epoch(row: Epoch, state: classifier.TrainState) -> dict[str, float]:
+        found = {"test_accuracy": accuracy(apply, state, test_set)}
+        shown = {"loss": row.loss, "train_accuracy": row.train_accuracy, **found}
+        for name, value in shown.items():
+            log.add_scalar(name, value, row.epoch)
+        print("  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
+        return found
+
+    return on_epoch
+
+
+def with_precision(update: classifier.Update) -> classifier.Update:
+    """`update` with products of --precision; the accuracies keep JAX's own."""
+    if _PRECISION.value is None:
+        return update
+
+    def traced(*arguments: Any) -> Any:
+        with jax.default_matmul_precision(_PRECISION.value):
+            return update(*arguments)
+
+    return traced
 
 
 def accuracy(apply: ApplyFn, state: classifier.TrainState, test_set: sources.ImageSource) -> float:
