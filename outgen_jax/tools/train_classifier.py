@@ -213,7 +213,7 @@ def train() -> None:
             title="training",
             on_epoch=epoch_logger(log, apply, found.test),
         )
-    finish(run, recipe, graphdef, state, history, found)
+    finish(run, recipe, graphdef, apply, state, history, found)
 
 
 def epoch_logger(
@@ -230,18 +230,6 @@ def epoch_logger(
         return found
 
     return on_epoch
-
-
-def with_precision(update: classifier.Update) -> classifier.Update:
-    """`update` with products of --precision; the accuracies keep JAX's own."""
-    if _PRECISION.value is None:
-        return update
-
-    def traced(*arguments: Any) -> Any:
-        with jax.default_matmul_precision(_PRECISION.value):
-            return update(*arguments)
-
-    return traced
 
 
 def accuracy(apply: ApplyFn, state: classifier.TrainState, test_set: sources.ImageSource) -> float:
