@@ -69,7 +69,16 @@ def problem(
 
 
 def rows_of(result: og.Result, chosen: slice) -> og.Result:
-    arrays = ("images", "distance", "divergence", "steps", "converged", "finite", "history")
+    arrays = (
+        "images",
+        "distance",
+        "divergence",
+        "steps",
+        "converged",
+        "finite",
+        "gave_up",
+        "history",
+    )
     rows = {n: getattr(result, n)[chosen] for n in arrays if getattr(result, n) is not None}
     outputs = jax.tree.map(lambda part: part[chosen], result.outputs)
     return result._replace(outputs=outputs, **rows)

@@ -48,7 +48,7 @@ def test_the_result_describes_its_images():
     np.testing.assert_array_equal(result.divergence, result.kl)
     np.testing.assert_array_equal(result.distance, result.total_variation)
     types = {name: field.dtype for name, field in result._asdict().items() if name != "meaning"}
-    others = {"steps": np.int32, "converged": bool, "finite": bool}
+    others = {"steps": np.int32, "converged": bool, "finite": bool, "gave_up": bool}
     assert types == {name: others.get(name, np.float32) for name in types}
 
 
