@@ -126,7 +126,7 @@ def generate_dataset(
         )
     solver = synthesize.checked_solver(solver, caller=block.CALLER)
     if tolerance is None:
-        tolerance = getattr(solver, "tolerance", None) or _TOLERANCE
+        tolerance = solver.tolerance or _TOLERANCE
     # Everything that can be wrong is found before a file is written.
     spec = random_access.spec(source, caller=block.CALLER)
     few = random_access.read(source, spec, 0, min(8, spec.num_rows), caller=block.CALLER).images
