@@ -23,6 +23,7 @@ MOST_BARS = 20
 _TITLES = {
     "cifar10_vgg16_half": "CIFAR-10 · VGG16 of half width",
     "mnist_lenet": "MNIST · LeNet",
+    "mnist_lenet_robust": "MNIST · LeNet, robust to small changes",
     "efficientnet_lite0": "ImageNet · EfficientNet-Lite0",
     "efficientnet_lite1": "ImageNet · EfficientNet-Lite1",
     "efficientnet_lite2": "ImageNet · EfficientNet-Lite2",
