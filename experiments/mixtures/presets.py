@@ -15,7 +15,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "cifar10": {
         "dataset": "cifar10",
-        "ordinary": "runs/whitened_cnn/weights.npz",
+        "ordinary": "cifar10_whitened_half",
         "robust": "runs/whitened_robust/weights.npz",
         "judges": ["cifar10_vgg16_half"],
         "shown": [

@@ -26,7 +26,12 @@ from outgen_jax.models.lenet import LeNet
 from outgen_jax.models.vgg import VGG16
 from outgen_jax.models.whitened_cnn import WhitenedCNN
 
-SHIPPED = ("cifar10_vgg16_half", "mnist_lenet", "mnist_lenet_robust")
+SHIPPED = (
+    "cifar10_vgg16_half",
+    "cifar10_whitened_half",
+    "mnist_lenet",
+    "mnist_lenet_robust",
+)
 IMAGENET = {
     f"efficientnet_lite{i}": network for i, network in enumerate(efficientnet_lite.NETWORKS)
 }

@@ -206,6 +206,7 @@ def test_the_shipped_networks_are_offered_with_images():
     kinds = {name: {s.kind for s in networks.starts(found[name])} for name in pretrained.SHIPPED}
     assert kinds == {
         "cifar10_vgg16_half": {"photograph", "noise"},
+        "cifar10_whitened_half": {"photograph", "noise"},
         "mnist_lenet": {"digit", "noise"},
         "mnist_lenet_robust": {"digit", "noise"},
     }
