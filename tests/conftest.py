@@ -147,7 +147,13 @@ def _flags_of(script: str) -> Iterator[None]:
     try:
         yield
     finally:
-        programs = [name for name in sys.modules if name.startswith("outgen_jax.tools")]
+        # `common_flags` stays: absl knows by its address that it defines flags for others, and a module that is
+        # loaded later could get the same address.
+        programs = [
+            name
+            for name in sys.modules
+            if name.startswith("outgen_jax.tools.") and not name.endswith(".common_flags")
+        ]
         for module in (script, *programs):
             for flag in list(flags.FLAGS.flags_by_module_dict().get(module, ())):
                 delattr(flags.FLAGS, flag.name)

@@ -66,7 +66,7 @@ def marginal_sample(key: jax.Array, images: ArrayLike) -> jax.Array:
             f"marginal_sample: images must be [N, H, W, C] with N at least 1, got {rows.shape}; "
             "one image is image[None]"
         )
-    chosen = np.asarray(jax.random.randint(key, rows.shape[1:], 0, len(rows)))
+    chosen = np.asarray(jax.random.randint(key, rows.shape[1:], 0, len(rows), jnp.int32))
     sample = np.take_along_axis(rows, chosen[None], 0)[0]
     scale = 255 if rows.dtype == np.uint8 else 1
     return jnp.asarray(sample, jnp.float32) / scale

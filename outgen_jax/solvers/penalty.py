@@ -50,6 +50,6 @@ class PenaltySchedule:
         self, penalty: jax.Array, distance: jax.Array, tolerance: jax.Array, has_met: jax.Array
     ) -> jax.Array:
         """C after a trial that ended at this distance; `has_met`: an image within the tolerance is known."""
-        growth = jnp.where(has_met, self.later_growth, self.growth)
+        growth = jnp.where(has_met, jnp.float32(self.later_growth), self.growth)
         factor = jnp.clip(distance / (self.aim * tolerance), 1 / self.shrinkage, growth)
         return jnp.minimum(penalty * factor, self.most)

@@ -30,8 +30,11 @@ class TrustRule:
 
     def factor(self, ratio: jax.Array, reduces: jax.Array) -> jax.Array:
         """The trust after a step over the one before: []."""
-        shrunk = jnp.where(reduces, 0.5, 0.25)
-        kept = jnp.where(ratio > self.good, self.growth, 1.0)
+        one = jnp.ones(
+            (), ratio.dtype
+        )  # two Python numbers alone would be float64 where that is on
+        shrunk = jnp.where(reduces, one / 2, one / 4)
+        kept = jnp.where(ratio > self.good, self.growth * one, one)
         return jnp.where(reduces & (ratio > self.poor), kept, shrunk)
 
 

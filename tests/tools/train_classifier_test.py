@@ -138,7 +138,7 @@ def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeyp
 
     monkeypatch.setattr(updates, "compile_updates", lambda update: diverging)
     monkeypatch.setattr(
-        classifier, "make_apply", lambda graphdef: lambda state, images: images[:, 0, 0]
+        classifier, "make_apply", lambda graphdef, **_: lambda state, images: images[:, 0, 0]
     )
     finished = train("--batch_size=22", "--train_images=22")
     assert finished.returncode == 2

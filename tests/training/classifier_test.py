@@ -130,8 +130,8 @@ def test_the_shortest_trainings_have_a_schedule(schedule, steps):
 
 
 def test_schedule_says_what_is_wrong():
-    with pytest.raises(ValueError, match="unknown schedule 'linear'; use one of cosine, step"):
-        learning_rate_schedule(ClassifierRecipe(epochs=1, schedule="linear"), 5)
+    with pytest.raises(ValueError, match="unknown schedule 'constant'; use one of cosine, step"):
+        learning_rate_schedule(ClassifierRecipe(epochs=1, schedule="constant"), 5)
     with pytest.raises(ValueError, match=r"2 epochs of 0 updates .* no larger than the data set"):
         learning_rate_schedule(ClassifierRecipe(epochs=2), 0)
 
