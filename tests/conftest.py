@@ -152,7 +152,7 @@ def _flags_of(script: str) -> Iterator[None]:
         programs = [
             name
             for name in sys.modules
-            if name.startswith("outgen_jax.tools.") and not name.endswith(".common_flags")
+            if name.startswith("outgen_jax.tools") and not name.endswith(".common_flags")
         ]
         for module in (script, *programs):
             for flag in list(flags.FLAGS.flags_by_module_dict().get(module, ())):
