@@ -76,6 +76,20 @@ def test_blocks_are_filled_by_table_or_by_part(tmp_path):
         tables.filled(page.replace("part 2", "part 4"), tmp_path)
 
 
+def test_a_block_may_show_some_columns(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "table.md").write_text(
+        "| x | y, mm | |\n| --- | ---: | --- |\n| 1 | 2 | 3 |\n"
+    )
+    page = "<!-- table: a part 1 columns: y, mm | x -->\nold\n<!-- end -->\n"
+    assert tables.filled(page, tmp_path) == (
+        "<!-- table: a part 1 columns: y, mm | x -->\n"
+        "| y, mm | x |\n| ---: | --- |\n| 2 | 1 |\n<!-- end -->\n"
+    )
+    with pytest.raises(ValueError, match=r"a/table\.md, part 1 has the columns .*; got 'z'"):
+        tables.filled(page.replace("| x", "| z"), tmp_path)
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project of one study and one page, whose table is out of date."""

@@ -5,7 +5,8 @@ Command   python -m experiments.common.tables           writes every table.md, m
 
 A directory of results holds results.json, from which the study's function `table(results)` makes table.md. In a page,
 `<!-- table: DIRECTORY -->` and `<!-- end -->` enclose that table; `<!-- table: DIRECTORY part 2 -->` encloses one of
-the parts that empty lines separate.
+the parts that empty lines separate, and `<!-- table: DIRECTORY part 2 columns: a | b -->` the columns of that part with
+these headings, in this order.
 """
 
 import importlib
@@ -67,7 +68,9 @@ WITHOUT_TABLE = {
     "experiments/results/demo": "a gallery; its page shows every image",
     "experiments/results/train_classifier": "one accuracy; the card of the weights has it",
 }
-_BLOCK = re.compile(r"(<!-- table: (\S+)(?: part (\d+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(
+    r"(<!-- table: (\S+)(?: part (\d+)(?: columns: ([^\n]+?))?)? -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 
 def write(run: runs.Run, results: Mapping[str, Any], table: Callable[[Any], str]) -> str:
@@ -91,15 +94,15 @@ def model_card_of(path: Path) -> str:
 
 
 def filled(page: str, root: Path = ROOT) -> str:
-    """The text of a page with every marked block replaced by its table.md, or by a part of it.
+    """The text of a page with every marked block replaced by its table.md, or by a part or columns of it.
 
     Raises:
       FileNotFoundError: a block names a directory without table.md.
-      ValueError: a block names a part that the table lacks.
+      ValueError: a block names a part or a column that the table lacks.
     """
 
     def block(found: re.Match[str]) -> str:
-        start, directory, part, end = found.groups()
+        start, directory, part, columns, end = found.groups()
         path = root / directory / "table.md"
         if not path.exists():
             raise FileNotFoundError(
@@ -113,9 +116,22 @@ def filled(page: str, root: Path = ROOT) -> str:
                     f"filled: {directory}/table.md has {len(parts)} parts; got part {part}"
                 )
             text = parts[int(part) - 1] + "\n"
+        if columns is not None:
+            text = _with_columns(text, columns.split(" | "), f"{directory}/table.md, part {part}")
         return start + text + end
 
     return _BLOCK.sub(block, page)
+
+
+def _with_columns(table: str, headings: Sequence[str], name: str) -> str:
+    """The columns of a Markdown table with these headings, in this order."""
+    rows = [line.strip("|").split("|") for line in table.splitlines()]
+    found = [heading.strip() for heading in rows[0]]
+    missing = [heading for heading in headings if heading not in found]
+    if missing:
+        raise ValueError(f"filled: {name} has the columns {' | '.join(found)}; got {missing[0]!r}")
+    places = [found.index(heading) for heading in headings]
+    return "".join(f"|{'|'.join(row[place] for place in places)}|\n" for row in rows)
 
 
 def pages(root: Path = ROOT) -> Iterator[Path]:
