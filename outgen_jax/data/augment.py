@@ -26,12 +26,12 @@ def random_crop(key: jax.Array, images: jax.Array, *, padding: int) -> jax.Array
 
 
 def flip_left_right(images: jax.Array) -> jax.Array:
-    """Mirrors every image left to right."""
+    """Mirrors every image left to right (paper B): [B, H, W, C] -> [B, H, W, C]."""
     return images[:, :, ::-1]
 
 
 def flip_up_down(images: jax.Array) -> jax.Array:
-    """Turns every image upside down (paper B)."""
+    """Turns every image upside down (paper B): [B, H, W, C] -> [B, H, W, C]."""
     return images[:, ::-1]
 
 
@@ -71,7 +71,7 @@ def contrast(images: jax.Array, factor: ArrayLike = 1.5) -> jax.Array:
 
 
 def random_flip_left_right(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors each image with probability 1/2."""
+    """Mirrors each image of [B, H, W, C] left to right with probability 1/2."""
     flip = jax.random.bernoulli(key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
     return jnp.where(flip, flip_left_right(images), images)
 

@@ -1,4 +1,6 @@
-"""Networks: images [B, H, W, C] float32 in [0, 1] -> logits [B, K]; `activations` names their pre-activations.
+"""Networks: images [B, H, W, C] float32 in [0, 1] -> logits [B, K], and adapters for those of other frameworks.
+
+The method `activations` of the classifiers returns the logits and the pre-activations by layer.
 
 `draw`, `mlp_gan` and `dcgan` each have a generator and a discriminator. `feature_networks` has the networks whose
 features the scores use.

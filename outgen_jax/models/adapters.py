@@ -92,7 +92,7 @@ def _linen_apply(module: linen.Module, options: dict[str, Any]) -> ApplyFn:
 def from_equinox(
     model: Any, state: Any = None, *, channels_first: bool = True, **options: Any
 ) -> tuple[ApplyFn, Any]:
-    """Makes `apply_fn` of an Equinox network, put into inference mode, which sees one image at a time.
+    """Makes `apply_fn` of an Equinox network, which takes one image at a time, and puts it into inference mode.
 
     Example:
       >>> import equinox as eqx, jax, jax.numpy as jnp
@@ -140,7 +140,7 @@ def _equinox_apply(network: tuple[Any, bool], options: dict[str, Any]) -> ApplyF
 def from_haiku(
     transformed: Any, params: Any, state: Any = None, **options: Any
 ) -> tuple[ApplyFn, Any]:
-    """Makes `apply_fn` of a Haiku network. Weights of one `transformed` share it.
+    """Makes `apply_fn` of a Haiku network; all weights of one `transformed` share the same `apply_fn`.
 
     Example:
       >>> import haiku as hk, jax, jax.numpy as jnp
@@ -157,8 +157,8 @@ def from_haiku(
 
     Raises:
       ImportError: Haiku is not installed.
-      TypeError: `transformed` is none of those.
-      ValueError: a state is missing, or there is one too many.
+      TypeError: `transformed` was not made by one of these functions.
+      ValueError: the state is missing, or the network has none.
     """
     hk = framework("haiku", "dm-haiku", caller="from_haiku")
     kinds = (hk.Transformed, hk.TransformedWithState)

@@ -102,8 +102,8 @@ def gradient_descent(
       weight_decay: λ.
       steps: the number of updates.
       pixels: map between pixels and weights; None: `og.pixels.arctan()`, the paper's.
-      lowpass_radius: the network sees the image low-pass filtered at this radius, and so filtered it is returned; see
-        `og.pixels.lowpass`. None: no filter.
+      lowpass_radius: the image is low-pass filtered at this radius, in cycles per image side, before the network gets
+        it. The filtered image is the result; see `og.pixels.lowpass`. None: no filter.
       lowpass_rolloff: "ideal" or "gaussian".
 
     Raises:

@@ -1,4 +1,4 @@
-r"""Gauss–Newton: exact targets in few steps, each with a Jacobian of the network.
+r"""Gauss-Newton: exact targets in few steps, each with a Jacobian of the network.
 
 The loss is convex in the outputs; only the network is not. So the network is linearised and the loss is not (the
 prox-linear method; Burke, "Descent methods for composite nondifferentiable optimization problems", 1985);
@@ -233,10 +233,10 @@ def gauss_newton(
     max_change: float | None = None,
     lowpass_radius: float | None = None,
 ) -> GaussNewton:
-    """Changes an image by Gauss–Newton steps; see `solvers.gauss_newton` for the equations.
+    """Changes an image by Gauss-Newton steps; see `solvers.gauss_newton` for the equations.
 
-    Every step lowers the loss. It has no tolerance of its own: pass one to `synthesize`, which then stops most images
-    long before `steps`. A few images converge slowly: `og.exact` restarts them.
+    Every step lowers the loss. The solver has no tolerance of its own: pass one to `synthesize`, which then stops most
+    images long before `steps`. A few images converge slowly: `og.exact` restarts them.
 
     A softmax of up to 32 classes gets a row of the Jacobian for every class but one. Of more classes, those that the
     target names get a row each, at most 64, and the others share one.

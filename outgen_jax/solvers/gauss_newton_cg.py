@@ -1,4 +1,4 @@
-r"""Gauss–Newton without a Jacobian: for targets of so many outputs that a row for each would be too expensive.
+r"""Gauss-Newton without a Jacobian: for targets of so many outputs that a row for each would be too expensive.
 
 The divergence of the linearised network is expanded to second order,
 
@@ -137,11 +137,11 @@ def gauss_newton_cg(
 ) -> GaussNewtonCG:
     """Changes an image for a target of any number of outputs; see `solvers.gauss_newton_cg` for the equations.
 
-    For up to a few dozen classes, and for partial targets, `gauss_newton` needs less work and is more accurate. It has
-    no tolerance of its own.
+    For up to a few dozen classes, and for targets that leave classes free, `gauss_newton` needs less work and is more
+    accurate. `gauss_newton_cg` has no tolerance of its own: pass one to `synthesize`.
 
     Args:
-      steps: the largest number of steps, one expansion of the network each.
+      steps: the largest number of steps, each with one linearisation of the network.
       iterations: the largest number of iterations of conjugate gradients in a step.
       mask: [H, W] or [H, W, C], the same for all images: only pixels whose entry is not 0 change.
       max_change: no pixel changes by more than this (L∞).

@@ -1,9 +1,9 @@
-r"""Gradient descent with momentum and steps of prescribed length, for images for which Gauss–Newton converges slowly.
+r"""Gradient descent with momentum and steps of prescribed length, for images for which Gauss-Newton converges slowly.
 
 .. math:: Δ' = β Δ - (1 - β) s \frac{g}{\|g\|}
 
 g is the gradient of `convex_loss.RatioLoss` with w = 1. The length s falls linearly from a share of the image's change
-so far to 0. Steps are taken whether the loss falls or not. From the image that results Gauss–Newton usually converges,
+so far to 0. Steps are taken whether the loss falls or not. From the image that results Gauss-Newton usually converges,
 with a larger change.
 """
 

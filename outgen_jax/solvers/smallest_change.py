@@ -228,11 +228,11 @@ def smallest_change(
     mask: ArrayLike | None = None,
     max_change: float | None = None,
 ) -> SmallestChange:
-    """Makes the change as small as the tolerance allows; see `solvers.smallest_change` for the equations.
+    """Looks for the smallest change within the tolerance; see `solvers.smallest_change` for the equations.
 
-    Within the tolerance an image goes on to smaller changes, until three steps in a row have made the change less than
-    1 % smaller. A larger tolerance gives a smaller change. Some images do not meet a small tolerance: `og.exact` has
-    other solvers for those.
+    The search is local: it ends at a change that small steps do not make smaller. An image within the tolerance is
+    changed further until three steps in a row have made its change less than 1% smaller. A larger tolerance allows a
+    smaller change. Some images do not meet a small tolerance: `og.exact` has other solvers for those.
 
     Args:
       steps: the largest number of steps, one Jacobian each.

@@ -23,7 +23,7 @@ CONVERGED = 0.01
 
 
 class Result(NamedTuple):
-    """What `synthesize` returns: numpy arrays with a row for each image.
+    """What `synthesize` returns: NumPy arrays with a row for each image.
 
     They describe the best image found: one within the tolerance, otherwise the one of lowest divergence.
     """
@@ -115,8 +115,8 @@ def synthesize(
         `jax.default_matmul_precision`. Below "highest", outputs are not exact to 1e-5. None: JAX's current setting.
       history: whether to record the divergence after every step.
       progress: whether to show a progress bar.
-      callback: called after every step with the `Result` so far, without history; returning True stops the call, which
-        returns the result so far. For an image that has not begun, the image is its source, the distance infinite and
+      callback: a function of the `Result` so far, without history, that is called after every step. If it returns True,
+        `synthesize` stops and returns this result. For an image that has not begun, the image is its source, the distance infinite and
         the outputs NaN. The arrays change with the next step: copy what you keep. Calls with a callback take longer,
         and results differ by float32 rounding.
 

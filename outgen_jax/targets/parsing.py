@@ -132,7 +132,7 @@ def from_csv(
     outputs than a softmax they are free. Blank rows are skipped.
 
     Args:
-        path: the table.
+        path: the table, such as "targets.csv".
         class_names: see `parse`, also for the other arguments.
         num_classes: K.
         labels: int [B].

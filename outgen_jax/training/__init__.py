@@ -2,7 +2,7 @@
 
 Each kind of training is a pure update and a loop around it:
 
-                           update       loop              options             besides
+                           update       loop              options             also
     classifiers            classifier   classifier_fit    classifier_recipe   objectives, replaced, batch_shares,
                                                                               adversarial_examples,
                                                                               boundary_distillation

@@ -1,4 +1,4 @@
-"""Gauss–Newton by conjugate gradients: the step against dense algebra, and targets over many classes."""
+"""Gauss-Newton by conjugate gradients: the step against dense algebra, and targets over many classes."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Gauss–Newton: its equations against closed forms, and the exactness it is there for."""
+"""Gauss-Newton: its equations against closed forms, and the exactness it is there for."""
 
 import jax
 import jax.numpy as jnp

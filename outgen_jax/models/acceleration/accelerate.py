@@ -49,7 +49,7 @@ _logger = logging.getLogger(__name__)
 
 
 def accelerate(apply_fn: Callable[P, R]) -> Callable[P, R]:
-    """`apply_fn` with faster convolutions and pooling: the same results to float32 rounding.
+    """`apply_fn` with faster convolutions and pooling: the same results up to float32 rounding.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -89,7 +89,7 @@ def accelerate(apply_fn: Callable[P, R]) -> Callable[P, R]:
 
 
 def as_written(apply_fn: Callable[P, R]) -> Callable[P, R]:
-    """`apply_fn`, which `accelerate` then leaves as it is.
+    """Returns `apply_fn` as a function that `accelerate` leaves unchanged.
 
     Example:
       >>> plain = as_written(lambda variables, images: images.mean((1, 2)) @ variables)
