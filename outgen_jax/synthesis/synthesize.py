@@ -116,9 +116,9 @@ def synthesize(
       history: whether to record the divergence after every step.
       progress: whether to show a progress bar.
       callback: a function of the `Result` so far, without history, that is called after every step. If it returns True,
-        `synthesize` stops and returns this result. For an image that has not begun, the image is its source, the distance infinite and
-        the outputs NaN. The arrays change with the next step: copy what you keep. Calls with a callback take longer,
-        and results differ by float32 rounding.
+        `synthesize` stops and returns this result. For an image that has not begun, the image is its source, the
+        distance infinite and the outputs NaN. The arrays change with the next step: copy what you keep. Calls with a
+        callback take longer, and results differ by float32 rounding.
 
     Raises:
       ValueError: images outside [0, 1], not finite or not of rank 4; targets that do not fit the outputs; an
