@@ -6,8 +6,8 @@ from numpy.typing import ArrayLike
 # Names in results -> in tables; most are from older results.
 _LABELS = {
     "as it comes": "no limit",
-    "Gauss-Newton": "Gauss-Newton",
-    "Gauss-Newton, conjugate gradients": "Gauss-Newton, conjugate gradients",
+    "Gauss–Newton": "Gauss-Newton",
+    "Gauss–Newton, conjugate gradients": "Gauss-Newton, conjugate gradients",
     "proposed": "constraint",
     "true=0.9,random=0.1": "0.9 / 0.1",
 }

