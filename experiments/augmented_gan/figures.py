@@ -1,4 +1,4 @@
-"""Figures B5 to B12 of paper B for every subject, scores over the updates, and the worst single images."""
+"""Figures B5, B6, B8 to B10 and B12 of paper B for every subject, and FID over the updates."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 
 import outgen_jax as og
 from experiments.augmented_gan.presets import CONTROL, DOUBLED, MIXED, PARTS, SCHEMES, SINGLE
-from outgen_jax.report import figures, image_grids, plotting
+from outgen_jax.report import dot_plots, figures, image_grids, plotting
 
-_WORST, _SHOWN = 4, 12  # images of a set
-_SIDE = 0.6  # inches of an image in a grid, drawn pixel by pixel
-_LEGIBLE = 100  # dots per inch that the names need
+_SHOWN = 6  # images of a set
+_SIDE = 1.2  # inches of an image in a grid
+_LEGIBLE = 100  # dots per inch
 _MEASURES = (
-    ("inception_score", "IS", 1),
-    ("fid", "FID", 0),
-)  # score, its short name, its least value
+    ("inception_score", "IS", "higher: better"),
+    ("fid", "FID", "lower: better"),
+)
 _LABELS = {"flip_left_right": "flip left-right", "flip_up_down": "flip up-down"}
 
 
@@ -27,21 +27,21 @@ class Group(NamedTuple):
     name: str
     arms: tuple[str, ...]
     samples: tuple[str, str]
-    bars: tuple[str, str]
+    scores: tuple[str, str]
 
 
 GROUPS = (
     Group("single", (CONTROL, *SINGLE), ("fig_b5", "fig_b9"), ("fig_b6", "fig_b10")),
     Group("mixed", (CONTROL, *MIXED, *DOUBLED), ("fig_b7", "fig_b11"), ("fig_b8", "fig_b12")),
-    Group("discriminator", (CONTROL, *SCHEMES, *PARTS), ("samples",) * 2, ("bars",) * 2),
+    Group("discriminator", (CONTROL, *SCHEMES, *PARTS), ("samples",) * 2, ("scores",) * 2),
 )
 
 
 def label(arm: str) -> str:
-    """A set's name in words, over several lines."""
+    """A set's name in words."""
     kinds, _, multiple = arm.partition("@")
-    lines = [_LABELS.get(kind, kind) for kind in kinds.split("+")]
-    return " +\n".join(lines).replace("=", ":\n") + (f"\n× {multiple}" if multiple else "")
+    words = " + ".join(_LABELS.get(kind, kind) for kind in kinds.split("+"))
+    return words.replace("=", ": ") + (f" × {multiple}" if multiple else "")
 
 
 def save_all(
@@ -63,129 +63,78 @@ def save_all(
             continue
         title = (f"{name}, {subject['originals']:,} originals", results["network"])
         curves(directory / f"curves_{name}.png", subject, title)
-        for group in GROUPS:
-            arms = [arm for arm in group.arms if arm in subject["sets"]]
-            if not set(arms) - {CONTROL}:
-                continue
-            ending = f"_{name}.png" if "fig" in group.bars[0] else f"_{group.name}_{name}.png"
-            at = min(index, 1)
-            bars(directory / f"{group.bars[at]}{ending}", subject, arms, title)
-            sample_grids(
-                directory / f"{group.samples[at]}{ending}", originals[name], samples[name], arms
-            )
-            worst(directory / f"worst_{group.name}_{name}.png", subject, samples[name], arms)
+        groups = [(g, [a for a in g.arms if a in subject["sets"]]) for g in GROUPS]
+        groups = [(group, arms) for group, arms in groups if set(arms) - {CONTROL}]
+        at = min(index, 1)
+        for place, (group, arms) in enumerate(groups):
+            ending = f"_{name}.png" if "fig" in group.scores[0] else f"_{group.name}_{name}.png"
+            path = directory / f"{group.scores[at]}{ending}"
+            scores(path, subject, arms, results["network"])
+            if place == 0:  # the samples of the other groups look the same
+                path = directory / f"{group.samples[at]}{ending}"
+                sample_grids(path, originals[name], samples[name], arms)
 
 
 def sample_grids(
     path: Path, originals: np.ndarray, samples: Mapping[str, np.ndarray], arms: Sequence[str]
 ) -> None:
-    """Figs B5, B7, B9 and B11: images of every GAN of the group, under originals."""
-    panels = {f"{len(originals):,} originals": _grid(originals)}
-    panels |= {label(arm): _grid(samples[arm]) for arm in arms}
+    """Figs B5 and B9: a row of images of every GAN of the group, under originals."""
+    panels = {f"{len(originals):,} originals": _row(originals)}
+    panels |= {_wrapped(arm): _row(samples[arm]) for arm in arms}
     figure = image_grids.grids_figure(panels, inches=_SIDE)
-    plotting.save_figure(figure, path, dpi=max(_LEGIBLE, round(originals.shape[1] / _SIDE)))
+    plotting.save_figure(figure, path, dpi=_LEGIBLE)
 
 
-def bars(
-    path: Path, subject: Mapping[str, Any], arms: Sequence[str], title: tuple[str, str]
-) -> None:
+def scores(path: Path, subject: Mapping[str, Any], arms: Sequence[str], network: str) -> None:
     """Figs B6, B8, B10 and B12: scores of every GAN, and of the set that it was trained on."""
-    width = 1.2 + 0.75 * len(arms)
-    figure = plotting.blank_figure(2 * width + 0.6, 3.5)
-    for column, (key, short, least) in enumerate(_MEASURES):
-        axes = plotting.place_axes(figure, 0.75 + column * (width + 0.3), 0.7, width - 0.6, 2.2)
-        for x, arm in enumerate(arms):
-            runs = subject["sets"][arm]
-            _bar(axes, x, [run["scores"][key]["estimate"] for run in runs], first=x == 0)
-            own = float(np.mean([run["augmented"][key] for run in runs]))
-            axes.plot(
-                x, own, "D", color=plotting.VERMILION, ms=5, label=_once("set itself", x), zorder=4
-            )
+    panels = []
+    for key, short, direction in _MEASURES:
+        seeds = [[run["scores"][key]["estimate"] for run in subject["sets"][a]] for a in arms]
+        own = [float(np.mean([run["augmented"][key] for run in subject["sets"][a]])) for a in arms]
         real = subject["real"] if key == "inception_score" else subject["held_out"]
-        if real:
-            what = "originals" if key == "inception_score" else "other real images"
-            value = real["scores"][key]["estimate"]
-            axes.axhline(value, color=plotting.INK, lw=1, ls="--", label=what)
-        axes.set_xticks(range(len(arms)), [label(arm) for arm in arms], fontsize=7.5)
-        number = subject["sets"][arms[0]][0]["scores"]["images"]
-        axes.set_ylim(bottom=least)
-        _finish(axes, f"{short}[{title[1]}]")
-        axes.set_title(
-            f"{short} of {number:,} images, {title[0]}", fontsize=9, color=plotting.INK, pad=18
-        )
-        axes.legend(
-            frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 0.98)
-        )
+        value = real["scores"][key]["estimate"] if real else None
+        heading = f"{short}[{network}] ({direction})"
+        panels.append(dot_plots.Panel(heading, seeds, [_interval(s) for s in seeds], value, own))
+    figure = dot_plots.dots_figure(
+        [label(arm) for arm in arms], panels, line="real images", marks="training set itself"
+    )
     plotting.save_figure(figure, path)
 
 
 def curves(path: Path, subject: Mapping[str, Any], title: tuple[str, str]) -> None:
-    """Scores over the updates: mean over seeds, band from least to most."""
-    groups = [
-        (CONTROL, *SINGLE),
-        (CONTROL, *MIXED),
-        (CONTROL, *DOUBLED),
-        (CONTROL, *SCHEMES, *PARTS),
-    ]
+    """FID over the updates: mean over seeds, band from least to most."""
+    groups = [(CONTROL, *arms) for arms in (SINGLE, MIXED, DOUBLED, (*SCHEMES, *PARTS))]
     present = [[arm for arm in group if arm in subject["sets"]] for group in groups]
     present = [arms for arms in present if set(arms) - {CONTROL}] or [list(subject["sets"])]
-    figure = plotting.blank_figure(1.0 + 2.6 * len(present), 5.6)
-    for row, (key, short, _) in enumerate(_MEASURES):
-        shared = None
-        for column, arms in enumerate(present):
-            left, bottom = 0.95 + 2.6 * column, 2.65 - 2.15 * row
-            axes = plotting.place_axes(figure, left, bottom, 2.15, 1.8)
-            for index, arm in enumerate(arms):
-                _curve(axes, subject["sets"][arm], key, label(arm).replace("\n", " "), index)
-            if shared is not None:
-                axes.sharey(shared)
-            shared = axes
-            points = subject["sets"][arms[0]][0]["points"]
-            name = f"{short}[{title[1]}]\nof {points[0]['images']:,} images\n{title[0]}"
-            _finish(axes, name if column == 0 else "")
-            axes.set_xlabel("updates" if row == 1 else "", fontsize=9, color=plotting.INK)
-            axes.set_xticks([point["updates"] for point in points])
-            if row == 0:
-                axes.legend(
-                    frameon=False, fontsize=6.5, loc="lower left", bbox_to_anchor=(-0.05, 1.0)
-                )
+    columns = min(2, len(present))
+    rows = -(-len(present) // columns)
+    tall, wide = 2.3, (plotting.WIDTH - 0.75) / columns - 0.3
+    figure = plotting.blank_figure(plotting.WIDTH, rows * (tall + 0.45) + 0.35)
+    highest = max(p["fid"] for runs in subject["sets"].values() for r in runs for p in r["points"])
+    for index, arms in enumerate(present):
+        row, column = divmod(index, columns)
+        left, bottom = 0.75 + column * (wide + 0.3), 0.5 + (rows - 1 - row) * (tall + 0.45)
+        axes = plotting.place_axes(figure, left, bottom, wide, tall)
+        for place, arm in enumerate(arms):
+            _curve(axes, subject["sets"][arm], "fid", label(arm), place)
+        points = subject["sets"][arms[0]][0]["points"]
+        plotting.finish_axes(
+            axes,
+            xlabel=f"updates, {title[0]}" if row == rows - 1 else "",
+            ylabel=f"FID[{title[1]}]" if column == 0 else "",
+        )
+        axes.set_ylim(0, 1.05 * highest)
+        axes.set_xticks([point["updates"] for point in points])
+        axes.legend(frameon=False, fontsize=plotting.SMALL, loc="upper right")
     plotting.save_figure(figure, path)
 
 
-def worst(
-    path: Path, subject: Mapping[str, Any], samples: Mapping[str, np.ndarray], arms: Sequence[str]
-) -> None:
-    """The images whose classes are least like those of the originals, with their top classes."""
-    columns, captions = {}, {}
-    for arm in arms:
-        listed = subject["sets"][arm][0]["worst"][:_WORST]
-        name = label(arm).replace("\n", " ")
-        columns[name] = samples[arm][[entry["image"] for entry in listed]]
-        captions[name] = [_caption(entry) for entry in listed]
-    rows = [f"{subject['originals']:,} originals", *[""] * (len(listed) - 1)]
-    plotting.save_figure(
-        figures.image_grid_figure(columns, row_labels=rows, captions=captions), path
-    )
-
-
-def _caption(entry: Mapping[str, Any]) -> str:
-    name, probability = entry["classes"][0], entry["probs"][0]
-    return f"{name if len(name) < 17 else name[:15] + '…'} {probability:.2f}"
-
-
-def _bar(axes: Axes, x: int, values: Sequence[float], *, first: bool) -> None:
-    axes.bar(x, np.mean(values), 0.62, color=plotting.GREY if first else plotting.SKY, zorder=2)
-    if len(values) > 1:
-        mean, low, high = og.metrics.mean_interval(values)
-        ends = [[mean - low], [high - mean]]
-        axes.errorbar(x, mean, ends, color=plotting.INK, lw=1, capsize=3, zorder=3)
-    axes.plot(
-        [x] * len(values), values, ".", color=plotting.INK, ms=4, label=_once("seeds", x), zorder=3
-    )
-
-
-def _once(text: str, x: int) -> str:
-    return text if x == 0 else "_nolegend_"
+def _interval(values: Sequence[float]) -> dot_plots.Interval:
+    """One seed has no interval."""
+    if len(values) < 2:
+        return dot_plots.Interval(float(values[0]))
+    found = og.metrics.mean_interval(values)
+    return dot_plots.Interval(*(float(x) for x in (found.estimate, found.low, found.high)))
 
 
 def _curve(axes: Axes, runs: Sequence[Mapping[str, Any]], key: str, name: str, index: int) -> None:
@@ -197,15 +146,11 @@ def _curve(axes: Axes, runs: Sequence[Mapping[str, Any]], key: str, name: str, i
     axes.plot(updates, values.mean(0), color=color, ls=dash, marker=".", lw=1.4, label=name)
 
 
-def _finish(axes: Axes, ylabel: str) -> None:
-    axes.set_ylabel(ylabel, fontsize=8.5, color=plotting.INK)
-    axes.grid(axis="y", color=plotting.FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=7.5, color=plotting.GREY, labelcolor=plotting.INK)
+def _wrapped(arm: str) -> str:
+    """The name of a set over several lines."""
+    return label(arm).replace(" + ", " +\n").replace(": ", ":\n").replace(" × ", "\n× ")
 
 
-def _grid(images: np.ndarray) -> np.ndarray:
-    """The first images as two rows."""
-    columns = min(_SHOWN, len(images) // 2)
-    return images[: 2 * columns].reshape(2, columns, *images.shape[1:])
+def _row(images: np.ndarray) -> np.ndarray:
+    """The first images as one row."""
+    return images[None, :_SHOWN]

@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from experiments.replaced_training import paired
 from experiments.replaced_training.arms import parse
 from outgen_jax import report
 from outgen_jax.metrics import statistics
-from outgen_jax.report import plotting
+from outgen_jax.report import dot_plots
 
 # Key of a job's measures: heading, factor to what is shown, digits shown.
 MEASURES = {
@@ -25,6 +23,7 @@ MEASURES = {
     "boundary_agreement": ("at the boundary, %", 100, 1),
 }
 _FIGURE = ("accuracy", "nll", "ece", "noise", "blur", "robust")
+_LOWER_IS_BETTER = ("nll", "ece")
 _BASELINE = "plain"
 
 Jobs = Sequence[Mapping[str, Any]]
@@ -103,49 +102,34 @@ def _differences(summary: Mapping[str, Any]) -> str:
 
 def figure(summary: Mapping[str, Any], jobs: Jobs) -> Figure:
     """A panel per measure: every seed as a dot, mean and 95 % interval of every arm, a line at `plain`."""
-    names, columns = list(summary), 3
-    panels = [key for key in _FIGURE if key in _measured(summary)]
-    left, tall, wide = 1.45, 0.24 * len(names) + 0.2, 2.3
-    rows = -(-len(panels) // columns)
-    height = rows * (tall + 0.62) + 0.1
-    shown = plotting.blank_figure(left + columns * (wide + 0.2), height)
-    for index, key in enumerate(panels):
-        row, column = divmod(index, columns)
-        bottom = height - (row + 1) * (tall + 0.62) + 0.3
-        axes = plotting.place_axes(shown, left + column * (wide + 0.2), bottom, wide, tall)
-        _draw_panel(axes, key, summary, jobs)
-        if column == 0:
-            axes.set_yticks(range(len(names)), names, fontsize=8)
-    return shown
+    panels = [_panel(key, summary, jobs) for key in _FIGURE if key in _measured(summary)]
+    plain = [place for place, name in enumerate(summary) if name.startswith(_BASELINE)]
+    return dot_plots.dots_figure(
+        list(summary), panels, line=f"mean of {_BASELINE}", reference=plain
+    )
+
+
+def _panel(key: str, summary: Mapping[str, Any], jobs: Jobs) -> dot_plots.Panel:
+    heading, factor, _ = MEASURES[key]
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else factor * value
+
+    measures = [arm["measures"][key] for arm in summary.values()]
+    seeds = [_values([job for job in jobs if job["arm"] == name], key) for name in summary]
+    return dot_plots.Panel(
+        f"{heading} ({'lower' if key in _LOWER_IS_BETTER else 'higher'}: better)",
+        [[factor * value for value in values] for values in seeds],
+        [
+            dot_plots.Interval(factor * m["mean"], scaled(m["low"]), scaled(m["high"]))
+            for m in measures
+        ],
+        line=factor * summary[_BASELINE]["measures"][key]["mean"] if _BASELINE in summary else None,
+    )
 
 
 def save(path: Any, summary: Mapping[str, Any], jobs: Jobs) -> None:
     report.save_figure(figure(summary, jobs), path)
-
-
-def _draw_panel(axes: Axes, key: str, summary: Mapping[str, Any], jobs: Jobs) -> None:
-    heading, factor, _ = MEASURES[key]
-    for place, (name, arm) in enumerate(summary.items()):
-        found = arm["measures"][key]
-        color = plotting.INK if name.startswith(_BASELINE) else plotting.BLUE
-        seeds = [factor * job["measures"][key] for job in jobs if job["arm"] == name]
-        axes.plot(seeds, [place + 0.3] * len(seeds), ".", color=plotting.SKY, markersize=3)
-        if found["low"] is not None:
-            axes.plot([factor * found["low"], factor * found["high"]], [place] * 2, color=color)
-        axes.plot([factor * found["mean"]], [place], "o", color=color, markersize=4)
-    if _BASELINE in summary:
-        mean = factor * summary[_BASELINE]["measures"][key]["mean"]
-        axes.axvline(mean, color=plotting.GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.set_ylim(len(summary) - 0.5, -0.5)
-    axes.set_yticks([])
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.tick_params(labelsize=8, color=plotting.GREY, labelcolor=plotting.INK)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=plotting.FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(plotting.GREY)
-    plotting.write_text(axes, heading, (0, 1), offset=(0, 4), align=("left", "baseline"), size=9)
 
 
 def _by_arm(jobs: Jobs) -> dict[str, list[Mapping[str, Any]]]:

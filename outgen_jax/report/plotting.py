@@ -6,7 +6,9 @@ nothing to close, and no back end to choose.
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,6 +26,7 @@ INK, GREY, FAINT = "#1a1a1a", "#5f5f5f", "#e6e6e6"
 
 WIDTH = 9.0  # inches, of a figure that spans the page
 DOTS_PER_INCH = 200  # 1,800 pixels across: sharp where a README shows 900
+TITLE, TEXT, SMALL = 10.0, 9.0, 8.0  # points: of panels, of axes and keys, of ticks and notes
 
 
 def blank_figure(width: float, height: float) -> Figure:
@@ -68,6 +71,38 @@ def write_text(
         color=color,
         linespacing=1.1,
         parse_math=False,
+    )
+
+
+def write_title(axes: Axes, title: str) -> None:
+    """The title of a panel, above its left end."""
+    write_text(axes, title, (0, 1), offset=(0, 5), align=("left", "baseline"), size=TITLE)
+
+
+def finish_axes(
+    axes: Axes, *, xlabel: str = "", ylabel: str = "", grid: Literal["x", "y", "both"] = "y"
+) -> None:
+    """The look of every plot: faint grid, no frame at the top and right, labels of one size."""
+    axes.set_xlabel(xlabel, fontsize=TEXT, color=INK)
+    axes.set_ylabel(ylabel, fontsize=TEXT, color=INK)
+    axes.grid(axis=grid, color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(labelsize=SMALL, color=GREY, labelcolor=INK)
+
+
+def draw_key(figure: Figure, handles: Sequence[Any]) -> None:
+    """One line below the panels that says what lines and marks are."""
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+        borderaxespad=0.1,
+        columnspacing=1.5,
     )
 
 

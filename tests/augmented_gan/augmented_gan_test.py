@@ -114,9 +114,9 @@ def check_results(results: dict[str, Any]) -> None:
 
 
 def check_files(out: Path) -> None:
-    numbers = {"a": ("b5", "b6", "b7", "b8"), "b": ("b9", "b10", "b11", "b12")}
+    numbers = {"a": ("b5", "b6", "b8"), "b": ("b9", "b10", "b12")}
     names = [f"fig_{number}_{subject}" for subject, all_ in numbers.items() for number in all_]
-    for name in (*names, "curves_a", "curves_b", "worst_single_a", "worst_mixed_b"):
+    for name in (*names, "curves_a", "curves_b"):
         with Image.open(out / f"{name}.png") as image:
             assert image.width > 300
     with np.load(out / "jobs" / "a" / "contrast+generated@2" / "seed0" / "set.npz") as origins:
@@ -144,7 +144,7 @@ def check_schemes(results: dict[str, Any], directory: Path) -> None:
     images = np.zeros((24, 16, 16, 1), np.uint8)
     samples = {"c": {"none": images, "adaptive": images}}
     figures.save_all(directory, results, {"c": images}, samples)
-    for kind in ("bars", "samples", "worst"):
+    for kind in ("scores", "samples"):
         assert (directory / f"{kind}_discriminator_c.png").exists()
     assert not list(directory.glob("fig_b*"))
     assert "| adaptive | c |" in table.table(results)
