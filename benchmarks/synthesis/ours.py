@@ -10,12 +10,11 @@ from flax import nnx
 
 import outgen_jax as og
 from benchmarks.harness.alternation import Operations, Updates
+from benchmarks.harness.steps import Steps
 from benchmarks.harness.workload import CLASSES, Weights, Workload
 from outgen_jax import losses, runs
 from outgen_jax.data import sources
 from outgen_jax.networks import ApplyFn
-from outgen_jax.synthesis import slots
-from outgen_jax.synthesis.programs import Network
 
 
 def outgen(workload: Workload, *, dtype: str = "float32", cache: bool = False) -> Updates:
@@ -34,7 +33,10 @@ def outgen(workload: Workload, *, dtype: str = "float32", cache: bool = False) -
 
     def memory() -> dict[str, int]:
         if jax.default_backend() == "cpu":
-            return {"temporary": _temporary_bytes(apply_fn, variables, images, targets)}
+            steps = Steps((apply_fn, variables), og.preset("sgd"), images, targets)
+            analysis = steps.compile().memory_analysis()
+            assert analysis is not None
+            return {"temporary": analysis.temp_size_in_bytes}
         statistics = jax.devices()[0].memory_stats() or {}
         return {"device_peak": statistics.get("peak_bytes_in_use", 0)}
 
@@ -65,24 +67,6 @@ def _set_weights(model: og.models.VGG16, weights: Weights) -> None:
     model.head.kernel.set_value(jnp.asarray(weights.kernel))
     assert model.head.bias is not None
     model.head.bias.set_value(jnp.asarray(weights.bias))
-
-
-def _temporary_bytes(
-    apply_fn: ApplyFn, variables: Any, images: np.ndarray, targets: np.ndarray
-) -> int:
-    """What the compiled update needs beside its arguments and results."""
-    solver, network, mesh = og.preset("sgd", steps=1), Network(apply_fn), slots.local_mesh()
-    entries = slots.Entry(images, images, (targets[:, None],))
-    present = np.ones(len(images), bool)
-    kinds = (og.outputs.softmax(),)
-    state = slots.start(
-        network, solver, variables, entries, present, kinds=kinds, counts=(None,), mesh=mesh
-    )
-    arguments = (solver, variables, np.float32(-1), np.int32(len(images)), state)
-    program = slots.advance.program_of(network)
-    analysis = program.lower(*arguments, updates=1, mesh=mesh).compile().memory_analysis()
-    assert analysis is not None
-    return analysis.temp_size_in_bytes
 
 
 def gradients(workload: Workload) -> Operations:
