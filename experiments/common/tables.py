@@ -59,6 +59,7 @@ MODULES = {
     "benchmarks/finetuning/results": "benchmarks.finetuning.table",
     "benchmarks/studio/results": "benchmarks.studio.table",
     "benchmarks/synthesis/results": "benchmarks.synthesis.table",
+    "benchmarks/synthesis/results_first_machine": "benchmarks.synthesis.table",
     "benchmarks/synthesis/results_earlier": "benchmarks.synthesis.table",
     "benchmarks/training/results": "benchmarks.training.table",
     "benchmarks/upsampling/results": "benchmarks.upsampling.table",
