@@ -26,26 +26,31 @@ class Result(NamedTuple):
     """What `synthesize` returns: NumPy arrays with a row for each image.
 
     They describe the best image found: one within the tolerance, otherwise the one of lowest divergence.
+
+    Attributes:
+      images: [B, H, W, C] float32 in [0, 1].
+      outputs: of the network for these images, in the form in which `apply_fn` returns them.
+      distance: [B], between output and target, as `og.outputs` defines it; the largest over parts and views.
+      divergence: [B], what solvers minimise; for a softmax KL(target ‖ probs) in nats.
+      steps: [B] int32, steps taken; of a combination of solvers, the sum over its parts.
+      converged: [B] bool, whether the distance is at most the tolerance, and `finite`.
+      finite: [B] bool; False where the network returned NaN or infinity during the search.
+      gave_up: [B] bool, whether the solver ended early since it made no progress; then `converged` is False.
+      meaning: shapes and kinds of the outputs; used by `probs`.
+      history: [B, S], if `history=True`: column 0 is the divergence of the first image, column i that after i steps.
+        A row whose image has finished repeats its last value. A combination adds a column at the start of every part.
     """
 
-    images: np.ndarray  # [B, H, W, C] float32 in [0, 1]
-    outputs: Any  # of the network for these images, in the form in which `apply_fn` returns them
-    distance: (
-        np.ndarray
-    )  # [B] between output and target, as `og.outputs` defines it; the largest over parts, views
-    divergence: np.ndarray  # [B] what solvers minimise; for a softmax KL(target ‖ probs) in nats
-    steps: np.ndarray  # [B] int32, steps taken, over all solvers of a combination
-    converged: np.ndarray  # [B] bool: the distance is at most the tolerance, and `finite`
-    finite: (
-        np.ndarray
-    )  # [B] bool: False where the network returned NaN or infinity during the search
-    gave_up: (
-        np.ndarray
-    )  # [B] bool: not converged, and the solver ended early since it made no progress
-    meaning: Meaning  # shapes and kinds of the outputs; used by `probs`
-    history: np.ndarray | None = (
-        None  # [B, steps + 1] divergence after each step, if `history=True`
-    )
+    images: np.ndarray
+    outputs: Any
+    distance: np.ndarray
+    divergence: np.ndarray
+    steps: np.ndarray
+    converged: np.ndarray
+    finite: np.ndarray
+    gave_up: np.ndarray
+    meaning: Meaning
+    history: np.ndarray | None = None
 
     @property
     def probs(self) -> np.ndarray:
