@@ -16,7 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cifar10": {
         "dataset": "cifar10",
         "ordinary": "cifar10_whitened_half",
-        "robust": "runs/whitened_robust/weights.npz",
+        "robust": "cifar10_whitened_half_robust",
         "judges": ["cifar10_vgg16_half"],
         "shown": [
             "horse",
