@@ -41,7 +41,7 @@ def changes_figure(
             ", ".join(f"{reached[k]:.3f}" for k in shown_classes(target))
             for target, reached in zip(targets, changed.reached, strict=True)
         ]
-        title = f"{heading}: change × {AMPLIFIED}"
+        title = f"{heading}: change ×\N{NO-BREAK SPACE}{AMPLIFIED}"
         columns[title] = amplified(changed.images, source)
         sizes = np.asarray(og.metrics.l2_change(changed.images, source))
         captions[title] = [f"L2 {size:.2f}" for size in sizes]

@@ -196,7 +196,7 @@ def figure(results: dict[str, Any]) -> Figure:
     """A column for each target: median and 95th percentile against seconds, and the saved images at the end."""
     wide, tall, left = (plotting.WIDTH - 1.35) / len(results) - 0.3, 1.75, 1.35
     low = 0.17 * len(SOLVERS) + 0.2
-    drawn = plotting.blank_figure(plotting.WIDTH, 2 * (tall + 0.3) + low + 1.5)
+    drawn = plotting.blank_figure(plotting.WIDTH, 2 * (tall + 0.3) + low + 1.35)
     for column, (target, solvers) in enumerate(results.items()):
         across = left + column * (wide + 0.3)
         axes = plotting.place_axes(drawn, across, 0.75, wide, low)
@@ -212,6 +212,7 @@ def figure(results: dict[str, Any]) -> Figure:
             axes.set_ylim(_FLOOR, 2)
             ylabel = f"TV, {name}" if column == 0 else ""
             plotting.finish_axes(axes, xlabel="seconds" if row == 0 else "", ylabel=ylabel)
+            axes.tick_params(labelleft=column == 0)
             if row == 1:
                 plotting.write_title(axes, f"target: {label(target)}")
     handles = [
@@ -239,6 +240,8 @@ def _draw_saved(axes: Axes, solvers: dict[str, Any], *, named: bool) -> None:
     axes.set_ylim(len(solvers) - 0.5, -0.5)
     axes.set_yticks(range(len(solvers)), [label(name) for name in solvers] if named else [])
     plotting.finish_axes(axes, xlabel="TV at the end, median", grid="x")
+    axes.tick_params(which="minor", length=0)
+    axes.tick_params(axis="y", length=0)
 
 
 def wanted(source: sources.ImageSource, num_classes: int) -> Iterator[tuple[str, np.ndarray]]:
