@@ -80,15 +80,6 @@ def to_sides(sides: np.ndarray, said: np.ndarray, targets: np.ndarray) -> np.nda
     return largest_error(said, sides)
 
 
-def side_caption(distance: float, l2: float) -> str:
-    """What the figure says of a saved image whose labels were to change sides.
-
-    >>> side_caption(0.3075, 1.631)
-    'succeeds, L2 1.6'
-    """
-    return f"{'succeeds' if distance < 0.5 else 'fails'}, L2 {l2:.1f}"
-
-
 def attack(
     name: str, case: measures.Case, sides: np.ndarray, *, seconds: float
 ) -> dict[str, np.ndarray]:
@@ -159,7 +150,7 @@ def main(argv: list[str]) -> None:
         sides = flipped(task, before)
         case = case_of(asked(sides, before), functools.partial(to_sides, sides))
         ours = functools.partial(measures.synthesized, case, tolerance=_SIDE_TOLERANCE)
-        seconds = study.keep("flips", task, measures.OURS, ours, caption=side_caption)
+        seconds = study.keep("flips", task, measures.OURS, ours, caption=measures.side_caption)
         for name in ATTACKS:
             theirs = functools.partial(attack, name, case, sides, seconds=seconds)
             study.keep("flips", task, name, theirs)

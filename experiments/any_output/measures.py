@@ -109,6 +109,15 @@ def error_caption(distance: float, l2: float) -> str:
     return f"error {distance:.0e}, L2 {l2:.1f}"
 
 
+def side_caption(distance: float, l2: float) -> str:
+    """What a figure says of a saved image whose labels were to change sides.
+
+    >>> side_caption(0.3075, 1.631)
+    'succeeds, L2 1.6'
+    """
+    return f"{'succeeds' if distance < 0.5 else 'fails'}, L2 {l2:.1f}"
+
+
 def figure(
     source: np.ndarray, images: Mapping[str, np.ndarray], captions: Mapping[str, Sequence[str]]
 ) -> Figure:
