@@ -168,7 +168,7 @@ def draw_strip(case: Case, run: runs.Run) -> None:
     mixtures = starts.path(first, last, _STEPS.value)
     sources = first_of_each(case, {first, last}, 1)
     rows, notes = {}, {}
-    judge_name, judge = next(iter(case.judges.items()))
+    judge = next(iter(case.judges.values()))
     for name, network in case.networks.items():
         compute = functools.partial(
             _images, network, sources, mixtures.targets(len(case.names)), case.options
@@ -178,7 +178,7 @@ def draw_strip(case: Case, run: runs.Run) -> None:
             row = f"{name} network\nfrom {start.removesuffix('s')}"
             rows[row] = kept[:, index]
             notes[row] = judging.among_named(judging.logits(judge, rows[row]), mixtures)[:, 1]
-    figure = figures.strip_figure(rows, notes, mixtures, case.names, judge=judge_name)
+    figure = figures.strip_figure(rows, notes, mixtures, case.names)
     report.save_figure(figure, run.directory / "strip.png")
 
 

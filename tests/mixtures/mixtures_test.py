@@ -157,10 +157,15 @@ def test_figures_have_an_image_for_each_target_and_source():
     mixtures = starts.path(0, 1, 4)
     rows = {"ordinary": RNG.uniform(size=(5, 8, 8, 1)), "robust": RNG.uniform(size=(5, 8, 8, 1))}
     notes = {name: np.linspace(0, 1, 5) ** 2 for name in rows}
-    strip = figures.strip_figure(rows, notes, mixtures, ("cat", "dog"), judge="other")
+    strip = figures.strip_figure(rows, notes, mixtures, ("cat", "dog"))
     assert len(strip.axes) == 10
+    long = {name: np.repeat(row, 5, 0) for name, row in rows.items()}
+    wide = figures.strip_figure(
+        long, {name: np.zeros(25) for name in rows}, starts.path(0, 1, 24), ("cat", "dog")
+    )
+    assert strip.get_size_inches()[0] <= wide.get_size_inches()[0] <= 9
     texts = {text.get_text() for axes in strip.axes for text in axes.texts}
-    assert {"dog, the rest cat", "75%", "other finds", "56%"} <= texts
+    assert {"asked: dog, rest cat", "75%", "judge finds dog", "56%"} <= texts
 
 
 def test_the_figure_of_judges_shows_medians():
