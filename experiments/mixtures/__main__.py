@@ -7,7 +7,7 @@ Command   python -m experiments.mixtures --preset=digits --data_dir=...
 Networks  that the presets name and the package does not ship: README.md has the commands that train them. Judges are
           classifiers that took no part.
 Expected  Judges agree with the target more on images of the robust network. Measured: README.md
-Output    --out gets results.json (numbers of every job), table.md, mixtures.png, strip.png, judges.png, and the sheets
+Output    --out gets results.json (numbers of every job), table.md, mixtures.png, strip.png, and the sheets
           for viewers, viewers/sheet_1.png and so on. The same command resumes.
 Viewers   look at the sheets and write answers to --out/viewers/answers/NAME.json, {"1": ["cat", "ship"], "2": [], ...}.
           The same command then counts them.
@@ -189,8 +189,8 @@ def _images(
 
 
 def ask_judges(case: Case, run: runs.Run) -> dict[str, Any]:
-    """Random mixtures, and what the judges say of them; judges.png."""
-    jobs, found = [], {start: {} for start in case.starts}
+    """Random mixtures, and what the judges say of them."""
+    jobs = []
     for start, images in case.starts.items():
         for parts in _PARTS.value:
             for name, network in case.networks.items():
@@ -201,11 +201,8 @@ def ask_judges(case: Case, run: runs.Run) -> dict[str, Any]:
                 )
                 job = f"{parts} classes, {start}, {name}"
                 arrays = runs.kept(run.directory / "cache" / f"{job}.npz", compute)
-                result = study.judged(arrays)
-                found[start].setdefault(name, []).append(result)
                 about = {"start": start, "parts": parts, "network": name}
-                jobs.append({**about, **study.numbers(result)})
-    draw_judges(found, run)
+                jobs.append({**about, **study.numbers(study.judged(arrays))})
     return {"jobs": jobs}
 
 
@@ -223,21 +220,6 @@ def ask_viewers(case: Case, run: runs.Run) -> dict[str, Any]:
         report.save_figure(figure, directory / f"sheet_{index + 1}.png")
     answers = viewers.read_answers(directory / "answers", case.names, len(viewed.images))
     return {"viewers": viewers.numbers(viewed, answers, case.names)}
-
-
-def draw_judges(found: dict[str, dict[str, list[study.Judged]]], run: runs.Run) -> None:
-    """judges.png: mixtures of the first number of classes, all judges together."""
-    points, correlations = {}, {}
-    for start, networks in found.items():
-        points[start], correlations[start] = {}, {}
-        for name, results in networks.items():
-            first = results[0]
-            shares = [judging.among_named(said, first.mixtures) for said in first.said.values()]
-            wanted = np.concatenate([first.mixtures.shares] * len(shares))
-            correlations[start][name] = judging.rank_correlation(wanted, np.concatenate(shares))
-            points[start][name] = (wanted.ravel(), np.concatenate(shares).ravel())
-    figure = figures.judges_figure(points, correlations)
-    report.save_figure(figure, run.directory / "judges.png")
 
 
 def main(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Figures of mixtures: the images side by side, the path from one class to another, and what judges say."""
+"""Figures of mixtures: the images side by side, and the path from one class to another."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,9 +13,6 @@ from outgen_jax.report import plotting
 _LARGEST = 0.92  # inches, of an image
 _GAP, _BLOCK = 0.05, 0.28  # inches: between images, between networks
 _LABEL, _HEAD, _ROW_NOTE, _STRIP_HEAD = 1.2, 0.42, 0.2, 0.25
-_BINS = 8  # of the wanted share, in the figure of judges
-COLOURS = {"ordinary": plotting.VERMILION, "robust": plotting.BLUE}
-_MARKERS = {"ordinary": "s", "robust": "o"}
 
 
 class Panel(NamedTuple):
@@ -97,60 +94,8 @@ def strip_figure(
                 _write_lines(axes, name.split("\n"))
                 _write_beside(axes, (0, 0), -8.5, f"judge finds {last}", plotting.GREY)
             if t == 0 and r == 0:
-                _write_beside(axes, (0, 1), 7, f"asked: {last}, rest {first}", plotting.INK)
+                _write_beside(axes, (0, 1), 7, f"{last}, rest {first}", plotting.INK)
     return figure
-
-
-def judges_figure(
-    found: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
-    correlations: Mapping[str, Mapping[str, float]],
-) -> Figure:
-    """The share that judges find against the share that was wanted; a panel for each start.
-
-    Args:
-      found: start to network to (wanted shares [n], found shares [n]).
-      correlations: start to network to Spearman's ρ.
-    """
-    figure = plotting.blank_figure(4.4 * len(found), 3.7)
-    for column, (start, networks) in enumerate(found.items()):
-        axes = plotting.place_axes(figure, 0.7 + 4.3 * column, 0.6, 3.5, 2.7)
-        axes.plot((0, 1), (0, 1), color=plotting.GREY, lw=1, ls=(0, (1, 1)))
-        for name, (wanted, shares) in networks.items():
-            _draw_bins(axes, name, wanted, shares, correlations[start][name])
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
-        plotting.write_title(axes, f"from {start}")
-        plotting.finish_axes(
-            axes,
-            xlabel="share of a class in the target",
-            ylabel="share that the judges find" if column == 0 else "",
-            grid="both",
-        )
-        axes.legend(
-            frameon=False, fontsize=plotting.SMALL, labelcolor=plotting.INK, loc="upper left"
-        )
-    return figure
-
-
-def _draw_bins(axes: Axes, name: str, wanted: np.ndarray, shares: np.ndarray, rho: float) -> None:
-    """Median and quartiles of the found share by bins of the wanted one."""
-    bins = np.minimum((wanted * _BINS).astype(int), _BINS - 1)
-    filled = [b for b in range(_BINS) if (bins == b).any()]
-    middle = [wanted[bins == b].mean() for b in filled]
-    low, median, high = np.transpose(
-        [np.quantile(shares[bins == b], (0.25, 0.5, 0.75)) for b in filled]
-    )
-    color = COLOURS[name]
-    axes.fill_between(middle, low, high, color=color, alpha=0.15, lw=0)
-    axes.plot(
-        middle,
-        median,
-        color=color,
-        marker=_MARKERS[name],
-        lw=1.5,
-        ms=4,
-        label=f"{name}, ρ = {rho:.2f}",
-    )
 
 
 def _write_lines(axes: Axes, lines: Sequence[str]) -> None:
