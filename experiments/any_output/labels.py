@@ -150,7 +150,7 @@ def main(argv: list[str]) -> None:
         sides = flipped(task, before)
         case = case_of(asked(sides, before), functools.partial(to_sides, sides))
         ours = functools.partial(measures.synthesized, case, tolerance=_SIDE_TOLERANCE)
-        seconds = study.keep("flips", task, measures.OURS, ours)
+        seconds = study.keep("flips", task, measures.OURS, ours, caption=measures.side_caption)
         for name in ATTACKS:
             theirs = functools.partial(attack, name, case, sides, seconds=seconds)
             study.keep("flips", task, name, theirs)

@@ -4,10 +4,11 @@ Results are numbers per image, by task and method: `{task: {method: {measure: [N
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import outgen_jax as og
 from experiments.any_output import peers
@@ -99,6 +100,32 @@ def _numbers(
     }
 
 
+def error_caption(distance: float, l2: float) -> str:
+    """What a figure says of a saved image.
+
+    >>> error_caption(0.000472, 2.289)
+    'error 5e-04, L2 2.3'
+    """
+    return f"error {distance:.0e}, L2 {l2:.1f}"
+
+
+def side_caption(distance: float, l2: float) -> str:
+    """What a figure says of a saved image whose labels were to change sides.
+
+    >>> side_caption(0.3075, 1.631)
+    'succeeds, L2 1.6'
+    """
+    return f"{'succeeds' if distance < 0.5 else 'fails'}, L2 {l2:.1f}"
+
+
+def figure(
+    source: np.ndarray, images: Mapping[str, np.ndarray], captions: Mapping[str, Sequence[str]]
+) -> Figure:
+    """A column for the sources and one for each task, and below every image its caption."""
+    shown = {"source": source[:SHOWN], **images}
+    return report.image_grid_figure(shown, captions=captions)
+
+
 class Study:
     """The run of a script: keeps the numbers of every task and method, and remakes the table after each."""
 
@@ -106,26 +133,37 @@ class Study:
         """`groups` are the keys of results.json that hold tasks."""
         self.run, self.table = run, table
         self.results: dict[str, Any] = {"flags": run.flags, **{group: {} for group in groups}}
-        self.columns: dict[str, np.ndarray] = {}  # of the picture: images of this package
+        self.images: dict[str, np.ndarray] = {}  # by task, of this package, for the picture
+        self.captions: dict[str, list[str]] = {}
 
     def keep(
-        self, group: str, task: str, method: str, compute: Callable[[], dict[str, np.ndarray]]
+        self,
+        group: str,
+        task: str,
+        method: str,
+        compute: Callable[[], dict[str, np.ndarray]],
+        *,
+        caption: Callable[[float, float], str] = error_caption,
     ) -> float:
-        """Computes the numbers of a method, unless an earlier start kept them; returns its seconds."""
+        """Computes the numbers of a method, unless an earlier start kept them; returns its seconds.
+
+        `caption` says in the picture what the distance and the L2 of a saved image are.
+        """
         print(f"{task}: {method}")
         name = files.unique_file_names([f"{task}, {method}"], ".npz")[0]
         found = runs.kept(self.run.directory / "cache" / name, compute)
         if method == OURS:
-            self.columns[task] = found["shown"]
+            self.images[task] = found["shown"]
+            numbers = zip(found["distance_8bit"][:SHOWN], found["l2"][:SHOWN], strict=True)
+            self.captions[task] = [caption(*pair) for pair in numbers]
         self.results[group].setdefault(task, {})[method] = _as_json(found)
         common_tables.write(self.run, self.results, self.table)
         return float(found["seconds"])
 
     def finish(self, source: np.ndarray, picture: str) -> None:
         """Draws the sources and what each task made of them, and prints the table."""
-        columns = {"source": source[:SHOWN], **self.columns}
-        figure = report.image_grid_figure(columns)
-        report.save_figure(figure, self.run.directory / picture, dpi=120)
+        drawn = figure(source, self.images, self.captions)
+        report.save_figure(drawn, self.run.directory / picture)
         print(self.table(self.results))
 
 

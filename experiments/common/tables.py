@@ -39,6 +39,7 @@ MODULES = {
     "experiments/exactness/results/ordered_top_k_earlier": "experiments.exactness.ordered_top_k",
     "experiments/exactness/results/solver_comparison": "experiments.exactness.solver_comparison",
     "experiments/exactness/results/time_to_target": "experiments.exactness.time_to_target",
+    "experiments/mixtures/results/cifar10": "experiments.mixtures.table",
     "experiments/mixtures/results/digits": "experiments.mixtures.table",
     "experiments/replaced_training/results/main": "experiments.replaced_training.report",
     "experiments/replaced_training/results/boundary": "experiments.replaced_training.report",

@@ -12,8 +12,9 @@ Presets   attention, attention_n4, baseline: the paper's settings. attention_plu
           attention+cell+r1 has some of the changes: presets.py. attention_colour: settings for photographs. smoke:
           seconds, for tests.
 Expected  see README.md, which has the hours of each command
-Output    --out gets results.json (numbers of every seed), table.md, fig_c3.png to fig_c10.png (with the preset's name
-          for attention_plus), GIFs of canvases being drawn, and a directory of checkpoints and samples for every run.
+Output    --out gets results.json (numbers of every seed), table.md, samples.png (Figs C3, C4, C5 and C7), fig_c6,
+          fig_c8_c9, fig_c10 and a GIF of canvases being drawn of each preset with attention, and a directory of
+          checkpoints and samples for every run. Figures show the first seed.
 
 The same command resumes at the last checkpoint; finished runs are kept, and the table is remade after each. Images
 that are not 28×28 grey digits get samples and latent studies but no scores, which need a classifier of digits.
@@ -63,7 +64,6 @@ _OVERWRITE = common_flags.overwrite()
 
 LATENT_IMAGES = 1000  # of each latent condition
 _BATCH = 500  # images generated at a time
-_FIGURE = {"attention": "c4", "attention_n4": "c7", "baseline": "c5"}  # of the paper
 
 
 class Data(NamedTuple):
@@ -168,17 +168,12 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
         found["scores"] = scores.score(
             generated, data.reference, resamples=_RESAMPLES.value, canvases=canvases
         )
-    if seed == _FIRST_SEED.value:
-        like = "attention_n4" if trained.preset.points == 4 else "attention"
-        like = like if recurrent else "baseline"
-        number, suffix = _FIGURE.get(name, _FIGURE[like]), "" if name in _FIGURE else f"_{name}"
-        figures.samples(out / f"fig_{number}{suffix}.png", generated)
-        if recurrent and number == "c4":
-            drawing = trained.drawing(z[:40])
-            points = trained.preset.points
-            figures.canvases(out / f"fig_c6{suffix}.png", drawing, points)
-            figures.animation(out / f"drawing{suffix}.gif", drawing, points)
-            figures.latent(out, suffix, study)
+    if recurrent and seed == _FIRST_SEED.value:
+        drawing = trained.drawing(z[:40])
+        points = trained.preset.points
+        figures.canvases(out / f"fig_c6_{name}.png", drawing, points)
+        figures.animation(out / f"drawing_{name}.gif", drawing, points)
+        figures.latent(out, name, study)
     files.write_atomic(kept, runs.to_json(found))
     return found
 
@@ -209,6 +204,20 @@ def real_scores(data: Data) -> dict[str, Any] | None:
     return scores.score(data.held_out, data.reference, resamples=_RESAMPLES.value)
 
 
+def draw_samples(results: dict[str, Any], train_images: np.ndarray, out: Path) -> None:
+    """The sheet of samples: training images, and of each finished preset those of its first seed."""
+    arms, notes = {"training images": train_images}, [""]
+    if results["real"] is not None:
+        notes = [f"FID of unseen ones {results['real']['fid']['estimate']:.2f}"]
+    for name, found in results["presets"].items():
+        path = out / name / f"seed{_FIRST_SEED.value}" / "samples.npz"
+        if path.exists():
+            with np.load(path) as kept:
+                arms[table.name_of(name, found)] = kept["images"]
+            notes.append(figures.note(found[0]))
+    figures.samples(out / "samples.png", arms, notes)
+
+
 def finished(names: list[str], seeds: range, out: Path) -> dict[str, list[Any]]:
     """The finished runs of each preset that has some."""
     found = {
@@ -230,12 +239,12 @@ def main(argv: list[str]) -> None:
     data = load()
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     started = time.perf_counter()
-    figures.samples(out.directory / "fig_c3.png", data.train)
     results: dict[str, Any] = {"train_images": len(data.train), "real": real_scores(data)}
     for job in wanted:
         run_one(*jobs[job], data, out.directory)
         results["presets"] = finished(names, seeds, out.directory)
         text = common_tables.write(out, results, table.table)
+        draw_samples(results, data.train, out.directory)
     print(text)
     print(f"{out.directory}: {time.perf_counter() - started:.0f} s")
 

@@ -1,5 +1,6 @@
 """Figures C3 to C10 of paper C, and the animation of canvases being drawn."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,33 @@ from outgen_jax.models import draw
 from outgen_jax.report import image_grids
 from outgen_jax.report.plotting import save_figure
 
-ROWS, COLUMNS = 10, 10
+_ROWS, _COLUMNS = 10, 10  # of a sheet of samples, all arms together
+_STEP_ROWS = 5
+_SIDE = 0.5  # inches
 _FRAME, _LAST = 450, 2000  # milliseconds
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
-def grid(images: np.ndarray, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
+def grid(images: np.ndarray, rows: int, columns: int = _COLUMNS) -> np.ndarray:
     """The first rows · columns images as a grid, fewer rows where there are fewer images."""
     columns = min(columns, len(images))
     rows = max(1, min(rows, len(images) // columns))
     return images[: rows * columns].reshape(rows, columns, *images.shape[1:])
 
 
-def samples(path: Path, images: np.ndarray) -> None:
-    """Figs C3, C4, C5 and C7: a hundred images."""
-    save_figure(image_grids.grids_figure({"": grid(images)}), path)
+def samples(path: Path, arms: Mapping[str, np.ndarray], notes: Sequence[str]) -> None:
+    """Figs C3, C4, C5 and C7 on one sheet: the first images of every arm, with a note beside each."""
+    rows = max(2, _ROWS // len(arms))
+    panels = {name: grid(images, rows) for name, images in arms.items()}
+    save_figure(image_grids.grids_figure(panels, notes=notes, inches=_SIDE), path)
+
+
+def note(run: Mapping[str, Any]) -> str:
+    """The scores of a run as they stand beside its samples; nothing where there are none."""
+    if "scores" not in run:
+        return ""
+    fid, recall = (run["scores"][key]["estimate"] for key in ("fid", "recall"))
+    return f"FID {fid:.2f}\nrecall {recall:.2f}"
 
 
 def boxes(attention: draw.Attention, points: int) -> image_grids.Boxes:
@@ -37,17 +50,17 @@ def boxes(attention: draw.Attention, points: int) -> image_grids.Boxes:
 
 
 def canvases(path: Path, drawing: draw.Drawing, points: int) -> None:
-    """Fig. C6: ten images, step by step, with a box around what is attended to."""
-    images = _pixels(drawing)[:ROWS]
-    first = jax.tree.map(lambda a: a[:ROWS], drawing.attention)
-    titles = [f"t = {t}" for t in range(1, images.shape[1] + 1)]
+    """Fig. C6: images step by step, with a box around what is attended to."""
+    images = _pixels(drawing)[:_STEP_ROWS]
+    first = jax.tree.map(lambda a: a[:_STEP_ROWS], drawing.attention)
+    titles = [f"step {t}" for t in range(1, images.shape[1] + 1)]
     save_figure(image_grids.attention_figure(images, boxes(first, points), titles=titles), path)
 
 
 def animation(path: Path, drawing: draw.Drawing, points: int, rows: int = 4) -> None:
     """Images being drawn, one frame a step; the last frame has no boxes."""
     images = _pixels(drawing)
-    columns = min(COLUMNS, len(images))
+    columns = min(_COLUMNS, len(images))
     rows = max(1, min(rows, len(images) // columns))
     number, steps = rows * columns, images.shape[1]
     figures = []
@@ -56,24 +69,37 @@ def animation(path: Path, drawing: draw.Drawing, points: int, rows: int = 4) -> 
         now = jax.tree.map(partial(_at_step, at, rows, columns), drawing.attention)
         shown = images[:number, at].reshape(rows, columns, *images.shape[2:])
         found = boxes(now, points) if t < steps else None
-        figures.append(image_grids.attention_figure(shown, found, inches=0.5))
+        heading = step_heading(t, steps)
+        figures.append(image_grids.attention_figure(shown, found, heading=heading, inches=_SIDE))
     durations = [_FRAME] * steps + [_LAST]
     files.write_atomic(path, image_grids.animation_bytes(figures, milliseconds=durations))
 
 
-def latent(directory: Path, suffix: str, study: Study) -> None:
-    """Figs C8 to C10: the six conditions, with a number beside each."""
-    numbers: dict[str, Any] = study.numbers
-    panels = {"all z random": grid(study.random, 3), "all z zero": grid(study.zero, 1)}
-    notes = [f"spread {numbers['spread_random']:.3f}", f"spread {numbers['spread_zero']:.3f}"]
-    save_figure(image_grids.grids_figure(panels, notes=notes), directory / f"fig_c8{suffix}.png")
+def step_heading(t: int, steps: int) -> str:
+    """What stands above frame t of an animation, counted from 0; the last is the finished image.
 
-    panels = {f"only {_z(t)} random": grid(x, 1) for t, x in enumerate(study.alone, 1)}
-    notes = [
-        f"spread {alone:.3f}\nredrawn among random\nones: change {redrawn:.3f}"
-        for alone, redrawn in zip(numbers["spread_alone"], numbers["change_redrawn"], strict=True)
-    ]
-    save_figure(image_grids.grids_figure(panels, notes=notes), directory / f"fig_c9{suffix}.png")
+    >>> step_heading(0, 6)
+    'step 1 of 6: the box is where the generator writes'
+    """
+    if t == steps:
+        return f"after step {steps}"
+    return f"step {t + 1} of {steps}: the box is where the generator writes"
+
+
+def latent(directory: Path, name: str, study: Study) -> None:
+    """Figs C8 to C10: the six conditions, with numbers beside each."""
+    numbers: dict[str, Any] = study.numbers
+    panels = {"all z random": grid(study.random, 1), "all z zero": grid(study.zero, 1)}
+    notes = [f"spread {numbers['spread_random']:.3f}", f"spread {numbers['spread_zero']:.3f}"]
+    digits = numbers.get("digit_changes_redrawn")
+    for t, images in enumerate(study.alone, 1):
+        panels[f"only {_z(t)} random"] = grid(images, 1)
+        note = f"spread {numbers['spread_alone'][t - 1]:.3f}"
+        if digits is not None:
+            note += f"\nredrawn: {digits[t - 1]:.0%} other digits"
+        notes.append(note)
+    figure = image_grids.grids_figure(panels, notes=notes, inches=_SIDE)
+    save_figure(figure, directory / f"fig_c8_c9_{name}.png")
 
     panels = {"all z random": grid(study.random, 2)}
     notes = [f"all redrawn:\nchange {numbers['change_all_redrawn']:.3f}"]
@@ -83,7 +109,8 @@ def latent(directory: Path, suffix: str, study: Study) -> None:
         if "digit_changes_wild" in numbers:
             note += f"\n{numbers['digit_changes_wild'][str(t)]:.0%} other digits"
         notes.append(note)
-    save_figure(image_grids.grids_figure(panels, notes=notes), directory / f"fig_c10{suffix}.png")
+    figure = image_grids.grids_figure(panels, notes=notes, inches=_SIDE)
+    save_figure(figure, directory / f"fig_c10_{name}.png")
 
 
 def _at_step(step: int, rows: int, columns: int, values: jax.Array) -> jax.Array:

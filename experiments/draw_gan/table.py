@@ -32,10 +32,10 @@ _DRAWS_FID = 10.0
 
 def table(results: dict[str, Any]) -> str:
     compared = [
-        c._replace(a=_name(c.a, results["presets"][c.a]), b=_name(c.b, results["presets"][c.b]))
+        c._replace(a=name_of(c.a, results["presets"][c.a]), b=name_of(c.b, results["presets"][c.b]))
         for c in comparisons.comparisons(results["presets"])
     ]
-    named = {_name(name, seeds): seeds for name, seeds in results["presets"].items()}
+    named = {name_of(name, seeds): seeds for name, seeds in results["presets"].items()}
     results = {**results, "presets": named}
     parts = [_scores(results)] if _scored(results) else []
     parts += _by_step(results, "realism of the canvas after step t", "scores", "realism_by_step")
@@ -55,7 +55,8 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(parts) or "Nothing was scored.\n"
 
 
-def _name(name: str, seeds: list[dict[str, Any]]) -> str:
+def name_of(name: str, seeds: list[dict[str, Any]]) -> str:
+    """What a preset is called in tables and figures, from its finished runs."""
     return name if "settings" in seeds[0] else _EARLIER.get(name, name)
 
 

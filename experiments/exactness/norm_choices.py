@@ -1,7 +1,7 @@
 """Changes of other kinds: Gauss-Newton under a mask, a cap and a norm that likes smooth changes.
 
 Purpose   Beyond paper A, whose low-pass filter is the one way to keep changes from looking like noise: the same targets
-          reached in four ways, side by side, each image above its change.
+          reached in four ways, side by side, each image beside its change.
 Command   python -m experiments.exactness.norm_choices --data_dir=... --out=experiments/exactness/results/norm_choices
 Expected  Most images reach the target, fewest under the mask; the masked change stays in the middle, the capped one is
           even, the smooth one has little fine detail and a larger L2. 2.5 minutes on 2 cores.
@@ -20,6 +20,7 @@ from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import label
+from experiments.exactness import changes
 from outgen_jax import report, runs
 from outgen_jax.models import pretrained
 from outgen_jax.solvers.solver import Solver
@@ -36,7 +37,6 @@ _TOLERANCE = flags.DEFINE_float("tolerance", 1e-3, "Total variation to reach.", 
 _OUT = common_flags.out("norm_choices")
 _OVERWRITE = common_flags.overwrite()
 
-_AMPLIFIED = 8  # changes in the picture
 _FINE = 8.0  # radius beyond which a change is called fine detail
 MEASURES = ("total_variation", "l2", "linf", "fine_share", "steps")
 
@@ -91,12 +91,6 @@ def table(results: dict[str, Any]) -> str:
     return report.markdown_table(headings, rows)
 
 
-def interleaved(images: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Each image, then its amplified change on grey: [2 R, H, W, C]."""
-    change = np.clip(0.5 + _AMPLIFIED * (images - source), 0, 1)
-    return np.stack([images, change], 1).reshape(-1, *images.shape[1:])
-
-
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
@@ -113,23 +107,22 @@ def main(argv: list[str]) -> None:
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     source = data.images.astype(np.float32) / 255
     shown = slice(0, min(_SHOWN.value, len(source)))
-    columns = {"source": interleaved(source[shown], source[shown])}
+    ways: dict[str, changes.Changed] = {}
     found: dict[str, Any] = {}
     for name, solver in solvers(source.shape[1:]).items():
         print(name)
         result = og.synthesize(
             *network, source, targets, solver=solver, tolerance=_TOLERANCE.value, progress=True
         )
-        columns[name] = interleaved(result.images[shown], source[shown])
+        ways[name] = changes.Changed(result.images[shown], result.probs[shown])
         found[name] = {
             key: [float(f"{x:.4g}") for x in values]
             for key, values in measure(source, result).items()
         }
     results = {"flags": run.flags, "per_image": found}
     common_tables.write(run, results, table)
-    labels = [text for name in data.ids[shown] for text in (name, f"change × {_AMPLIFIED}")]
-    figure = report.image_grid_figure(columns, row_labels=labels)
-    report.save_figure(figure, run.directory / "norm_choices.png", dpi=120)
+    figure = changes.changes_figure(data.images[shown], targets[shown], names, ways)
+    report.save_figure(figure, run.directory / "norm_choices.png")
     print(table(results))
 
 

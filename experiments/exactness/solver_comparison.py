@@ -6,24 +6,25 @@ Purpose   The paper compares SGD, momentum SGD and momentum + low-pass by eye ("
 Command   python -m experiments.exactness.solver_comparison --data_dir=...
               --out=experiments/exactness/results/solver_comparison
 Expected  SGD changes least; momentum gets closer and is noisier; the low-pass removes the noise. Measured: README.md.
-Output    --out gets results.json (per image), table.md, fig_a1.png and fig_a3_a5.png.
+Output    --out gets results.json (per image), table.md and fig_a3_a5.png.
 
 The same command resumes: every finished solver is kept.
 """
 
 import functools
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
+from experiments.exactness import changes
 from outgen_jax import report, runs
 from outgen_jax.models import pretrained
 from outgen_jax.solvers import descent
@@ -46,6 +47,7 @@ SOLVERS = {
     "momentum": "momentum",
     "momentum_lowpass": "momentum + low-pass",
 }
+_SHOWN = 5  # images in the figure
 # Columns of the table: heading, key of an image's number, how to summarise it over images.
 COLUMNS = (
     ("KL, nats", "kl", np.median),
@@ -68,9 +70,7 @@ class Job(NamedTuple):
     variables: Any
     images: np.ndarray  # [N, 32, 32, 3] uint8
     labels: np.ndarray  # [N]
-    ids: tuple[str, ...]
     class_names: tuple[str, ...]
-    before: np.ndarray  # [N, K] probabilities of the source images
     targets: np.ndarray  # [N, K]
 
 
@@ -117,33 +117,18 @@ def table(results: dict[str, Any]) -> str:
     return report.markdown_table(headings, rows)
 
 
-def one_of_each_class(labels: np.ndarray, classes: int) -> np.ndarray:
-    return np.array([np.flatnonzero(labels == k)[0] for k in range(classes)])
+def shown_rows(labels: np.ndarray) -> np.ndarray:
+    """The first image of each of the first classes."""
+    return np.array([np.flatnonzero(labels == k)[0] for k in np.unique(labels)[:_SHOWN]])
 
 
-def figures(directory: Path, job: Job, outcomes: dict[str, dict[str, np.ndarray]]) -> None:
-    names = job.class_names
-    rows = one_of_each_class(job.labels, len(names))
-    columns = {"source": job.images[rows]}
-    captions = {"source": [""] * len(rows)}
-    for name, outcome in outcomes.items():
-        columns[SOLVERS[name]] = outcome["generated"][rows]
-        captions[SOLVERS[name]] = [f"TV {v:.3f}" for v in outcome["total_variation_8bit"][rows]]
-    grid = report.image_grid_figure(
-        columns, row_labels=[names[k] for k in job.labels[rows]], captions=captions
-    )
-    report.save_figure(grid, directory / "fig_a3_a5.png")
-    outcome = outcomes["sgd"]
-    run = report.SynthesisRun(
-        source=job.images,
-        generated=outcome["generated"],
-        parts=(report.Part(names, job.targets, job.before, outcome["reached"]),),
-        ids=job.ids,
-        steps=np.full(len(job.ids), _STEPS.value),
-        distance=outcome["total_variation_8bit"],
-        converged=outcome["total_variation_8bit"] <= 0.01,
-    )
-    report.save_figure(report.synthesis_figure(run, rows=rows[:5]), directory / "fig_a1.png")
+def figure(job: Job, outcomes: dict[str, dict[str, np.ndarray]], rows: np.ndarray) -> Figure:
+    """Figs A1 and A3 to A5 in one: some images, what each solver made of them, and what the network says of that."""
+    ways = {
+        SOLVERS[name]: changes.Changed(outcome["generated"][rows], outcome["reached"][rows])
+        for name, outcome in outcomes.items()
+    }
+    return changes.changes_figure(job.images[rows], job.targets[rows], job.class_names, ways)
 
 
 def prepare() -> Job:
@@ -152,18 +137,15 @@ def prepare() -> Job:
     )
     loading.check_classes(start, dataset=_DATASET.value)
     names, (apply_fn, variables), source = start
-    before = og.predict(apply_fn, variables, source.images)
     targets = og.targets.parse(
         _TARGETS.value,
         class_names=names,
         labels=source.labels,
         image_ids=source.ids,
-        source_probs=before,
+        source_probs=og.predict(apply_fn, variables, source.images),
         seed=_SEED.value,
     )
-    return Job(
-        apply_fn, variables, source.images, source.labels, source.ids, names, before, targets
-    )
+    return Job(apply_fn, variables, source.images, source.labels, names, targets)
 
 
 def main(argv: list[str]) -> None:
@@ -177,7 +159,8 @@ def main(argv: list[str]) -> None:
         outcomes[name] = runs.kept(
             out.directory / "cache" / f"{name}.npz", functools.partial(run_solver, name, job)
         )
-    figures(out.directory, job, outcomes)
+    shown = figure(job, outcomes, shown_rows(job.labels))
+    report.save_figure(shown, out.directory / "fig_a3_a5.png")
     results = {
         "seconds": {name: float(outcome["seconds"]) for name, outcome in outcomes.items()},
         "per_image": {

@@ -25,10 +25,10 @@ from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import label, percentile_headings
-from outgen_jax import files, report, runs
+from experiments.exactness.time_figure import time_figure
+from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.report import plotting
 from outgen_jax.synthesis import network as networks
 from outgen_jax.synthesis import slots
 from outgen_jax.synthesis.programs import Network
@@ -182,26 +182,6 @@ def table(results: dict[str, Any]) -> str:
     return report.markdown_table(headings, rows)
 
 
-def figure(results: dict[str, Any]) -> bytes:
-    """Curves of the median total variation, a panel per target."""
-    import matplotlib.figure
-
-    drawn = matplotlib.figure.Figure(figsize=(4.4 * len(results) + 1.4, 3.4), layout="constrained")
-    panels = drawn.subplots(1, len(results), squeeze=False, sharey=True)[0]
-    for axes, (target, solvers) in zip(panels, results.items(), strict=True):
-        for name, found in solvers.items():
-            points = found["curve"]
-            seconds, medians = ([p[key] for p in points] for key in ("seconds", "median"))
-            axes.plot(seconds, np.maximum(medians, 1e-8), label=name, linewidth=1.6)
-        axes.set(yscale="log", xlabel="seconds", title=target)
-        axes.grid(axis="y", color="0.9")
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("total variation, median")
-    lines = panels[-1].get_legend_handles_labels()
-    drawn.legend(*lines, loc="outside right center", frameon=False, fontsize=9)
-    return plotting.figure_bytes(drawn)
-
-
 def wanted(source: sources.ImageSource, num_classes: int) -> Iterator[tuple[str, np.ndarray]]:
     """Every kind of target with its rows [N, K]."""
     for given in _TARGETS.value:
@@ -235,7 +215,7 @@ def main(argv: list[str]) -> None:
     for text, rows in kinds.items():
         results[text] = compare(Workload(*network, source.images, rows), _SECONDS.value)
         common_tables.write(run, {"targets": results}, table)
-        files.write_atomic(run.directory / "exactness.png", figure(results))
+        report.save_figure(time_figure(results), run.directory / "exactness.png")
     print(table({"targets": results}))
 
 

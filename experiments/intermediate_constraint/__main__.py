@@ -8,8 +8,8 @@ Command   python -m experiments.intermediate_constraint --data_dir=...          
           python -m experiments.intermediate_constraint --preset=paper --dataset=IMAGENET --network=vgg16-397923af.pth
           python -m experiments.intermediate_constraint --preset=smoke                              (seconds, digits)
 Expected  paper: clean 67.69 %, noise 57.69 %, blur 51.29 % (proposed); 67.44, 56.60, 50.73 % (plain)
-Output    --out gets results.json (every seed), table.md, levels.png, neurons.png, correct.npz (which
-          test images each job gets right: conditions by images, packed bits); cache/ holds each job's result.
+Output    --out gets results.json (every seed), table.md, levels.png, correct.npz (which test images each
+          job gets right: conditions by images, packed bits); cache/ holds each job's result.
 
 Presets cifar10 and cpu: CIFAR-10 and a VGG16 of half or a quarter of the width with three fully connected layers,
 trained here first; blur levels are the paper's times presets.BLUR_FACTOR (cifar10) or 32/224 (cpu). The same command
@@ -38,11 +38,12 @@ from experiments.intermediate_constraint.data import (
     load_network,
     load_splits,
 )
-from experiments.intermediate_constraint.figures import levels_figure, neurons_figure
+from experiments.intermediate_constraint.figures import levels_figure
 from experiments.intermediate_constraint.presets import PRESETS, Preset, grid
 from experiments.intermediate_constraint.study import (
     AUGMIX,
     MAIN,
+    PLAIN,
     Job,
     Settings,
     Study,
@@ -53,7 +54,7 @@ from experiments.intermediate_constraint.study import (
     run_job,
     variants,
 )
-from experiments.intermediate_constraint.tables import table
+from experiments.intermediate_constraint.tables import records_of, table
 from outgen_jax import files, report, runs
 from outgen_jax.data import distort
 from outgen_jax.training import finetuning_checks, finetuning_fit
@@ -232,10 +233,10 @@ def record(job: Job, result: dict[str, Any]) -> dict[str, Any]:
     return about
 
 
-def write(run: runs.Run, study: Study, found: dict[Job, Any], weights: dict[str, float]) -> str:
-    """results.json, table.md, and which images each job gets right, of what is there so far."""
+def results_of(study: Study, found: dict[Job, Any], weights: dict[str, float]) -> dict[str, Any]:
+    """What results.json says of what is there so far."""
     first, tried = before(study), conditions(study.settings, compare=True)
-    results = {
+    return {
         "conditions": [(c.group, c.noise, c.blur) for c in tried],
         "images": {
             name: len(getattr(study, name).labels) for name in ("train", "validation", "test")
@@ -245,7 +246,11 @@ def write(run: runs.Run, study: Study, found: dict[Job, Any], weights: dict[str,
         "jobs": [record(job, result) for job, result in found.items()],
         "comparisons": [c._asdict() for c in comparisons(found, tried)],
     }
-    text = common_tables.write(run, results, table)
+
+
+def write(run: runs.Run, study: Study, found: dict[Job, Any], weights: dict[str, float]) -> str:
+    """results.json, table.md, and which images each job gets right, of what is there so far."""
+    text = common_tables.write(run, results_of(study, found, weights), table)
     bits = {job.name: np.packbits(result["correct"], axis=-1) for job, result in found.items()}
     files.save_arrays(run.directory / "correct.npz", bits)
     return text
@@ -292,16 +297,9 @@ def main(argv: list[str]) -> None:
         functools.partial(write, out, study, found, weights),
     )
     print(write(out, study, found, weights))
-    draw(study, found, out.directory)
-
-
-def draw(study: Study, found: dict[Job, Any], directory: Path) -> None:
-    tried, first = conditions(study.settings, compare=True), before(study)
-    names = list(dict.fromkeys(j.variant for j in found if (j.stage, j.kind) == ("final", "both")))
-    if names:
-        report.save_figure(levels_figure(found, first, tried, names), directory / "levels.png")
-        figure = neurons_figure(found, first, tried, names, study.settings.layers)
-        report.save_figure(figure, directory / "neurons.png")
+    results = results_of(study, found, weights)
+    if records_of(results, PLAIN, "both"):
+        report.save_figure(levels_figure(results), out.directory / "levels.png")
 
 
 if __name__ == "__main__":

@@ -1,112 +1,109 @@
-"""Figures of the study of paper D: accuracy against level, and which neurons are on or off."""
+"""The figure of the study of paper D: accuracy and agreement at every level, and what the penalties change there."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from experiments.intermediate_constraint.comparisons import Found, seeds_of
-from experiments.intermediate_constraint.study import Condition
+from experiments.common.cells import label
+from experiments.intermediate_constraint.comparisons import over_seeds
+from experiments.intermediate_constraint.study import AUGMIX, PLAIN
+from experiments.intermediate_constraint.tables import Record, Results, records_of, variants_of
 from outgen_jax.report import plotting
 from outgen_jax.report.figures import DASHES
 
-# By 2·(on before) + (on now): off as before, turned on, turned off, on as before.
-STATES = ("off, as before", "turned on", "turned off", "on, as before")
-COLOURS = (plotting.FAINT, plotting.VERMILION, "#e69f00", plotting.BLUE)
-_PANEL, _GAP = 1.75, 0.12  # inches
+Measure = Literal["accuracy", "agreement"]
+_LEFT, _BETWEEN, _TALL, _STEP = 0.75, 0.45, 1.7, 2.05  # inches
+_SPREAD = 0.4  # of the distance of two levels, that the arms of one level take
+_BEFORE = "before fine-tuning"
+_TITLES = ("accuracy", "gain in accuracy over plain", "gain in neurons as before, over plain")
 
 
-def levels_figure(
-    found: Found, before: Mapping[str, Any], table: Sequence[Condition], names: Sequence[str]
-) -> Figure:
-    """Accuracy against the level of noise and of blur: mean over seeds, band from least to most."""
-    figure = plotting.blank_figure(plotting.WIDTH, 3.7)
-    for column, group in enumerate(("noise", "blur")):
-        axes = plotting.place_axes(figure, 0.75 + 4.25 * column, 0.55, 3.75, 2.6)
-        rows = [0, *(i for i, c in enumerate(table) if c.group == group)]
-        levels = [getattr(table[i], group) for i in rows]
-        curves = {"before fine-tuning": [before], **{n: seeds_of(found, n, "both") for n in names}}
-        for index, (name, seeds) in enumerate(curves.items()):
-            values = np.array([r["correct"][rows].mean(-1) for r in seeds])  # [seeds, levels]
-            color = (
-                plotting.GREY if index == 0 else plotting.CURVES[(index - 1) % len(plotting.CURVES)]
-            )
-            dash = (0, (1, 1)) if index == 0 else DASHES[(index - 1) % len(DASHES)]
-            axes.fill_between(levels, values.min(0), values.max(0), color=color, alpha=0.15, lw=0)
-            axes.plot(levels, values.mean(0), ls=dash, color=color, marker=".", lw=1.5, label=name)
-        unit = "0-255 scale" if group == "noise" else "pixels"
-        axes.set_xlabel(f"σ of {group}, {unit}", fontsize=10, color=plotting.INK)
-        axes.set_ylabel("accuracy" if column == 0 else "", fontsize=10, color=plotting.INK)
-        axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-        axes.grid(axis="y", color=plotting.FAINT, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9, color=plotting.GREY, labelcolor=plotting.INK)
-        if column == 0:
-            figure.legend(
-                *axes.get_legend_handles_labels(),
-                loc="upper center",
-                ncols=len(curves),
-                frameon=False,
-                fontsize=8,
-            )
-    return figure
+def levels_figure(results: Results) -> Figure:
+    """A column each for noise and blur, trained on both; needs finished jobs of plain fine-tuning.
 
+    From the top: accuracy; its gain over plain fine-tuning, with Student's interval over seeds; the same of the neurons
+    that are on or off as before. AugMix-style fine-tuning, which is far from the others, is in the first row only.
 
-def neurons_figure(
-    found: Found,
-    before: Mapping[str, Any],
-    table: Sequence[Condition],
-    names: Sequence[str],
-    layers: Sequence[str],
-) -> Figure:
-    """Neurons (columns) of single images (rows) on the middle noise and blur, one panel an arm.
-
-    The colour says whether a neuron is on or off, and whether it was so on the clean image before fine-tuning.
+    Args:
+      results: as results.json has them.
     """
-    first = {name: seeds_of(found, name, "both")[:1] for name in names}
-    arms = {"before": before, **{name: seeds[0] for name, seeds in first.items() if seeds}}
-    middle = [[i for i, c in enumerate(table) if c.group == g] for g in ("noise", "blur")]
-    rows = [group[len(group) // 2] for group in middle]
-    left, low, head = 0.55, 0.5, 0.35
-    height = low + len(rows) * (_PANEL + 0.3) + head
-    figure = plotting.blank_figure(left + len(arms) * (_PANEL + _GAP), height)
-    colours = ListedColormap(list(COLOURS))
-    order = np.argsort(before["bits"][0].mean(0), kind="stable")  # mostly off to mostly on
-    for column, (name, result) in enumerate(arms.items()):
-        for row, index in enumerate(rows):
-            bottom = height - head - (row + 1) * _PANEL - row * 0.3
-            axes = plotting.place_axes(
-                figure, left + column * (_PANEL + _GAP), bottom, _PANEL, _PANEL
-            )
-            bits = result["bits"][index][:, order]
-            axes.imshow(
-                bits, cmap=colours, vmin=-0.5, vmax=3.5, aspect="auto", interpolation="nearest"
-            )
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-            plotting.write_below(axes, f"{result['agreement'][index].mean():.1%} as before")
-            if row == 0:
-                plotting.write_text(
-                    axes, name, (0.5, 1), offset=(0, 4), align=("center", "bottom"), size=9
-                )
-            if column == 0:
-                condition = table[index]
-                text = f"{condition.group} {getattr(condition, condition.group):.3g}"
-                axes.set_ylabel(text, fontsize=9, color=plotting.INK)
-    handles = [figure.add_artist(_patch(figure, color)) for color in COLOURS]
-    figure.legend(
-        handles, STATES, loc="lower center", ncols=4, frameon=False, fontsize=8,
-        title=f"neurons of {', '.join(layers)} (across) on {len(before['bits'][0])} images (down)",
-        title_fontsize=8,
-    )  # fmt: skip
+    names = [name for name in variants_of(results) if records_of(results, name, "both")]
+    arms = {name: records_of(results, name, "both") for name in names}
+    colors = dict(zip(names, plotting.CURVES, strict=False))
+    penalties = [name for name in names if name not in (PLAIN, AUGMIX)]
+    figure = plotting.blank_figure(plotting.WIDTH, 3 * _STEP + 0.8)
+    wide = (plotting.WIDTH - _LEFT - 0.1 - _BETWEEN) / 2
+    for column, group in enumerate(("noise", "blur")):
+        rows, levels = _levels(results["conditions"], group)
+        left = _LEFT + column * (wide + _BETWEEN)
+        axes = [
+            plotting.place_axes(figure, left, 0.8 + row * _STEP, wide, _TALL) for row in (2, 1, 0)
+        ]
+        _draw_means(axes[0], rows, {_BEFORE: [results["before"]], **arms}, colors)
+        for place, measure in zip(axes[1:], ("accuracy", "agreement"), strict=True):
+            for index, name in enumerate(penalties):
+                shift = _SPREAD * (index / max(1, len(penalties) - 1) - 0.5)
+                pair = arms[name], arms[PLAIN]
+                _draw_differences(place, rows, pair, measure, shift, colors[name])
+            place.axhline(0, color=colors[PLAIN], lw=1)
+        unit = "on the scale of 0 to 255" if group == "noise" else "pixels"
+        for row, place in enumerate(axes):
+            place.set_xticks(range(len(rows)), levels)
+            place.set_xlim(-0.5, len(rows) - 0.5)
+            ylabel = ("%", "points", "points")[row] if column == 0 else ""
+            xlabel = f"σ of the {group}, {unit}" if row == 2 else ""
+            plotting.finish_axes(place, xlabel=xlabel, ylabel=ylabel)
+            place.tick_params(labelbottom=row == 2)
+            plotting.write_title(place, f"{group}: {_TITLES[row]}")
+    _draw_key(figure, names, colors)
     return figure
 
 
-def _patch(figure: Figure, color: str) -> Any:
-    from matplotlib.patches import Rectangle
+def _levels(conditions: Sequence[Sequence[Any]], group: str) -> tuple[list[int], list[str]]:
+    """The conditions of a group after the clean one, and their σ in words."""
+    rows = [i for i, (name, *_) in enumerate(conditions) if name in ("clean", group)]
+    sigmas = [noise or blur for _, noise, blur in (conditions[i] for i in rows)]
+    return rows, [f"{sigma:.3g}" if sigma else "clean" for sigma in sigmas]
 
-    return Rectangle((0, 0), 0, 0, facecolor=color, transform=figure.transFigure)
+
+def _draw_means(
+    axes: Axes,
+    rows: Sequence[int],
+    arms: Mapping[str, Sequence[Record]],
+    colors: Mapping[str, str],
+) -> None:
+    for index, (name, records) in enumerate(arms.items()):
+        means = 100 * np.array([r["accuracy"] for r in records])[:, rows].mean(0)
+        color, dash = colors.get(name, plotting.GREY), DASHES[index % len(DASHES)]
+        axes.plot(range(len(rows)), means, color=color, ls=dash, marker=".", lw=1.5)
+
+
+def _draw_differences(
+    axes: Axes,
+    rows: Sequence[int],
+    pair: tuple[Sequence[Record], Sequence[Record]],
+    measure: Measure,
+    shift: float,
+    color: str,
+) -> None:
+    for place, row in enumerate(rows):
+        ours, theirs = ([record[measure][row] for record in records] for records in pair)
+        found = over_seeds(ours, theirs)
+        at = place + shift
+        axes.plot([at, at], [100 * found.low, 100 * found.high], color=color, lw=1.6)
+        axes.plot([at], [100 * found.difference], "o", color=color, ms=4.5)
+
+
+def _draw_key(figure: Figure, names: Sequence[str], colors: Mapping[str, str]) -> None:
+    shown = {_BEFORE: plotting.GREY, **colors}
+    handles = [
+        Line2D(
+            [], [], color=shown[name], ls=DASHES[index % len(DASHES)], marker=".", label=label(name)
+        )
+        for index, name in enumerate((_BEFORE, *names))
+    ]
+    plotting.draw_key(figure, handles)

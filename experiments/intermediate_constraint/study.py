@@ -24,7 +24,6 @@ from outgen_jax.training.finetuning_recipe import FinetuningRecipe, Penalty
 PLAIN, MSE, PROPOSED, AUGMIX = "plain", "MSE", "proposed", "AugMix-style"
 MAIN = (PLAIN, MSE, PROPOSED)
 SCALES = {distort.CIFAR10_C: "CIFAR-10-C ", distort.IMAGENET_C: "ImageNet-C "}
-SHOWN = 40  # images whose neurons are drawn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,8 +190,7 @@ def evaluate(model: nnx.Module, study: Study, stage: str) -> dict[str, np.ndarra
     """Of every condition: which images are right [conditions, N], and the neurons' on/off agreement.
 
     Agreement is with the network before fine-tuning, on the clean image: [conditions, neurons], shares of images;
-    of a layer that is a map, neurons are its channels. `bits` [conditions, SHOWN, ≤ 96] are the first images', as
-    2·(on before) + (on now). The noise of an image is the same for every network.
+    of a layer that is a map, neurons are its channels. The noise of an image is the same for every network.
     """
     split = study.validation if stage == "grid" else study.test
     table = conditions(study.settings, compare=stage == "final")
@@ -207,13 +205,13 @@ def evaluate(model: nnx.Module, study: Study, stage: str) -> dict[str, np.ndarra
         for index, condition in enumerate(table):
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), index), start)
             predicted, is_on = observe(now, _changed(key, images, condition))
-            found = [np.asarray(predicted) == labels, *_compared(was_on, is_on)]
+            found = [np.asarray(predicted) == labels, _agreement(was_on, is_on)]
             seen[index].append([x[: len(split.labels) - start] for x in found])
-    correct, agree, bits = (
+    correct, agree = (
         np.stack([np.concatenate([batch[i] for batch in batches]) for batches in seen])
-        for i in range(3)
+        for i in range(2)
     )
-    return {"correct": correct, "agreement": agree.mean(1), "bits": bits[:, :SHOWN]}
+    return {"correct": correct, "agreement": agree.mean(1)}
 
 
 def _frozen(model: nnx.Module) -> nnx.Module:
@@ -252,12 +250,11 @@ def _observer(graphdef: nnx.GraphDef, layers: tuple[str, ...]) -> Any:
     return jax.jit(observe)
 
 
-def _compared(was_on: list[jax.Array], is_on: list[jax.Array]) -> tuple[np.ndarray, np.ndarray]:
-    """Agreement [B, neurons or channels], and as 2·(was on) + (is on) at most 96 neurons [B, ≤ 96]."""
+def _agreement(was_on: list[jax.Array], is_on: list[jax.Array]) -> np.ndarray:
+    """Of every image, whether neurons are on or off as before, or the share of a channel: [B, neurons or channels]."""
     pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(was_on, is_on, strict=True)]
     agree = [(a == b).mean(tuple(range(1, a.ndim - 1))) for a, b in pairs]
-    code = np.concatenate([(2 * a + b).astype(np.uint8).reshape(len(a), -1) for a, b in pairs], 1)
-    return np.concatenate(agree, -1), code[:, :: max(1, code.shape[1] // 96)][:, :96]
+    return np.concatenate(agree, -1)
 
 
 def targeted_split(study: Study) -> Split:

@@ -36,7 +36,7 @@ Record = Mapping[str, Any]  # of a job
 def table(results: Results) -> str:
     """The whole of table.md."""
     tests = tests_of(results)
-    names = list(dict.fromkeys(job["variant"] for job in _final(results)))
+    names = variants_of(results)
     parts = [table_d1(results), verdict(tests, names)]
     parts += ["Paired tests:\n", table_tests(tests)] if tests else []
     parts += table_levels(results)
@@ -55,7 +55,7 @@ def tests_of(results: Results) -> list[Comparison]:
     found = []
     for c in results["comparisons"]:
         ours, theirs = (
-            [_accuracy(job, results, c["group"]) for job in _seeds(results, name, c["kind"])]
+            [_accuracy(job, results, c["group"]) for job in records_of(results, name, c["kind"])]
             for name in (c["a"], c["b"])
         )
         seeds = over_seeds(ours, theirs)
@@ -71,8 +71,8 @@ def table_d1(results: Results) -> str:
     rows = [["-", "before fine-tuning", "", "", *_cells([results["before"]], results, groups), ""]]
     final = _final(results)
     for kind in dict.fromkeys(job["kind"] for job in final):
-        for name in dict.fromkeys(job["variant"] for job in final):
-            seeds = _seeds(results, name, kind)
+        for name in variants_of(results):
+            seeds = records_of(results, name, kind)
             if not seeds:
                 continue
             values = PAPER.get(name, ()) if kind == "both" else ()
@@ -106,7 +106,7 @@ def table_tests(tests: Iterable[Comparison]) -> str:
 
 def table_levels(results: Results) -> list[str]:
     """The paper's arms at every level, trained on both distortions: differences over seeds; [] with one seed."""
-    arms = {name: _seeds(results, name, "both") for name in PAPER}
+    arms = {name: records_of(results, name, "both") for name in PAPER}
     if min(map(len, arms.values())) < 2 or len({len(jobs) for jobs in arms.values()}) > 1:
         return []
     rows = []
@@ -148,8 +148,8 @@ def table_hardness(results: Results) -> str:
     """Exact targets on the tuned networks: the medians over images, their mean over seeds."""
     rows = [["-", "before fine-tuning", *_hardness_cells([results["before"]])]]
     for kind in ("both", "targeted"):
-        for name in dict.fromkeys(job["variant"] for job in _final(results)):
-            seeds = [job for job in _seeds(results, name, kind) if "target_distance" in job]
+        for name in variants_of(results):
+            seeds = [job for job in records_of(results, name, kind) if "target_distance" in job]
             if seeds:
                 rows.append([kind, label(name), *_hardness_cells(seeds)])
     return report.markdown_table(
@@ -161,7 +161,13 @@ def _final(results: Results) -> list[Record]:
     return [job for job in results["jobs"] if job["stage"] == "final"]
 
 
-def _seeds(results: Results, variant: str, kind: str) -> list[Record]:
+def variants_of(results: Results) -> list[str]:
+    """The arms with finished jobs, in the order of the run."""
+    return list(dict.fromkeys(job["variant"] for job in _final(results)))
+
+
+def records_of(results: Results, variant: str, kind: str) -> list[Record]:
+    """The finished jobs of an arm that was trained on that kind of image, by seed."""
     jobs = [job for job in _final(results) if (job["variant"], job["kind"]) == (variant, kind)]
     return sorted(jobs, key=lambda job: job["seed"])
 

@@ -7,8 +7,10 @@ Command   python -m experiments.mixtures --preset=digits --data_dir=...
 Networks  that the presets name and the package does not ship: README.md has the commands that train them. Judges are
           classifiers that took no part.
 Expected  Judges agree with the target more on images of the robust network. Measured: README.md
-Output    --out gets results.json (numbers of every job), table.md, mixtures.png, strip.png and judges.png.
-          The same command resumes.
+Output    --out gets results.json (numbers of every job), table.md, mixtures.png, strip.png, and the sheets
+          for viewers, viewers/sheet_1.png and so on. The same command resumes.
+Viewers   look at the sheets and write answers to --out/viewers/answers/NAME.json, {"1": ["cat", "ship"], "2": [], ...}.
+          The same command then counts them.
 """
 
 import functools
@@ -22,7 +24,7 @@ import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
-from experiments.mixtures import figures, judging, starts, study
+from experiments.mixtures import figures, judging, starts, study, viewers
 from experiments.mixtures.presets import PRESETS
 from experiments.mixtures.starts import Mixtures
 from experiments.mixtures.study import NETWORKS, STARTS, Network, Options
@@ -44,7 +46,8 @@ _ENDS = flags.DEFINE_list("ends", None, "The two classes of strip.png.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Of the strip.", 1)
 _PARTS = flags.DEFINE_multi_integer("parts", [2, 3], "Classes of a random mixture.", 2)
 _NUMBER = common_flags.number(200, of="split", at_least=4)
-_TOLERANCE = flags.DEFINE_float("tolerance", 1e-3, "Total variation of a finished image.", 1e-9)
+_VIEWED = flags.DEFINE_integer("viewed", 20, "Images of each network that viewers see.", 1)
+_TOLERANCE = flags.DEFINE_float("tolerance", None, "Total variation of a finished image.", 1e-9)
 _NOISE_MEAN = flags.DEFINE_float("noise_mean", None, "Of the pixels that noise starts with.", 0, 1)
 _NOISE_STD = flags.DEFINE_float("noise_std", None, "Their standard deviation.", 0)
 _SEED = common_flags.seed("noise, classes and shares")
@@ -165,7 +168,7 @@ def draw_strip(case: Case, run: runs.Run) -> None:
     mixtures = starts.path(first, last, _STEPS.value)
     sources = first_of_each(case, {first, last}, 1)
     rows, notes = {}, {}
-    judge_name, judge = next(iter(case.judges.items()))
+    judge = next(iter(case.judges.values()))
     for name, network in case.networks.items():
         compute = functools.partial(
             _images, network, sources, mixtures.targets(len(case.names)), case.options
@@ -175,7 +178,7 @@ def draw_strip(case: Case, run: runs.Run) -> None:
             row = f"{name} network\nfrom {start.removesuffix('s')}"
             rows[row] = kept[:, index]
             notes[row] = judging.among_named(judging.logits(judge, rows[row]), mixtures)[:, 1]
-    figure = figures.strip_figure(rows, notes, mixtures, case.names, judge=judge_name)
+    figure = figures.strip_figure(rows, notes, mixtures, case.names)
     report.save_figure(figure, run.directory / "strip.png")
 
 
@@ -186,8 +189,8 @@ def _images(
 
 
 def ask_judges(case: Case, run: runs.Run) -> dict[str, Any]:
-    """Random mixtures, and what the judges say of them; judges.png."""
-    jobs, found = [], {start: {} for start in case.starts}
+    """Random mixtures, and what the judges say of them."""
+    jobs = []
     for start, images in case.starts.items():
         for parts in _PARTS.value:
             for name, network in case.networks.items():
@@ -198,27 +201,25 @@ def ask_judges(case: Case, run: runs.Run) -> dict[str, Any]:
                 )
                 job = f"{parts} classes, {start}, {name}"
                 arrays = runs.kept(run.directory / "cache" / f"{job}.npz", compute)
-                result = study.judged(arrays)
-                found[start].setdefault(name, []).append(result)
                 about = {"start": start, "parts": parts, "network": name}
-                jobs.append({**about, **study.numbers(result)})
-    draw_judges(found, run)
+                jobs.append({**about, **study.numbers(study.judged(arrays))})
     return {"jobs": jobs}
 
 
-def draw_judges(found: dict[str, dict[str, list[study.Judged]]], run: runs.Run) -> None:
-    """judges.png: mixtures of the first number of classes, all judges together."""
-    points, correlations = {}, {}
-    for start, networks in found.items():
-        points[start], correlations[start] = {}, {}
-        for name, results in networks.items():
-            first = results[0]
-            shares = [judging.among_named(said, first.mixtures) for said in first.said.values()]
-            wanted = np.concatenate([first.mixtures.shares] * len(shares))
-            correlations[start][name] = judging.rank_correlation(wanted, np.concatenate(shares))
-            points[start][name] = (wanted.ravel(), np.concatenate(shares).ravel())
-    figure = figures.judges_figure(points, correlations)
-    report.save_figure(figure, run.directory / "judges.png")
+def ask_viewers(case: Case, run: runs.Run) -> dict[str, Any]:
+    """Sheets of bare images, and the answers of the viewers that looked at them."""
+    start = case.starts["test images"]
+    compute = functools.partial(
+        viewers.viewed_job,
+        *(case.networks, start.images, start.labels, _VIEWED.value, len(case.names), case.options),
+    )
+    viewed = viewers.Viewed(**runs.kept(run.directory / "cache" / "viewers.npz", compute))
+    directory = run.directory / "viewers"
+    directory.mkdir(exist_ok=True)
+    for index, figure in enumerate(viewers.sheets(viewed.images)):
+        report.save_figure(figure, directory / f"sheet_{index + 1}.png")
+    answers = viewers.read_answers(directory / "answers", case.names, len(viewed.images))
+    return {"viewers": viewers.numbers(viewed, answers, case.names)}
 
 
 def main(argv: list[str]) -> None:
@@ -229,7 +230,8 @@ def main(argv: list[str]) -> None:
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     draw_mixtures(case, run)
     draw_strip(case, run)
-    print(common_tables.write(run, ask_judges(case, run), table))
+    answers = {**ask_viewers(case, run), **ask_judges(case, run)}
+    print(common_tables.write(run, answers, table))
 
 
 if __name__ == "__main__":

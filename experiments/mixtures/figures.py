@@ -1,4 +1,4 @@
-"""Figures of mixtures: the images side by side, the path from one class to another, and what judges say."""
+"""Figures of mixtures: the images side by side, and the path from one class to another."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,12 +10,9 @@ from matplotlib.figure import Figure
 from experiments.mixtures.starts import Mixtures
 from outgen_jax.report import plotting
 
-_SIDE, _GAP, _BLOCK = 0.92, 0.05, 0.28  # inches: an image, between images, between networks
-_LABEL, _HEAD, _ROW_NOTE = 1.2, 0.42, 0.2
-_STRIP_SIDE, _STRIP_HEAD = 0.72, 0.25
-_BINS = 8  # of the wanted share, in the figure of judges
-COLOURS = {"ordinary": plotting.VERMILION, "robust": plotting.BLUE}
-_MARKERS = {"ordinary": "s", "robust": "o"}
+_LARGEST = 0.92  # inches, of an image
+_GAP, _BLOCK = 0.05, 0.28  # inches: between images, between networks
+_LABEL, _HEAD, _ROW_NOTE, _STRIP_HEAD = 1.2, 0.42, 0.2, 0.25
 
 
 class Panel(NamedTuple):
@@ -46,21 +43,22 @@ def mixtures_figure(
       labels: the lines that name each of the T targets.
     """
     columns = len(sources)
-    block = columns * (_SIDE + _GAP) + _BLOCK
+    side = _side(len(panels) * columns, apart=(len(panels) - 1) * _BLOCK)
+    block = columns * (side + _GAP) + _BLOCK
     rows = [["source"], *labels]
-    height = _HEAD + len(rows) * (_SIDE + _GAP) + _GAP
+    height = _HEAD + len(rows) * (side + _GAP) + _GAP
     figure = plotting.blank_figure(_LABEL + len(panels) * block - _BLOCK + _GAP, height)
     for p, panel in enumerate(panels):
         for r, lines in enumerate(rows):
-            bottom = height - _HEAD - (r + 1) * (_SIDE + _GAP)
+            bottom = height - _HEAD - (r + 1) * (side + _GAP)
             for c in range(columns):
-                left = _LABEL + p * block + c * (_SIDE + _GAP)
-                axes = plotting.place_axes(figure, left, bottom, _SIDE, _SIDE)
+                left = _LABEL + p * block + c * (side + _GAP)
+                axes = plotting.place_axes(figure, left, bottom, side, side)
                 plotting.show_image(axes, sources[c] if r == 0 else panel.images[r - 1, c])
                 if p == 0 and c == 0:
                     _write_lines(axes, lines)
                 if r == 0 and c == 0:
-                    _write_head(axes, panel.name, columns)
+                    _write_head(axes, panel.name, columns / 2 + (columns - 1) * _GAP / side / 2)
     return figure
 
 
@@ -69,8 +67,6 @@ def strip_figure(
     notes: Mapping[str, np.ndarray],
     mixtures: Mixtures,
     names: Sequence[str],
-    *,
-    judge: str,
 ) -> Figure:
     """A row of images for each network, whose target moves from one class to another.
 
@@ -79,78 +75,27 @@ def strip_figure(
       notes: name of a row to the share of the second class that a judge finds among the two, [T].
       mixtures: the T targets, of two classes.
       names: of the classes.
-      judge: its name.
     """
     steps = len(mixtures.classes)
     first, last = (names[k] for k in mixtures.classes[0])
-    height = _STRIP_HEAD + len(panels) * (_STRIP_SIDE + _ROW_NOTE + _GAP)
-    figure = plotting.blank_figure(_LABEL + steps * (_STRIP_SIDE + _GAP), height)
+    side = _side(steps)
+    height = _STRIP_HEAD + len(panels) * (side + _ROW_NOTE + _GAP)
+    figure = plotting.blank_figure(_LABEL + steps * (side + _GAP), height)
     for r, (name, images) in enumerate(panels.items()):
-        bottom = height - _STRIP_HEAD - (r + 1) * _STRIP_SIDE - r * (_ROW_NOTE + _GAP)
+        bottom = height - _STRIP_HEAD - (r + 1) * side - r * (_ROW_NOTE + _GAP)
         for t, share in enumerate(mixtures.shares[:, 1]):
-            left = _LABEL + t * (_STRIP_SIDE + _GAP)
-            axes = plotting.place_axes(figure, left, bottom, _STRIP_SIDE, _STRIP_SIDE)
+            left = _LABEL + t * (side + _GAP)
+            axes = plotting.place_axes(figure, left, bottom, side, side)
             plotting.show_image(axes, images[t])
             plotting.write_below(axes, f"{notes[name][t]:.0%}")
             if r == 0:
                 plotting.write_text(axes, f"{share:.0%}", (0.5, 1), offset=(0, 7), size=8.5)
             if t == 0:
                 _write_lines(axes, name.split("\n"))
-                _write_beside(axes, (0, 0), -8.5, f"{judge} finds", plotting.GREY)
+                _write_beside(axes, (0, 0), -8.5, f"judge finds {last}", plotting.GREY)
             if t == 0 and r == 0:
-                _write_beside(axes, (0, 1), 7, f"{last}, the rest {first}", plotting.INK)
+                _write_beside(axes, (0, 1), 7, f"{last}, rest {first}", plotting.INK)
     return figure
-
-
-def judges_figure(
-    found: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
-    correlations: Mapping[str, Mapping[str, float]],
-) -> Figure:
-    """The share that judges find against the share that was wanted; a panel for each start.
-
-    Args:
-      found: start to network to (wanted shares [n], found shares [n]).
-      correlations: start to network to Spearman's ρ.
-    """
-    figure = plotting.blank_figure(4.4 * len(found), 3.7)
-    for column, (start, networks) in enumerate(found.items()):
-        axes = plotting.place_axes(figure, 0.7 + 4.3 * column, 0.6, 3.5, 2.7)
-        axes.plot((0, 1), (0, 1), color=plotting.GREY, lw=1, ls=(0, (1, 1)))
-        for name, (wanted, shares) in networks.items():
-            _draw_bins(axes, name, wanted, shares, correlations[start][name])
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
-        axes.set_title(start, fontsize=10, color=plotting.INK)
-        axes.set_xlabel("share of a class in the target", fontsize=10, color=plotting.INK)
-        if column == 0:
-            axes.set_ylabel("share that the judges find", fontsize=10, color=plotting.INK)
-        axes.grid(color=plotting.FAINT, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9, color=plotting.GREY, labelcolor=plotting.INK)
-        axes.legend(frameon=False, fontsize=9, labelcolor=plotting.INK, loc="upper left")
-    return figure
-
-
-def _draw_bins(axes: Axes, name: str, wanted: np.ndarray, shares: np.ndarray, rho: float) -> None:
-    """Median and quartiles of the found share by bins of the wanted one."""
-    bins = np.minimum((wanted * _BINS).astype(int), _BINS - 1)
-    filled = [b for b in range(_BINS) if (bins == b).any()]
-    middle = [wanted[bins == b].mean() for b in filled]
-    low, median, high = np.transpose(
-        [np.quantile(shares[bins == b], (0.25, 0.5, 0.75)) for b in filled]
-    )
-    color = COLOURS[name]
-    axes.fill_between(middle, low, high, color=color, alpha=0.15, lw=0)
-    axes.plot(
-        middle,
-        median,
-        color=color,
-        marker=_MARKERS[name],
-        lw=1.5,
-        ms=4,
-        label=f"{name}, ρ = {rho:.2f}",
-    )
 
 
 def _write_lines(axes: Axes, lines: Sequence[str]) -> None:
@@ -167,8 +112,13 @@ def _write_beside(axes: Axes, at: tuple[float, float], up: float, text: str, col
     )
 
 
-def _write_head(axes: Axes, name: str, columns: int) -> None:
-    middle = columns / 2 + (columns - 1) * _GAP / _SIDE / 2
+def _write_head(axes: Axes, name: str, middle: float) -> None:
     plotting.write_text(
-        axes, name, (middle, 1), offset=(0, 10), align=("center", "bottom"), size=11
+        axes, name, (middle, 1), offset=(0, 12), align=("center", "baseline"), size=plotting.TITLE
     )
+
+
+def _side(columns: int, *, apart: float = 0.0) -> float:
+    """Inches of an image in a figure no wider than a page, beside labels; `apart` is left empty."""
+    free = plotting.WIDTH - _LABEL - apart - _GAP
+    return min(_LARGEST, free / columns - _GAP)

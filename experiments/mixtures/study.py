@@ -54,15 +54,23 @@ def made(
     return result.images, result.distance
 
 
+def made_uint8(
+    network: Network, sources: np.ndarray, targets: np.ndarray, options: Options
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images of `made` rounded to uint8, to look at; the total variations are those before rounding."""
+    images, distance = made(network, sources, targets, options)
+    return og.data.to_uint8(images), distance
+
+
 def every_pair(
     network: Network, sources: np.ndarray, targets: np.ndarray, options: Options
 ) -> np.ndarray:
     """Each target from each source: [S, H, W, C], [T, K] -> uint8 [T, S, H, W, C]."""
     rows = len(targets), len(sources)
-    images, _ = made(
+    images, _ = made_uint8(
         network, np.tile(sources, (rows[0], 1, 1, 1)), np.repeat(targets, rows[1], 0), options
     )
-    return og.data.to_uint8(images).reshape(*rows, *sources.shape[1:])
+    return images.reshape(*rows, *sources.shape[1:])
 
 
 def random_job(

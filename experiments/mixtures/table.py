@@ -7,7 +7,7 @@ from outgen_jax import report
 
 
 def table(results: dict[str, Any]) -> str:
-    """Two Markdown tables: what the judges find, and how large the changes are."""
+    """Markdown tables: what the judges find, how large the changes are, and what viewers see where any looked."""
     answers, changes = [], []
     for job in results["jobs"]:
         what = [job["start"], str(job["parts"]), job["network"]]
@@ -24,7 +24,7 @@ def table(results: dict[str, Any]) -> str:
         )
     about = ("start", "classes", "network")
     return "\n".join(
-        (
+        [
             report.markdown_table(
                 (*about, "judge", "images", "rank correlation", "named classes", "named on top"),
                 answers,
@@ -37,7 +37,20 @@ def table(results: dict[str, Any]) -> str:
                 ),
                 changes,
             ),
-        )
+            *([views(results["viewers"])] if results["viewers"]["counts"] else []),
+        ]
+    )
+
+
+def views(found: dict[str, Any]) -> str:
+    """A Markdown table of what viewers named, a row for each viewer and network."""
+    rows = [
+        [viewer, network, str(sum(counts)), *map(str, counts)]
+        for viewer, by_network in found["counts"].items()
+        for network, counts in by_network.items()
+    ]
+    return report.markdown_table(
+        ("viewer", "network", "images", "both classes named", "one named", "none named"), rows
     )
 
 

@@ -123,23 +123,20 @@ def _mean(values: list[float]) -> str:
 def figure(results: Mapping[str, Any]) -> Figure:
     """A line per image of each method, from its total variation as stored to that under crops and flips."""
     methods = results["methods"]
-    width, left, bottom, gap = 1.25, 0.6, 0.55, 0.2
+    left, bottom, gap = 0.75, 0.4, 0.2
+    width = min(1.9, (plotting.WIDTH - left) / len(methods) - gap)
     shown = plotting.blank_figure(left + len(methods) * (width + gap), 2.9)
     for place, (method, found) in enumerate(methods.items()):
-        axes = plotting.place_axes(shown, left + place * (width + gap), bottom, width, 2.0)
+        axes = plotting.place_axes(shown, left + place * (width + gap), bottom, width, 2.2)
         pairs = np.array([found["stored"], found["augmented_mean"]])
         axes.plot([0, 1], pairs, color=plotting.SKY, linewidth=0.6)
         axes.plot([0, 1], pairs.mean(1), "o-", color=plotting.INK, linewidth=2, markersize=4)
         axes.set_xlim(-0.25, 1.25)
         axes.set_ylim(0, 1)
-        axes.set_xticks([0, 1], ["as stored", "augmented"], fontsize=8)
-        axes.tick_params(labelsize=8, color=plotting.GREY, labelleft=place == 0)
-        axes.grid(axis="y", color=plotting.FAINT, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        if place == 0:
-            axes.set_ylabel("total variation to the target", fontsize=8)
-        plotting.write_text(axes, method, (0, 1), offset=(0, 6), align=("left", "baseline"), size=9)
+        axes.set_xticks([0, 1], ["as stored", "augmented"])
+        plotting.finish_axes(axes, ylabel="total variation to the target" if place == 0 else "")
+        axes.tick_params(axis="y", labelleft=place == 0)
+        plotting.write_title(axes, method)
     return shown
 
 

@@ -29,6 +29,7 @@ from outgen_jax.models.whitened_cnn import WhitenedCNN
 SHIPPED = (
     "cifar10_vgg16_half",
     "cifar10_whitened_half",
+    "cifar10_whitened_half_robust",
     "mnist_lenet",
     "mnist_lenet_robust",
 )

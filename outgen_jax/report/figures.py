@@ -14,11 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from outgen_jax.report.fonts import set_text
 from outgen_jax.report.plotting import (
     CURVES,
-    FAINT,
-    GREY,
     INK,
+    SMALL,
     WIDTH,
     blank_figure,
+    finish_axes,
     place_axes,
     show_image,
     write_below,
@@ -39,7 +39,8 @@ def image_grid_figure(
 
     Args:
         columns: title to images [R, H, W, C], all of the same R.
-        row_labels: R names written to the left of the rows.
+        row_labels: R names written to the left of the rows; a long one is broken, unless it has
+            lines of its own.
         captions: title to R short texts written under that column's images; any subset of columns.
 
     Raises:
@@ -49,7 +50,9 @@ def image_grid_figure(
     captions = captions or {}
     rows = _count_rows(columns, row_labels, captions)
     gap = 0.07  # inches, as all below
-    label = 1.0 if len(row_labels) else gap
+    labels = [_label_lines(label) for label in row_labels]
+    longest = max((len(line) for lines in labels for line in lines), default=0)
+    label = max(1.0, 0.15 + 0.075 * longest) if labels else gap
     below = 0.22 if captions else gap
     side = min(1.25, (WIDTH - label) / len(columns) - gap)
     tall = max(side * images.shape[1] / images.shape[2] for images in columns.values())
@@ -74,12 +77,18 @@ def image_grid_figure(
                     )
             if name in captions:
                 write_below(axes, captions[name][row])
-            if column == 0 and len(row_labels):
-                lines = textwrap.wrap(printable(row_labels[row], limit=36), 12)
-                for index, line in enumerate(lines):
-                    up, align = 12 * ((len(lines) - 1) / 2 - index), ("right", "center")
+            if column == 0 and labels:
+                for index, line in enumerate(labels[row]):
+                    up, align = 12 * ((len(labels[row]) - 1) / 2 - index), ("right", "center")
                     write_text(axes, line, (0, 0.5), offset=(-6, up), align=align, size=9)
     return figure
+
+
+def _label_lines(label: str) -> list[str]:
+    """The lines of a row's label."""
+    given = label.split("\n")
+    width = 12 if len(given) == 1 else 16  # letters
+    return [line for part in given for line in textwrap.wrap(printable(part, limit=36), width)]
 
 
 def _count_rows(
@@ -128,18 +137,12 @@ def history_figure(
     for index, (name, losses) in enumerate(curves.items()):
         _draw_curve(axes, name, np.asarray(losses, np.float64), index, floor)
     axes.set_yscale("log")
-    axes.set_xlabel("updates", fontsize=10, color=INK)
+    finish_axes(axes, xlabel="updates")
     set_text(axes.yaxis.label, printable(ylabel))
-    axes.yaxis.label.set(fontsize=10, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.margins(x=0.01)
-    axes.grid(axis="y", color=FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(which="both", labelsize=9, color=GREY, labelcolor=INK)
     axes.tick_params(which="minor", length=0)
-    legend = axes.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=2.6)
+    legend = axes.legend(frameon=False, fontsize=SMALL, labelcolor=INK, handlelength=2.6)
     for text in legend.get_texts():
         set_text(text, text.get_text())
     return figure

@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from outgen_jax.report.plotting import GREY, blank_figure, place_axes, write_text
+from outgen_jax.report.plotting import GREY, INK, VERMILION, blank_figure, place_axes, write_text
 
 _GAP = 2  # pixels of an image, between images
 _PAPER = 0.85  # grey between images
-_RED = "#e60000"
 _THICKEST = 2.5  # pixels of an image, that the line of a box may have
 
 
@@ -67,9 +66,14 @@ def grids_figure(
 
 
 def attention_figure(
-    images: np.ndarray, boxes: Boxes | None, *, titles: Sequence[str] = (), inches: float = 0.62
+    images: np.ndarray,
+    boxes: Boxes | None,
+    *,
+    titles: Sequence[str] = (),
+    heading: str = "",
+    inches: float = 0.62,
 ) -> Figure:
-    """Canvases with a red box around the attended region of each, whose thickness shows its blur (Fig. C6).
+    """Canvases with a box around the attended region of each, whose thickness shows its blur (Fig. C6).
 
     The line is as thick as σ, up to 2.5 pixels of the image. Each image has a margin, at whose outer edge a box that
     reaches farther is cut.
@@ -78,10 +82,12 @@ def attention_figure(
         images: [R, C, H, W, 1 or 3].
         boxes: of each image; None: no boxes.
         titles: of the columns, or none.
+        heading: above the whole, at the left, or none.
         inches: side of one image with its margin.
 
     Raises:
-        ValueError: images of another rank, or boxes or titles that are not one for each.
+        ValueError: images of another rank, boxes or titles that are not one for each, or a heading
+            as well as titles.
     """
     margin = max(2, images.shape[2] // 7) if images.ndim == 5 else 0
     gap = 2 * margin + 2
@@ -93,8 +99,13 @@ def attention_figure(
             f"attention_figure: boxes must be [{rows}, {columns}] and titles one for each of {columns} columns, got "
             f"{sorted(shapes)} and {len(titles)} titles"
         )
+    if heading and titles:
+        raise ValueError(
+            f"attention_figure: got a heading, {heading!r}, and titles, which stand in its place; "
+            "give one of them"
+        )
     scale = inches / (width + gap)
-    head = 0.2 if titles else 0
+    head = 0.24 if titles or heading else 0
     shape = tile.shape[1] * scale, tile.shape[0] * scale
     figure = blank_figure(shape[0], shape[1] + head)
     axes = place_axes(figure, 0, 0, *shape)
@@ -107,6 +118,8 @@ def attention_figure(
     for column, title in enumerate(titles):
         across = (gap + column * (width + gap) + width / 2) / tile.shape[1]
         write_text(axes, title, (across, 1), offset=(0, 4), align=("center", "bottom"), size=9)
+    if heading:
+        write_text(axes, heading, (0, 1), offset=(4, 5), align=("left", "bottom"), size=9)
     return figure
 
 
@@ -165,7 +178,7 @@ def _write_lines(axes: Axes, text: str, at: tuple[float, float], shift: float, a
     lines = text.split("\n")
     for index, line in enumerate(lines):
         offset = (shift, 11 * ((len(lines) - 1) / 2 - index))
-        color = GREY if align == "left" else "#1a1a1a"
+        color = GREY if align == "left" else INK
         write_text(axes, line, at, offset=offset, align=(align, "center"), size=8.5, color=color)
 
 
@@ -187,6 +200,6 @@ def _draw_box(
     line = min(max(box.sigma, 0.2), _THICKEST) * points
     axes.add_patch(
         Rectangle(
-            (left, top), right - left, bottom - top, fill=False, edgecolor=_RED, linewidth=line
+            (left, top), right - left, bottom - top, fill=False, edgecolor=VERMILION, linewidth=line
         )
     )

@@ -213,3 +213,13 @@ def test_several_views(run_script, digits28, tmp_path):
     with_views, without = methods["og.synthesize"], methods["without views"]
     assert max(with_views["distance"]) <= 0.01 < max(without["distance"])
     assert np.mean(with_views["mean_after"]) < np.mean(without["mean_after"])
+
+
+def test_a_picture_says_the_error_and_the_change_of_each_image():
+    source = np.zeros((measures.SHOWN, 4, 4, 1), np.uint8)
+    captions = {"task": [measures.error_caption(0.000472, 2.289)] * measures.SHOWN}
+    figure = measures.figure(source, {"task": source + 9}, captions)
+    last = figure.axes[-1]
+    assert [text.get_text() for text in last.texts] == ["error 5e-04, L2 2.3"]
+    assert measures.side_caption(0.31, 1.63) == "succeeds, L2 1.6"
+    assert measures.side_caption(0.51, 1.63) == "fails, L2 1.6"

@@ -45,9 +45,9 @@ def test_from_digits_to_tables(run_script, tmp_path):
     assert len(latent["spread_alone"]) == len(latent["change_redrawn"]) == 2
     assert latent["spread_zero"] < 1e-6 < latent["spread_random"]
     assert set(latent["change_wild"]) == {"1", "2"}
-    names = ("c3", "c4_smoke", "c6_smoke", "c8_smoke", "c9_smoke", "c10_smoke")
+    names = ("samples", "fig_c6_smoke", "fig_c8_c9_smoke", "fig_c10_smoke")
     for name in names:
-        with Image.open(out / f"fig_{name}.png") as image:
+        with Image.open(out / f"{name}.png") as image:
             assert image.width > 200
     with Image.open(out / "drawing_smoke.gif") as image:
         assert image.n_frames == 2 + 1
@@ -245,5 +245,5 @@ def test_the_ablation_counts_seeds_that_draw_digits():
     assert "| attention+r1 | 2 of 2 |" in text
     assert table._ablation({"presets": {"attention": results["presets"]["attention"]}}) == []
     # Before settings were noted, c_0 was the mean.
-    assert table._name("attention", [{}]) == "attention+mean"
-    assert table._name("attention", [named]) == "attention"
+    assert table.name_of("attention", [{}]) == "attention+mean"
+    assert table.name_of("attention", [named]) == "attention"

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
+from experiments.exactness import changes, time_figure
 from outgen_jax.data import sources
 
 NUMBER = 6
@@ -135,3 +137,35 @@ def test_solver_comparison_tabulates_every_preset_and_resumes(run_script, digits
     (out / "cache" / "sgd.npz").unlink()
     repeated = results_of(run_script, "solver_comparison.py", out, *options)["per_image"]
     assert repeated["sgd"] == results["per_image"]["sgd"]
+
+
+def test_a_figure_of_changes_says_what_was_asked_and_what_was_reached():
+    source = np.full((2, 4, 4, 3), 100, np.uint8)
+    moved = source.copy()
+    moved[1, 0, 0] += 5
+    targets = np.array([[0.9, 0.0, 0.1], [0.0, 1.0, 0.0]])
+    reached = np.array([[0.8814, 0.0, 0.1186], [0.0, 0.5, 0.5]])
+    ways = {"SGD": changes.Changed(moved, reached)}
+    figure = changes.changes_figure(source, targets, ("cat", "dog", "ship"), ways)
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts[0] == ["source", "cat 0.9", "ship 0.1"]
+    assert texts[1] == ["dog 1"]  # a class without a share is not named
+    assert texts[2][-1:] + texts[3] == ["0.881, 0.119", "0.500"]
+    assert texts[4][-1:] + texts[5] == ["L2 0.00", f"L2 {5 * 3**0.5 / 255:.2f}"]
+    shown = np.asarray(figure.axes[5].images[0].get_array())
+    np.testing.assert_allclose(shown[0, 0], 0.5 + 10 * 5 / 255, atol=1e-6)
+    np.testing.assert_allclose(shown[1:], 0.5, atol=1e-6)
+
+
+def test_the_figure_of_times_shows_curves_and_rounded_images():
+    kept = ROOT / "experiments" / "exactness" / "results" / "time_to_target" / "results.json"
+    results = json.loads(kept.read_text())["targets"]
+    figure = time_figure.time_figure(results)
+    saved, tail, median = figure.axes[:3]  # of the first target, from the bottom
+    first = next(iter(results.values()))
+    assert len(tail.lines) == len(median.lines) == len(first) == 5
+    for line, found in zip(median.lines, first.values(), strict=True):
+        assert line.get_ydata()[-1] == pytest.approx(np.median(found["total_variation"]), rel=0.3)
+    places = [line.get_xdata()[0] for line in saved.lines[:4]]  # SGD: a bar and three markers
+    rounded = first["SGD"]["total_variation_8bit"]
+    assert places[2:] == [np.median(rounded["quantize"]), np.median(rounded["nearest"])]

@@ -8,8 +8,9 @@ from flax import nnx
 from PIL import Image
 
 import outgen_jax as og
-from experiments.mixtures import figures, judging, starts, study
+from experiments.mixtures import figures, judging, starts, study, viewers
 from experiments.mixtures.starts import Mixtures
+from experiments.mixtures.table import views
 from outgen_jax.data import sources
 from outgen_jax.models import LeNet, pretrained
 
@@ -88,6 +89,60 @@ def test_the_numbers_of_a_job_are_those_of_its_judges():
     assert numbers["images"] == 2
 
 
+# --- viewers ---
+
+VIEWED = viewers.Viewed(
+    RNG.integers(0, 256, (3, 8, 8, 1), np.uint8),
+    np.array([0, 1, 1]),
+    np.array([[0, 1], [1, 2], [0, 2]]),
+    np.array([0.001, 0.002, 0.003]),
+)
+NAMES = ("cat", "dog", "ship")
+
+
+def write_answers(directory, **answers):
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, of in answers.items():
+        (directory / f"{name}.json").write_text(json.dumps(of))
+
+
+def test_answers_are_counted_by_network(tmp_path):
+    write_answers(tmp_path, a={"2": ["ship", "dog"], "1": ["ship"], "3": ["cat", "dog"]})
+    answers = viewers.read_answers(tmp_path, NAMES, 3)
+    found = viewers.numbers(VIEWED, answers, NAMES)
+    assert found["counts"]["a"] == {"ordinary": [0, 0, 1], "robust": [1, 1, 0]}
+    assert found["network"] == ["ordinary", "robust", "robust"]
+    assert found["classes"][1] == ["dog", "ship"]
+    lines = views(found).splitlines()
+    assert lines[-2:] == ["| a | ordinary | 1 | 0 | 0 | 1 |", "| a | robust | 2 | 1 | 1 | 0 |"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"1": [], "2": []}, "each of the numbers 1 to 3"),
+        ({"1": [], "2": ["cow"], "3": []}, r"image 2 has the answer \['cow'\]"),
+        ({"1": [], "2": [], "3": list(NAMES)}, "at most two of cat, dog, ship"),
+    ],
+)
+def test_answers_that_do_not_fit_are_refused(tmp_path, answers, message):
+    write_answers(tmp_path, a=answers)
+    with pytest.raises(ValueError, match=message):
+        viewers.read_answers(tmp_path, NAMES, 3)
+
+
+def test_too_few_sources_for_the_viewers():
+    options = study.Options(tolerance=0.1, noise_mean=0.5, noise_std=0.1, seed=0)
+    with pytest.raises(ValueError, match="--viewed=2 takes 4 sources"):
+        viewers.viewed_job({"a": None, "b": None}, VIEWED.images, None, 2, 3, options)
+
+
+def test_sheets_number_their_images():
+    figures_of = viewers.sheets(RNG.uniform(size=(23, 8, 8, 3)))
+    assert [len(figure.axes) for figure in figures_of] == [20, 3]
+    assert [axes.texts[0].get_text() for axes in figures_of[1].axes] == ["21", "22", "23"]
+
+
 # --- figures ---
 
 
@@ -102,20 +157,15 @@ def test_figures_have_an_image_for_each_target_and_source():
     mixtures = starts.path(0, 1, 4)
     rows = {"ordinary": RNG.uniform(size=(5, 8, 8, 1)), "robust": RNG.uniform(size=(5, 8, 8, 1))}
     notes = {name: np.linspace(0, 1, 5) ** 2 for name in rows}
-    strip = figures.strip_figure(rows, notes, mixtures, ("cat", "dog"), judge="other")
+    strip = figures.strip_figure(rows, notes, mixtures, ("cat", "dog"))
     assert len(strip.axes) == 10
+    long = {name: np.repeat(row, 5, 0) for name, row in rows.items()}
+    wide = figures.strip_figure(
+        long, {name: np.zeros(25) for name in rows}, starts.path(0, 1, 24), ("cat", "dog")
+    )
+    assert strip.get_size_inches()[0] <= wide.get_size_inches()[0] <= 9
     texts = {text.get_text() for axes in strip.axes for text in axes.texts}
-    assert {"dog, the rest cat", "75%", "other finds", "56%"} <= texts
-
-
-def test_the_figure_of_judges_shows_medians():
-    wanted = RNG.uniform(size=400)
-    found = {"noise": {"ordinary": (wanted, 1 - wanted), "robust": (wanted, wanted)}}
-    figure = figures.judges_figure(found, {"noise": {"ordinary": -1.0, "robust": 1.0}})
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    np.testing.assert_allclose(*lines["robust, ρ = 1.00"].get_data(), atol=0.05)
-    x, y = lines["ordinary, ρ = -1.00"].get_data()
-    np.testing.assert_allclose(x, 1 - y, atol=0.05)
+    assert {"dog, rest cat", "75%", "judge finds dog", "56%"} <= texts
 
 
 # --- the script ---
@@ -137,7 +187,7 @@ def test_the_script_at_its_smallest(run_script, tmp_path):
         *(f"--dataset={data}", f"--judges={judge},mnist_lenet", f"--out={out}"),
         *("--robust=mnist_lenet", "--tolerance=0.01", "--parts=2"),
         # Four images in every part, so that the solver is compiled for one shape.
-        *("--number=4", "--steps=1", "--shown=3=0.5,8=0.5"),
+        *("--number=4", "--viewed=2", "--steps=1", "--shown=3=0.5,8=0.5"),
     )
     finished = run_script(SCRIPT, *options)
     assert finished.returncode == 0, finished.stderr
@@ -150,14 +200,20 @@ def test_the_script_at_its_smallest(run_script, tmp_path):
         assert job["judges"]["mnist_lenet"]["named_mass"][0] > 0.98
     assert "| test images | 2 | robust | judge | 4 |" in finished.stdout
     assert (out / "table.md").read_text() in finished.stdout
-    shapes = {name: shape_of(out / f"{name}.png") for name in ("mixtures", "strip", "judges")}
+    shapes = {name: shape_of(out / f"{name}.png") for name in ("mixtures", "strip")}
     assert all(min(shape) > 300 for shape in shapes.values())
 
+    assert shape_of(out / "viewers" / "sheet_1.png")[0] > 300
+    assert results["viewers"]["counts"] == {}
+
     before = (out / "results.json").read_text()
+    write_answers(out / "viewers" / "answers", someone={str(i + 1): [] for i in range(4)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(og, "synthesize", None)  # everything is kept
         assert run_script(SCRIPT, *options).returncode == 0
-    assert json.loads(before)["jobs"] == json.loads((out / "results.json").read_text())["jobs"]
+    after = json.loads((out / "results.json").read_text())
+    assert json.loads(before)["jobs"] == after["jobs"]
+    assert after["viewers"]["counts"]["someone"] == {"ordinary": [0, 0, 2], "robust": [0, 0, 2]}
 
 
 def test_images_of_other_classes_are_refused(run_script, tmp_path):

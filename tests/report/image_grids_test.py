@@ -53,6 +53,19 @@ def test_panels_stand_below_each_other_with_names_and_notes():
     assert "b $x" in [text.get_text() for text in second.texts]
 
 
+def test_a_heading_stands_above_and_leaves_the_images_as_large():
+    grid = images(1, 2, 8, 8, 1)
+    plain = image_grids.attention_figure(grid, None)
+    headed = image_grids.attention_figure(grid, None, heading="step 1 of 6")
+    assert [text.get_text() for text in headed.axes[0].texts] == ["step 1 of 6"]
+    (width, height), (headed_width, headed_height) = (
+        figure.get_size_inches() for figure in (plain, headed)
+    )
+    assert headed_width == width
+    assert headed_height > height
+    assert headed.axes[0].get_position().height * headed_height == pytest.approx(height)
+
+
 def box_lines(figure) -> list[Rectangle]:
     return [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
 
@@ -96,11 +109,11 @@ def test_an_animation_has_its_frames_and_durations():
             durations.append(gif.info["duration"])
             levels.append(gif.convert("RGB").getpixel((gif.width // 2, gif.height // 2))[0])
     assert durations == [100, 200, 1000]
-    red = image_grids.attention_figure(np.zeros((1, 1, 8, 8, 1)), boxes(1, 1, extent=4.0))
-    data = image_grids.animation_bytes([red, figures[-1]], milliseconds=[100, 100])
+    boxed = image_grids.attention_figure(np.zeros((1, 1, 8, 8, 1)), boxes(1, 1, extent=4.0))
+    data = image_grids.animation_bytes([boxed, figures[-1]], milliseconds=[100, 100])
     with Image.open(io.BytesIO(data)) as gif:
         colours = np.asarray(gif.convert("RGB")).reshape(-1, 3)
-    assert (np.abs(colours - np.array([230, 0, 0])).max(1) < 30).any()  # the box keeps its red
+    assert (np.abs(colours - np.array([213, 94, 0])).max(1) < 30).any()  # the box keeps its colour
     np.testing.assert_allclose(levels, [0, 127, 255], atol=4)
 
 
@@ -128,6 +141,12 @@ def test_an_animation_has_its_frames_and_durations():
         (
             lambda: image_grids.attention_figure(images(3, 5, 5, 1), None),
             "attention_figure: images must",
+        ),
+        (
+            lambda: image_grids.attention_figure(
+                images(1, 1, 5, 5, 1), None, titles=["a"], heading="b"
+            ),
+            "got a heading, 'b', and titles",
         ),
         (lambda: image_grids.animation_bytes([], milliseconds=[]), "got 0 and 0"),
     ],

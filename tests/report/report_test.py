@@ -212,6 +212,16 @@ def test_a_long_row_label_is_broken_and_stays_inside():
     assert all(above.y0 >= below.y1 - 1 for above, below in itertools.pairwise(boxes))
 
 
+def test_lines_of_a_row_label_are_kept_and_have_room():
+    figure = report.image_grid_figure(
+        {"x": make_run(1).source}, row_labels=["automobile 0.9\nship 0.1"]
+    )
+    lines = figure.axes[0].texts[1:]
+    assert [line.get_text() for line in lines] == ["automobile 0.9", "ship 0.1"]
+    figure.canvas.draw()
+    assert all(line.get_window_extent().x0 >= 0 for line in lines)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
