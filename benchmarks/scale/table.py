@@ -90,6 +90,7 @@ def _times(measured: Mapping[str, Any]) -> list[dict[str, str]]:
                     "accelerators": str(accelerators),
                     "devices, 30%": duration(slow.device),
                     "devices, 60%": duration(fast.device),
+                    "of it link": duration(slow.link),
                     "host": duration(slow.host),
                     "writer": duration(slow.writer),
                     "disk": duration(slow.disk),

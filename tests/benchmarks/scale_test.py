@@ -24,7 +24,8 @@ MACHINE = model.Machine(
 def test_times_by_hand():
     found = model.times(WORK, MACHINE)
     # 2e13 FLOP at 16 · 5e12 a second; 4 images of 12,288 bytes over 16 links.
-    assert found.device == pytest.approx(0.25 + 1000 * 4 * 12_288 / (16 * 1.2e9))
+    assert found.link == pytest.approx(1000 * 4 * 12_288 / (16 * 1.2e9))
+    assert found.device == pytest.approx(0.25 + found.link)
     assert found.host == 0.5  # two processes
     assert found.writer == 1
     assert found.disk == 2
