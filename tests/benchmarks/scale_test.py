@@ -79,7 +79,7 @@ def test_durations(seconds, text):
 
 
 def test_this_machine_is_measured():
-    small, large = (measure.writing(3, size) for size in (32, 64))
+    small, large = (measure.writing(24, size) for size in (32, 64))
     assert small["seconds"] > 0
     assert 3072 / 2 < small["bytes"] < large["bytes"] < 2 * 3 * 64**2  # noise hardly compresses
     assert measure.photographs(3, 32).std() > 20
