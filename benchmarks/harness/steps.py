@@ -21,7 +21,7 @@ class Steps:
     """`updates` steps of all images in one call, as the engine makes them.
 
     Attributes:
-      lowered: the program before it is compiled; its cost analysis counts the operations of one step.
+      traced: the program before it is lowered, to be compiled here or for other platforms.
     """
 
     def __init__(
@@ -33,9 +33,8 @@ class Steps:
         *,
         precision: str | None = "highest",
         updates: int = 1,
-        platform: str | None = None,
     ) -> None:
-        """Traces and lowers the program.
+        """Traces the program.
 
         Args:
           network: `apply_fn, variables`.
@@ -44,7 +43,6 @@ class Steps:
           targets: [B, K] of one softmax.
           precision: as `og.synthesize` takes it.
           updates: steps in a call.
-          platform: to lower for; None: the one at hand.
         """
         apply_fn, variables = network
         self._apply_fn = apply_fn  # programs do not keep their network alive
@@ -58,14 +56,14 @@ class Steps:
         )
         state = jax.eval_shape(self._start)
         with relaxed():
-            traced = slots.advance.program_of(self._network).trace(
+            self.traced = slots.advance.program_of(self._network).trace(
                 *self._leading, state, updates=updates, mesh=self._mesh
             )
-            self.lowered = traced.lower(lowering_platforms=platform and (platform,))
 
     def compile(self) -> jax.stages.Compiled:
         """The compiled program; its memory analysis is XLA's own."""
-        return self.lowered.compile()
+        with relaxed():
+            return self.traced.lower().compile()
 
     def seconds(
         self, compiled: jax.stages.Compiled, *, most: int = 5, enough: float = 3.0

@@ -58,6 +58,7 @@ MODULES = {
     "benchmarks/convolution/results": "benchmarks.convolution.table",
     "benchmarks/draw_gan/results": "benchmarks.draw_gan.table",
     "benchmarks/finetuning/results": "benchmarks.finetuning.table",
+    "benchmarks/scale/results": "benchmarks.scale.table",
     "benchmarks/studio/results": "benchmarks.studio.table",
     "benchmarks/synthesis/results": "benchmarks.synthesis.table",
     "benchmarks/synthesis/results_first_machine": "benchmarks.synthesis.table",

@@ -116,8 +116,10 @@ def synthesize(
         `og.smallest_change()` have 1e-5; `then` has that of its second solver, `restarted` and `rescued` that of their
         first. Other solvers have none and make all their steps; `converged` then means a distance of at most 0.01.
       batch_size: images in work at a time on each device; None: chosen by platform, image size and solver.
-      precision: of the network's matrix products and convolutions on GPU and TPU, a value of
-        `jax.default_matmul_precision`. Below "highest", outputs are not exact to 1e-5. None: JAX's current setting.
+      precision: of the network's matrix products and convolutions of float32 on GPU and TPU, a value of
+        `jax.default_matmul_precision`. Below "highest", outputs are not exact to 1e-5. "bfloat16" is JAX's name for its
+        default: bfloat16 on TPU, but TF32 on a GPU that has it, like "tensorfloat32". For bfloat16 there, the network
+        must compute in it: `VGG16(dtype=jnp.bfloat16)`, or a cast in `apply_fn`. None: JAX's current setting.
       history: whether to record the divergence after every step.
       progress: whether to show a progress bar.
       callback: a function of the `Result` so far, without history, that is called after every step. If it returns True,

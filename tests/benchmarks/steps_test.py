@@ -1,7 +1,12 @@
 """Steps of a batch are counted, timed and handed from call to call."""
 
+import functools
 import re
 
+import jax
+import jax.numpy as jnp
+import lowered
+import optax
 import pytest
 
 import outgen_jax as og
@@ -29,39 +34,62 @@ def products(workload: Workload) -> int:
     return inside + convolutions[-1][1] * CLASSES
 
 
+# Forward, nine rows backward, and what a loop over trials has in its body: XLA counts it once.
 PASSES = {
     "sgd": (og.preset("sgd"), 2),
-    # Forward, nine rows backward, and a trial with its correction; XLA counts a loop's body once.
-    "smallest_change": (og.smallest_change(), 1 + 9 + 2),
+    "gradient_descent": (og.gradient_descent(optax.adam(0.01), lowpass_radius=8), 2),
+    "smallest_change": (og.smallest_change(), 1 + 9 + 2),  # a trial and its correction
+    "gauss_newton": (og.gauss_newton(), 1 + 9 + 1),
 }
 
 
 @pytest.mark.parametrize("name", PASSES)
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_convolutions_of_a_step_are_batched_and_counted(name, platform, workload):
+def test_convolutions_of_a_step_are_batched_and_counted(name, workload):
+    """On GPU and TPU: all images at once, not one of them in a loop; the slots are updated in place."""
     solver, passes = PASSES[name]
-    text = steps(workload, solver, platform=platform).lowered.as_text()
-    found = [line for line in text.splitlines() if "stablehlo.convolution" in line]
-    total = 0
-    for line in found:
-        assert "feature_group_count = 1 " in line
-        assert "batch_group_count = 1 " in line
-        images, kernel, made = (
-            [int(n) for n in re.findall(r"(\d+)x", shape)]
-            for shape in re.findall(r"tensor<([\dx]+f32)>", line)
-        )
-        assert images[0] == made[0]
-        assert images[0] % BATCH == 0  # all images at once, not one of them in a loop
-        size, inputs, outputs = images[1], kernel[2], kernel[3]
-        total += images[0] * inputs * outputs * (3 * size - 2) ** 2
-    convolutions = products(workload) - 4 * CLASSES
-    assert total == passes * BATCH * convolutions
-    assert "tf.aliasing_output" in text  # the slots are updated in place
+    made = steps(workload, solver)
+    for text in lowered.texts(made.traced):
+        total = 0
+        for (images, kernel), result, dtype in lowered.convolutions(text):
+            assert dtype == "f32"
+            assert images[0] == result[0]
+            assert images[0] % BATCH == 0
+            size, inputs, outputs = images[1], kernel[2], kernel[3]
+            total += images[0] * inputs * outputs * (3 * size - 2) ** 2
+        convolutions = products(workload) - 4 * CLASSES
+        assert total == passes * BATCH * convolutions
+        assert lowered.is_in_place(made.traced, text)
 
 
-def test_a_step_is_timed_more_than_once(workload):
+def test_a_network_in_bfloat16_convolves_in_it(workload):
+    network = ours.network(workload, "bfloat16")
+    images, targets = workload.images(), workload.targets()
+    made = Steps(network, og.preset("sgd"), images, targets, precision="bfloat16")
+    for text in lowered.texts(made.traced):
+        assert {found.dtype for found in lowered.convolutions(text)} == {"bf16"}
+
+
+@pytest.mark.parametrize(
+    ("precision", "lowers_to"),
+    [("highest", "HIGHEST"), ("tensorfloat32", "HIGH"), ("bfloat16", "DEFAULT")],
+)
+def test_precisions_are_those_of_jax(precision, lowers_to):
+    """On a GPU, XLA computes HIGH and DEFAULT of float32 alike in TF32: "bfloat16" asks for no bfloat16 there."""
+    product = jax.jit(functools.partial(jnp.matmul, precision=precision))
+    square = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+    for text in lowered.texts(product.trace(square, square)):
+        found = re.search(r"precision = \[(\w+), \1\]", text)
+        assert (found[1] if found else "DEFAULT") == lowers_to
+        assert "bf16" not in text
+
+
+def test_a_step_is_timed_more_than_once_and_its_memory_grows_with_the_batch(workload):
     made = steps(workload, og.preset("sgd"), updates=2)
-    found = made.seconds(made.compile(), most=3)
+    compiled = made.compile()
+    found = made.seconds(compiled, most=3)
     assert len(found) == 3
     assert min(found) > 0
-    assert made.compile().memory_analysis().temp_size_in_bytes > 0
+    larger = steps(workload._replace(batch_size=4 * BATCH), og.preset("sgd"), updates=2)
+    memory = [of.memory_analysis().temp_size_in_bytes for of in (compiled, larger.compile())]
+    assert memory[0] > 2 * workload.images().nbytes
+    assert 2 < memory[1] / memory[0] < 4.5

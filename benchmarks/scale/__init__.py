@@ -1,0 +1,1 @@
+"""What large sets would take on accelerators, by formulas and what was measured on CPU."""
