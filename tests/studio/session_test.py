@@ -8,7 +8,7 @@ from flax import nnx
 
 import outgen_jax as og
 from outgen_jax.models import LeNet, pretrained
-from outgen_jax.studio import networks, solving, target
+from outgen_jax.studio import networks, record, solving, target
 from outgen_jax.studio.__main__ import main
 from outgen_jax.studio.networks import Catalogue
 from outgen_jax.studio.session import RequestError, Session, Sessions
@@ -81,7 +81,7 @@ def test_a_run_reaches_the_target_and_can_be_undone():
     assert [step.steps for step in steps][:3] == [1, 2, 3]
     found.move(2, 100, is_last=True)
     assert not found.is_current
-    assert found.record()["target"] != found.state.text  # that of the run
+    assert record.of_state(found.state)["target"] != found.state.text  # that of the run
     found.undo()
     found.undo()
     assert found.state.reached is None
@@ -179,7 +179,7 @@ def checkpoint(tmp_path):
     return str(tmp_path / "small.npz")
 
 
-@pytest.mark.parametrize("output", [og.outputs.softmax(), og.outputs.sigmoid()])
+@pytest.mark.parametrize("output", ["softmax", "sigmoid"])
 def test_the_python_text_does_the_same(checkpoint, output):
     found = Session(networks.offered(checkpoint=checkpoint, output=output))
     assert found.state.network.name == checkpoint
@@ -226,7 +226,7 @@ def test_the_image_of_the_text_is_that_of_the_page(kind, name, tmp_path, monkeyp
     (tmp_path / "cup.png").write_bytes(file)
     request = Request("toy", kind, name, toy_studio.SIZE, 3, "cat=1", 1e-3, "softmax")
     lines = python_text(request).split("variables = ")[1].split("\n", 1)[1].split("targets = ")[0]
-    imports = python_text(request).split("classifier = ")[0]
+    imports = python_text(request).split("network = ")[0]
     spaces = {}
     exec(imports + lines, spaces)
     found = session()
