@@ -22,8 +22,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outgen_jax import files
-from outgen_jax.data.grey_levels import to_uint8
-from outgen_jax.studio import record, uploads, values, view
+from outgen_jax.studio import record, saving, uploads, values, view
 from outgen_jax.studio.networks import Catalogue
 from outgen_jax.studio.session import RequestError, Session, Sessions, State
 from outgen_jax.studio.solving import Reached, solve
@@ -230,8 +229,16 @@ async def _steps(session: Session, begun: State) -> AsyncIterator[str]:
             reached = solve(
                 begun.network, begun.source, begun.wanted, tolerance=begun.tolerance, tell=tell
             )
+            loop.call_soon_threadsafe(steps.put_nowait, {"isRounding": True})
+            rounded = saving.saved(
+                begun.network,
+                reached.image,
+                begun.wanted,
+                tolerance=begun.tolerance,
+                converged=reached.converged,
+            )
             with session.guard:
-                session.finish(begun, reached)
+                session.finish(begun, reached._replace(saved=rounded))
             failure = {}
         except Exception as error:
             failure = {"error": f"The solver failed: {error}"}
@@ -256,7 +263,8 @@ async def _stop(request: Request) -> Response:
 
 async def _png(request: Request) -> Response:
     state = _session(request).state
-    image = state.source if state.reached is None else to_uint8(state.reached.image)
+    saved = state.reached and state.reached.saved
+    image = saved.image if saved else state.source
     return _download(files.png_bytes(image), "image/png", "studio.png")
 
 

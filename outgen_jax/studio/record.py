@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from outgen_jax.data.grey_levels import to_uint8
 from outgen_jax.studio.networks import Network
 from outgen_jax.studio.session import State
 
@@ -26,7 +25,6 @@ def of_state(state: State) -> dict[str, Any]:
         found["scale"] = network.unit
     found["before"] = _named(network, state.before)
     if reached is not None:
-        saved = network.says(to_uint8(reached.image))
         found["reached"] = {
             "says": _named(network, reached.says),
             "distance": reached.distance,
@@ -34,7 +32,11 @@ def of_state(state: State) -> dict[str, Any]:
             "change_l2": reached.change,
             "steps": reached.steps,
             "seconds": reached.seconds,
-            "png_says": _named(network, saved),
+        }
+    if reached is not None and reached.saved is not None:
+        found["reached"] |= {
+            "png_says": _named(network, reached.saved.says),
+            "png_distance": reached.saved.distance,
         }
     return found | {"python": state.python(text, tolerance)}
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from outgen_jax.studio.networks import Network
+from outgen_jax.studio.saving import Saved
 from outgen_jax.synthesis.synthesize import Result, synthesize
 
 
@@ -22,6 +23,7 @@ class Reached(NamedTuple):
     seconds: float  # since the run began
     converged: bool
     reached_after: float | None  # seconds until it was first within the tolerance
+    saved: Saved | None = None  # once the run has ended
 
 
 def solve(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from outgen_jax.data.grey_levels import to_uint8
-from outgen_jax.studio import networks, pictures, target, values
+from outgen_jax.studio import networks, pictures, saving, target, values
 from outgen_jax.studio.session import TOLERANCES, Session, State
 from outgen_jax.studio.solving import Reached
 
@@ -21,6 +21,7 @@ def of_network(session: Session) -> dict[str, Any]:
         "title": networks.title(network.name),
         "size": network.size,
         "classes": network.class_names,
+        "correctsPng": saving.corrects(network),
         "unit": network.unit,  # null unless the outputs are numbers
         "hasBarForEach": network.has_bar_for_each,
         "starts": [
@@ -107,7 +108,8 @@ def of_reached(state: State, reached: Reached) -> dict[str, Any]:
         "factor": shown.factor,
         "says": _at_bars(state, reached.says),
         "top": top(state, reached.says),
-        "distance": reached.distance if math.isfinite(reached.distance) else None,
+        "distance": _finite(reached.distance),
+        "pngDistance": None if reached.saved is None else _finite(reached.saved.distance),
         "change": reached.change,
         "steps": reached.steps,
         "seconds": reached.seconds,
@@ -125,6 +127,11 @@ def top(state: State, says: np.ndarray) -> list[dict[str, Any]]:
 def bar_name(state: State, entry: int) -> str:
     """What the page calls a bar."""
     return "All other classes" if entry == target.REST else state.network.class_names[entry]
+
+
+def _finite(distance: float) -> float | None:
+    """A distance as JSON can have it."""
+    return distance if math.isfinite(distance) else None
 
 
 def _at_bars(state: State, says: np.ndarray) -> list[float]:

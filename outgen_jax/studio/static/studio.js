@@ -2,6 +2,7 @@
 "use strict";
 const find = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const precision = (distance) => (distance === null ? "–" : distance.toPrecision(2));
 const NETWORK_IS_READY = "Ready. Drag the bars, then run.";
 const ALL_ARE_FREE = "Ready. All numbers are free: move one, or check its box, then run.";
 const COMPILING = "Compiling the solver for this network. The first time takes minutes, later starts seconds.";
@@ -64,6 +65,7 @@ function showNetwork(found) {
   find("add").hidden = found.hasBarForEach;
   find("top-box").hidden = found.hasBarForEach;
   showUnit(found.unit);
+  find("png-note").hidden = found.correctsPng;
   const names = found.hasBarForEach ? [] : found.classes;
   find("classes").replaceChildren(...names.map((name) => new Option("", name)));
   document.querySelector(".figures").classList.toggle("small-pixels", found.size < 100);
@@ -105,7 +107,8 @@ function showReached(reached) {
   find("difference").hidden = !reached;
   if (reached) find("difference").src = reached.difference;
   find("factor").textContent = reached ? `× ${reached.factor}` : "";
-  find("distance").textContent = reached && reached.distance !== null ? reached.distance.toPrecision(2) : "–";
+  find("distance").textContent = precision(reached && reached.distance);
+  find("png-distance").textContent = precision(reached && reached.pngDistance);
   const after = reached && reached.reachedAfter;
   find("after").textContent = after ? `${after.toFixed(2)} s` : "–";
   find("steps").textContent = reached ? reached.steps : "–";
@@ -163,6 +166,7 @@ function hear(line) {
     showReached(line.step);
     if (line.step.converged) status("Reached. The solver makes the change smaller.", "good");
   }
+  if (line.isRounding) status("Rounding to 8 bits for the PNG.");
   if (line.state) show(line.state);
   if (line.error) say(line.error);
 }
