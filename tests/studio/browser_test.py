@@ -279,4 +279,4 @@ def test_numbers_are_free_until_they_are_moved_or_checked(window, size, scheme):
     page.keyboard.press("Tab")
     expect(check).not_to_be_checked()
     expect(slider).to_have_attribute("aria-valuetext", re.compile("^free, the network says"))
-    assert "dog=1.0" in page.locator("#python").inner_text()
+    expect(page.locator("#python")).to_contain_text("dog=1.0")
