@@ -4,6 +4,8 @@ Command   python -m outgen_jax.studio
               the shipped networks, at http://localhost:8765
           python -m outgen_jax.studio --checkpoint=classifier.npz
               and a checkpoint of one's own, as pretrained.save writes it
+          python -m outgen_jax.studio --checkpoint=regression.npz --output=values
+              and one whose outputs are numbers
 """
 
 import argparse

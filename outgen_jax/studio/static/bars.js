@@ -6,7 +6,7 @@ let waiting = null; // the latest move that the server has not heard of
 const areNumbers = () => network.unit !== null;
 
 function showBars(bars) {
-  const key = JSON.stringify([network.name, bars.map((bar) => bar.entry)]);
+  const key = JSON.stringify([network.name, bars.map((bar) => [bar.entry, bar.decimals])]);
   const box = find("bars");
   if (box.dataset.key !== key) {
     box.dataset.key = key;
