@@ -107,12 +107,12 @@ def first(says: Sequence[float], found: Sequence[Range]) -> Numbers:
 
 def prescribed(numbers: Numbers, place: int, value: float) -> Numbers:
     """The numbers with one at `value`, no longer free."""
-    return _with(numbers, place, value=value, free=False)
+    return _with(numbers, place, dataclasses.replace(numbers[place], value=value, free=False))
 
 
 def left_free(numbers: Numbers, place: int, free: bool) -> Numbers:
     """The numbers with one free or not; its bar stays where it is."""
-    return _with(numbers, place, free=free)
+    return _with(numbers, place, dataclasses.replace(numbers[place], free=free))
 
 
 def all_free(numbers: Numbers) -> bool:
@@ -139,9 +139,5 @@ def as_text(numbers: Numbers, names: Sequence[str]) -> str:
     return ",".join(terms)
 
 
-def _with(numbers: Numbers, place: int, **changes: float) -> Numbers:
-    return (
-        *numbers[:place],
-        dataclasses.replace(numbers[place], **changes),
-        *numbers[place + 1 :],
-    )
+def _with(numbers: Numbers, place: int, number: Number) -> Numbers:
+    return (*numbers[:place], number, *numbers[place + 1 :])
