@@ -9,7 +9,8 @@ from outgen_jax.report import parts
 from outgen_jax.studio.networks import Network
 from outgen_jax.synthesis.quantize import quantize
 
-# Side of the largest images that `quantize` rounds: it takes about as long as a run, of seconds for larger ones.
+# Side of the largest images that `quantize` rounds. Each of its rounds computes a Jacobian, as a step of the solver
+# does; with larger images and more classes, a run would end long after its last step.
 LARGEST = 64
 
 
@@ -29,7 +30,7 @@ def corrects(network: Network) -> bool:
 def saved(
     network: Network, image: np.ndarray, wanted: np.ndarray, *, tolerance: float, converged: bool
 ) -> Saved:
-    """Rounds an image [H, W, C] in [0, 1] to 8 bits, by `og.quantize` where that is quick and it has converged.
+    """Rounds an image [H, W, C] in [0, 1] to 8 bits, by `og.quantize` where `corrects` says so and it has converged.
 
     Args:
       network: the network to ask.
