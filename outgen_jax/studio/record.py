@@ -1,5 +1,6 @@
 """What is saved as JSON: the request, and what the image saved as PNG does."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def of_state(state: State) -> dict[str, Any]:
     if reached is not None:
         found["reached"] = {
             "says": _named(network, reached.says),
-            "distance": reached.distance,
+            "distance": finite(reached.distance),
             "converged": reached.converged,
             "change_l2": reached.change,
             "steps": reached.steps,
@@ -36,9 +37,14 @@ def of_state(state: State) -> dict[str, Any]:
     if reached is not None and reached.saved is not None:
         found["reached"] |= {
             "png_says": _named(network, reached.saved.says),
-            "png_distance": reached.saved.distance,
+            "png_distance": finite(reached.saved.distance),
         }
     return found | {"python": state.python(text, tolerance)}
+
+
+def finite(distance: float) -> float | None:
+    """A distance as JSON can have it: one that overflows is null."""
+    return distance if math.isfinite(distance) else None
 
 
 def _named(network: Network, says: np.ndarray) -> dict[str, float]:

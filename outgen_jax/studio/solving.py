@@ -52,9 +52,12 @@ def solve(
         if reached_after is None and result.converged[0]:
             reached_after = seconds
         image = result.images[0].copy()
+        says = np.asarray(network.output.readout(jnp.asarray(result.outputs[0])))
+        if not np.isfinite(says).all():  # no outputs come with a distance that overflows
+            says = network.says(image)
         return Reached(
             image=image,
-            says=np.asarray(network.output.readout(jnp.asarray(result.outputs[0]))),
+            says=says,
             distance=float(result.distance[0]),
             change=float(np.linalg.norm(image - source / np.float32(255))),
             steps=int(result.steps[0]),

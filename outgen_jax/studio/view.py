@@ -1,12 +1,11 @@
 """What the page is told, as JSON values."""
 
-import math
 from typing import Any
 
 import numpy as np
 
 from outgen_jax.data.grey_levels import to_uint8
-from outgen_jax.studio import networks, pictures, saving, target, values
+from outgen_jax.studio import networks, pictures, record, saving, target, values
 from outgen_jax.studio.session import TOLERANCES, Session, State
 from outgen_jax.studio.solving import Reached
 
@@ -108,8 +107,8 @@ def of_reached(state: State, reached: Reached) -> dict[str, Any]:
         "factor": shown.factor,
         "says": _at_bars(state, reached.says),
         "top": top(state, reached.says),
-        "distance": _finite(reached.distance),
-        "pngDistance": None if reached.saved is None else _finite(reached.saved.distance),
+        "distance": record.finite(reached.distance),
+        "pngDistance": None if reached.saved is None else record.finite(reached.saved.distance),
         "change": reached.change,
         "steps": reached.steps,
         "seconds": reached.seconds,
@@ -127,11 +126,6 @@ def top(state: State, says: np.ndarray) -> list[dict[str, Any]]:
 def bar_name(state: State, entry: int) -> str:
     """What the page calls a bar."""
     return "All other classes" if entry == target.REST else state.network.class_names[entry]
-
-
-def _finite(distance: float) -> float | None:
-    """A distance as JSON can have it."""
-    return distance if math.isfinite(distance) else None
 
 
 def _at_bars(state: State, says: np.ndarray) -> list[float]:

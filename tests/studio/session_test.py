@@ -197,6 +197,17 @@ def test_prescribed_numbers_are_reached_in_units_of_the_scale():
     assert f"og.outputs.values(scale={network.unit})" in kept["python"]
 
 
+def test_a_number_whose_distance_overflows_is_told_as_json():
+    found = numbers_session()
+    found.prescribe(0, 1e30, is_last=True)
+    reached = run(found, tell=lambda step: step.steps >= 3)
+    assert not reached.converged
+    np.testing.assert_allclose(reached.says, found.state.network.says(reached.image), atol=1e-5)
+    for told in (view.of_session(found), record.of_state(found.state)):
+        json.dumps(told, allow_nan=False)
+        assert told["reached"]["distance"] is None
+
+
 def test_the_page_is_told_of_numbers():
     found = numbers_session()
     assert view.of_network(found)["unit"] == found.state.network.unit
