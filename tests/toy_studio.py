@@ -16,16 +16,18 @@ from toy_synthesis import linear, linear_weights
 
 from outgen_jax import outputs
 from outgen_jax.outputs import Output
-from outgen_jax.studio.networks import Catalogue, Network
+from outgen_jax.studio.networks import Catalogue, Network, measured
 from outgen_jax.studio.solving import Reached
 
 SIZE = 16
 NAMES = ("cat", "dog", "ship", "frog")
 
 
-def network(classes: int = 4, *, output: Output | None = None) -> Network:
+def network(
+    classes: int = 4, *, output: Output | None = None, card: dict[str, Any] | None = None
+) -> Network:
     names = NAMES if classes == len(NAMES) else tuple(f"class {k}" for k in range(classes))
-    return Network(
+    found = Network(
         name="toy",
         apply_fn=linear,
         variables=linear_weights(classes, (SIZE, SIZE, 3)),
@@ -34,6 +36,7 @@ def network(classes: int = 4, *, output: Output | None = None) -> Network:
         channels=3,
         output=output or outputs.softmax(),
     )
+    return found if found.unit is None else measured(found, card or {})
 
 
 def catalogue(**networks: Network) -> Catalogue:

@@ -22,6 +22,7 @@ from outgen_jax.training import objectives
 
 KINDS = ("ten", "twenty", "numbers")
 NEAR = 0.1  # standard deviations within which a number counts as right
+_CHANNELS = (16, 32)  # of the network for numbers
 _MEAN, _STD = 0.15, 0.3  # of the canvases' pixels, roughly
 
 
@@ -56,8 +57,24 @@ def empty(kind: str, *, seed: int = 0) -> nnx.Module:
     """A network of a kind before its training."""
     rngs = nnx.Rngs(seed)
     if kind == "numbers":
-        return og.models.LeNet(len(digits.NUMBERS), rngs=rngs)
+        return og.models.LeNet(len(digits.NUMBERS), _CHANNELS, rngs=rngs)
     return CanvasNetwork({"ten": 1, "twenty": 2}[kind], rngs=rngs)
+
+
+def entries_for_the_package(kind: str, wanted: np.ndarray) -> dict[str, Any]:
+    """What `pretrained.load` and the studio read of a card. Only the network for numbers is one of the package.
+
+    `wanted` [N, M] are the numbers that it has learnt, standardised.
+    """
+    if kind != "numbers":
+        return {}
+    return {
+        "network": "LeNet",
+        "channels": list(_CHANNELS),
+        "class_names": output_names(kind),
+        "output_scale": 1.0,
+        "output_range": np.stack([wanted.min(0), wanted.max(0)], 1).tolist(),
+    }
 
 
 class Loaded(NamedTuple):

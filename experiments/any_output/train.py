@@ -108,6 +108,7 @@ def train(run: runs.Run) -> None:
     said = og.predict(*network, test_set.images, output=networks.output_of(kind))
     card = {
         "kind": kind,
+        **networks.entries_for_the_package(kind, wanted),
         "names": networks.output_names(kind),
         "mean": middle.tolist(),
         "std": spread.tolist(),

@@ -4,6 +4,8 @@ Command   python -m outgen_jax.studio
               the shipped networks, at http://localhost:8765
           python -m outgen_jax.studio --checkpoint=classifier.npz
               and a checkpoint of one's own, as pretrained.save writes it
+          python -m outgen_jax.studio --checkpoint=regression.npz --output=values
+              and one whose outputs are numbers
 """
 
 import argparse
@@ -11,13 +13,10 @@ import contextlib
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from outgen_jax import outputs, runs
-from outgen_jax.outputs import Output
+from outgen_jax import runs
 from outgen_jax.studio import networks
-
-_OUTPUTS: dict[str, Callable[[], Output]] = {"softmax": outputs.softmax, "sigmoid": outputs.sigmoid}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,9 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"studio: {error}; pip install 'outgen_jax[studio]'", file=sys.stderr)
         return 2
     try:
-        catalogue = networks.offered(
-            checkpoint=options.checkpoint, output=_OUTPUTS[options.output]()
-        )
+        catalogue = networks.offered(checkpoint=options.checkpoint, output=options.output)
     except (FileNotFoundError, ValueError) as error:
         print(f"studio: {error}", file=sys.stderr)
         return 2
@@ -67,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output",
-        choices=sorted(_OUTPUTS),
+        choices=sorted(networks.OUTPUTS),
         default="softmax",
-        help="what the checkpoint's outputs mean: a distribution, or independent labels",
+        help="what the checkpoint's outputs mean: a distribution, independent labels, or numbers",
     )
     parser.add_argument(
         "--open", action=argparse.BooleanOptionalAction, default=True, help="open a browser"

@@ -22,8 +22,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outgen_jax import files
-from outgen_jax.data.grey_levels import to_uint8
-from outgen_jax.studio import uploads, view
+from outgen_jax.studio import record, saving, uploads, values, view
 from outgen_jax.studio.networks import Catalogue
 from outgen_jax.studio.session import RequestError, Session, Sessions, State
 from outgen_jax.studio.solving import Reached, solve
@@ -168,6 +167,10 @@ _ACTIONS: dict[str, Callable[[Session, Any], None]] = {
     "move": lambda session, to: session.move(
         int(to["place"]), round(1000 * float(to["value"])), is_last=bool(to["isLast"])
     ),
+    "prescribe": lambda session, to: session.prescribe(
+        int(to["place"]), float(to["value"]), is_last=bool(to["isLast"])
+    ),
+    "leave_free": lambda session, to: session.leave_free(int(to["place"]), bool(to["free"])),
     "lock": lambda session, to: session.lock(int(to["place"]), bool(to["locked"])),
     "add_class": lambda session, to: session.add_class(str(to["name"])),
     "remove_class": lambda session, to: session.remove_class(int(to["place"])),
@@ -201,6 +204,8 @@ async def _run(request: Request) -> Response:
     session = _session(request)
     if session.is_running:
         raise RequestError(_BUSY)
+    if values.all_free(session.state.numbers):
+        raise RequestError("All numbers are free. Move one, or check its box.")
     return StreamingResponse(_steps(session, session.state), media_type="application/x-ndjson")
 
 
@@ -224,8 +229,16 @@ async def _steps(session: Session, begun: State) -> AsyncIterator[str]:
             reached = solve(
                 begun.network, begun.source, begun.wanted, tolerance=begun.tolerance, tell=tell
             )
+            loop.call_soon_threadsafe(steps.put_nowait, {"isRounding": True})
+            rounded = saving.saved(
+                begun.network,
+                reached.image,
+                begun.wanted,
+                tolerance=begun.tolerance,
+                converged=reached.converged,
+            )
             with session.guard:
-                session.finish(begun, reached)
+                session.finish(begun, reached._replace(saved=rounded))
             failure = {}
         except Exception as error:
             failure = {"error": f"The solver failed: {error}"}
@@ -250,13 +263,14 @@ async def _stop(request: Request) -> Response:
 
 async def _png(request: Request) -> Response:
     state = _session(request).state
-    image = state.source if state.reached is None else to_uint8(state.reached.image)
+    saved = state.reached and state.reached.saved
+    image = saved.image if saved else state.source
     return _download(files.png_bytes(image), "image/png", "studio.png")
 
 
 async def _json(request: Request) -> Response:
-    record = await run_in_threadpool(_session(request).record)
-    return _download(json.dumps(record, indent=1).encode(), "application/json", "studio.json")
+    found = await run_in_threadpool(record.of_state, _session(request).state)
+    return _download(json.dumps(found, indent=1).encode(), "application/json", "studio.json")
 
 
 def _download(data: bytes, media_type: str, name: str) -> Response:

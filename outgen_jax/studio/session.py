@@ -2,13 +2,11 @@
 
 import dataclasses
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from outgen_jax.data.grey_levels import to_uint8
-from outgen_jax.studio import networks, snippet, target
+from outgen_jax.studio import networks, snippet, target, values
 from outgen_jax.studio.networks import Catalogue, Network
 from outgen_jax.studio.solving import Reached
 
@@ -30,7 +28,9 @@ class State:
     image_name: str
     source: np.ndarray  # [H, W, C] uint8
     before: np.ndarray  # [K] what the network says of the source
+    # What is wanted: bars of a distribution or of labels, or numbers. The other one is empty.
     bars: target.Bars
+    numbers: values.Numbers
     tolerance: float = _TOLERANCE
     reached: Reached | None = None
     # The target, as text, and the tolerance that `reached` is for.
@@ -39,12 +39,16 @@ class State:
     @property
     def wanted(self) -> np.ma.MaskedArray:
         """The target [K], as `synthesize` takes it."""
+        if self.numbers:
+            return values.as_array(self.numbers)
         return target.as_array(self.bars, len(self.network.class_names))
 
     @property
     def text(self) -> str:
-        """The target, as `og.targets.parse` reads it."""
+        """The target, as `og.targets.parse` reads it; empty where all numbers are free."""
         network = self.network
+        if self.numbers:
+            return values.as_text(self.numbers, network.class_names)
         return target.as_text(self.bars, network.class_names, sums_to_one=network.sums_to_one)
 
     @property
@@ -63,7 +67,8 @@ class State:
                 channels=self.network.channels,
                 target=text,
                 tolerance=tolerance,
-                output="softmax" if self.network.sums_to_one else "sigmoid",
+                output=self.network.kind,
+                unit=self.network.unit,
             )
         )
 
@@ -77,7 +82,7 @@ class Session:
         self.stop = threading.Event()
         self.guard = threading.Lock()  # held by whoever changes the state
         self.is_running = False
-        self._base: target.Bars | None = None  # the bars before one was taken hold of
+        self._base: State | None = None  # before a bar was taken hold of
         self._past: list[State] = []
         self._future: list[State] = []
         self.state = self._fresh(catalogue[catalogue.names[0]])
@@ -129,20 +134,28 @@ class Session:
 
     def move(self, place: int, value: int, *, is_last: bool) -> None:
         """One bar at `value`. Until the last move of a gesture, the others follow from where they were before it."""
-        self._check_place(place)
-        self._base = self.state.bars if self._base is None else self._base
-        network = self.state.network
-        bars = target.moved(self._base, place, value, sums_to_one=network.sums_to_one)
-        if is_last:
-            before, self._base = dataclasses.replace(self.state, bars=self._base), None
-            self.state = before
-            self._change_bars(bars)
-        else:
-            self.state = dataclasses.replace(self.state, bars=bars)
+        base = self._held(place, self.state.bars)
+        sums_to_one = self.state.network.sums_to_one
+        bars = target.moved(base.bars, place, value, sums_to_one=sums_to_one)
+        self._move_to(base, dataclasses.replace(base, bars=bars), is_last=is_last)
+
+    def prescribe(self, place: int, value: float, *, is_last: bool) -> None:
+        """One number at `value`, no longer free; undo goes back to before the gesture."""
+        if not abs(value) <= values.LARGEST:
+            raise RequestError(f"A number must be finite, and at most {values.LARGEST:.1e}.")
+        base = self._held(place, self.state.numbers)
+        found = values.prescribed(base.numbers, place, value)
+        self._move_to(base, dataclasses.replace(base, numbers=found), is_last=is_last)
+
+    def leave_free(self, place: int, free: bool) -> None:
+        """Leaves a number free, or prescribes it where its bar stands."""
+        _check_place(place, self.state.numbers)
+        found = values.left_free(self.state.numbers, place, free)
+        self._change_target(dataclasses.replace(self.state, numbers=found))
 
     def lock(self, place: int, locked: bool) -> None:
         """Locks a bar, or frees it."""
-        self._check_place(place)
+        _check_place(place, self.state.bars)
         self._change_bars(target.with_lock(self.state.bars, place, locked))
 
     def add_class(self, name: str) -> None:
@@ -160,12 +173,14 @@ class Session:
 
     def remove_class(self, place: int) -> None:
         """One bar less; what it had goes to the rest."""
-        self._check_place(place)
+        _check_place(place, self.state.bars)
         self._change_bars(target.without(self.state.bars, place))
 
     def reset(self) -> None:
-        """The bars as the network says of the source."""
-        self._change_bars(self.state.network.first_bars(self.state.before))
+        """The bars as the network says of the source; all numbers are free."""
+        network, before = self.state.network, self.state.before
+        bars, found = network.first_bars(before), network.first_numbers(before)
+        self._change_target(dataclasses.replace(self.state, bars=bars, numbers=found))
 
     def choose_tolerance(self, tolerance: float) -> None:
         """At which distance a target is reached."""
@@ -178,39 +193,30 @@ class Session:
         if self.state.source is begun.source and self.state.network is begun.network:
             self._change(dataclasses.replace(self.state, reached=reached, asked=begun.asks))
 
-    def record(self) -> dict[str, Any]:
-        """What is saved as JSON: the request, and what the image saved as PNG does."""
-        state, reached = self.state, self.state.reached
-        text, tolerance = state.asks if reached is None else state.asked
-        names = state.network.class_names
-        found: dict[str, Any] = {
-            "network": state.network.name,
-            "image": {"kind": state.image_kind, "name": state.image_name},
-            "target": text,
-            "tolerance": tolerance,
-            "before": _named(state.before, names),
-        }
-        if reached is not None:
-            saved = state.network.says(to_uint8(reached.image))
-            found["reached"] = {
-                "says": _named(reached.says, names),
-                "distance": reached.distance,
-                "converged": reached.converged,
-                "change_l2": reached.change,
-                "steps": reached.steps,
-                "seconds": reached.seconds,
-                "png_says": _named(saved, names),
-            }
-        return found | {"python": state.python(text, tolerance)}
-
     def _change(self, state: State) -> None:
         self._past = [*self._past, self.state][-_LONGEST_HISTORY:]
         self._future, self._base = [], None
         self.state = state
 
     def _change_bars(self, bars: target.Bars) -> None:
-        if bars != self.state.bars:
-            self._change(dataclasses.replace(self.state, bars=bars))
+        self._change_target(dataclasses.replace(self.state, bars=bars))
+
+    def _change_target(self, state: State) -> None:
+        if (state.bars, state.numbers) != (self.state.bars, self.state.numbers):
+            self._change(state)
+
+    def _held(self, place: int, those: Sequence[object]) -> State:
+        """The state before the gesture that moves one of `those`."""
+        _check_place(place, those)
+        self._base = self._base or self.state
+        return self._base
+
+    def _move_to(self, base: State, state: State, *, is_last: bool) -> None:
+        if is_last:
+            self.state, self._base = base, None
+            self._change_target(state)
+        else:
+            self.state = state
 
     def _step(self, source: list[State], destination: list[State]) -> None:
         if source:
@@ -225,11 +231,8 @@ class Session:
         self, network: Network, kind: str, name: str, image: np.ndarray, tolerance: float
     ) -> State:
         before = network.says(image)
-        return State(network, kind, name, image, before, network.first_bars(before), tolerance)
-
-    def _check_place(self, place: int) -> None:
-        if not 0 <= place < len(self.state.bars):
-            raise RequestError(f"There is no bar {place}; the page is out of date, reload it.")
+        bars, found = network.first_bars(before), network.first_numbers(before)
+        return State(network, kind, name, image, before, bars, found, tolerance)
 
 
 class Sessions:
@@ -260,10 +263,6 @@ class Sessions:
         return self._sessions.get(token)
 
 
-def _named(values: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
-    """Likeliest first, at most twenty; names that are there twice with their index."""
-    order = np.argsort(-values, kind="stable")[:20]
-    return {
-        names[k] if names.count(names[k]) == 1 else f"{names[k]} ({k})": float(values[k])
-        for k in order
-    }
+def _check_place(place: int, those: Sequence[object]) -> None:
+    if not 0 <= place < len(those):
+        raise RequestError(f"There is no bar {place}; the page is out of date, reload it.")

@@ -2,15 +2,16 @@
 
 from typing import NamedTuple
 
+NOTHING = "# Nothing is asked for yet: move a bar, or check a box.\n"
 _TEXT = """\
 import outgen_jax as og
 {imports}
-classifier = og.models.pretrained.load({network!r})
-apply_fn, variables = og.models.from_nnx(classifier.model)
+network = og.models.pretrained.load({network!r})
+apply_fn, variables = og.models.from_nnx(network.model)
 {image}
 targets = og.targets.parse(
     {target!r},
-    class_names=classifier.class_names,
+    class_names=network.class_names,
     num_images=1,{output_line}
 )
 result = og.synthesize(
@@ -30,14 +31,18 @@ class Request(NamedTuple):
     channels: int
     target: str
     tolerance: float
-    output: str  # "softmax" or "sigmoid"
+    output: str  # "softmax", "sigmoid" or "values"
+    unit: float | None = None  # of the distance, where the outputs are numbers
 
 
 def python_text(request: Request) -> str:
-    """A program for one image and its target, which ends with what the network says."""
+    """A program for one image and its target, which ends with what the network says; a comment without a target."""
+    if not request.target:
+        return NOTHING
     imports, image = _image(request)
     is_softmax = request.output == "softmax"
-    output = f"og.outputs.{request.output}()"
+    scale = "" if request.unit is None else f"scale={request.unit!r}"
+    output = f"og.outputs.{request.output}({scale})"
     return _TEXT.format(
         imports=imports,
         image=image,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from outgen_jax.studio.networks import Network
+from outgen_jax.studio.saving import Saved
 from outgen_jax.synthesis.synthesize import Result, synthesize
 
 
@@ -22,6 +23,7 @@ class Reached(NamedTuple):
     seconds: float  # since the run began
     converged: bool
     reached_after: float | None  # seconds until it was first within the tolerance
+    saved: Saved | None = None  # once the run has ended
 
 
 def solve(
@@ -50,9 +52,12 @@ def solve(
         if reached_after is None and result.converged[0]:
             reached_after = seconds
         image = result.images[0].copy()
+        says = np.asarray(network.output.readout(jnp.asarray(result.outputs[0])))
+        if not np.isfinite(says).all():  # no outputs come with a distance that overflows
+            says = network.says(image)
         return Reached(
             image=image,
-            says=np.asarray(network.output.readout(jnp.asarray(result.outputs[0]))),
+            says=says,
             distance=float(result.distance[0]),
             change=float(np.linalg.norm(image - source / np.float32(255))),
             steps=int(result.steps[0]),

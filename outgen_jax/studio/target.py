@@ -141,11 +141,16 @@ def as_text(bars: Bars, class_names: Sequence[str], *, sums_to_one: bool = True)
         if bar.entry == REST:
             terms += [f"rest={bar.value / TOTAL:g}"] if rest else []
         elif bar.value or rest or not sums_to_one:
-            terms.append(f"{_written(bar.entry, class_names)}={bar.value / TOTAL:g}")
+            terms.append(f"{written(bar.entry, class_names)}={bar.value / TOTAL:g}")
     return ",".join(terms)
 
 
-def _written(entry: int, class_names: Sequence[str]) -> str:
+def written(entry: int, class_names: Sequence[str]) -> str:
+    """What `og.targets.parse` calls an entry: its name, or its index where the name could be misread.
+
+    >>> written(0, ["cat", "dog"]), written(1, ["cat", "rest"])
+    ('cat', '1')
+    """
     name = class_names[entry]
     is_plain = (
         list(class_names).count(name) == 1 and not set(name) & set(",=") and name not in WORDS

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from outgen_jax.data.grey_levels import to_uint8
-from outgen_jax.studio import networks, pictures, target
+from outgen_jax.studio import networks, pictures, record, saving, target, values
 from outgen_jax.studio.session import TOLERANCES, Session, State
 from outgen_jax.studio.solving import Reached
 
@@ -20,7 +20,8 @@ def of_network(session: Session) -> dict[str, Any]:
         "title": networks.title(network.name),
         "size": network.size,
         "classes": network.class_names,
-        "sumsToOne": network.sums_to_one,
+        "correctsPng": saving.corrects(network),
+        "unit": network.unit,  # null unless the outputs are numbers
         "hasBarForEach": network.has_bar_for_each,
         "starts": [
             {
@@ -49,7 +50,8 @@ def of_session(session: Session, *, notes: tuple[str, ...] = ()) -> dict[str, An
             "name": state.image_name,
             "url": pictures.data_url(state.source),
         },
-        "bars": of_bars(state),
+        "bars": of_numbers(state) if state.numbers else of_bars(state),
+        "allFree": values.all_free(state.numbers),
         "isCurrent": session.is_current,
         "reached": None if state.reached is None else of_reached(state, state.reached),
         "top": top(state, state.before),
@@ -77,6 +79,25 @@ def of_bars(state: State) -> list[dict[str, Any]]:
     ]
 
 
+def of_numbers(state: State) -> list[dict[str, Any]]:
+    """One entry a number: what is wanted, what the network said of the source, and the ends and steps of its bar."""
+    entries = []
+    for number in state.numbers:
+        before = float(state.before[number.entry])
+        ends = values.including(state.network.ranges[number.entry], before)
+        entries.append(
+            {
+                "entry": number.entry,
+                "name": bar_name(state, number.entry),
+                "value": number.value,
+                "free": number.free,
+                "before": before,
+                **ends._asdict(),
+            }
+        )
+    return entries
+
+
 def of_reached(state: State, reached: Reached) -> dict[str, Any]:
     """A step of a run, or its end."""
     shown = pictures.difference(state.source / np.float32(255), reached.image)
@@ -86,7 +107,8 @@ def of_reached(state: State, reached: Reached) -> dict[str, Any]:
         "factor": shown.factor,
         "says": _at_bars(state, reached.says),
         "top": top(state, reached.says),
-        "distance": reached.distance,
+        "distance": record.finite(reached.distance),
+        "pngDistance": None if reached.saved is None else record.finite(reached.saved.distance),
         "change": reached.change,
         "steps": reached.steps,
         "seconds": reached.seconds,
@@ -107,7 +129,9 @@ def bar_name(state: State, entry: int) -> str:
 
 
 def _at_bars(state: State, says: np.ndarray) -> list[float]:
-    """Of an output [K], what each bar stands for."""
+    """Of an output [K], what each bar or number stands for."""
+    if state.numbers:
+        return [float(says[number.entry]) for number in state.numbers]
     named = [bar.entry for bar in state.bars if bar.entry != target.REST]
     rest = max(0.0, 1 - float(says[named].sum()))
     return [rest if bar.entry == target.REST else float(says[bar.entry]) for bar in state.bars]

@@ -11,6 +11,7 @@ from steady_clock import steady_clock
 from experiments.any_output import digits, measures, networks, peers
 from outgen_jax.data import sources
 from outgen_jax.models import LeNet, pretrained
+from outgen_jax.studio import networks as studio_networks
 
 RNG = np.random.default_rng(0)
 
@@ -134,6 +135,11 @@ def test_training_leaves_a_network_that_loads(run_script, small_digits, digits28
     found = networks.load(str(out / "weights.npz"))
     assert found.card["kind"] == kind
     assert len(found.names) == {"ten": 10, "twenty": 20, "numbers": 4}[kind]
+    if kind == "numbers":  # a LeNet, which the studio loads
+        studio = studio_networks.load(str(out / "weights.npz"), output="values")
+        assert studio.class_names == digits.NUMBERS
+        assert studio.unit == 1
+        assert all(bar.low < 0 < bar.high for bar in studio.ranges)
     history = json.loads((out / "results.json").read_text())["history"]
     assert len(history) == 2
     assert all(0 <= row["train_accuracy"] <= 1 for row in history)

@@ -1,11 +1,16 @@
 """The studio over HTTP: sessions apart, runs as streams, bad requests refused."""
 
+import io
 import json
 import threading
 import urllib.request
 
+import numpy as np
 import pytest
 import toy_studio
+from PIL import Image
+
+import outgen_jax as og
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -31,7 +36,7 @@ def test_the_page_needs_nothing_from_elsewhere(server):
     page = server.ask("/")
     assert page.status == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    for path in ("/static/studio.js", "/static/studio.css", "/static/icon.svg"):
+    for path in ("/static/studio.js", "/static/bars.js", "/static/studio.css", "/static/icon.svg"):
         found = server.ask(path)
         assert found.status == 200
         assert path.split("/")[-1].encode() in page.content
@@ -43,6 +48,7 @@ def test_a_run_tells_its_steps_and_ends_with_the_state(server, window):
     assert server.ask(f"{window}/ready").json == {"isReady": True}
     *steps, last = run(server, window)
     assert len(steps) > 1
+    assert steps.pop() == {"isRounding": True}
     assert [line["step"]["steps"] for line in steps] == sorted(s["step"]["steps"] for s in steps)
     reached = last["state"]["reached"]
     assert reached["converged"]
@@ -50,10 +56,30 @@ def test_a_run_tells_its_steps_and_ends_with_the_state(server, window):
     assert last["state"]["isCurrent"]
     saved = server.ask(f"{window}/result.json").json
     assert saved["reached"]["distance"] == reached["distance"]
-    assert abs(saved["reached"]["png_says"]["ship"] - 0.8) < 0.05
+    assert abs(saved["reached"]["png_says"]["ship"] - 0.8) < 2e-3
+    assert saved["reached"]["png_distance"] == reached["pngDistance"] < 1e-3
     png = server.ask(f"{window}/image.png")
-    assert png.content.startswith(b"\x89PNG")
+    pixels = np.asarray(Image.open(io.BytesIO(png.content)))
+    says = toy_studio.network().says(pixels)
+    assert says[2] == pytest.approx(saved["reached"]["png_says"]["ship"], abs=1e-5)
     assert "attachment" in png.headers["content-disposition"]
+
+
+def test_numbers_are_prescribed_and_left_free():
+    numbers = toy_studio.catalogue(toy=toy_studio.network(output=og.outputs.values()))
+    with toy_studio.served(numbers) as server:
+        window = f"/api/sessions/{server.ask('/api/sessions', {}).json['token']}"
+        answer = server.ask(f"{window}/run", b"")
+        assert (answer.status, "All numbers are free" in answer.json["error"]) == (400, True)
+        found = server.ask(f"{window}/prescribe", {"place": 1, "value": 0.5, "isLast": True}).json
+        assert [bar["free"] for bar in found["bars"]] == [True, False, True, True]
+        reached = run(server, window)[-1]["state"]["reached"]
+        assert reached["says"][1] == pytest.approx(0.5, abs=5e-3)
+        found = server.ask(f"{window}/leave_free", {"place": 1, "free": True}).json
+        assert found["allFree"]
+        for value in ("Infinity", "NaN"):
+            body = b'{"place": 1, "isLast": true, "value": %s}' % value.encode()
+            assert "finite" in server.ask(f"{window}/prescribe", body).json["error"]
 
 
 def test_windows_are_apart_and_run_at_once(server):

@@ -5,17 +5,22 @@ STUDIO_SHOTS=folder keeps a screenshot of every state.
 
 import dataclasses
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import toy_studio
 
+import outgen_jax as og
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("uvicorn")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = {"wide": (1280, 860), "narrow": (390, 844)}
+# Of numbers whose bars end at -2 and 2.
+CARD = {"output_scale": 0.5, "output_range": [[-2, 2]] * 4}
 PATIENCE = 60_000  # ms; steps take far less on a machine with nothing else to do
 
 
@@ -36,7 +41,9 @@ def browser():
 def server():
     many = toy_studio.network(50)
     many = dataclasses.replace(many, name="many")
-    catalogue = toy_studio.catalogue(toy=toy_studio.network(), many=many)
+    numbers = toy_studio.network(output=og.outputs.values(), card=CARD)
+    numbers = dataclasses.replace(numbers, name="numbers")
+    catalogue = toy_studio.catalogue(toy=toy_studio.network(), many=many, numbers=numbers)
     with toy_studio.served(catalogue) as found:
         yield found
 
@@ -224,3 +231,52 @@ def test_classes_of_many_are_searched_for(window):
     assert "class 42" in page.locator("#top").inner_text()
     page.get_by_role("button", name="Remove class 42").click()
     sync_api.expect(page.get_by_label("class 42, wanted", exact=True)).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [("wide", "light"), ("wide", "dark"), ("narrow", "light"), ("narrow", "dark")],
+)
+def test_numbers_are_free_until_they_are_moved_or_checked(window, size, scheme):
+    page = window(size, scheme)
+    expect = sync_api.expect
+    page.get_by_role("combobox", name="Network").select_option("numbers")
+    page.get_by_text("All numbers are free").wait_for()
+    expect(page.get_by_role("button", name="Run", exact=True)).to_be_disabled()
+    shot(page, f"numbers_{size}_{scheme}_rest")
+    field = page.get_by_label("ship, wanted, as a number")
+    slider = page.get_by_label("ship, wanted", exact=True)
+    check = page.get_by_label("Prescribe ship")
+    expect(field).to_have_value("")
+    expect(check).not_to_be_checked()
+    before = float(slider.input_value())
+    slider.focus()
+    page.keyboard.press("ArrowLeft" if before > 0 else "ArrowRight")
+    expect(check).to_be_checked()
+    coarse = -0.1 if before > 0 else 0.1
+    assert float(field.input_value()) == pytest.approx(round(before / 0.1) * 0.1 + coarse, abs=1e-6)
+    field.fill("2.625")  # beyond the end of the bar, and between its steps
+    page.keyboard.press("Tab")
+    page.get_by_text("Ready. Drag the bars").wait_for()
+    expect(slider).to_have_value("2")
+    run(page)
+    shot(page, f"numbers_{size}_{scheme}_done")
+    row = page.locator(".bar", has=slider)
+    assert float(row.locator(".says").inner_text()) == pytest.approx(2.625, abs=2e-3)
+    expect(slider).to_have_attribute(
+        "aria-valuetext", re.compile("2.625 wanted, the network says 2.62")
+    )
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "scrolls sideways"
+    page.get_by_label("dog, wanted, as a number").fill("1")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Prescribe dog")).to_be_checked()
+    check.focus()
+    page.keyboard.press("Space")
+    expect(field).to_have_value("")
+    page.keyboard.press("Control+z")  # the box
+    expect(field).to_have_value("2.625")
+    field.fill("")
+    page.keyboard.press("Tab")
+    expect(check).not_to_be_checked()
+    expect(slider).to_have_attribute("aria-valuetext", re.compile("^free, the network says"))
+    expect(page.locator("#python")).to_contain_text("dog=1.0")

@@ -1,5 +1,8 @@
 """A window's state: what changes it, what undo brings back, and the Python text that does the same."""
 
+import dataclasses
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from flax import nnx
 
 import outgen_jax as og
 from outgen_jax.models import LeNet, pretrained
-from outgen_jax.studio import networks, solving, target
+from outgen_jax.studio import networks, record, saving, solving, target, view
 from outgen_jax.studio.__main__ import main
 from outgen_jax.studio.networks import Catalogue
 from outgen_jax.studio.session import RequestError, Session, Sessions
@@ -27,8 +30,20 @@ def run(found: Session, **options) -> solving.Reached:
     begun = found.state
     options = {"tolerance": begun.tolerance, "tell": lambda reached: False, **options}
     reached = solving.solve(begun.network, begun.source, begun.wanted, **options)
+    rounded = saving.saved(
+        begun.network,
+        reached.image,
+        begun.wanted,
+        tolerance=begun.tolerance,
+        converged=reached.converged,
+    )
+    reached = reached._replace(saved=rounded)
     found.finish(begun, reached)
     return reached
+
+
+def numbers_session(card: dict | None = None) -> Session:
+    return session(output=og.outputs.values(), card=card)
 
 
 def test_bars_begin_at_what_the_network_says():
@@ -81,7 +96,7 @@ def test_a_run_reaches_the_target_and_can_be_undone():
     assert [step.steps for step in steps][:3] == [1, 2, 3]
     found.move(2, 100, is_last=True)
     assert not found.is_current
-    assert found.record()["target"] != found.state.text  # that of the run
+    assert record.of_state(found.state)["target"] != found.state.text  # that of the run
     found.undo()
     found.undo()
     assert found.state.reached is None
@@ -127,9 +142,133 @@ def test_labels_are_reached_alone():
     np.testing.assert_allclose(reached.says, np.array(values(found)) / target.TOTAL, atol=2e-3)
 
 
+def test_numbers_are_free_until_they_are_moved_or_checked():
+    found = numbers_session()
+    before = found.state.before
+    assert found.state.wanted.mask.all()
+    assert found.state.text == ""
+    assert found.state.python(*found.state.asks).startswith("# Nothing is asked for")
+    found.prescribe(1, before[1] + 0.5, is_last=True)
+    assert found.state.wanted.mask.tolist() == [True, False, True, True]
+    found.leave_free(3, False)
+    assert found.state.wanted.mask.tolist() == [True, False, True, False]
+    np.testing.assert_allclose(found.state.wanted[3], before[3], atol=0.05)
+    found.leave_free(1, True)
+    found.leave_free(1, False)
+    assert found.state.wanted[1] == pytest.approx(before[1] + 0.5)
+    found.reset()
+    assert found.state.wanted.mask.all()
+    for expected in ([False, False], [True, False]):
+        found.undo()
+        assert found.state.wanted.mask[[1, 3]].tolist() == expected
+
+
+def test_undo_of_a_moved_number_goes_back_to_before_the_gesture():
+    found = numbers_session()
+    first = found.state.numbers
+    for value in (0.1, 0.2):
+        found.prescribe(0, value, is_last=False)
+    assert not found.can_undo
+    found.prescribe(0, 0.3, is_last=True)
+    assert found.state.numbers[0].value == 0.3
+    found.undo()
+    assert found.state.numbers == first
+    assert not found.can_undo
+
+
+def test_prescribed_numbers_are_reached_in_units_of_the_scale():
+    found = numbers_session()
+    network, before = found.state.network, found.state.before
+    wanted = float(before[2]) + 3 * network.unit
+    found.prescribe(2, wanted, is_last=True)
+    reached = run(found)
+    assert reached.converged
+    assert found.is_current
+    assert abs(reached.says[2] - wanted) <= found.state.tolerance * network.unit * 1.01
+    # The tolerance counts in this unit, which is not 1.
+    assert abs(network.unit - 1) > 0.05
+    error = abs(network.says(reached.image)[2] - wanted) / network.unit
+    assert reached.distance == pytest.approx(error, abs=1e-5)
+    kept = json.loads(json.dumps(record.of_state(found.state)))
+    assert kept["output"] == "values"
+    assert kept["scale"] == network.unit
+    assert kept["target"] == f"ship={wanted!r}"
+    assert list(kept["reached"]["says"]) == list(toy_studio.NAMES)  # in their order
+    assert f"og.outputs.values(scale={network.unit})" in kept["python"]
+
+
+def test_a_number_whose_distance_overflows_is_told_as_json():
+    found = numbers_session()
+    found.prescribe(0, 1e30, is_last=True)
+    reached = run(found, tell=lambda step: step.steps >= 3)
+    assert not reached.converged
+    np.testing.assert_allclose(reached.says, found.state.network.says(reached.image), atol=1e-5)
+    for told in (view.of_session(found), record.of_state(found.state)):
+        json.dumps(told, allow_nan=False)
+        assert told["reached"]["distance"] is None
+
+
+def test_the_page_is_told_of_numbers():
+    found = numbers_session()
+    assert view.of_network(found)["unit"] == found.state.network.unit
+    told = view.of_session(found)
+    assert told["allFree"]
+    for bar, said in zip(told["bars"], found.state.before, strict=True):
+        assert bar["free"]
+        assert bar["before"] == pytest.approx(said)
+        assert bar["low"] <= bar["value"] <= bar["high"]
+        assert round(bar["value"], bar["decimals"]) == bar["value"]
+    found.prescribe(0, 1e30, is_last=True)  # far beyond the bar
+    told = view.of_session(found)
+    assert (told["bars"][0]["value"], told["allFree"]) == (1e30, False)
+    assert told["bars"][0]["high"] < 1e3
+    reached = dataclasses.replace(found.state).network.says(found.state.source)
+    step = solving.Reached(found.state.source / 255, reached, np.inf, 0, 1, 0.1, False, None)
+    assert view.of_reached(found.state, step)["distance"] is None  # JSON has no infinity
+
+
+def test_the_card_says_scale_and_ranges():
+    card = {"output_scale": 2.5, "output_range": [[-k - 1, k + 1] for k in range(4)]}
+    network = numbers_session(card).state.network
+    assert network.unit == 2.5
+    assert [r[:2] for r in network.ranges] == [(-1, 1), (-2, 2), (-3, 3), (-4, 4)]
+    measured = numbers_session().state.network
+    starts = networks.starts(measured)[:-1]
+    says = np.stack([measured.says(start.image) for start in starts])
+    assert measured.unit == pytest.approx(says.std(0).mean(), rel=5e-3)
+    for ends, column in zip(measured.ranges, says.T, strict=True):
+        assert ends.low < column.min() < column.max() < ends.high
+    for wrong in ({"output_scale": 0}, {"output_range": [[0, 1]]}):
+        with pytest.raises(ValueError, match=r"expected a positive number, and a pair"):
+            numbers_session(wrong)
+
+
+def test_the_saved_image_meets_the_target_where_rounding_would_not():
+    found = session()
+    found.move(2, 800, is_last=True)
+    reached = run(found)
+    network, saved = found.state.network, reached.saved
+    nearest = np.round(reached.image * 255).astype(np.uint8)
+    assert abs(network.says(nearest) - found.state.wanted).sum() / 2 > found.state.tolerance
+    assert saved.image.dtype == np.uint8
+    np.testing.assert_allclose(network.says(saved.image), saved.says, atol=1e-5)
+    error = abs(saved.says - found.state.wanted).sum() / 2
+    assert saved.distance == pytest.approx(error, abs=1e-5)
+    assert saved.distance <= found.state.tolerance
+    # Large images, and those that miss their target, get the nearest levels.
+    for large, converged in ((True, True), (False, False)):
+        other = dataclasses.replace(network, size=224 if large else network.size)
+        kept = saving.saved(
+            other, reached.image, found.state.wanted, tolerance=1e-3, converged=converged
+        )
+        np.testing.assert_array_equal(kept.image, nearest)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda s: s.prescribe(0, 1.0, is_last=True), "no bar 0"),
+        (lambda s: s.prescribe(0, np.nan, is_last=True), "must be finite"),
         (lambda s: s.choose_network("none"), "no network 'none'"),
         (lambda s: s.choose_image("photograph", "none"), "no image 'none'"),
         (lambda s: s.move(99, 0, is_last=True), "no bar 99"),
@@ -179,16 +318,22 @@ def checkpoint(tmp_path):
     return str(tmp_path / "small.npz")
 
 
-@pytest.mark.parametrize("output", [og.outputs.softmax(), og.outputs.sigmoid()])
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "values"])
 def test_the_python_text_does_the_same(checkpoint, output):
     found = Session(networks.offered(checkpoint=checkpoint, output=output))
     assert found.state.network.name == checkpoint
     found.choose_image("digit", "3")
-    found.move(0, 600, is_last=True)
+    if output == "values":
+        found.prescribe(0, 0.25, is_last=True)
+    else:
+        found.move(0, 600, is_last=True)
     spaces = {}
     exec(found.state.python(*found.state.asks), spaces)
     assert spaces["result"].distance[0] <= found.state.tolerance
     np.testing.assert_array_equal(spaces["image"], found.state.source)
+    np.testing.assert_array_equal(
+        np.ma.getmaskarray(spaces["targets"][0]), np.ma.getmaskarray(found.state.wanted)
+    )
     np.testing.assert_allclose(spaces["targets"][0], found.state.wanted, atol=1e-6)
     assert spaces["result"].converged[0]
 
@@ -227,7 +372,7 @@ def test_the_image_of_the_text_is_that_of_the_page(kind, name, tmp_path, monkeyp
     (tmp_path / "cup.png").write_bytes(file)
     request = Request("toy", kind, name, toy_studio.SIZE, 3, "cat=1", 1e-3, "softmax")
     lines = python_text(request).split("variables = ")[1].split("\n", 1)[1].split("targets = ")[0]
-    imports = python_text(request).split("classifier = ")[0]
+    imports = python_text(request).split("network = ")[0]
     spaces = {}
     exec(imports + lines, spaces)
     found = session()

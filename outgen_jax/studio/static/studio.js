@@ -2,7 +2,9 @@
 "use strict";
 const find = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const precision = (distance) => (distance === null ? "–" : distance.toPrecision(2));
 const NETWORK_IS_READY = "Ready. Drag the bars, then run.";
+const ALL_ARE_FREE = "Ready. All numbers are free: move one, or check its box, then run.";
 const COMPILING = "Compiling the solver for this network. The first time takes minutes, later starts seconds.";
 // Seconds without a step after which a part of the solver that is not compiled yet is the likely cause.
 const SILENCE = 5;
@@ -11,8 +13,6 @@ let api = ""; // address of this window's session
 let network = null;
 let state = null;
 let running = null; // while a run goes on: when its last step was heard of
-let moving = false; // a move of a bar is being answered
-let waiting = null; // the latest move that the server has not heard of
 
 async function call(path, options = {}) {
   let answer;
@@ -64,6 +64,8 @@ function showNetwork(found) {
   find("tolerance").replaceChildren(...found.tolerances.map((t) => option(t, String(t))));
   find("add").hidden = found.hasBarForEach;
   find("top-box").hidden = found.hasBarForEach;
+  showUnit(found.unit);
+  find("png-note").hidden = found.correctsPng;
   const names = found.hasBarForEach ? [] : found.classes;
   find("classes").replaceChildren(...names.map((name) => new Option("", name)));
   document.querySelector(".figures").classList.toggle("small-pixels", found.size < 100);
@@ -105,7 +107,8 @@ function showReached(reached) {
   find("difference").hidden = !reached;
   if (reached) find("difference").src = reached.difference;
   find("factor").textContent = reached ? `× ${reached.factor}` : "";
-  find("distance").textContent = reached ? reached.distance.toPrecision(2) : "–";
+  find("distance").textContent = precision(reached && reached.distance);
+  find("png-distance").textContent = precision(reached && reached.pngDistance);
   const after = reached && reached.reachedAfter;
   find("after").textContent = after ? `${after.toFixed(2)} s` : "–";
   find("steps").textContent = reached ? reached.steps : "–";
@@ -117,112 +120,18 @@ function showReached(reached) {
   });
   find("top").replaceChildren(...top);
   if (reached && reached.says.length === state.bars.length) {
-    [...find("bars").children].forEach((bar, place) => showShare(bar, place, reached.says[place]));
+    [...find("bars").children].forEach((row, place) => showSays(row, state.bars[place], reached.says[place]));
   }
 }
 
 function showEnd(reached) {
-  find("run").disabled = !state.isReady;
+  find("run").disabled = !state.isReady || state.allFree;
   if (!state.isReady) status(COMPILING);
+  else if (state.allFree) status(ALL_ARE_FREE);
   else if (!reached) status(NETWORK_IS_READY);
   else if (!state.isCurrent) status("The target has changed since the last run.");
   else if (reached.converged) status(`Reached within ${state.tolerance}.`, "good");
   else status("Not reached. Run longer, allow a larger tolerance, or ask for less.", "bad");
-}
-
-// --- bars ---
-
-function showBars(bars) {
-  const key = JSON.stringify([network.name, bars.map((bar) => bar.entry)]);
-  const box = find("bars");
-  if (box.dataset.key !== key) {
-    box.dataset.key = key;
-    box.replaceChildren(...bars.map(newBar));
-  }
-  bars.forEach((bar, place) => showBar(box.children[place], place, bar));
-}
-
-const ICONS = {
-  lock: '<svg viewBox="0 0 24 24" aria-hidden="true"><path class="shackle" d="M8 11V8a4 4 0 0 1 8 0v3"/><rect x="5.5" y="11" width="13" height="9" rx="2"/></svg>',
-  remove: '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M7 7l10 10M17 7L7 17"/></svg>',
-};
-
-function iconButton(icon, label, onClick) {
-  const button = Object.assign(document.createElement("button"), { type: "button", className: "icon", innerHTML: ICONS[icon] });
-  button.setAttribute("aria-label", label);
-  button.title = label;
-  button.addEventListener("click", onClick);
-  return button;
-}
-
-function newBar(bar, place) {
-  const row = document.createElement("div");
-  row.className = "bar";
-  const lock = iconButton("lock", `Lock ${bar.name}`, () =>
-    act("lock", { place, locked: lock.getAttribute("aria-pressed") === "false" }));
-  const name = Object.assign(document.createElement("span"), { className: "name", textContent: bar.name, title: bar.name });
-  const slider = document.createElement("div");
-  slider.className = "slider";
-  slider.innerHTML = '<div class="track"><div class="reached"></div></div><i class="before"></i>';
-  const range = Object.assign(document.createElement("input"), { type: "range", min: 0, max: 100, step: 0.1 });
-  range.setAttribute("aria-label", `${bar.name}, wanted`);
-  range.addEventListener("input", () => move(place, range.valueAsNumber / 100, false));
-  range.addEventListener("change", () => move(place, range.valueAsNumber / 100, true));
-  range.addEventListener("keydown", (event) => step(event, range, place));
-  slider.append(range);
-  const number = Object.assign(document.createElement("input"), { type: "number", min: 0, max: 100, step: 0.1 });
-  number.setAttribute("aria-label", `${bar.name}, wanted, in percent`);
-  number.addEventListener("change", () => move(place, (number.valueAsNumber || 0) / 100, true));
-  const unit = Object.assign(document.createElement("span"), { className: "number", textContent: "%" });
-  unit.prepend(number);
-  row.append(lock, name, slider, unit);
-  if (!network.hasBarForEach) {
-    const remove = iconButton("remove", `Remove ${bar.name}`, () => act("remove_class", { place }));
-    remove.style.visibility = bar.entry < 0 ? "hidden" : ""; // the rest stays, and its column is kept
-    row.append(remove);
-  }
-  return row;
-}
-
-// Arrow keys move by whole percents; with Shift by tenths, as the browser does.
-function step(event, range, place) {
-  const sign = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
-  if (!sign || event.shiftKey) return;
-  event.preventDefault();
-  range.value = Math.round(range.valueAsNumber + sign);
-  move(place, range.valueAsNumber / 100, true);
-}
-
-function showBar(row, place, bar) {
-  const [range, number] = [row.querySelector("[type=range]"), row.querySelector("[type=number]")];
-  range.value = number.value = (100 * bar.value).toFixed(1);
-  range.disabled = number.disabled = bar.locked;
-  row.querySelector(".icon").setAttribute("aria-pressed", bar.locked);
-  row.querySelector(".before").style.left = percent(bar.before).replace(" ", "");
-  const reached = state.reached;
-  showShare(row, place, reached && reached.says.length === state.bars.length ? reached.says[place] : bar.before);
-}
-
-function showShare(row, place, share) {
-  row.querySelector(".reached").style.width = percent(share).replace(" ", "");
-  const range = row.querySelector("[type=range]");
-  range.setAttribute("aria-valuetext", `${range.value} percent wanted, the network says ${percent(share)}`);
-}
-
-// Moves go to the server one at a time; of those that wait only the latest counts.
-async function move(place, value, isLast) {
-  waiting = { place, value, isLast };
-  if (moving) return;
-  moving = true;
-  await attempt(async () => {
-    while (waiting) {
-      const next = waiting;
-      waiting = null;
-      const found = await post("move", next);
-      if (!waiting) show(found);
-    }
-  });
-  moving = false;
 }
 
 // --- runs ---
@@ -257,6 +166,7 @@ function hear(line) {
     showReached(line.step);
     if (line.step.converged) status("Reached. The solver makes the change smaller.", "good");
   }
+  if (line.isRounding) status("Rounding to 8 bits for the PNG.");
   if (line.state) show(line.state);
   if (line.error) say(line.error);
 }
@@ -344,7 +254,7 @@ function listen() {
   });
   document.addEventListener("keydown", (event) => {
     if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || running) return;
-    if (event.target.matches("input:not([type=range])")) return; // the text's own
+    if (event.target.matches("input:not([type=range], [type=checkbox])")) return; // the text's own
     event.preventDefault();
     find(event.shiftKey ? "redo" : "undo").click();
   });
