@@ -18,10 +18,10 @@ def from_keras(model: Any, *, channels_first: bool = False) -> tuple[ApplyFn, An
 
     The variables are copies of the model's weights. After further training, call this function again.
 
-    Equal models share one `apply_fn`, so the second one does not compile again. Models are equal if all their layers are
-    Keras's own, and have the same options; the names of layers do not matter. A model with layers or functions of yours
-    gets a new `apply_fn` at each call. To avoid compiling it again, keep the first `apply_fn`, and pass it the variables
-    of the later call.
+    Equal models share one `apply_fn`, so the second one does not compile again. Models are equal if all their layers
+    are Keras's own and have the same options; the names of layers do not matter. A model with layers or functions of
+    yours gets a new `apply_fn` at each call. To avoid compiling it again, keep the first `apply_fn`, and pass it the
+    variables of the later call.
 
     Example:
       >>> import os; os.environ["KERAS_BACKEND"] = "jax"  # before the first import of keras
