@@ -138,8 +138,9 @@ def verdict(tests: Iterable[Comparison], names: Iterable[str]) -> str:
         + (", ".join(better) if better else "none of those tried")
     )
     rule = (
-        f"A claim is confirmed or refuted if p < {LEVEL_SEEDS} over seeds, corrected for these nine tests, and McNemar's "
-        f"p < {LEVEL_IMAGES} over images: confirmed if the mean is better, refuted if it is worse. Otherwise it is open"
+        f"A claim is confirmed or refuted if p < {LEVEL_SEEDS} over seeds, corrected for these nine tests, and "
+        f"McNemar's p < {LEVEL_IMAGES} over images: confirmed if the mean is better, refuted if it is worse. "
+        "Otherwise it is open"
     )
     return f"The paper's order. {rule}. " + ". ".join(parts) + ".\n"
 
