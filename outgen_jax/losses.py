@@ -141,6 +141,7 @@ def intermediate_constraint(
       [] float32, the mean over all N neurons and images.
 
     Raises:
+      TypeError: not arrays.
       ValueError: the two shapes differ.
     """
     _check_same_neurons("intermediate_constraint", distorted, undistorted)
@@ -162,6 +163,7 @@ def intermediate_mse(distorted: jax.Array, undistorted: jax.Array) -> jax.Array:
       [] float32, the mean over all neurons and images.
 
     Raises:
+      TypeError: not arrays.
       ValueError: the two shapes differ.
     """
     _check_same_neurons("intermediate_mse", distorted, undistorted)
@@ -224,6 +226,11 @@ def _expected_difference(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
 
 
 def _check_same_neurons(caller: str, distorted: jax.Array, undistorted: jax.Array) -> None:
+    for name, h in (("distorted", distorted), ("undistorted", undistorted)):
+        if not hasattr(h, "shape"):
+            raise TypeError(
+                f"{caller}: {name} must be an array, got {type(h).__name__}; pass jnp.asarray({name})"
+            )
     if distorted.shape != undistorted.shape:
         raise ValueError(
             f"{caller}: distorted and undistorted must have one shape; they have "

@@ -346,6 +346,14 @@ def test_constraints_reject_other_neurons(loss):
         loss(jnp.zeros((4, 3)), jnp.zeros(3))
 
 
+@pytest.mark.parametrize("loss", [losses.intermediate_mse, losses.intermediate_constraint])
+def test_constraints_name_what_is_no_array(loss):
+    with pytest.raises(
+        TypeError, match=r"undistorted must be an array, got list; pass jnp.asarray"
+    ):
+        loss(jnp.zeros(2), [0.0, 1.0])
+
+
 # --- the consistency of views ---
 
 

@@ -33,6 +33,7 @@ MODULES = {
     "experiments/exactness/results/change_by_tolerance": "experiments.exactness.change_by_tolerance",
     "experiments/exactness/results/exact_targets": "experiments.exactness.exact_targets",
     "experiments/exactness/results/exact_targets_mnist": "experiments.exactness.exact_targets",
+    "experiments/exactness/results/file_formats": "experiments.exactness.file_formats",
     "experiments/exactness/results/full_targets": "experiments.exactness.full_targets",
     "experiments/exactness/results/norm_choices": "experiments.exactness.norm_choices",
     "experiments/exactness/results/ordered_top_k": "experiments.exactness.ordered_top_k",

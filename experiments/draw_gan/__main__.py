@@ -2,7 +2,8 @@
 
 Purpose   Figs C3 to C10 of Kataoka, Matsubara and Uehara: digits drawn in six steps (N = 5 and N = 4), a GAN of
           perceptrons as baseline, and six latent conditions. Beyond the paper: scores, which it left to future work.
-Command   python -m experiments.draw_gan --data_dir=... --out=experiments/draw_gan/results/main
+Command   python -m experiments.draw_gan --data_dir=... --out=...      presets paper and plus; README.md has the
+                                                                       command of the committed results
           python -m experiments.draw_gan --presets=paper --out=...                      the paper's settings alone
           python -m experiments.draw_gan --presets=aids --first_seed=3 --out=...        what attention itself gains
           python -m experiments.draw_gan --presets=ablation --out=...                   why the settings collapse

@@ -138,10 +138,11 @@ def verdict(tests: Iterable[Comparison], names: Iterable[str]) -> str:
         + (", ".join(better) if better else "none of those tried")
     )
     rule = (
-        f"confirmed: p < {LEVEL_SEEDS} over seeds, corrected for these nine tests, and McNemar p < {LEVEL_IMAGES} over "
-        "images, with a better mean; refuted: the same with a worse one"
+        f"A claim is confirmed or refuted if p < {LEVEL_SEEDS} over seeds, corrected for these nine tests, and "
+        f"McNemar's p < {LEVEL_IMAGES} over images: confirmed if the mean is better, refuted if it is worse. "
+        "Otherwise it is open"
     )
-    return f"The paper's order ({rule}). " + ". ".join(parts) + ".\n"
+    return f"The paper's order. {rule}. " + ". ".join(parts) + ".\n"
 
 
 def _stands(c: Comparison | None) -> str:

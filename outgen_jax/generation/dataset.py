@@ -106,8 +106,8 @@ def generate_dataset(
       batch_size: images in work at a time on each device; None: chosen by platform, image size and
         solver.
       precision: of the network's matrix products and convolutions on GPU and TPU; see `synthesize`.
-      shard_size: images in one file. At the end of a shard some of the batch is idle: let a shard be
-        several batches.
+      shard_size: images in one file. An interruption loses the work on unfinished shards. A
+        shard should be several batches, since the last images of a shard leave a part of the batch empty.
       overwrite: whether to replace another data set in `directory`.
       about: further entries of the manifest, of types that JSON has, such as flags and seed; a call
         with another `about` does not resume. The data card, README.md, shows its `source` and `license`.

@@ -25,8 +25,8 @@ class Attention(NamedTuple):
     Numbers [], or arrays with the axes of a batch and of the steps.
     """
 
-    center_x: jax.Array  # of the grid, in pixels
-    center_y: jax.Array
+    center_x: jax.Array  # of the grid along the width, in pixels
+    center_y: jax.Array  # of the grid along the height, in pixels
     stride: jax.Array  # between neighbouring filters, in pixels
     sigma: jax.Array  # standard deviation of each filter, in pixels
     intensity: jax.Array  # what is read or written is multiplied by this
@@ -157,12 +157,29 @@ def attention_layer(
 
 
 def read(image: jax.Array, attention: Attention, *, points: int) -> jax.Array:
-    """Eq. C2: γ F_Y x F_Xᵀ, an image [H, W] or [H, W, C] -> its patch [points, points] or [points, points, C].
+    """Eq. C2: γ F_Y x F_Xᵀ, the patch of an image.
+
+    The paper's read(x, h) is `attend`, which makes the attention of W(h), and then this function.
+
+    Args:
+      image: one image, [H, W] or [H, W, C]. A batch of grey images [B, H, W] cannot be told from one with channels:
+        use `jax.vmap`.
+      attention: where to read, a number each.
+      points: N, filters along each axis; as in `attend`.
+
+    Returns:
+      [N, N] or [N, N, C].
 
     Raises:
-      ValueError: an image of another rank.
+      ValueError: an image of another rank, or an attention that is not of one image.
+
+    >>> import jax.numpy as jnp
+    >>> attention = attend(jnp.zeros(5), points=3, height=8, width=8)
+    >>> read(jnp.ones((8, 8)), attention, points=3).shape
+    (3, 3)
     """
     _check_rank("read", "image [H, W]", image)
+    _check_single("read", attention)
     f_y, f_x = _filters(attention, points, *image.shape[:2])
     # In this order the gradient takes two thirds of the time on CPU.
     columns = jnp.einsum("hw...,xw->h...x", image, f_x, precision="highest")
@@ -171,14 +188,30 @@ def read(image: jax.Array, attention: Attention, *, points: int) -> jax.Array:
 
 
 def write(patch: jax.Array, attention: Attention, *, height: int, width: int) -> jax.Array:
-    """Eq. C8's write: γ F_Yᵀ w F_X, the transpose of `read`; [N, N] or [N, N, C] -> [height, width] or [..., C].
+    """Eq. C8's write: γ F_Yᵀ w F_X, the transpose of `read`.
 
-    Gregor et al. 2015 divide by γ here: the same family, as log γ is linear in h and either sign can be learned.
+    Gregor et al. 2015 divide by γ here. Both forms can learn the same writes: log γ is linear in h, so a change of its
+    sign turns one into the other.
+
+    Args:
+      patch: w, [N, N] or [N, N, C].
+      attention: where to write, a number each.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
+
+    Returns:
+      [height, width] or [height, width, C].
 
     Raises:
-      ValueError: a patch of another rank, or not square.
+      ValueError: a patch of another rank, or not square, or an attention that is not of one image.
+
+    >>> import jax.numpy as jnp
+    >>> attention = attend(jnp.zeros(5), points=3, height=8, width=8)
+    >>> write(jnp.ones((3, 3)), attention, height=8, width=8).shape
+    (8, 8)
     """
     _check_rank("write", "patch [N, N]", patch)
+    _check_single("write", attention)
     alone = jax.tree.map(lambda x: jnp.asarray(x)[None], attention)
     return write_all(patch[None], alone, height=height, width=width)
 
@@ -238,4 +271,13 @@ def _check_rank(caller: str, expected: str, array: jax.Array) -> None:
         raise ValueError(
             f"{caller}: expected one {expected}, with or without a last axis of channels, got "
             f"{array.shape}; lift it with jax.vmap for a batch"
+        )
+
+
+def _check_single(caller: str, attention: Attention) -> None:
+    shapes = [jnp.shape(x) for x in attention]
+    if any(shapes):
+        raise ValueError(
+            f"{caller}: expected one attention, a number in each field, got fields of shapes {shapes}; lift {caller} "
+            "with jax.vmap over images and attentions"
         )

@@ -16,9 +16,12 @@ _NAMES = ("name", "keras_history", "input_layers", "output_layers")
 def from_keras(model: Any, *, channels_first: bool = False) -> tuple[ApplyFn, Any]:
     """Makes `apply_fn` of a Keras model, in inference mode.
 
-    Models made only of Keras's own layers share one `apply_fn` where their configurations are equal but for the names
-    of the layers. A model with layers or functions of yours gets a new one at each call: keep the first, and take only
-    the variables of later calls.
+    The variables are copies of the model's weights. After further training, call this function again.
+
+    Equal models share one `apply_fn`, so the second one does not compile again. Models are equal if all their layers
+    are Keras's own and have the same options; the names of layers do not matter. A model with layers or functions of
+    yours gets a new `apply_fn` at each call. To avoid compiling it again, keep the first `apply_fn`, and pass it the
+    variables of the later call.
 
     Example:
       >>> import os; os.environ["KERAS_BACKEND"] = "jax"  # before the first import of keras
@@ -30,8 +33,7 @@ def from_keras(model: Any, *, channels_first: bool = False) -> tuple[ApplyFn, An
 
     Args:
       model: built, on the JAX backend. For targets of a softmax it must return logits: make its last layer with
-        `activation=None`, or set `model.layers[-1].activation = keras.activations.linear` first. The variables are its
-        weights as they are now; call again after training.
+        `activation=None`, or set `model.layers[-1].activation = keras.activations.linear` first.
       channels_first: the model takes images [B, C, H, W].
 
     Raises:
@@ -54,7 +56,8 @@ def from_keras(model: Any, *, channels_first: bool = False) -> tuple[ApplyFn, An
             "call it once on a batch of images"
         )
     _check_layout(model, channels_first)
-    variables = [variable.value for variable in _variables(model)]
+    # Copies: `fit`, `evaluate` and `predict` of Keras donate the arrays of the model, which deletes them.
+    variables = [jnp.array(variable.value, copy=True) for variable in _variables(model)]
     return _apply_fn(model, channels_first), variables
 
 

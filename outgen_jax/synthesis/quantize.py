@@ -66,8 +66,8 @@ def quantize(
       images: [B, H, W, C], float in [0, 1] or uint8: images that meet their targets, such as `Result.images`.
       targets: the targets of the images; see `synthesize`.
       output: what the outputs mean; see `synthesize`.
-      rounds: the largest number of Jacobians. After each, up to 64 pixels change by one grey level. Images that do not
-        meet the tolerance get as many again from a random rounding (float images only).
+      rounds: the largest number of Jacobians. After each, up to 64 pixels change by one grey level. Float images that
+        then miss the tolerance are rounded again at random, and get as many Jacobians from there.
       tolerance: distance at which an image is finished.
       batch_size: images in work at a time on each device; None: chosen by platform and image size.
       precision: of the network's matrix products and convolutions on GPU and TPU; see `synthesize`.

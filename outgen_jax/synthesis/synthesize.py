@@ -251,8 +251,18 @@ def progress_bar(total: int, show: bool, *, done: int = 0) -> Iterator[Callable[
         return
     import tqdm
 
+    class Bar(tqdm.tqdm):
+        """A bar that estimates no time before an image is done: the first call compiles."""
+
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            found: dict[str, Any] = super().format_dict
+            return found if self.n >= self.initial + 1 else found | {"rate": 0}
+
     shown = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}]"
-    with tqdm.tqdm(total=total, initial=done, mininterval=0.5, bar_format=shown) as bar:
+    # Without smoothing the estimate is from the mean rate: images finish in bursts.
+    options = {"mininterval": 0.5, "smoothing": 0, "bar_format": shown}
+    with Bar(total=total, initial=done, **options) as bar:
         # Shares of images add up to the total but for rounding.
         yield lambda images: bar.update(min(images, bar.total - bar.n))
 

@@ -6,10 +6,10 @@ out: `uniform`. A name is one of these words, otherwise a class:
 
     true      the image's own label
     top       the most probable class of the source image
-    runnerup  the most probable class other than `true`; other than `top` where there are no labels
-              or the text also names `top`
-    random    a class drawn for each image: never the true one, one named in the text or another
-              `random`
+    runnerup  the most probable class of the source image that is not `true`. If there are no
+              labels, or the text also names `top`: that is not `top`
+    random    a class drawn for each image from those that are neither true nor named in the text.
+              `random=0.5,random=0.5` draws two different classes
     uniform   all classes equally
     rest      all classes that are not named, in any proportion: they are free, and masked in the
               result (`numpy.ma`)
@@ -49,7 +49,7 @@ def parse(
     source: ImageSource | None = None,
     output: Any = None,
 ) -> np.ndarray:
-    """Targets from text such as `true=0.9,random=0.1`; the module's docstring has the grammar.
+    """Targets from text such as `true=0.9,random=0.1`; `help(og.targets.parsing)` has the grammar.
 
     What `random` draws for an image depends on the seed and the image's id. Ids are row numbers
     unless `image_ids` or `source` are given.

@@ -57,6 +57,16 @@ def test_exact_targets_needs_the_classifiers_classes(run_script, tmp_path):
     assert "must have the classifier's classes: 0, 1, 2" in finished.stderr
 
 
+def test_file_formats(run_script, digits, tmp_path):
+    options = (f"--dataset={digits}", f"--number={NUMBER}")
+    found = results_of(run_script, "file_formats.py", tmp_path / "run", *options)
+    for formats in found["per_image"].values():
+        worst = {name: max(distances) for name, distances in formats.items()}
+        assert worst["float32"] <= 1e-5
+        assert worst["PNG, og.quantize"] <= worst["PNG, nearest level"] < 0.5
+        assert worst["float16"] < np.median(formats["JPEG, quality 75"])
+
+
 def test_ordered_top_k(run_script, digits, tmp_path):
     options = (f"--source={digits}", f"--number={NUMBER}", "--k=2")
     found = results_of(run_script, "ordered_top_k.py", tmp_path / "run", *options)

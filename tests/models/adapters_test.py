@@ -250,6 +250,16 @@ def test_keras_in_inference_mode():
     assert_probabilities(apply_fn, variables, functools.partial(with_statistics, *weights))
 
 
+def test_keras_may_use_its_model_after_the_call():
+    model = keras_network(0)
+    apply_fn, variables = og.models.from_keras(model)
+    expected = apply_fn(variables, IMAGES)
+    model.compile("sgd", "mse")
+    model.predict(IMAGES, verbose=0)  # donates the model's arrays, as fit and evaluate do
+    model.fit(IMAGES, np.zeros((len(IMAGES), 3)), verbose=0)
+    np.testing.assert_array_equal(apply_fn(variables, IMAGES), expected)
+
+
 class OwnKeras(keras.Model):
     """A model of one's own class, whose `call` knows nothing of training."""
 

@@ -18,6 +18,10 @@ def normal(seed: int, *shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+def two(one: Attention) -> Attention:
+    return jax.tree.map(lambda x: jnp.stack([x, x]), one)
+
+
 def attention(x: float, y: float, stride: float, sigma: float, intensity: float) -> Attention:
     return Attention(*(jnp.float32(value) for value in (x, y, stride, sigma, intensity)))
 
@@ -211,6 +215,14 @@ def test_the_networks_module_gives_the_same_functions():
         ),
         (lambda a: attend(jnp.zeros(4), points=3, height=9, width=7), r"five .* \(4,\); lift"),
         (lambda a: read(jnp.zeros((2, 9, 7, 1)), a, points=3), r"read: .*\[H, W\].*lift"),
+        (
+            lambda a: read(jnp.zeros((9, 7)), two(a), points=3),
+            r"read: .*one attention.*\(2,\).*vmap",
+        ),
+        (
+            lambda a: write(jnp.zeros((3, 3)), two(a), height=9, width=7),
+            r"write: .*one attention.*\(2,\).*vmap",
+        ),
         (lambda a: write(jnp.zeros(9), a, height=9, width=7), r"write: .*\[N, N\].*\(9,\)"),
         (lambda a: write(jnp.zeros((3, 4)), a, height=9, width=7), r"square, .* got \(3, 4\)"),
         (lambda a: write_all(jnp.zeros((3, 4)), a, height=9, width=7), r"square, .* got \(4,\)"),

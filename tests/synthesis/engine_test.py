@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -331,6 +333,18 @@ def test_logits_of_other_types_are_measured_in_float32():
     kl = scipy.special.rel_entr(targets(4).astype(np.float64), result.probs).sum(-1)
     np.testing.assert_allclose(result.kl, kl, rtol=1e-3, atol=1e-6)
     assert result.outputs.dtype == np.float32
+
+
+def test_a_progress_bar_estimates_no_time_before_an_image_is_done(capsys):
+    with synthesize.progress_bar(10, show=True, done=4) as advance:
+        advance(0.1)
+        time.sleep(0.6)  # longer than the bar waits before it shows more
+        advance(0.1)
+        assert set(re.findall(r"<([^]]+)", capsys.readouterr().err)) == {"?"}
+        advance(1)
+        time.sleep(0.6)
+        advance(1)
+        assert re.findall(r"<\d\d:\d\d", capsys.readouterr().err)
 
 
 def test_a_progress_bar_counts_images(capsys):
