@@ -50,7 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
         atexit.register(shutil.rmtree, programs, ignore_errors=True)
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     # Also the smallest ones: to read one takes half as long as to compile it.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    least = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
 
 
 def pytest_collection_finish() -> None:
