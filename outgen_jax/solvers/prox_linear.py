@@ -113,5 +113,5 @@ def bounded_step(
         active |= (step < low) | (step > high)
         return active, jnp.clip(step, low, high)
 
-    # A loop, since every round compiled apart would double the time that the solvers take to compile.
+    # A loop, not unrolled: the compiler would take that much longer for each round.
     return jax.lax.fori_loop(0, rounds, round_, (high <= low, jnp.zeros_like(image)))[1]

@@ -210,7 +210,7 @@ class SmallestChange(Solver):
             best = _better(problem, best, point.image, point.outputs)
             return (point.image, point.r, jac, best), (point, merit, predicted)
 
-        # A loop, since the second compiled apart would double the time that the solver takes to compile.
+        # A loop, not unrolled: the compiler would take twice as long.
         start = trial.image, trial.r, trial.jac, trial.best
         (*_, jac, best), (points, merits, predicted) = jax.lax.scan(
             once, start, None, length=2 if self.correction else 1
