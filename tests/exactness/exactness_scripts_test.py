@@ -8,7 +8,7 @@ from PIL import Image
 
 from outgen_jax.data import sources
 
-NUMBER = 4  # the least number of slots: no second program for the tail
+NUMBER = 6
 CLASSIFIER = "--classifier=mnist_lenet"
 
 
@@ -69,7 +69,7 @@ def test_ordered_top_k(run_script, digits, tmp_path):
 
 def test_change_by_tolerance(run_script, digits, tmp_path):
     options = (f"--dataset={digits}", f"--number={NUMBER}", "--tolerances=0.05")
-    few = ("--search_number=1", "--search_updates=100")
+    few = ("--search_number=1", "--search_updates=300")
     found = results_of(run_script, "change_by_tolerance.py", tmp_path / "run", *options, *few)
     for methods in (m for by_tolerance in found["found"].values() for m in by_tolerance.values()):
         plain, newton = methods["plain call"], methods["Gauss-Newton"]
@@ -103,7 +103,7 @@ def test_ablation_runs_the_chosen_variants_beside_all_parts(run_script, digits, 
         "all parts",
         "one trial for each J",
     ]
-    assert f"| ends at the tolerance | {NUMBER} | 100.0% |" in (out / "table.md").read_text()
+    assert "| ends at the tolerance | 6 | 100.0% |" in (out / "table.md").read_text()
 
 
 def test_full_targets(run_script, digits, tmp_path):
