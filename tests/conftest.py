@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import gc
 import importlib.metadata
 import math
 import os
@@ -27,8 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Compiling is most of what the tests take, and small arrays gain nothing from XLA's optimisations.
 _QUICK = "--xla_backend_optimization_level=0"
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know this flag
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # others may not know these flags
     _QUICK += " --xla_cpu_use_fusion_emitters=false"
+    _QUICK += " --xla_cpu_enable_concurrency_optimized_scheduler=false"
+    _QUICK += " --xla_cpu_parallel_codegen_split_count=1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,7 +49,16 @@ def pytest_configure(config: pytest.Config) -> None:
         programs = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="outgen_jax_")
         atexit.register(shutil.rmtree, programs, ignore_errors=True)
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # Also the smallest ones: to read one takes half as long as to compile it.
+    least = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(least))
+
+
+def pytest_collection_finish() -> None:
+    """What the modules hold is not searched for garbage again and again while programs are traced."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
 
 
 def flags_of_devices(count: int) -> str:

@@ -58,9 +58,9 @@ def multipliers(
         residual = damping * multiplier + loss.gradient(r)
         product = loss.hessian(r) @ gram
         unit = jnp.eye(len(offset), dtype=jnp.float32)
-        exact = jnp.linalg.solve(product + damping * unit, -residual)
         ridge = jnp.maximum(damping, _RIDGE * jnp.trace(product) / len(offset))
-        rough = jnp.linalg.solve(product + ridge * unit, -residual)
+        diagonals = jnp.stack([damping, ridge])[:, None, None] * unit  # [2, M, M]
+        exact, rough = jax.vmap(jnp.linalg.solve, (0, None))(product + diagonals, -residual)
         step = jnp.where(jnp.isfinite(exact).all(), exact, rough)
         change = jnp.abs(gram @ step).max()
         capped = step * jnp.minimum(1, _MAX_CHANGE / jnp.maximum(change, 1e-30))
@@ -101,8 +101,9 @@ def bounded_step(
       rounds: of the active set.
     """
     low, high = limits.low - image, limits.high - image
-    active, step = high <= low, jnp.zeros_like(image)
-    for _ in range(rounds):
+
+    def round_(_: int, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        active, step = found
         fixed = jnp.where(active, step, shift)
         free = jnp.where(active, 0, jac)
         directions = jnp.where(active, 0, jax.vmap(limits.smooth)(free))  # (S Jᵀ)ᵀ
@@ -110,5 +111,7 @@ def bounded_step(
         multiplier = multipliers(loss, r + jac @ fixed, gram, damping, newton_steps=newton_steps)
         step = fixed + multiplier @ directions
         active |= (step < low) | (step > high)
-        step = jnp.clip(step, low, high)
-    return step
+        return active, jnp.clip(step, low, high)
+
+    # A loop, not unrolled: the compiler would take that much longer for each round.
+    return jax.lax.fori_loop(0, rounds, round_, (high <= low, jnp.zeros_like(image)))[1]

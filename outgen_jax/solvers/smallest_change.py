@@ -179,8 +179,8 @@ class SmallestChange(Solver):
     def _attempt(self, problem: Problem, model: PenaltyModel, trial: Trial) -> Trial:
         """One trial and its correction, accepted if the merit falls; J, c and ν are updated either way."""
         before = model.merit(trial.r, trial.image)
-        chosen, predicted, jac, best = self._points(problem, model, trial)
-        reduction = before - model.merit(chosen.r, chosen.image)
+        chosen, merit, predicted, jac, best = self._points(problem, model, trial)
+        reduction = before - merit
         ratio = reduction / jnp.maximum(before - predicted, 1e-30)
         reduces = reduction >= 0
 
@@ -196,28 +196,32 @@ class SmallestChange(Solver):
 
     def _points(
         self, problem: Problem, model: PenaltyModel, trial: Trial
-    ) -> tuple[Point, jax.Array, jax.Array, Best]:
-        """The better of a trial and its correction, the merit predicted for the trial, J and the best image."""
-        options = {"newton_steps": self.newton_steps, "rounds": self.rounds}
-        chosen = model.minimum(trial.image, trial.r, trial.jac, **options)
-        predicted = model.merit(trial.r + trial.jac @ (chosen.image - trial.image), chosen.image)
-        jac = self._corrected(trial.jac, trial, chosen)
-        best = _better(problem, trial.best, chosen.image, chosen.outputs)
-        if not self.correction:
-            return chosen, predicted, jac, best
-        again = model.minimum(trial.image, trial.r, jac, **options)
-        jac = self._corrected(jac, chosen, again)
-        best = _better(problem, best, again.image, again.outputs)
-        merits = model.merit(chosen.r, chosen.image), model.merit(again.r, again.image)
-        is_again = ~(merits[0] <= merits[1]) & ~jnp.isnan(merits[1])
-        return _where(is_again, again, chosen), predicted, jac, best
+    ) -> tuple[Point, jax.Array, jax.Array, jax.Array, Best]:
+        """The better of a trial and its correction, its merit, that predicted for the trial, J and the best image."""
 
-    def _corrected(self, jac: jax.Array, start: Trial | Point, end: Point) -> jax.Array:
-        """J after the error of its prediction from one image to another."""
-        if not self.secant:
-            return jac
-        step = end.image - start.image
-        return jacobian.broyden(jac, step, end.r - start.r - jac @ step)
+        def once(found: Any, _: None) -> tuple[Any, Any]:
+            image, r, jac, best = found
+            point = model.minimum(
+                *(trial.image, trial.r, jac), newton_steps=self.newton_steps, rounds=self.rounds
+            )
+            predicted = model.merit(trial.r + jac @ (point.image - trial.image), point.image)
+            merit = model.merit(point.r, point.image)
+            jac = self._corrected(jac, point.image - image, point.r - r)
+            best = _better(problem, best, point.image, point.outputs)
+            return (point.image, point.r, jac, best), (point, merit, predicted)
+
+        # A loop, not unrolled: the compiler would take twice as long.
+        start = trial.image, trial.r, trial.jac, trial.best
+        (*_, jac, best), (points, merits, predicted) = jax.lax.scan(
+            once, start, None, length=2 if self.correction else 1
+        )
+        lower = jnp.where(jnp.isnan(merits), jnp.inf, merits).argmin()
+        chosen = jax.tree.map(lambda x: x[lower], points)
+        return chosen, merits[lower], predicted[0], jac, best
+
+    def _corrected(self, jac: jax.Array, step: jax.Array, change: jax.Array) -> jax.Array:
+        """J after the error of its prediction of the `change` [M] that a `step` [D] makes."""
+        return jacobian.broyden(jac, step, change - jac @ step) if self.secant else jac
 
 
 def smallest_change(

@@ -17,6 +17,7 @@ from outgen_jax.solvers.gauss_newton_cg import GaussNewtonCG
 
 SHAPE = (8, 8, 3)
 WEIGHTS = reference.perceptron(SHAPE, steepness=2.8)
+HIDDEN = 64  # of the network of five classes and four images that several tests share: it is compiled once
 WIDE = linear_weights(1000, SHAPE)
 # So steep that one class can have nearly all of the probability within [0, 1].
 STEEP = jax.tree.map(lambda x: 4 * x, WIDE)
@@ -40,11 +41,11 @@ def judged(apply_fn, variables, result, rows) -> np.ndarray:
 
 @pytest.mark.parametrize("classes", [2, 5, 40])
 def test_full_targets_of_every_kind_from_images_with_black_and_white(classes):
-    weights = reference.perceptron(SHAPE, steepness=2.8, hidden=64, classes=classes)
-    rows = np.random.default_rng(3).dirichlet(np.ones(classes), 6)
+    weights = reference.perceptron(SHAPE, steepness=2.8, hidden=HIDDEN, classes=classes)
+    rows = np.random.default_rng(3).dirichlet(np.ones(classes), 4)
     rows[0], rows[1], rows[2] = np.eye(classes)[1], 1 / classes, 0
     rows[2, :2] = 0.9, 0.1
-    result = og.synthesize(reference.perceptron_logits, weights, sources(6), rows)
+    result = og.synthesize(reference.perceptron_logits, weights, sources(4), rows)
     assert result.converged.all()
     assert (result.distance <= TOLERANCE).all()
     assert (judged(reference.perceptron_logits, weights, result, rows) <= 2 * TOLERANCE).all()
@@ -53,9 +54,10 @@ def test_full_targets_of_every_kind_from_images_with_black_and_white(classes):
 
 
 def test_from_all_black_and_all_white():
-    images = np.stack([np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)])
-    rows = np.array([[0.9, 0.1, 0, 0, 0], [0.2] * 5])
-    result = og.synthesize(reference.perceptron_logits, WEIGHTS, images, rows)
+    images = np.stack([np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)] * 2)
+    rows = np.array([[0.9, 0.1, 0, 0, 0], [0.2] * 5])[[0, 1, 1, 0]]
+    weights = reference.perceptron(SHAPE, steepness=2.8, hidden=HIDDEN)
+    result = og.synthesize(reference.perceptron_logits, weights, images, rows)
     assert result.converged.all()
 
 
@@ -184,13 +186,12 @@ def test_images_that_converge_slowly_arrive_once_they_start_again():
 
 def test_its_tolerance_is_where_it_stops():
     images, rows = sources(4), np.random.default_rng(7).dirichlet(np.ones(5), 4)
-    apply_fn = reference.perceptron_logits
-    loose = og.synthesize(apply_fn, WEIGHTS, images, rows, solver=og.exact(tolerance=0.02))
+    weights = reference.perceptron(SHAPE, steepness=2.8, hidden=HIDDEN)
+    problem = reference.perceptron_logits, weights, images, rows
+    loose = og.synthesize(*problem, solver=og.exact(tolerance=0.02))
     assert loose.converged.all()
     assert loose.distance.max() > 1e-4
-    overridden = og.synthesize(
-        apply_fn, WEIGHTS, images, rows, solver=og.exact(tolerance=0.02), tolerance=1e-5
-    )
+    overridden = og.synthesize(*problem, solver=og.exact(tolerance=0.02), tolerance=1e-5)
     assert overridden.distance.max() <= 1e-5
     assert (overridden.steps > loose.steps).any()
 
