@@ -196,7 +196,7 @@ def main(argv: list[str]) -> None:
         )
         study.keep("tasks", task, measures.OURS, functools.partial(measured, case, asked))
         steps = int(study.results["tasks"][task][measures.OURS]["steps"][0])
-        figure = answers(case, study.columns[task][:1], steps, class_names)
+        figure = answers(case, study.images[task][:1], steps, class_names)
         name = f"{task.replace(' ', '_')}.png"
         report.save_figure(figure, run.directory / name, dpi=120)
     study.finish(source.images, "networks_at_once.png")
