@@ -4,9 +4,9 @@ Subject   `outgen_jax.studio.solving.solve` with the shipped CIFAR-10 classifier
           from scikit-image's photographs at 32×32 in turn. A run is stopped once it is within the tolerance; the studio
           itself lets it go on to a smaller change.
 Method    One run a pair and tolerance after one that compiles. Seconds by the clock, and seconds of processor time,
-          which do not count what other programs take. The environment says how many cores there are: `taskset -c 0`.
-Command   taskset -c 0 python -m benchmarks.studio
-Duration  about 2 minutes of one core, and another to compile
+          which do not count what other programs take. The environment says how many cores there are.
+Command   python -m benchmarks.studio
+Duration  about a minute on two cores
 Output    the table, and --out gets table.md and results.json with the numbers of every run.
 """
 
