@@ -24,6 +24,14 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     assert run(page)
 
 
+def test_the_japanese_page_has_the_code_of_the_english_one():
+    english, japanese = (
+        code_blocks.BLOCK.findall((ROOT / "docs" / page).read_text())
+        for page in ("getting_started.md", "getting_started.ja.md")
+    )
+    assert english == japanese
+
+
 def test_what_a_page_prints_is_compared(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\nx = 1\n```\n\n```python\nprint(x)\n```\n\n```text\n1\n```\n")

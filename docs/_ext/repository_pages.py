@@ -17,7 +17,15 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 # Pages of the navigation that no page of docs/ needs to link to.
-START = ("CHANGELOG.md", "CONTRIBUTING.md", "experiments/README.md", "benchmarks/README.md")
+START = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "README.ja.md",
+    "experiments/README.md",
+    "benchmarks/README.md",
+)
+# Pages of the repository whose place another page of the site takes.
+INSTEAD = {"README.md": "docs/index.md"}
 _SHOWN = {".md", ".png", ".gif", ".json"}
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
@@ -69,7 +77,8 @@ def _is_shown(path: str) -> bool:
 
 
 def _resolved(here: str, link: str) -> str:
-    return posixpath.normpath(posixpath.join(posixpath.dirname(here), link))
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(here), link))
+    return INSTEAD.get(path, path)
 
 
 def _in_repository(file: File) -> str:
