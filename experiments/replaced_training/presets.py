@@ -64,7 +64,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "attacked_images": 0,
         "classifier": "train",
         "arms": _TABLE_A1,
-        "seeds": 5,
+        "seeds": 30,
         "epochs": 5,
         "batch_size": 100,
         "width": 0.125,
