@@ -24,7 +24,7 @@ TOLERANCE = 1e-5
 _MARGIN, _ROUNDING = 0.1, 1e-6
 # Probabilities that should be 0 may be this share of the tolerance, and at most this.
 _FLOOR, _MOST_FLOOR = 0.1, 0.01
-_FIRST_PASS = 48
+_FIRST_PASS = 16
 _CG_STEPS = 80
 # Few of many classes: Adam on the pixels goes nearly all the way, where few of the steps of a linear model would hold.
 # Its rate and updates by the number of classes that are named, at most so many: the smaller the rate, the smaller the
@@ -69,8 +69,8 @@ class Exact(Combinator):
     newton: GaussNewton = dataclasses.field(default_factory=lambda: GaussNewton(steps=_FIRST_PASS))
     momentum: Momentum | None = dataclasses.field(default_factory=Momentum)
     later_steps: int = 24
-    restarts: int = 6
-    patience: int | None = 2
+    restarts: int = 12
+    patience: int | None = 4
     beyond: float = 0.01
 
     @property

@@ -43,7 +43,7 @@ class Momentum(Solver):
       restriction: limits on the change.
     """
 
-    steps: int = 128
+    steps: int = 64
     share: float = dataclasses.field(default=0.35, metadata={"static": True})
     floor: float = 1e-6
     restriction: Restriction = dataclasses.field(default_factory=Restriction)

@@ -42,7 +42,7 @@ from outgen_jax.solvers.trust import TrustRule
 from outgen_jax.whole_numbers import check_integers
 
 STEPS = 30
-TRIALS = 3
+TRIALS = 2
 TOLERANCE = 1e-5
 _TRUST = TrustRule(good=0.5, poor=0.1, growth=2.0)
 
