@@ -42,6 +42,8 @@ MODULES = {
     "experiments/exactness/results/time_to_target": "experiments.exactness.time_to_target",
     "experiments/mixtures/results/cifar10": "experiments.mixtures.table",
     "experiments/mixtures/results/digits": "experiments.mixtures.table",
+    "experiments/replaced_training/results/small": "experiments.replaced_training.report",
+    "experiments/replaced_training/results/small_controls": "experiments.replaced_training.report",
     "experiments/replaced_training/results/main": "experiments.replaced_training.report",
     "experiments/replaced_training/results/boundary": "experiments.replaced_training.report",
     "experiments/replaced_training/results/attempts": "experiments.replaced_training.attempts",

@@ -214,7 +214,18 @@ def write_report(run: runs.Run, arms: tuple[Arm, ...]) -> None:
     ]
     finished = common_jobs.finished(paths)
     summary = report.summarise(finished, costs)
-    results = {"seconds_per_generated_image": costs, "arms": summary, "jobs": finished}
+    directories = {method: _set_directory(run.directory, method) for method in SETS}
+    used = {job["method"] for job in finished}
+    results = {
+        "seconds_per_generated_image": costs,
+        "generated": {
+            method: sets.distances(directory)
+            for method, directory in directories.items()
+            if method in used and directory.exists()
+        },
+        "arms": summary,
+        "jobs": finished,
+    }
     text = common_tables.write(run, results, report.table)
     report.save(run.directory / "figure.png", summary, finished)
     print(text)

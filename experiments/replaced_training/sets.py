@@ -163,18 +163,22 @@ def seconds_an_image(directory: Path) -> float:
     return float(record.read_text()) if record.exists() else 0.0
 
 
+def distances(directory: Path) -> dict[str, float]:
+    """Of a finished set: the number of images, and quantiles of the total variation of their outputs from the targets."""
+    rows = _rows(directory)
+    found = np.array([row["total_variation"] for row in rows])
+    median, high = np.quantile(found, (0.5, 0.95))
+    return {"images": len(found), "median": float(median), "95th percentile": float(high)}
+
+
 def _cost(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}_seconds.txt")
 
 
 def load(directory: Path) -> GeneratedSet:
     """Reads a set that `og.generate_dataset` has finished."""
-    import tensorflow_datasets as tfds
-
     source = sources.from_tfds(directory, split="train")
-    undecoded = {"image": tfds.decode.SkipDecoding()}
-    rows = tfds.builder_from_directory(directory).as_data_source("train", decoders=undecoded)
-    probs = np.stack([row["probs"] for row in rows])
+    probs = np.stack([row["probs"] for row in _rows(directory)])
     made_from = json.loads((directory / "manifest.json").read_text())["made_from"]
     assert source.labels is not None
     names = made_from["class_names"]
@@ -186,6 +190,14 @@ def load(directory: Path) -> GeneratedSet:
         None if names is None else tuple(names),
         made_from["classifier"],
     )
+
+
+def _rows(directory: Path) -> Any:
+    """The rows of a finished set, images undecoded."""
+    import tensorflow_datasets as tfds
+
+    undecoded = {"image": tfds.decode.SkipDecoding()}
+    return tfds.builder_from_directory(directory).as_data_source("train", decoders=undecoded)
 
 
 def classifier_hash(frozen: Frozen) -> str:

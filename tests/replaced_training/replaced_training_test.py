@@ -97,6 +97,11 @@ def test_smoke_resumes_and_never_mixes(study, tmp_path, monkeypatch, write_data)
     np.testing.assert_array_equal(labels, [int(example["id"]) % 3 for example in stored])
     targets = np.stack([example["target"] for example in stored])
     np.testing.assert_allclose(targets[np.arange(32), labels], 0.9, rtol=1e-6)
+    probs = np.stack([example["probs"] for example in stored])
+    median = np.median(np.abs(probs - targets).sum(1) / 2)
+    assert found["generated"].keys() == {"sgd"}
+    assert found["generated"]["sgd"]["images"] == 32
+    assert found["generated"]["sgd"]["median"] == pytest.approx(median, rel=1e-4)
 
     before = measures_of_jobs(out)
     (out / "jobs" / "during-0.5" / "1" / "result.json").unlink()
@@ -365,6 +370,10 @@ def test_summary_by_hand():
     text = report.table({"arms": found, "jobs": jobs})
     assert "| plain | 3 | 10 | 1.00 | 52.00 ± 4.97 |" in text
     assert "| sgd:0.3 | plain | +2.50 (p 0.13) |" in text
+    sets = {"sgd": {"images": 1000, "median": 0.25, "95th percentile": 0.5}}
+    with_sets = report.table({"arms": found, "jobs": jobs, "generated": sets})
+    assert with_sets.startswith(text)
+    assert with_sets.endswith("| sgd | 1,000 | 0.25 | 0.5 |\n")
     json.dumps(found, allow_nan=False)
 
 
