@@ -34,6 +34,7 @@ from outgen_jax.models import pretrained
 from outgen_jax.solvers.convex_loss import ExcessPenalty
 from outgen_jax.solvers.exact import Exact
 from outgen_jax.solvers.gauss_newton import GaussNewton
+from outgen_jax.solvers.momentum import Momentum
 from outgen_jax.solvers.penalty import PenaltySchedule
 from outgen_jax.solvers.smallest_change import SmallestChange
 from outgen_jax.solvers.trust import TrustRule
@@ -60,6 +61,7 @@ _SMALLEST: Mapping[str, Any] = {
     "no penalty on zeros": SmallestChange(excess=ExcessPenalty(weight=0.0)),
     "J as computed for all trials": SmallestChange(correction=False, secant=False),
     "one trial for each J": SmallestChange(trials=1),
+    "three trials for each J": SmallestChange(trials=3),
     "measured from the iterate (Gauss-Newton)": GaussNewton(steps=30),
     "trust of Gauss-Newton": SmallestChange(trust=TrustRule()),
     "no damping": SmallestChange(trust=_ALWAYS, least_damping=0.0),
@@ -87,13 +89,16 @@ _NEWTON: Mapping[str, Any] = {
     "neither limit on the step nor return": GaussNewton(stride=None),
     "one trial for each J": GaussNewton(trials=1),
 }
+_FIRST = Exact().newton.steps
 _EXACT: Mapping[str, Any] = {
     REFERENCE: Exact(),
     "no momentum between passes": Exact(momentum=None),
-    "no ratio term": Exact(newton=GaussNewton(steps=48, first_weight=0.0)),
-    "no memory of J": Exact(newton=GaussNewton(steps=48, memory=0.0)),
-    "no momentum": Exact(newton=GaussNewton(steps=48, momentum=0.0)),
-    "no return to the source": Exact(newton=GaussNewton(steps=48, return_share=0.0)),
+    "no ratio term": Exact(newton=GaussNewton(steps=_FIRST, first_weight=0.0)),
+    "no memory of J": Exact(newton=GaussNewton(steps=_FIRST, memory=0.0)),
+    "no momentum": Exact(newton=GaussNewton(steps=_FIRST, momentum=0.0)),
+    "no return to the source": Exact(newton=GaussNewton(steps=_FIRST, return_share=0.0)),
+    "a first pass of 48 Jacobians": Exact(newton=GaussNewton(steps=48)),
+    "128 momentum steps between passes": Exact(momentum=Momentum(steps=128)),
     "never gives up": Exact(patience=None),
     "gives up after one pass without progress": Exact(patience=1),
     "one pass": Exact(restarts=0),
