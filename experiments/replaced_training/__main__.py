@@ -44,6 +44,9 @@ _DATASET = flags.DEFINE_string("dataset", None, "tfds name, .npz file, class fol
 _TEST = flags.DEFINE_string(
     "test_dataset", None, "Test images where the data set has no splits; by default its last rows."
 )
+_TEST_SPLIT = flags.DEFINE_string(
+    "test_split", "test", "Of the data set, or of --test_dataset; such as train[40000:]."
+)
 _DATA_DIR = common_flags.data_dir()
 _TRAIN_IMAGES = flags.DEFINE_integer("train_images", None, "From the start of the set; 0: all.", 0)
 _TEST_IMAGES = flags.DEFINE_integer("test_images", None, "From the start of the test set.", 1)
@@ -122,6 +125,7 @@ def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
     train, test = data.load(
         _DATASET.value,
         test_dataset=_TEST.value,
+        test_split=_TEST_SPLIT.value,
         data_dir=_DATA_DIR.value,
         side=_SIDE.value,
         train_images=_TRAIN_IMAGES.value,

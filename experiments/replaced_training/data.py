@@ -11,6 +11,7 @@ def load(
     dataset: str,
     *,
     test_dataset: str | None,
+    test_split: str = "test",
     data_dir: str | None,
     side: int,
     train_images: int,
@@ -23,9 +24,9 @@ def load(
     """
     train = _labelled(dataset, "train", data_dir, side)
     if test_dataset is not None:
-        test = _labelled(test_dataset, "test", data_dir, side)
+        test = _labelled(test_dataset, test_split, data_dir, side)
     elif _has_splits(dataset):
-        test = _labelled(dataset, "test", data_dir, side)
+        test = _labelled(dataset, test_split, data_dir, side)
     else:
         left = len(train.ids) - test_images
         if left < 1:

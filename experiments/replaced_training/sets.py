@@ -164,7 +164,7 @@ def seconds_an_image(directory: Path) -> float:
 
 
 def distances(directory: Path) -> dict[str, float]:
-    """Of a finished set: the number of images, and quantiles of the total variation of their outputs from the targets."""
+    """Of a finished set: the number of images, and quantiles of the total variation between outputs and targets."""
     rows = _rows(directory)
     found = np.array([row["total_variation"] for row in rows])
     median, high = np.quantile(found, (0.5, 0.95))

@@ -8,9 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from toy_dataset import COUNT, SOURCE, make
 
 import outgen_jax as og
-from experiments.replaced_training import arms, jobs, measures, paired, presets, report, sets
+from experiments.replaced_training import (
+    arms,
+    data,
+    jobs,
+    measures,
+    paired,
+    presets,
+    report,
+    sets,
+)
 from outgen_jax.models import vgg
 from outgen_jax.training import classifier, objectives
 from outgen_jax.training.checkpoints import Checkpoints
@@ -415,3 +425,12 @@ def test_what_accuracies_exclude_by_hand():
     # ((1.96 + 0.84)·1.29 / 0.084)² = 1854 with a known deviation, and two more.
     assert row[8] == "1,856 |"
     assert text.count("\n") == 3  # one seed has no row
+
+
+def test_the_test_images_may_be_a_part_of_the_training_split(tmp_path):
+    make(tmp_path / "set")
+    options = {"test_dataset": None, "data_dir": None, "side": 8, "train_images": 10}
+    split = f"train[{COUNT - 5}:]"
+    train, test = data.load(str(tmp_path / "set"), test_split=split, test_images=COUNT, **options)
+    assert train.ids == SOURCE.ids[:10]
+    assert test.ids == SOURCE.ids[-5:]
