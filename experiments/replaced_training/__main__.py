@@ -45,7 +45,7 @@ _TEST = flags.DEFINE_string(
     "test_dataset", None, "Test images where the data set has no splits; by default its last rows."
 )
 _TEST_SPLIT = flags.DEFINE_string(
-    "test_split", "test", "Of the data set, or of --test_dataset; such as train[40000:]."
+    "test_split", None, "Of the data set, or of --test_dataset; such as train[40000:]."
 )
 _DATA_DIR = common_flags.data_dir()
 _TRAIN_IMAGES = flags.DEFINE_integer("train_images", None, "From the start of the set; 0: all.", 0)

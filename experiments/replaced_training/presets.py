@@ -22,6 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         **_VGG16_ON_CIFAR,
         "train_images": 0,
+        "test_split": "test",
         "test_images": 10_000,
         "distorted_images": 10_000,
         "attacked_images": 10_000,
@@ -41,6 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "size": 32,
         "crop_padding": 4,
         "train_images": 0,
+        "test_split": "test",
         "test_images": 10_000,
         "distorted_images": 0,
         "attacked_images": 0,
@@ -59,6 +61,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "size": 16,
         "crop_padding": 2,
         "train_images": 2_000,
+        "test_split": "test",
         "test_images": 2_000,
         "distorted_images": 0,
         "attacked_images": 0,
@@ -74,6 +77,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         **_VGG16_ON_CIFAR,
         "train_images": 10_000,
+        "test_split": "test",
         "test_images": 2_000,
         "distorted_images": 500,
         "attacked_images": 200,
@@ -93,6 +97,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "boundary": {
         **_VGG16_ON_CIFAR,
         "train_images": 5_000,
+        "test_split": "test",
         "test_images": 10_000,
         "distorted_images": 2_000,
         "attacked_images": 1_000,
@@ -129,6 +134,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "size": 32,
         "crop_padding": 4,
         "train_images": 64,
+        "test_split": "test",
         "test_images": 32,
         "distorted_images": 32,
         "attacked_images": 32,

@@ -48,7 +48,7 @@ def test_text_and_array_are_the_same_target(drawn):
     np.testing.assert_array_equal(parsed.compressed(), array.compressed().astype(np.float32))
 
 
-@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e6))
+@given(st.floats(-1e3, 1e3, allow_subnormal=False), st.floats(1e-3, 1e6))
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_a_bar_has_a_useful_number_of_steps(low, width):
     found = values.covering(low, low + width)
