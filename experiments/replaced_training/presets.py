@@ -17,6 +17,22 @@ _WHITENED = {
     "momentum": 0.6,
     "schedule": "linear",
 }
+# Few images and many epochs.
+_BOUNDARY = {
+    **_VGG16_ON_CIFAR,
+    "train_images": 5_000,
+    "test_split": "test",
+    "test_images": 10_000,
+    "distorted_images": 2_000,
+    "attacked_images": 1_000,
+    "classifier": pretrained.SHIPPED[0],
+    "seeds": 5,
+    "epochs": 30,
+    "batch_size": 128,
+    "width": 0.125,
+    "optimizer": "muon",
+    "learning_rate": 0.08,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     # Table A1, for a GPU.
     "paper": {
@@ -94,38 +110,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.08,
     },
     # Few images and many epochs: images at the network's own boundaries.
-    "boundary": {
-        **_VGG16_ON_CIFAR,
-        "train_images": 5_000,
-        "test_split": "test",
-        "test_images": 10_000,
-        "distorted_images": 2_000,
-        "attacked_images": 1_000,
-        "classifier": pretrained.SHIPPED[0],
-        "arms": ["plain", "own:0.5", "plain@2", "mixup", "smoothing"],
-        "seeds": 5,
-        "epochs": 30,
-        "batch_size": 128,
-        "width": 0.125,
-        "optimizer": "muon",
-        "learning_rate": 0.08,
-    },
+    "boundary": {**_BOUNDARY, "arms": ["plain", "own:0.5", "plain@2", "mixup", "smoothing"]},
     # The arm that `boundary` found, on images that no setting was chosen on, beside adversarial training and noise.
     "boundary_controls": {
-        **_VGG16_ON_CIFAR,
-        "train_images": 5_000,
+        **_BOUNDARY,
         "test_split": "train[40000:]",
-        "test_images": 10_000,
-        "distorted_images": 2_000,
-        "attacked_images": 1_000,
-        "classifier": pretrained.SHIPPED[0],
         "arms": ["plain", "own:0.5", "pgd:0.5", "fgsm:0.5", "noise:0.5"],
-        "seeds": 5,
-        "epochs": 30,
-        "batch_size": 128,
-        "width": 0.125,
-        "optimizer": "muon",
-        "learning_rate": 0.08,
     },
     # Runs everything in seconds; its numbers mean nothing.
     "smoke": {
