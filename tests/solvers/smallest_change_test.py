@@ -1,5 +1,7 @@
 """The smallest change for a tolerance: against closed forms, brute force and other solvers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,15 +47,18 @@ def smallest_by_scipy(
 @pytest.mark.parametrize("tolerance", [0.05, 1e-3])
 @pytest.mark.parametrize("target", [[0.4, 0.3, 0.2, 0.1], [0.9, 0.1, 0, 0]], ids=str)
 def test_of_a_linear_network_it_finds_the_smallest_change(target, tolerance):
-    """Errors are weighed by the divergence, not by the distance, which costs a few percent of the change."""
-    result = og.synthesize(
-        linear, WEIGHTS, SOURCE, target, solver=og.smallest_change(), tolerance=tolerance
-    )
+    """Errors are weighed by the divergence, not by the distance, which costs a few percent of the change.
+
+    The default patience may end the search earlier.
+    """
     least = smallest_by_scipy(
         np.asarray(WEIGHTS, float), SOURCE.astype(float), np.array(target), tolerance
     )
-    assert result.converged.all()
-    assert least * 0.999 <= change_of(result)[0] <= 1.08 * least
+    patient = dataclasses.replace(og.smallest_change(), patience=30)
+    for solver, bound in ((patient, 1.08), (og.smallest_change(), 1.16)):
+        result = og.synthesize(linear, WEIGHTS, SOURCE, target, solver=solver, tolerance=tolerance)
+        assert result.converged.all()
+        assert least * 0.999 <= change_of(result)[0] <= bound * least
 
 
 def test_the_looser_the_tolerance_the_smaller_the_change():
