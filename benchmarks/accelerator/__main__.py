@@ -22,6 +22,7 @@ from benchmarks.accelerator import campaign, parts
 from benchmarks.accelerator.campaign import Found, Part
 from benchmarks.accelerator.figure import figure
 from benchmarks.accelerator.table import table
+from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
 from outgen_jax import files, runs
 from outgen_jax.report import plotting
@@ -98,7 +99,7 @@ def main(argv: list[str]) -> None:
     def tell(found: Found) -> None:
         """Writes what there is: the machine may be taken away at any time."""
         files.write_atomic(run.directory / "table.md", table(found._asdict()))
-        run.write_results(found._asdict())
+        run.write_results({**machine(), **found._asdict()})
         print(f"{len(found.parts) + len(found.left_out)} of {len(chosen)} parts", flush=True)
 
     found = campaign.run(chosen, run.directory / "cache", _SECONDS.value, tell)

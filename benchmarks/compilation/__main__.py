@@ -16,6 +16,7 @@ from absl import flags
 
 from benchmarks.compilation.measure import measure
 from benchmarks.compilation.table import table
+from benchmarks.harness.machine import machine
 from outgen_jax import files, runs
 
 _IMAGES = flags.DEFINE_integer("images", 16, "Digits.", 1)
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
         for name in ("empty", "filled"):
             with multiprocessing.get_context("spawn").Pool(1) as fresh:
                 found[name] = fresh.apply(measure, (cache, _IMAGES.value))
-    results = {"processor_seconds": found}
+    results = {**machine(), "processor_seconds": found}
     text = table(results)
     files.write_atomic(run.directory / "table.md", text)
     print(text)

@@ -21,7 +21,8 @@ from absl import flags
 
 from benchmarks.convolution.sides import OPERATIONS, Layer
 from benchmarks.convolution.table import table
-from benchmarks.harness.alternation import Worker, threads
+from benchmarks.harness.alternation import Worker
+from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import layers
 from outgen_jax import files, runs
 
@@ -88,7 +89,7 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     found = compare(measured_layers(_WIDTH.value, _BATCH.value), _ROUNDS.value)
-    results = {"threads": threads(), "seconds": found}
+    results = {**machine("torch"), "seconds": found}
     text = table(results)
     files.write_atomic(run.directory / "table.md", text)
     print(text)

@@ -20,6 +20,7 @@ from absl import flags
 from benchmarks.draw_gan.sides import Workload
 from benchmarks.draw_gan.table import table
 from benchmarks.harness.alternation import Worker, alternate, threads
+from benchmarks.harness.machine import machine
 from outgen_jax import files, runs
 
 _BATCH = flags.DEFINE_integer("batch_size", 100, "Images an update.", 1)
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> None:
     workload = Workload(batch_size=_BATCH.value, units=_UNITS.value)
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each")
     found = measure(workload, _UPDATES.value, _ROUNDS.value)
-    results = {"threads": threads(), "sides": found}
+    results = {**machine("torch"), "sides": found}
     text = table({"flags": run.flags, **results})
     print(text)
     files.write_atomic(run.directory / "table.md", text)

@@ -19,6 +19,7 @@ from absl import flags
 
 from benchmarks.finetuning.table import OURS, PYTORCH, table
 from benchmarks.harness.alternation import Worker, alternate, threads
+from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
 from outgen_jax import files, runs
 
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> None:
     print(f"{jax.devices()[0].device_kind}, {threads()} threads each")
     workload = Workload(_WIDTH.value, _BATCH.value, _SEED.value)
     found = measure(workload, _HIDDEN.value, _ROUNDS.value)
-    results = {"threads": threads(), "arms": found}
+    results = {**machine("torch"), "arms": found}
     text = table(results)
     print(text)
     files.write_atomic(run.directory / "table.md", text)

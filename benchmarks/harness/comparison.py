@@ -2,16 +2,22 @@
 
 import contextlib
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from benchmarks.harness.alternation import Worker, alternate
-from benchmarks.harness.workload import Workload, flops_per_update
 
 REFERENCE = "outgen_jax"
+# PyTorch's modes in float32: name of the side -> options of the function that makes it.
+PYTORCH_MODES: Mapping[str, dict[str, Any]] = {
+    "PyTorch eager": {},
+    "PyTorch eager channels_last": {"channels_last": True},
+    "PyTorch compile": {"compiled": True},
+    "PyTorch compile channels_last": {"compiled": True, "channels_last": True},
+}
 _COLUMNS = (
     "× PyTorch's best",
     "ms/update",
@@ -33,7 +39,7 @@ class Turn(NamedTuple):
 
 
 def measure(
-    workload: Workload,
+    workload: Any,
     chosen: Mapping[str, tuple[str, dict[str, Any]]],
     turn: Turn,
     *,
@@ -43,7 +49,7 @@ def measure(
     """All sides of one workload in turns -> by name: what was measured, or why it failed.
 
     Args:
-      workload: what they solve.
+      workload: what they solve; the first argument of the functions that make the sides.
       chosen: by name: the function that makes the side, and its options; `REFERENCE` first.
       turn: what is timed.
       rounds: turns of each side.
@@ -102,15 +108,20 @@ def judge(
 
 def rows(
     found: Mapping[str, Mapping[str, Any]],
-    workload: Workload,
-    peak_tflops: float | None,
+    batch_size: int,
     *,
     rate: str = "image-updates/s",
-    flops: Callable[[float], int] = flops_per_update,
+    flops: int | None = None,
+    peak_tflops: float | None = None,
 ) -> list[dict[str, str]]:
     """What the table shows of each side; rates from the median of the rounds.
 
-    `rate` is what images by the second are called, `flops` those of one image at a width.
+    Args:
+      found: what `measure` returned.
+      batch_size: images of an update.
+      rate: what images by the second are called.
+      flops: of one image; None: not counted, and not shown.
+      peak_tflops: of the device, to give rates as its share; None: no such column.
     """
     seconds = {
         name: statistics.median(side["seconds_per_update"])
@@ -123,10 +134,12 @@ def rows(
         if name not in seconds:
             values = [*[""] * len(_COLUMNS), side["failure"] or "failed: no turns"]
         else:
-            speed = _speed(seconds[name], best, workload, peak_tflops, flops)
+            speed = _speed(seconds[name], best, batch_size, flops, peak_tflops)
             values = [*speed, *_cost(side)]
         row = {"side": name, **dict(zip((rate, *_COLUMNS), values, strict=True))}
-        if not peak_tflops:
+        if not flops:
+            del row["GFLOP/s"]
+        if not flops or not peak_tflops:
             del row["of peak"]
         shown.append(row)
     return shown
@@ -135,18 +148,18 @@ def rows(
 def _speed(
     seconds: float,
     best: float | None,
-    workload: Workload,
+    batch_size: int,
+    flops: int | None,
     peak_tflops: float | None,
-    flops_of: Callable[[float], int],
 ) -> list[str]:
-    rate = workload.batch_size / seconds
-    flops = rate * flops_of(workload.width)
+    rate = batch_size / seconds
+    flops_per_second = rate * (flops or 0)
     return [
         f"{rate:,.1f}",
         f"{best / seconds:.2f}" if best else "",
         f"{1e3 * seconds:,.2f}",
-        f"{flops / 1e9:,.0f}",
-        f"{flops / 1e12 / peak_tflops:.1%}" if peak_tflops else "",
+        f"{flops_per_second / 1e9:,.0f}",
+        f"{flops_per_second / 1e12 / peak_tflops:.1%}" if peak_tflops else "",
     ]
 
 

@@ -21,9 +21,9 @@ CLASSES = 10
 
 
 class ConvolutionWeights(NamedTuple):
-    """A 3×3 convolution and its batch normalisation."""
+    """A convolution and its batch normalisation."""
 
-    kernel: np.ndarray  # [3, 3, C, K]
+    kernel: np.ndarray  # [k, k, C, K]
     scale: np.ndarray  # [K], as are the following
     bias: np.ndarray
     mean: np.ndarray
@@ -52,20 +52,22 @@ class Workload(NamedTuple):
         return rng.dirichlet(np.ones(CLASSES), self.batch_size).astype(np.float32)
 
     def weights(self) -> Weights:
-        """He's rule for the kernels, batch statistics that are not the neutral ones."""
+        """Of VGG16, drawn by `convolution`."""
         rng = np.random.default_rng((self.seed, 3))
-
-        def normal(scale: float, *shape: int) -> np.ndarray:
-            return rng.standard_normal(shape, np.float32) * np.float32(scale)
-
-        def layer(c: int, k: int) -> ConvolutionWeights:
-            scale, var = rng.uniform(0.5, 1.5, (2, k)).astype(np.float32)
-            kernel = normal(math.sqrt(2 / (9 * c)), 3, 3, c, k)
-            return ConvolutionWeights(kernel, scale, normal(0.1, k), normal(0.1, k), var)
-
-        blocks = [[layer(c, k) for c, k, _ in block] for block in layers(self.width)]
+        blocks = [[convolution(rng, 3, c, k) for c, k, _ in block] for block in layers(self.width)]
         features = blocks[-1][-1].kernel.shape[-1]
-        return Weights(blocks, normal(1, features, CLASSES), normal(0.1, CLASSES))
+        return Weights(blocks, normal(rng, 1, features, CLASSES), normal(rng, 0.1, CLASSES))
+
+
+def convolution(rng: np.random.Generator, size: int, c: int, k: int) -> ConvolutionWeights:
+    """He's rule for the kernel [size, size, c, k], batch statistics that are not the neutral ones."""
+    scale, var = rng.uniform(0.5, 1.5, (2, k)).astype(np.float32)
+    kernel = normal(rng, math.sqrt(2 / (size**2 * c)), size, size, c, k)
+    return ConvolutionWeights(kernel, scale, normal(rng, 0.1, k), normal(rng, 0.1, k), var)
+
+
+def normal(rng: np.random.Generator, scale: float, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32) * np.float32(scale)
 
 
 def layers(width: float) -> Iterator[list[tuple[int, int, int]]]:

@@ -13,6 +13,7 @@ import resource
 
 from absl import flags
 
+from benchmarks.harness.machine import machine
 from outgen_jax import runs
 
 _IMAGES = flags.DEFINE_list("images", ["1000", "10000"], "Numbers of images.")
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> None:
         print(
             f"{images} images: {of['peak']:.0f} MiB, {of['peak'] - of['arrays']:.0f} beside the arrays"
         )
-    run.write_results({"mib": {str(images): of for images, of in found.items()}})
+    run.write_results({**machine(), "mib": {str(images): of for images, of in found.items()}})
 
 
 if __name__ == "__main__":

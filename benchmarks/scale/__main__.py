@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import flops_per_update
 from benchmarks.scale import measure
 from benchmarks.scale.table import table
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> None:
         "handing": {str(size): measure.handing(_NUMBER.value, size) for size in SIZES},
         "calling": measure.calling(_NUMBER.value),
     }
-    results = {"measured": measured, "check": checked, "memory": memory()}
+    results = {**machine(), "measured": measured, "check": checked, "memory": memory()}
     run.write_results(results)
     text = table(results)
     files.write_atomic(run.directory / "table.md", text)

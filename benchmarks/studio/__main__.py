@@ -11,12 +11,12 @@ Output    the table, and --out gets table.md and results.json with the numbers o
 """
 
 import itertools
-import os
 from typing import Any
 
 import tqdm
 from absl import flags
 
+from benchmarks.harness.machine import machine
 from benchmarks.studio.measure import measure
 from benchmarks.studio.table import table
 from outgen_jax import files, runs
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
         found[tolerance] = [
             measure(network, images[i % len(images)], pair, float(tolerance)) for i, pair in turns
         ]
-    results = {"threads": len(os.sched_getaffinity(0)), "runs": found}
+    results = {**machine(), "runs": found}
     text = table(results)
     files.write_atomic(run.directory / "table.md", text)
     print(text)

@@ -14,7 +14,6 @@ Output    the tables, and --out gets table.md and results.json with the raw numb
 """
 
 import contextlib
-import importlib.metadata
 import os
 import statistics
 import tempfile
@@ -25,8 +24,9 @@ from typing import Any
 import jax
 from absl import flags
 
-from benchmarks.harness.alternation import Worker, threads
-from benchmarks.harness.comparison import REFERENCE, Turn, measure
+from benchmarks.harness.alternation import Worker
+from benchmarks.harness.comparison import PYTORCH_MODES, REFERENCE, Turn, measure
+from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
 from benchmarks.synthesis.table import table
 from outgen_jax import files, runs
@@ -48,10 +48,7 @@ def sides(on_cpu: bool) -> dict[str, tuple[str, dict[str, Any]]]:
     pytorch = "benchmarks.synthesis.torch_peers.pytorch"
     found: dict[str, tuple[str, dict[str, Any]]] = {
         REFERENCE: ("benchmarks.synthesis.ours.outgen", {}),
-        "PyTorch eager": (pytorch, {}),
-        "PyTorch eager channels_last": (pytorch, {"channels_last": True}),
-        "PyTorch compile": (pytorch, {"compiled": True}),
-        "PyTorch compile channels_last": (pytorch, {"compiled": True, "channels_last": True}),
+        **{name: (pytorch, options) for name, options in PYTORCH_MODES.items()},
         "Foolbox L2PGD": ("benchmarks.synthesis.torch_peers.foolbox", {}),
         "torchattacks PGDL2": ("benchmarks.synthesis.torch_peers.torchattacks", {}),
     }
@@ -123,10 +120,9 @@ def main(argv: list[str]) -> None:
     batch_sizes = [int(size) for size in _BATCHES.value]
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     on_cpu = jax.default_backend() == "cpu"
-    versions = {d.name: d.version for d in importlib.metadata.distributions()}
-    peers = {name: versions.get(name) for name in ("torch", "foolbox", "torchattacks")}
-    results: dict[str, Any] = {"threads": threads(), "peers": peers, "batches": {}}
-    print(f"{jax.devices()[0].device_kind}, {threads()} threads each, {peers}")
+    about = machine("torch", "foolbox", "torchattacks")
+    results: dict[str, Any] = {**about, "batches": {}}
+    print(f"{jax.devices()[0].device_kind}, {about}")
     for size in batch_sizes:
         workload = Workload(_WIDTH.value, size, _SEED.value)
         found = measure(

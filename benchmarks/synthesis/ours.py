@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 
 import outgen_jax as og
+from benchmarks.harness import synthesis
 from benchmarks.harness.alternation import Operations, Updates
-from benchmarks.harness.steps import Steps
 from benchmarks.harness.workload import CLASSES, Weights, Workload
 from outgen_jax import losses, runs
 from outgen_jax.data import sources
@@ -22,25 +22,7 @@ def outgen(workload: Workload, *, dtype: str = "float32", cache: bool = False) -
     jax.config.update("jax_enable_compilation_cache", cache)
     if cache:
         runs.enable_compilation_cache()
-    apply_fn, variables = network(workload, dtype)
-    images, targets = workload.images(), workload.targets()
-
-    def best(updates: int) -> np.ndarray:
-        solver = og.preset("sgd", steps=updates)
-        size = len(images)
-        found = og.synthesize(apply_fn, variables, images, targets, solver=solver, batch_size=size)
-        return found.images
-
-    def memory() -> dict[str, int]:
-        if jax.default_backend() == "cpu":
-            steps = Steps((apply_fn, variables), og.preset("sgd"), images, targets)
-            analysis = steps.compile().memory_analysis()
-            assert analysis is not None
-            return {"temporary": analysis.temp_size_in_bytes}
-        statistics = jax.devices()[0].memory_stats() or {}
-        return {"device_peak": statistics.get("peak_bytes_in_use", 0)}
-
-    return Updates(best, device=jax.devices()[0].device_kind, images=best, memory=memory)
+    return synthesis.updates(network(workload, dtype), workload.images(), workload.targets())
 
 
 def network(workload: Workload, dtype: str) -> tuple[ApplyFn, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.harness import alternation
 from benchmarks.harness.comparison import rows
-from benchmarks.harness.workload import Workload
+from benchmarks.harness.workload import flops_per_update
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -13,7 +13,7 @@ def table(results: Mapping[str, Any]) -> str:
     flags = results["flags"]
     tables = []
     for size, found in results["batches"].items():
-        workload = Workload(flags["width"], int(size), flags["seed"])
-        shown = alternation.table(rows(found, workload, flags["peak_tflops"]))
-        tables.append(f"Batch of {size}:\n\n{shown}\n")
+        flops = flops_per_update(flags["width"])
+        shown = rows(found, int(size), flops=flops, peak_tflops=flags["peak_tflops"])
+        tables.append(f"Batch of {size}:\n\n{alternation.table(shown)}\n")
     return "\n".join(tables)

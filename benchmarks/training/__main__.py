@@ -12,15 +12,14 @@ Duration  31 minutes on 2 CPU cores with --rounds=3
 Output    the tables, and --out gets table.md and results.json with the raw numbers of every round.
 """
 
-import importlib.metadata
 import os
 from typing import Any
 
 import jax
 from absl import flags
 
-from benchmarks.harness.alternation import threads
-from benchmarks.harness.comparison import REFERENCE, Turn, measure
+from benchmarks.harness.comparison import PYTORCH_MODES, REFERENCE, Turn, measure
+from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
 from benchmarks.training.sides import kernels
 from benchmarks.training.table import table
@@ -42,10 +41,7 @@ def sides(on_cpu: bool) -> dict[str, tuple[str, dict[str, Any]]]:
     found: dict[str, tuple[str, dict[str, Any]]] = {
         REFERENCE: (ours, {}),
         "outgen_jax, crop and flip": (ours, {"augmented": True}),
-        "PyTorch eager": (pytorch, {}),
-        "PyTorch eager channels_last": (pytorch, {"channels_last": True}),
-        "PyTorch compile": (pytorch, {"compiled": True}),
-        "PyTorch compile channels_last": (pytorch, {"compiled": True, "channels_last": True}),
+        **{name: (pytorch, options) for name, options in PYTORCH_MODES.items()},
     }
     if not on_cpu:
         half = {"bfloat16": True, "channels_last": True}
@@ -68,10 +64,9 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     on_cpu = devices.platform_of() == "cpu"
-    versions = {d.name: d.version for d in importlib.metadata.distributions()}
-    peers = {"torch": versions.get("torch")}
-    results: dict[str, Any] = {"threads": threads(), "peers": peers, "batches": {}}
-    print(f"{jax.devices()[0].device_kind}, {threads()} threads each, {peers}")
+    about = machine("torch")
+    results: dict[str, Any] = {**about, "batches": {}}
+    print(f"{jax.devices()[0].device_kind}, {about}")
     for size in map(int, _BATCHES.value):
         workload = Workload(_WIDTH.value, size, _SEED.value)
         found = measure(

@@ -93,13 +93,14 @@ def pytorch(
     import torch
     from torch.nn import functional
 
-    from benchmarks.synthesis import torch_peers
+    from benchmarks.harness import torch_synthesis
+    from benchmarks.synthesis.torch_peers import trainable
 
-    device = torch_peers._device()
+    device = torch_synthesis.device()
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = torch_peers.trainable(workload, device, layout)
+    model = trainable(workload, device, layout)
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    images = torch_peers._to(device, workload.images(), layout)
+    images = torch_synthesis.tensor(device, workload.images(), layout)
     labels = torch.from_numpy(workload.targets().argmax(-1)).to(device)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
@@ -123,7 +124,7 @@ def pytorch(
             optimizer.zero_grad()
             loss().backward()
             optimizer.step()
-        torch_peers._wait(device)
+        torch_synthesis.wait(device)
 
     def trained(updates: int) -> np.ndarray:
         run(updates)
@@ -133,7 +134,7 @@ def pytorch(
 
     return Updates(
         run,
-        device=torch_peers._name(device),
+        device=torch_synthesis.name(device),
         images=trained,
-        memory=lambda: torch_peers._memory(device),
+        memory=lambda: torch_synthesis.memory(device),
     )

@@ -5,7 +5,6 @@ from typing import Any
 
 from benchmarks.harness import alternation
 from benchmarks.harness.comparison import rows
-from benchmarks.harness.workload import Workload
 from benchmarks.training.sides import flops_per_image
 
 
@@ -14,7 +13,12 @@ def table(results: Mapping[str, Any]) -> str:
     flags = results["flags"]
     tables = []
     for size, found in results["batches"].items():
-        workload = Workload(flags["width"], int(size), flags["seed"])
-        shown = rows(found, workload, flags["peak_tflops"], rate="images/s", flops=flops_per_image)
+        shown = rows(
+            found,
+            int(size),
+            rate="images/s",
+            flops=flops_per_image(flags["width"]),
+            peak_tflops=flags["peak_tflops"],
+        )
         tables.append(f"Batch of {size}:\n\n{alternation.table(shown)}\n")
     return "\n".join(tables)

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 import tqdm
 from absl import flags
 
-from benchmarks.harness.alternation import Operations, threads
+from benchmarks.harness.alternation import Operations
+from benchmarks.harness.machine import machine
 from benchmarks.upsampling.sides import DOWN, UP, Form, layers, operations
 from benchmarks.upsampling.table import table
 from outgen_jax import files, runs
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
     for forms, layer in tqdm.tqdm(cases, mininterval=1, leave=False):
         name = f"{'up' if forms is UP else 'down'} {layer.name}"
         raw[name] = measure(operations(forms, layer, _BATCH.value), forms, _ROUNDS.value)
-    results = {"threads": threads(), "seconds": raw}
+    results = {**machine(), "seconds": raw}
     text = table(results)
     files.write_atomic(run.directory / "table.md", text)
     print(text)

@@ -43,6 +43,8 @@ def test_pytorch_computes_the_images_of_synthesize(torch_peers, small):
 def test_pytorch_agrees_on_logits_and_keeps_the_best_images(torch_peers, small):
     import torch
 
+    from benchmarks.harness import torch_synthesis
+
     apply_fn, variables = ours.network(small, "float32")
     logits = apply_fn(variables, small.images())
     device, layout = torch.device("cpu"), torch.contiguous_format
@@ -57,7 +59,7 @@ def test_pytorch_agrees_on_logits_and_keeps_the_best_images(torch_peers, small):
 
     start = torch.zeros((3, 3, 32, 32))
     targets = torch.tensor([[1.0, 0.0]] * 3)
-    np.testing.assert_allclose(torch_peers._best(climb, start, targets, 2), 0.5)
+    np.testing.assert_allclose(torch_synthesis.best_images(climb, start, targets, 2), 0.5)
 
 
 @pytest.mark.parametrize("library", ["foolbox", "torchattacks"])
@@ -168,7 +170,7 @@ def test_table_compares_with_the_best_of_pytorch():
         "PyTorch compile": {**side, "seconds_per_update": [0.6]},
         "Foolbox": {"seconds_per_update": [], "failure": "not installed: foolbox"},
     }
-    rows = comparison.rows(found, workload.Workload(batch_size=128), peak_tflops=1.0)
+    rows = comparison.rows(found, 128, flops=workload.flops_per_update(1.0), peak_tflops=1.0)
     assert [row["image-updates/s"] for row in rows] == ["320.0", "160.0", "213.3", ""]
     assert [row["× PyTorch's best"] for row in rows] == ["1.50", "0.75", "1.00", ""]
     assert rows[0]["GFLOP/s"] == "401"
