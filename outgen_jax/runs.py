@@ -87,7 +87,7 @@ def open_run(
 
     Args:
       directory: where the run writes; it is created.
-      overwrite: whether a run with other flags is deleted first.
+      overwrite: whether the run that is there is deleted first, also one with these flags. Files of no run stay.
       flags: what identifies the run, as JSON values; by default the absl flags of the script, none without absl.
 
     Raises:
@@ -105,7 +105,7 @@ def open_run(
                 "(--out), or replace what is there (--overwrite)"
             )
     elif overwrite and record.exists():
-        _empty(directory)
+        _empty(directory, last=record)
     directory.mkdir(parents=True, exist_ok=True)
     files.write_atomic(record, to_json(current))
     return Run(directory, current, code_version())
@@ -267,9 +267,13 @@ def _difference(found: dict[str, Any] | None, current: dict[str, Any]) -> str:
     return "a run with other flags (" + ", ".join(f"{k}={found.get(k)!r}" for k in changed) + ")"
 
 
-def _empty(directory: Path) -> None:
-    for path in directory.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _empty(directory: Path, *, last: Path) -> None:
+    """Deletes all files, `last` at the end: a call that is interrupted is known as a run, and emptied again."""
+    for path in sorted(directory.iterdir(), key=lambda path: path == last):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _kept_in(directory: Path) -> dict[str, dict[str, Any]]:

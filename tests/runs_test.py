@@ -88,6 +88,44 @@ def test_overwrite_empties_a_run(call, tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["steps"] == 4
 
 
+def test_an_interrupted_overwrite_leaves_nothing_that_a_later_one_takes_for_its_own(
+    call, tmp_path, monkeypatch
+):
+    """Else jobs of the old run would be results of the new one."""
+    call(steps=3)
+    runs.open_run(tmp_path)
+    for name in ("a", "z"):
+        runs.kept(tmp_path / name / "job.npz", lambda: {"steps": np.array(3)})
+    call(steps=4)
+    listed = Path.iterdir
+
+    def record_first(directory):
+        return iter(sorted(listed(directory), key=lambda path: path.name != "run.json"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", record_first)
+        patch.setattr(runs.shutil, "rmtree", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runs.open_run(tmp_path, overwrite=True)
+    runs.open_run(tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def _interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_overwrite_deletes_a_link_and_not_what_it_leads_to(call, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "images").write_text("precious")
+    call(steps=3)
+    run = runs.open_run(tmp_path / "run")
+    (run.directory / "data").symlink_to(tmp_path / "data")
+    runs.open_run(tmp_path / "run", overwrite=True)
+    assert [path.name for path in run.directory.iterdir()] == ["run.json"]
+    assert (tmp_path / "data" / "images").read_text() == "precious"
+
+
 def test_the_files_of_others_are_neither_mixed_with_nor_deleted(call, tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
     call()

@@ -11,6 +11,7 @@ from outgen_jax.data.image_source import ImageSource
 from outgen_jax.targets.draws import ImageIds, id_texts
 from outgen_jax.targets.labels import Labels, of_source
 from outgen_jax.targets.names import composed, folded
+from outgen_jax.whole_numbers import check_integers
 
 
 class Context(NamedTuple):
@@ -53,6 +54,17 @@ def make_context(
     output: Any = None,
 ) -> Context:
     """Check the arguments of `parse` and `from_csv` against each other and gather them."""
+    check_integers(caller=where, num_classes=num_classes, num_images=num_images)
+    if isinstance(class_names, str):
+        raise ValueError(
+            f"{where}: class_names must be a sequence of names, got the text {class_names!r}. Give a list, "
+            "one name per class"
+        )
+    if output is not None and not hasattr(output, "bounds"):
+        raise ValueError(
+            f"{where}: output must be one of og.outputs, such as og.outputs.sigmoid(), got {output!r:.60}. Call it; "
+            "for a network with several outputs, make the targets of each apart"
+        )
     class_names = None if class_names is None else tuple(map(str, class_names))
     classes = _agreed(
         where,
@@ -67,6 +79,10 @@ def make_context(
     found = None
     if source is not None:
         found = of_source(source, class_names=class_names, num_classes=classes, where=where)
+    if num_images is not None and num_images < 0:
+        raise ValueError(
+            f"{where}: num_images must not be negative; it is {num_images}. Give the number of images"
+        )
     counts: dict[str, int | None] = {
         "num_images": num_images,
         "labels": None if label_array is None else label_array.size,

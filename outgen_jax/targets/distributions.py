@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from outgen_jax.targets import partial
 from outgen_jax.targets.draws import ImageIds, id_digests, id_texts
+from outgen_jax.whole_numbers import check_integers
 
 _UNIFORM = 1e32  # concentration
 SUM_TOLERANCE = 1.001e-3  # a hair over 1e-3, so that three times 0.333 passes
@@ -37,6 +38,11 @@ def validate(
     Raises:
         ValueError: not numbers, a wrong shape, a value that is negative or not finite, or a row
             that does not sum to 1.
+
+    Example:
+        >>> import outgen_jax as og
+        >>> og.targets.validate([0.25, 0.75], num_images=2, num_classes=2).tolist()
+        [[0.25, 0.75], [0.25, 0.75]]
     """
     try:
         rows = partial.as_masked(targets)
@@ -81,9 +87,24 @@ def dirichlet(
         float32 [B, K], rows summing to 1.
 
     Raises:
-        ValueError: `alpha` or `num_classes` is not positive, or the ids are not B.
+        ValueError: `alpha` or `num_classes` is not positive, `num_images` is negative, or the ids are not B.
+
+    Example:
+        >>> import outgen_jax as og
+        >>> og.targets.dirichlet(0, 2, 3).shape
+        (2, 3)
     """
     where = "targets.dirichlet"
+    check_integers(caller=where, num_images=num_images, num_classes=num_classes)
+    if num_images < 0:
+        raise ValueError(
+            f"{where}: num_images must not be negative; it is {num_images}. Give the number of images"
+        )
+    if np.ndim(alpha) > 0:
+        raise ValueError(
+            f"{where}: alpha must be one number for all classes, got shape {list(np.shape(alpha))}. Draw other "
+            "distributions with numpy.random.Generator.dirichlet, and pass the array"
+        )
     if not (0 < alpha < np.inf and num_classes > 0):
         raise ValueError(
             f"{where}: alpha and num_classes must be positive and finite; they are {alpha} and "
@@ -112,9 +133,20 @@ def completed(targets: ArrayLike, probs: ArrayLike) -> np.ndarray:
         float32 [B, K].
 
     Raises:
-        ValueError: targets that `validate` refuses.
+        ValueError: targets that `validate` refuses, or `probs` outside [0, 1].
+
+    Example:
+        >>> import outgen_jax as og
+        >>> free = np.ma.masked_invalid([0.5, np.nan, np.nan])
+        >>> og.targets.completed(free, [[0.2, 0.6, 0.2]]).round(4).tolist()
+        [[0.5, 0.375, 0.125]]
     """
     output = np.atleast_2d(np.asarray(probs, np.float32))
+    if not (output >= 0).all() or not (output <= 1 + SUM_TOLERANCE).all():
+        raise ValueError(
+            f"targets.completed: probs must lie in [0, 1]; they range from {output.min():g} to {output.max():g}. "
+            "Give probabilities, as og.predict returns them, not logits"
+        )
     rows = validate(
         targets, num_images=len(output), num_classes=output.shape[1], caller="targets.completed"
     )

@@ -50,7 +50,7 @@ def check_values(values: np.ndarray, context: Context, numbers: list[int]) -> No
         row, column = wrong[0]
         raise ValueError(
             f"{context.where}: {_expected(context)}; row {numbers[row]} has {values[row, column]:g} for entry "
-            f"{column}. Give what the output says, not logits"
+            f"{column}. Correct it, or leave the cell empty: the entry is then free"
         )
 
 
@@ -79,5 +79,11 @@ def _check_entry(name: str, value: float, context: Context) -> None:
 
 
 def _expected(context: Context) -> str:
-    is_number = context.bounds != (0, 1)
-    return "numbers must be finite" if is_number else "probabilities of labels must lie in [0, 1]"
+    """What values the output can have."""
+    assert context.bounds is not None
+    low, high = context.bounds
+    if (low, high) == (0, 1):
+        return "probabilities of labels must lie in [0, 1]"
+    if (low, high) == (-np.inf, np.inf):
+        return "numbers must be finite"
+    return f"numbers must lie in [{low:g}, {high:g}]"

@@ -59,16 +59,13 @@ def of_source(
         none = np.full(len(labels), "")
         return Labels(np.where(labels < 0, num_classes, labels), none)
     places = _places(source.class_names, classes, where)
-    # The last entry is what -1 picks.
-    numbers = np.array([num_classes if p is None else p for p in (*places, None)])
-    names = np.array(
-        [
-            name if place is None else ""
-            for name, place in zip(source.class_names, places, strict=True)
-        ]
-        + [""]
-    )
-    return Labels(numbers[labels], names[labels])
+    numbers = [num_classes if place is None else place for place in places]
+    lacking = [
+        name if place is None else ""
+        for name, place in zip(source.class_names, places, strict=True)
+    ]
+    # The label -1 picks the last entry: an image without a label.
+    return Labels(np.array([*numbers, num_classes])[labels], np.array([*lacking, ""])[labels])
 
 
 def _places(own: Sequence[str], classes: Sequence[str], where: str) -> list[int | None]:

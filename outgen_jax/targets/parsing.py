@@ -95,6 +95,11 @@ def parse(
             contradict each other, `true` for a class of the source that the classifier lacks, or
             no class left to draw.
     """
+    if not isinstance(text, str):
+        raise ValueError(
+            f"targets.parse: text must be one text for all images, got a {type(text).__name__}. Call it once for each "
+            "text, or write a table for og.targets.from_csv"
+        )
     context = make_context(
         "targets.parse",
         class_names=class_names,
@@ -123,7 +128,7 @@ def from_csv(
     source: ImageSource | None = None,
     output: Any = None,
 ) -> np.ndarray:
-    """Targets from a table (CSV, UTF-8, comma-separated) with a header and one row per image.
+    r"""Targets from a table (CSV, UTF-8, comma-separated) with a header and one row per image.
 
     The first column may be `id`: rows are then matched to `image_ids`, or to the ids of `source`,
     and may come in any order. Without it, rows are in the order of the images. The other columns
@@ -151,6 +156,14 @@ def from_csv(
         FileNotFoundError: no such file.
         ValueError: texts or arguments that `parse` refuses; a malformed table; rows or ids that do
             not match the images. Messages number rows as a spreadsheet does: the header is row 1.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "targets.csv"
+        >>> _ = path.write_text("id,cat,dog\nb,0.9,0.1\na,,1\n")
+        >>> from_csv(path, class_names=("cat", "dog"), image_ids=["a", "b"])
+        array([[0. , 1. ],
+               [0.9, 0.1]], dtype=float32)
     """
     where = "targets.from_csv"
     context = make_context(
@@ -197,7 +210,8 @@ def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
     for text, images in images_of.items():
         row = min(records[image].number for image in images)
         targets[images] = _rows(text, context.take(images, f"{context.where}: row {row}"))
-    return targets if np.ma.is_masked(targets) else targets.data
+    is_distribution = context.bounds is None
+    return targets.data if is_distribution and not np.ma.is_masked(targets) else targets
 
 
 def _class_columns(

@@ -47,19 +47,20 @@ def class_terms(
     """The classes [n] and the value of every term that stands for one class of an image, drawn ones last."""
     fixed = [(name, value) for name, value in terms if name not in DRAWN_OR_SHARED]
     drawn = [value for name, value in terms if name == "random"]
+    values = [value for _, value in fixed] + drawn
     # `top` changes what `runnerup` means: together they are the first two choices, never one class.
     beside_top = "top" in dict(fixed)
     classes = [named_classes(name, context, beside_top=beside_top) for name, _ in fixed]
-    avoided = classes if context.labels is None else [*classes, context.labels]
-    classes = classes + distinct_classes(
+    labels = [] if context.labels is None else [context.labels]
+    classes += distinct_classes(
         len(drawn),
         context.num_classes,
-        avoided,
+        avoided=classes + labels,
         seed=context.seed,
         ids=context.ids,
         where=context.where,
     )
-    return list(zip(classes, [*(value for _, value in fixed), *drawn], strict=True))
+    return list(zip(classes, values, strict=True))
 
 
 def terms_in(text: str, where: str) -> list[tuple[str, float]]:

@@ -80,6 +80,39 @@ def test_a_table_may_hold_texts_or_a_column_a_label(tmp_path):
         og.targets.from_csv(path, **options)
 
 
+def test_a_table_of_values_is_always_masked(tmp_path):
+    """Also where all of its texts name all entries."""
+    path = tmp_path / "targets.csv"
+    path.write_text("target\nrest=0.5\nrest=0\n")
+    found = og.targets.from_csv(path, num_images=2, **LABELS)
+    assert isinstance(found, np.ma.MaskedArray)
+    np.testing.assert_array_equal(shown(found), [[0.5] * 4, [0] * 4])
+
+
+class Grades(type(og.outputs.values())):
+    """Numbers in a range of their own."""
+
+    bounds = (0, 5)
+
+
+def test_the_bounds_of_a_kind_of_ones_own_are_named(tmp_path):
+    options = {"class_names": NAMES, "output": Grades(), "num_images": 1}
+    found = og.targets.parse("cat=5", **options)
+    np.testing.assert_array_equal(shown(found), [[5, np.nan, np.nan, np.nan]])
+    with pytest.raises(ValueError, match=r"numbers must lie in \[0, 5\]; 'cat' has 7"):
+        og.targets.parse("cat=7", **options)
+    path = tmp_path / "targets.csv"
+    path.write_text("cat\n7\n")
+    with pytest.raises(ValueError, match=r"must lie in \[0, 5\]; row 2 has 7 for entry 0. Correct"):
+        og.targets.from_csv(path, **options)
+
+
+@pytest.mark.parametrize("output", [og.outputs.sigmoid, "sigmoid", {"a": og.outputs.sigmoid()}])
+def test_what_is_no_kind_of_output_is_named(output):
+    with pytest.raises(ValueError, match=r"output must be one of og\.outputs, such as .* Call it"):
+        og.targets.parse("cat=1", class_names=NAMES, num_images=1, output=output)
+
+
 def test_such_targets_go_through_synthesize():
     targets = og.targets.parse("cat=0.9,person=0.2", num_images=1, **LABELS)
     weights, images = linear_weights(4), sources(1)

@@ -71,6 +71,15 @@ def test_completed_targets_tell_the_distance():
     np.testing.assert_array_equal(og.targets.completed(full, probs), full)
 
 
+@pytest.mark.parametrize("probs", [[[2.0, -1.0, 0.5]], [[0.5, np.nan, 0.5]], [[40.0, 50.0, 10.0]]])
+def test_what_is_no_probability_is_named(probs):
+    free = np.ma.masked_invalid([0.5, np.nan, np.nan])
+    with pytest.raises(
+        ValueError, match=r"targets\.completed: probs must lie in \[0, 1\].*not logits"
+    ):
+        og.targets.completed(free, probs)
+
+
 def test_rest_in_a_text_and_in_a_table(tmp_path):
     rows = og.targets.parse("cat=0.6,rest=0.4", class_names=("cat", "dog", "cow"), num_images=2)
     np.testing.assert_array_equal(rows.mask, [[False, True, True]] * 2)

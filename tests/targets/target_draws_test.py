@@ -119,6 +119,12 @@ def test_dirichlet_names_what_is_wrong() -> None:
     for alpha in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match=r"^targets.dirichlet: alpha and num_classes must be"):
             targets.dirichlet(0, 2, 3, alpha=alpha)
+    with pytest.raises(ValueError, match=r"alpha must be one number for all classes, got .*\[3\]"):
+        targets.dirichlet(0, 2, 3, alpha=np.ones(3))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_images must not be negative; it is -1"):
+        targets.dirichlet(0, -1, 3)
+    with pytest.raises(ValueError, match=r"num_classes must be an integer, got 2\.5"):
+        targets.dirichlet(0, 2, 2.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="holds 1 for 2 images"):
         targets.dirichlet(0, 2, 3, image_ids=["a"])
     with pytest.raises(ValueError, match="seed must be an integer; it is a float"):

@@ -1,6 +1,7 @@
 """Targets: values, the grammar of the text and every way either can be wrong."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,6 +192,10 @@ def test_long_lists_of_classes_are_cut_and_repeated_names_refused() -> None:
             {"num_classes": 3, "num_images": 1, "seed": 0.5},
             "seed must be an integer; it is a float",
         ),
+        ({"class_names": "cat", "num_images": 1}, "class_names must be a sequence of names, got"),
+        ({"num_classes": 3, "num_images": -1}, "num_images must not be negative; it is -1"),
+        ({"num_classes": 3, "num_images": 1.5}, "num_images must be an integer, got 1.5"),
+        ({"num_classes": 3.5, "num_images": 1}, "num_classes must be an integer, got 3.5"),
     ],
 )
 def test_parse_names_what_is_wrong_with_the_arguments(
@@ -198,6 +203,14 @@ def test_parse_names_what_is_wrong_with_the_arguments(
 ) -> None:
     with pytest.raises(ValueError, match=f"^targets.parse: .*{re.escape(message)}"):
         targets.parse("random", **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", [["cat=1", "dog=1"], 0.5, {"cat": 1.0}, None])
+def test_what_is_no_text_is_named(text: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^targets\.parse: text must be one text .* got a .*from_csv"
+    ):
+        targets.parse(text, class_names=("cat", "dog"), num_images=2)
 
 
 def test_names_without_class_names_ask_for_them() -> None:
