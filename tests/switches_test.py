@@ -32,6 +32,7 @@ from outgen_jax.models import (
     mlp_gan,
     vgg,
     vgg_imagenet,
+    whitened_cnn,
 )
 from outgen_jax.models.attention import Attention
 
@@ -404,6 +405,7 @@ NETWORKS = [
         lambda: vgg_imagenet.ImageNetVGG16(3, 1 / 16, hidden=4, image_size=32, rngs=rngs()),
         (2, 32, 32, 3),
     ),
+    Network("WhitenedCNN", lambda: whitened(), (2, 32, 32, 3)),
     Network("LeNet", lambda: lenet.LeNet(3, (2, 3), rngs=rngs()), (2, 28, 28, 1)),
     Network(
         "EfficientNetLite0",
@@ -452,6 +454,12 @@ NETWORKS = [
         call=lambda model, x: (model(x), model(x, key=jax.random.key(0))),
     ),
 ]
+
+
+def whitened() -> whitened_cnn.WhitenedCNN:
+    model = whitened_cnn.WhitenedCNN(3, 1 / 64, rngs=rngs())
+    model.whiten(array(4, 8, 8, 3))
+    return model
 
 
 @pytest.fixture

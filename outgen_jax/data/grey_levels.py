@@ -35,3 +35,25 @@ def to_uint8(images: ArrayLike) -> np.ndarray:
             "first, np.clip(images, 0, 1), if what lies outside is meant to be black or white"
         )
     return levels.astype(np.uint8)
+
+
+def check_labelled(images: np.ndarray, labels: np.ndarray, *, caller: str) -> None:
+    """Refuses, in the name of `caller`, what is not 8-bit images [N, H, W, C], at least one, with a label [N] each.
+
+    Floats in [0, 1] would be divided by 255 once more, and be black.
+
+    Raises:
+      ValueError: another type or shape, no images, or labels that are not one integer for each.
+
+    >>> check_labelled(np.zeros((2, 8, 8, 3), np.uint8), np.array([1, 0]), caller="accuracy")
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise ValueError(
+            f"{caller}: images must be uint8 [N, H, W, C], at least one, got {images.dtype} {list(images.shape)}; "
+            "outgen_jax.data.to_uint8 makes such images of floats in [0, 1]"
+        )
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{caller}: labels must be {len(images)} integers, one for each image, got {labels.dtype} "
+            f"{list(labels.shape)}; of a row for each class, take labels.argmax(-1)"
+        )

@@ -128,7 +128,7 @@ def _labels_remedy(labels: np.ndarray, count: int) -> str:
         return ". Store labels[:, 0]"
     if labels.ndim == 2 and len(labels) == count:
         return ". Of a row per class, store numpy.argmax(labels, 1)"
-    if labels.shape == (count,) and labels.dtype.kind == "f":
+    if labels.shape == (count,) and labels.dtype.kind in "bf":
         return ". Store labels.astype(int)"
     if labels.shape == (count,) and labels.dtype.kind in "SU":
         return ". Of names, store numpy.unique(labels, return_inverse=True)[1], and the others as class_names"

@@ -41,7 +41,7 @@ def from_tfds(
     """Reads a split of a prepared tfds data set (array_record), without TensorFlow.
 
     Args:
-        name: of the data set ('mnist', 'cifar10/3.0.2'), or the directory of one version of it.
+        name: of the data set ('mnist', 'cifar10/3.0.2'), or its directory, or that of one version of it.
         split: a split or a slice of it, as tfds writes them.
         data_dir: directory of the data sets; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         size: (height, width) to bring every image to; None: as stored.
@@ -92,16 +92,24 @@ def from_tfds(
     return ImageSource(images, np.array(labels, np.int32), class_names, tuple(ids))
 
 
+def split_names(name: PathLike, *, data_dir: PathLike | None = None) -> tuple[str, ...]:
+    """The splits of a prepared tfds data set, such as ('train', 'test'); arguments as `from_tfds` has them.
+
+    Raises:
+        FileNotFoundError: the data set is not prepared.
+        ValueError: its description is damaged.
+    """
+    return tuple(_builder(_directory(os.fspath(name), data_dir)).info.splits)
+
+
 def _directory(name: str, data_dir: PathLike | None) -> Path:
     """The newest version of the data set, unless `name` says which, or is a directory itself."""
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    folder = root / name.replace(":", "/")
-    versions = [path for path in folder.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
-    versions.sort(key=lambda path: [int(part) for part in path.name.split(".")], reverse=True)
-    for candidate in (Path(name).expanduser(), folder, *versions):
+    itself, below = Path(name).expanduser(), root / name.replace(":", "/")
+    for candidate in (itself, below, *_versions(below), *_versions(itself)):
         if (candidate / "dataset_info.json").is_file():
             return candidate
-    found = sorted(path.parts[-3] for path in root.glob("*/*/dataset_info.json"))
+    found = sorted({path.parts[-3] for path in root.glob("*/*/dataset_info.json")})
     near = difflib.get_close_matches(name, found, 1)
     raise FileNotFoundError(
         f"from_tfds: no prepared data set {name!r} in {str(root)!r}"
@@ -110,6 +118,18 @@ def _directory(name: str, data_dir: PathLike | None) -> Path:
         f"experiments/prepare_cifar.py --archive=cifar-10-python.tar.gz --data_dir={root}`; others "
         f"TensorFlow: `tfds build {name} --file_format=array_record --data_dir={root}`"
     )
+
+
+def _versions(folder: Path) -> list[Path]:
+    """The directories of a data set's versions, newest first."""
+    versions = [path for path in folder.glob("*") if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    numbers = {path: [int(part) for part in path.name.split(".")] for path in versions}
+    return sorted(versions, key=numbers.__getitem__, reverse=True)
+
+
+def is_prepared(path: Path) -> bool:
+    """Whether tfds reads a directory: one version of a data set, or the folder of all versions."""
+    return any((place / "dataset_info.json").is_file() for place in (path, *_versions(path)))
 
 
 def _builder(directory: Path) -> Any:

@@ -128,10 +128,10 @@ def read(source: Source, spec: Spec, start: int, stop: int, *, caller: str) -> B
 def _length(source: Source, caller: str) -> int:
     if isinstance(source, ImageSource):
         return len(source.ids)
-    if isinstance(source, Mapping) and all(hasattr(s, "features") for s in source.values()):
+    if isinstance(source, Mapping) and source and all(map(_has_features, source.values())):
         raise ValueError(
             f"{caller}: the source has the splits {', '.join(map(repr, source))}; pass one of them, such as "
-            f"source[{next(iter(source), 'train')!r}]"
+            f"source[{next(iter(source))!r}]"
         )
     is_sized = hasattr(source, "__getitem__") and hasattr(source, "__len__")
     if isinstance(source, Mapping) or not is_sized:
@@ -140,6 +140,11 @@ def _length(source: Source, caller: str) -> int:
             f"{type(source).__name__}. Collect what it yields in a list"
         )
     return len(source)
+
+
+def _has_features(split: Any) -> bool:
+    """Whether it is a split of Hugging Face's `datasets`."""
+    return hasattr(split, "features")
 
 
 def _class_names(source: Source) -> tuple[str, ...] | None:
@@ -235,9 +240,14 @@ def _label(label: Any, class_names: Sequence[str] | None, where: str) -> int:
             )
         return class_names.index(label)
     try:
-        return operator.index(label)
+        found = operator.index(label)
     except TypeError:
         raise ValueError(
             f"{where} has label {label!r} of type {type(label).__name__}; give the integer of its "
             "class, such as int(numpy.argmax(label)) for a row of probabilities, or None"
         ) from None
+    if found < -1 or found > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{where} has label {found}; labels are int32, and -1 stands for none. Number the classes from 0"
+        )
+    return found

@@ -16,6 +16,7 @@ from outgen_jax.data.image_source import PathLike, Size, check_options, fit, fit
 from outgen_jax.data.npz import from_npz as from_npz
 from outgen_jax.data.prepared import CIFAR10_CLASSES as CIFAR10_CLASSES
 from outgen_jax.data.prepared import from_tfds as from_tfds
+from outgen_jax.data.prepared import is_prepared
 
 # File and square window (left, upper, right, lower), in pixels, that frames the subject.
 _PHOTOGRAPHS = {
@@ -62,7 +63,7 @@ def load(
         return digits(size=size, limit=limit)
     if path.suffix.lower() == ".npz":
         return from_npz(path, size=size, limit=limit)
-    if path.is_dir() and not (path / "dataset_info.json").is_file():
+    if path.is_dir() and not is_prepared(path):
         return from_folder(path, size=size, limit=limit)
     if path.is_file():
         raise ValueError(
@@ -83,7 +84,7 @@ def has_splits(spec: PathLike) -> bool:
     path = Path(spec).expanduser()
     if os.fspath(spec) in ("photographs", "digits") or path.suffix.lower() == ".npz":
         return False
-    return (path / "dataset_info.json").is_file() or not path.exists()
+    return is_prepared(path) or not path.exists()
 
 
 def digits(*, size: Size | None = None, limit: int | None = None) -> ImageSource:
@@ -116,12 +117,13 @@ def photographs(*, size: Size, limit: int | None = None) -> ImageSource:
 
     check_options("photographs", size, limit)
     spec = importlib.util.find_spec("skimage")  # finds the package without importing it
-    folder = Path(*(spec.submodule_search_locations or ()) if spec else ()) / "data"
+    places = None if spec is None else spec.submodule_search_locations
+    folder = Path(places[0]) / "data" if places else None
     ids = tuple(_PHOTOGRAPHS)[:limit]
     images = np.empty((len(ids), *size, 3), np.uint8)
     for row, name in enumerate(ids):
         file, window = _PHOTOGRAPHS[name]
-        if spec is None or not (folder / file).is_file():
+        if folder is None or not (folder / file).is_file():
             raise FileNotFoundError(
                 f"photographs: no {file!r} for {name!r} among scikit-image's files; "
                 "`pip install scikit-image` (0.26 is known to carry it)"

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from outgen_jax.data import sources
+from outgen_jax.data import prepared, sources
 from outgen_jax.data.image_source import ImageSource, PathLike, Size
 
 HELD_OUT = 0.1
@@ -33,15 +33,16 @@ def train_and_test(
 ) -> Splits:
     """The training and test images that `spec` names, with their labels.
 
-    A tfds data set has both splits. Of any other source a share is held out, the same images in every call.
+    A tfds data set with a split 'test' has both. Of any other source a share is held out, the same images in every
+    call; of a tfds data set without that split, a share of 'train'.
 
     Args:
       spec: as in `data.sources.load`.
       data_dir: as there.
       size: as there.
-      held_out: share of the images of a source without splits, in (0, 1).
-      limit: number of training images; None: all. They are the first of a tfds data set, and random ones of another
-        source, which may be sorted by class.
+      held_out: share of the images of a source without a test split, in (0, 1).
+      limit: number of training images; None: all. They are the first of a data set with a test split, and random ones
+        of another source, which may be sorted by class.
 
     Raises:
       FileNotFoundError: as `data.sources.load`.
@@ -51,11 +52,11 @@ def train_and_test(
     >>> len(splits.train.ids), len(splits.test.ids), splits.test_name
     (1348, 449, 'held-out images')
     """
-    if sources.has_splits(spec):
+    if sources.has_splits(spec) and "test" in prepared.split_names(spec, data_dir=data_dir):
         train = sources.load(spec, split="train", data_dir=data_dir, size=size, limit=limit)
         test = sources.load(spec, split="test", data_dir=data_dir, size=size)
         return Splits(_labelled(train, spec), _labelled(test, spec), None)
-    whole = _labelled(sources.load(spec, size=size), spec)
+    whole = _labelled(sources.load(spec, split="train", data_dir=data_dir, size=size), spec)
     count = len(whole.ids)
     tested = round(held_out * count)
     if not 0 < tested < count:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from outgen_jax import devices
 from outgen_jax.models import efficientnet_lite, efficientnet_lite_imagenet, inception
 from outgen_jax.models.efficientnet_lite import EfficientNetLite
 
@@ -117,14 +118,14 @@ def _in_batches(
     prepare: Callable[[jax.Array], jax.Array] = lambda images: images,
     caller: str,
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    graphdef, variables = nnx.split(model)
     if batch_size is None:
-        on_cpu = jax.default_backend() == "cpu"
+        on_cpu = devices.platform_of(variables) == "cpu"
         batch_size = _CPU_BATCH if on_cpu else _ACCELERATOR_BATCH
     if batch_size < 1:
         raise ValueError(
-            f"{caller}: batch_size must be at least 1, got {batch_size}; None chooses for the backend"
+            f"{caller}: batch_size must be at least 1, got {batch_size}; None chooses for the platform"
         )
-    graphdef, variables = nnx.split(model)
 
     @jax.jit
     def look(variables: nnx.State, images: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -58,13 +58,18 @@ def marginal_sample(key: jax.Array, images: ArrayLike) -> jax.Array:
       (2, 2, 1)
 
     Raises:
-      ValueError: images of another rank, or none.
+      ValueError: images of another rank or type, or none.
     """
     rows = np.asarray(images)
     if rows.ndim != 4 or not len(rows):
         raise ValueError(
             f"marginal_sample: images must be [N, H, W, C] with N at least 1, got {rows.shape}; "
             "one image is image[None]"
+        )
+    if rows.dtype != np.uint8 and not jnp.issubdtype(rows.dtype, jnp.floating):
+        raise ValueError(
+            f"marginal_sample: images must be uint8, or float in [0, 1], got {rows.dtype}; grey levels become uint8 "
+            "with .astype(numpy.uint8)"
         )
     chosen = np.asarray(jax.random.randint(key, rows.shape[1:], 0, len(rows), jnp.int32))
     sample = np.take_along_axis(rows, chosen[None], 0)[0]

@@ -84,17 +84,17 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
             network.variant.image_size,
             {"network": network.variant.name},
         )
-    path = Path(name)
+    path = Path(name).expanduser()
     if name in SHIPPED:
         path = Path(str(importlib.resources.files("outgen_jax.models") / "weights" / f"{name}.npz"))
-    if not path.is_file() or not path.with_suffix(".json").is_file():
+    if not _has_card(path):
         raise FileNotFoundError(
             f"pretrained.load: no weights {name!r}: expected one of {', '.join(NAMES)}, or an .npz "
-            "with its .json card beside it, as experiments/train_classifier.py writes them"
+            "with its .json card beside it, as `python -m outgen_jax.tools.train_classifier` writes them"
         )
-    card, data = _card(path.with_suffix(".json")), path.read_bytes()
+    card, data = _card(path.with_suffix(".json"), caller="pretrained.load"), path.read_bytes()
     model, image_size = _empty(card, dtype)
-    _fill(model, data, card, path)
+    _fill(model, data, card, path, caller="pretrained.load")
     return Pretrained(model, tuple(card["class_names"]), image_size, card)
 
 
@@ -109,25 +109,30 @@ def restore(path: str | Path, build: Callable[[Mapping[str, Any]], M]) -> tuple[
       FileNotFoundError: no such file, or no card beside it.
       ValueError: the file's SHA-256 is not the card's, or its arrays are not the network's.
     """
-    path = Path(path)
-    if not path.is_file() or not path.with_suffix(".json").is_file():
+    caller, path = "pretrained.restore", Path(path).expanduser()
+    if not _has_card(path):
         raise FileNotFoundError(
-            f"pretrained.restore: no weights {str(path)!r}: expected an .npz with its .json card beside it, as "
+            f"{caller}: no weights {str(path)!r}: expected an .npz with its .json card beside it, as "
             "pretrained.save writes them"
         )
-    card, data = _card(path.with_suffix(".json"), needed=frozenset({"sha256"})), path.read_bytes()
+    card = _card(path.with_suffix(".json"), caller=caller, needed=frozenset({"sha256"}))
     model = nnx.eval_shape(lambda: build(card))
-    _fill(model, data, card, path)
+    _fill(model, path.read_bytes(), card, path, caller=caller)
     return model, card
 
 
-def _card(path: Path, needed: frozenset[str] | None = None) -> dict[str, Any]:
+def _has_card(path: Path) -> bool:
+    """Whether the weights are there, and their card beside them."""
+    return path.is_file() and path.with_suffix(".json").is_file()
+
+
+def _card(path: Path, *, caller: str, needed: frozenset[str] | None = None) -> dict[str, Any]:
     """The model card, with all entries that the network is built from; None: those of the package's networks."""
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"pretrained.load: the card {str(path)!r} is no JSON ({error}). Copy it again from where "
+            f"{caller}: the card {str(path)!r} is no JSON ({error}). Copy it again from where "
             "the weights were exported"
         ) from error
     if needed is None:
@@ -136,21 +141,28 @@ def _card(path: Path, needed: frozenset[str] | None = None) -> dict[str, Any]:
     missing = sorted(needed - set(card)) if isinstance(card, dict) else sorted(needed)
     if missing:
         raise ValueError(
-            f"pretrained.load: the card {str(path)!r} has no {', '.join(missing)}. It must be one that "
+            f"{caller}: the card {str(path)!r} has no {', '.join(missing)}. It must be one that "
             "pretrained.save wrote: export the weights with it again"
         )
     return card
 
 
-def save(path: Path, model: nnx.Module, card: Mapping[str, Any]) -> None:
-    """Writes `model`'s weights to `path` (.npz), and `card` with their hash to the .json beside."""
+def save(path: str | Path, model: nnx.Module, card: Mapping[str, Any]) -> None:
+    """Writes `model`'s weights to `path` (.npz), and `card` with their hash to the .json beside.
+
+    Raises:
+      TypeError: the card holds what JSON cannot; nothing is written then.
+      FileNotFoundError: the directory of `path` does not exist.
+    """
+    path = Path(path).expanduser()
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: _encode(value) for name, value in _arrays(model).items()}
     np.savez(buffer, **arrays)
     data = buffer.getvalue()
-    files.write_atomic(path, data)
     full_card = {**card, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    # The card first: where there are weights, also after a kill, there is a card.
     files.write_atomic(path.with_suffix(".json"), json.dumps(full_card, indent=1) + "\n")
+    files.write_atomic(path, data)
 
 
 def _empty(card: Mapping[str, Any], dtype: Any) -> tuple[VGG16 | WhitenedCNN | LeNet, int]:
@@ -210,12 +222,14 @@ def _set(model: nnx.Module, values: Mapping[str, np.ndarray]) -> None:
     nnx.update(model, state)
 
 
-def _fill(model: nnx.Module, data: bytes, card: Mapping[str, Any], path: Path) -> None:
+def _fill(
+    model: nnx.Module, data: bytes, card: Mapping[str, Any], path: Path, *, caller: str
+) -> None:
     """Gives `model` the values in an .npz, once its hash is found to be the card's."""
     found_hash = hashlib.sha256(data).hexdigest()
     if found_hash != card["sha256"]:
         raise ValueError(
-            f"pretrained.load: {path} has SHA-256 {found_hash}, its card says {card['sha256']}: the "
+            f"{caller}: {path} has SHA-256 {found_hash}, its card says {card['sha256']}: the "
             "file is altered or incomplete. Reinstall the package, or export the weights again"
         )
     wanted = {name: variable.shape for name, variable in _named(_stored(model)).items()}
@@ -224,7 +238,7 @@ def _fill(model: nnx.Module, data: bytes, card: Mapping[str, Any], path: Path) -
         if wanted != found:
             differing = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
             raise ValueError(
-                f"pretrained.load: {path} does not fit the network of its card: "
+                f"{caller}: {path} does not fit the network of its card: "
                 f"{', '.join(differing[:5])} differ; the card and the weights are not of one export"
             )
         _set(model, {name: _decode(arrays[name]) for name in arrays})

@@ -95,8 +95,8 @@ class WhitenedCNN(nnx.Module):
             raise ValueError(
                 f"WhitenedCNN: width_multiplier {width_multiplier} leaves no channels; use 1/64 or more"
             )
-        self.whitening = WhiteningKernel(jnp.zeros((PATCH, PATCH, 3, _DIRECTIONS)))
-        self.whitening_bias = nnx.Param(jnp.zeros(_DIRECTIONS))
+        self.whitening = WhiteningKernel(jnp.zeros((PATCH, PATCH, 3, _DIRECTIONS), jnp.float32))
+        self.whitening_bias = nnx.Param(jnp.zeros(_DIRECTIONS, jnp.float32))
         inputs, blocks = _DIRECTIONS, []
         for width in WIDTHS:
             outputs = int(width * width_multiplier)
@@ -117,10 +117,18 @@ class WhitenedCNN(nnx.Module):
         A few thousand images suffice.
 
         Raises:
-          ValueError: images of another shape.
+          ValueError: images of another shape or type, or none.
         """
-        if images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(f"WhitenedCNN.whiten: images must be [N, H, W, 3], got {images.shape}")
+        if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
+            raise ValueError(
+                f"WhitenedCNN.whiten: images must be [N, H, W, 3], at least one, got {list(images.shape)}; repeat a "
+                "grey channel three times"
+            )
+        if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"WhitenedCNN.whiten: images must be uint8, or float in [0, 1], got {images.dtype}; grey levels become "
+                "uint8 with .astype(numpy.uint8)"
+            )
         scale = 255 if images.dtype == np.uint8 else 1
         x = normalised(jnp.asarray(images, jnp.float32) / scale, MEAN, STD)
         self.whitening.set_value(whitening_kernel(x))
@@ -144,7 +152,8 @@ class WhitenedCNN(nnx.Module):
                 f"{images.shape}; add the batch axis with images[None], or resize"
             )
         x = normalised(images, MEAN, STD)
-        x = conv.convolution(x, self.whitening[...]) + self.whitening_bias[...]
+        bias = self.whitening_bias[...].reshape(1, 1, 1, -1)
+        x = conv.convolution(x, self.whitening[...]) + bias
         x = jax.nn.gelu(x).astype(self.dtype)
         pre: list[jax.Array] = []
         for block in self.blocks:
@@ -174,7 +183,7 @@ def whitening_kernel(images: jax.Array) -> jax.Array:
         [images[:, i : i + h - PATCH + 1, j : j + w - PATCH + 1] for i, j in places], -2
     ).reshape(-1, len(places) * c)
     variances, directions = jnp.linalg.eigh(patches.T @ patches / len(patches))
-    whitening = directions / jnp.sqrt(variances + _SMALLEST_VARIANCE)
+    whitening = directions / jnp.sqrt(variances + _SMALLEST_VARIANCE)[None]
     kernel = jnp.concatenate([whitening, -whitening], 1)
     return kernel.reshape(PATCH, PATCH, c, -1)
 
@@ -182,6 +191,7 @@ def whitening_kernel(images: jax.Array) -> jax.Array:
 def _initial_kernel(key: jax.Array, inputs: int, outputs: int) -> jax.Array:
     """Uniform values (PyTorch's default) but for the first outputs, which pass the inputs on."""
     bound = 1 / np.sqrt(9 * inputs)
-    kernel = jax.random.uniform(key, (3, 3, inputs, outputs), minval=-bound, maxval=bound)
+    kernel = jax.random.uniform(key, (3, 3, inputs, outputs), jnp.float32, -bound, bound)
     passed = min(inputs, outputs)
-    return kernel.at[..., :passed].set(0).at[1, 1, :passed, :passed].set(jnp.eye(passed))
+    same = jnp.eye(passed, dtype=jnp.float32)
+    return kernel.at[..., :passed].set(0).at[1, 1, :passed, :passed].set(same)

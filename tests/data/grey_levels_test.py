@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from outgen_jax.data import to_uint8
+from outgen_jax.data import grey_levels, to_uint8
 
 
 def test_levels_are_the_nearest_and_8_bit_images_stay():
@@ -30,3 +30,16 @@ def test_images_that_are_not_finite_are_to_be_left_out(value, name):
 def test_other_integers_are_refused():
     with pytest.raises(ValueError, match=r"int64.*astype"):
         to_uint8(np.array([3, 4]))
+
+
+def test_floats_and_labels_that_do_not_fit_are_refused_where_8_bits_are_needed():
+    images, labels = np.zeros((2, 4, 4, 3), np.uint8), np.array([1, 0])
+    grey_levels.check_labelled(images, labels, caller="accuracy")
+    with pytest.raises(ValueError, match=r"accuracy: images must be uint8.*float64 \[2, 4, 4, 3\]"):
+        grey_levels.check_labelled(images / 255, labels, caller="accuracy")
+    grey_levels.check_labelled(to_uint8(images / 255), labels, caller="accuracy")  # the remedy
+    with pytest.raises(ValueError, match=r"at least one, got uint8 \[0, 4, 4, 3\]"):
+        grey_levels.check_labelled(images[:0], labels[:0], caller="accuracy")
+    for wrong in (labels[:1], np.eye(2)):
+        with pytest.raises(ValueError, match=r"accuracy: labels must be 2 integers"):
+            grey_levels.check_labelled(images, wrong, caller="accuracy")

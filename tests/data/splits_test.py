@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from outgen_jax.data import sources, splits
+from outgen_jax.data import records, sources, splits
 from outgen_jax.data.sources import ImageSource
 
 
@@ -43,6 +43,43 @@ def test_which_sources_have_splits(tmp_path):
     assert sources.has_splits(tmp_path / "tfds")
     for spec in ("digits", "photographs", "a.npz", tmp_path / "folder"):
         assert not sources.has_splits(spec)
+
+
+@pytest.fixture
+def write_tfds(tmp_path):
+    """`write_tfds("train")`: a tfds data set of twenty labelled images in each of these splits."""
+
+    def write(*names: str) -> str:
+        images = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((8, 8, 3), np.uint8)
+        fields = {"image": records.image((8, 8, 3)), "label": records.label(["cat", "dog"])}
+        examples = [{"image": image, "label": row % 2} for row, image in enumerate(images)]
+        directory = tmp_path / "toy" / "1.0.0"
+        parts = dict.fromkeys(names, examples)
+        records.write_dataset(directory, name="toy", version="1.0.0", fields=fields, splits=parts)
+        return str(tmp_path)
+
+    return write
+
+
+def test_a_tfds_data_set_without_a_test_split_has_a_part_held_out(write_tfds):
+    data_dir = write_tfds("train")  # as `generate_dataset` writes it
+    found = splits.train_and_test("toy", data_dir=data_dir, held_out=0.25)
+    assert (len(found.train.ids), len(found.test.ids), found.held_out) == (15, 5, 0.25)
+    assert not set(found.train.ids) & set(found.test.ids)
+
+
+def test_a_test_split_is_taken_where_there_is_one(write_tfds):
+    found = splits.train_and_test("toy", data_dir=write_tfds("train", "test"), limit=3)
+    assert (len(found.train.ids), len(found.test.ids), found.held_out) == (3, 20, None)
+    assert found.test_name == "test images"
+
+
+def test_the_folder_of_a_data_set_is_known_for_one(write_tfds, tmp_path, monkeypatch):
+    write_tfds("train")
+    monkeypatch.chdir(tmp_path.parent)
+    for folder in (tmp_path / "toy", f"{tmp_path.name}/toy"):
+        assert sources.has_splits(folder)
+        assert len(sources.load(folder, split="train[:7]").ids) == 7
 
 
 def test_none_of_the_images_may_be_taken():

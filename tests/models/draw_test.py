@@ -267,6 +267,8 @@ def test_a_marginal_sample_has_each_pixels_own_distribution():
     np.testing.assert_array_equal(
         draw.marginal_sample(keys[0], images), draw.marginal_sample(keys[0], images / 255)
     )
+    with pytest.raises(ValueError, match=r"marginal_sample: images must be uint8.*got int64"):
+        draw.marginal_sample(keys[0], images.astype(np.int64))
     with pytest.raises(ValueError, match=r"marginal_sample: images must be \[N, H, W, C\]"):
         draw.marginal_sample(keys[0], images[0])
 

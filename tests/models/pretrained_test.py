@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from outgen_jax import files
 from outgen_jax.models import pretrained
 
 CARD = {"class_names": ["ant", "bee", "cow"], "width_multiplier": 1 / 16, "hidden": 4}
@@ -191,3 +192,50 @@ def test_the_size_of_the_images_is_on_the_card(small_vgg16, tmp_path):
     loaded = pretrained.load(path)
     assert loaded.image_size == 64
     assert loaded.model(np.zeros((1, 64, 64, 3), np.float32)).shape == (1, 3)
+
+
+def test_paths_may_be_text_and_begin_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(4))
+    pretrained.save("~/own.npz", model, {"sizes": [3, 2]})
+    assert (tmp_path / "own.json").exists()
+    build = lambda card: nnx.Linear(*card["sizes"], rngs=nnx.Rngs(0))  # noqa: E731
+    restored, _ = pretrained.restore("~/own.npz", build)
+    np.testing.assert_array_equal(
+        values(restored)["kernel"], values(pretrained.rounded(model))["kernel"]
+    )
+
+
+def test_load_finds_a_network_below_the_home_directory(small_vgg16, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pretrained.save(tmp_path / "net.npz", small_vgg16(hidden=4), CARD)
+    assert pretrained.load("~/net.npz").class_names == ("ant", "bee", "cow")
+
+
+def test_a_card_that_json_cannot_hold_leaves_no_weights_behind(tmp_path):
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(4))
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        pretrained.save(tmp_path / "own.npz", model, {"sizes": {3, 2}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_between_the_two_files_leaves_no_weights_without_a_card(tmp_path, monkeypatch):
+    written = []
+
+    def killed(path, data, write=files.write_atomic):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, data)
+
+    monkeypatch.setattr(files, "write_atomic", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pretrained.save(tmp_path / "own.npz", nnx.Linear(3, 2, rngs=nnx.Rngs(4)), {})
+    assert not (tmp_path / "own.npz").exists()
+
+
+def test_restore_names_itself_in_its_errors(tmp_path):
+    (tmp_path / "own.npz").write_bytes(b"")
+    (tmp_path / "own.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"^pretrained\.restore: the card '.*' has no sha256"):
+        pretrained.restore(tmp_path / "own.npz", lambda card: nnx.Linear(1, 1, rngs=nnx.Rngs(0)))

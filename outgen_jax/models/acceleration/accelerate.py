@@ -16,7 +16,7 @@ too. All other equations stay as they are. On GPU and TPU the new primitives are
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -167,25 +167,26 @@ def _exchange_one(jaxpr: Any, known: _Known) -> Any:
 def _faster(equation: JaxprEqn, known: _Known, makers: Mapping[int, JaxprEqn]) -> JaxprEqn:
     """The equation, exchanged or with its bodies exchanged; as it is where that is not possible."""
     try:
-        equation = logarithm.of_softmax(equation, makers)
-        form = convolutions.form(equation) or pooling.form(equation) or logarithm.form(equation)
+        operands = logarithm.operands(equation, makers)
+        form = convolutions.form(equation) or pooling.form(equation)
+        form = form or logarithm.form(equation, operands)
         if form is not None:
-            return _like(equation, form)
+            return _like(equation, form, operands)
         return _with_bodies(equation, known)
     except Exception:  # what JAX's next version writes otherwise costs speed, not the result
         _logger.debug("%s stays as it is", equation.primitive, exc_info=True)
         return equation
 
 
-def _like(equation: JaxprEqn, form: Callable[..., jax.Array]) -> JaxprEqn:
-    """An equation that calls `form` on the same operands; `equation` if the result were another."""
-    (call,) = jax.make_jaxpr(jax.jit(form))(*(v.aval for v in equation.invars)).jaxpr.eqns
+def _like(equation: JaxprEqn, form: Callable[..., jax.Array], operands: Sequence[Any]) -> JaxprEqn:
+    """An equation that calls `form` on some operands; `equation` if the result had another shape or type."""
+    (call,) = jax.make_jaxpr(jax.jit(form))(*(v.aval for v in operands)).jaxpr.eqns
     new: Any = call.outvars[0].aval
     old: Any = equation.outvars[0].aval
     if (new.shape, new.dtype) != (old.shape, old.dtype):
         return equation
     return call.replace(
-        invars=equation.invars,
+        invars=list(operands),
         outvars=equation.outvars,
         source_info=equation.source_info,
         ctx=equation.ctx,

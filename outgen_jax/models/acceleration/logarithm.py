@@ -5,7 +5,7 @@ log(e^a / s) is a − log s, which loses nothing. Where there is no such form, t
 taken for 0: it is infinite, and times 0 it would be NaN for all pixels, in the rows of other classes too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,31 +32,27 @@ def _log_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax
     return log(x), slope * tangent
 
 
-def form(equation: JaxprEqn) -> Callable[..., jax.Array] | None:
-    """What replaces an equation that takes a logarithm of real numbers, or of a softmax; None for others."""
+def operands(equation: JaxprEqn, makers: Mapping[int, JaxprEqn]) -> Sequence[Any]:
+    """Those of an equation; of log(e^a / s), a and s instead of the quotient."""
     if equation.primitive.name != "log":
-        return None
-    operand: Any = equation.invars[0].aval
-    if not jnp.issubdtype(operand.dtype, jnp.floating):
-        return None
-    found: Callable[..., jax.Array] = log if len(equation.invars) == 1 else _log_of_quotient
-    return found
-
-
-def of_softmax(equation: JaxprEqn, makers: Mapping[int, JaxprEqn]) -> JaxprEqn:
-    """log(e^a / s) with a and s for its operands; any other equation as it is.
-
-    `form` gives such an equation a − log s.
-    """
-    if equation.primitive.name != "log":
-        return equation
+        return equation.invars
     quotient = makers.get(id(equation.invars[0]))
     if quotient is None or quotient.primitive.name != "div":
-        return equation
+        return equation.invars
     power = makers.get(id(quotient.invars[0]))
     if power is None or power.primitive.name != "exp":
-        return equation
-    return equation.replace(invars=[power.invars[0], quotient.invars[1]])
+        return equation.invars
+    return power.invars[0], quotient.invars[1]
+
+
+def form(equation: JaxprEqn, operands: Sequence[Any]) -> Callable[..., jax.Array] | None:
+    """What computes an equation that takes a logarithm of real numbers from its `operands`; None for others."""
+    if equation.primitive.name != "log":
+        return None
+    if not all(jnp.issubdtype(operand.aval.dtype, jnp.floating) for operand in operands):
+        return None
+    found: Callable[..., jax.Array] = log if len(operands) == 1 else _log_of_quotient
+    return found
 
 
 def _log_of_quotient(exponent: jax.Array, divisor: jax.Array) -> jax.Array:

@@ -175,6 +175,8 @@ def _blocks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
 
 def _map_blocks(block: Callable[[jax.Array], jax.Array], x: jax.Array, channels: int) -> jax.Array:
     """`block` of some images at a time; `channels`: the larger number of its input's and result's."""
+    if not len(x):
+        return block(x)
     size = max(1, _block_size(_BLOCK_BYTES, x) * x.shape[-1] // channels)
     if size == x.shape[0]:
         return block(x)
@@ -187,6 +189,8 @@ def _sum_blocks(
     block: Callable[[jax.Array, jax.Array], list[jax.Array]], x: jax.Array, cotangent: jax.Array
 ) -> list[jax.Array]:
     n, h, w, _ = x.shape
+    if not n:
+        return block(x, cotangent)
     enough = -(-4 * _BLOCK_TILES // (h * w))
     size = min(n, max(enough, _block_size(_BLOCK_BYTES // 2, x, cotangent)))
     if size == n:

@@ -339,3 +339,24 @@ def test_an_equation_that_fails_stays(monkeypatch):
     monkeypatch.setattr("outgen_jax.models.acceleration.accelerate.convolutions.form", fail)
     apply_fn, variables = linen_network()
     assert_close(accelerate(apply_fn)(variables, IMAGES), apply_fn(variables, IMAGES))
+
+
+def test_the_logarithm_of_a_complex_quotient_stays():
+    def apply_fn(scale, images):
+        spectrum = jnp.fft.fft2(images, axes=(1, 2))
+        return jnp.log(jnp.exp(spectrum / 100) / scale).real.mean((1, 2))
+
+    found = jax.jit(accelerate(apply_fn))(jnp.complex64(2), IMAGES)
+    assert_close(found, apply_fn(jnp.complex64(2), IMAGES))
+
+
+def test_a_logarithm_whose_form_fails_stays(monkeypatch):
+    def apply_fn(variables, images):
+        return jnp.log(jax.nn.softmax(images.mean((1, 2)) @ variables))
+
+    def fail(*_):
+        raise RuntimeError("not today")
+
+    monkeypatch.setattr("outgen_jax.models.acceleration.logarithm.log", fail)
+    variables = normal(0, 3, 4)
+    assert_close(accelerate(apply_fn)(variables, IMAGES), apply_fn(variables, IMAGES))

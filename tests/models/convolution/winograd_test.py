@@ -156,3 +156,10 @@ def test_blocks_are_measured_on_the_wider_side(monkeypatch):
     small_blocks(monkeypatch, 2 * 48)
     assert scan_lengths(winograd.convolution, narrow, wide[..., :3]) == [2]
     assert scan_lengths(winograd.convolution, narrow, wide) == [4]
+
+
+def test_no_images_give_no_outputs_and_a_kernel_gradient_of_zeros():
+    operands = arrays(0, 4, 4, 32, 24)
+    for found, expected in zip(jax.jit(by_winograd)(*operands), by_xla(*operands), strict=True):
+        assert found.shape == expected.shape
+        np.testing.assert_array_equal(found, expected)
