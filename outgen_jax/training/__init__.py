@@ -4,7 +4,7 @@ Each kind of training is a pure update and a loop around it:
 
                            update       loop              options             also
     classifiers            classifier   classifier_fit    classifier_recipe   objectives, replaced, batch_shares,
-                                                                              adversarial_examples,
+                                                                              export, adversarial_examples,
                                                                               boundary_distillation
     adversarial pairs      adversarial  adversarial_fit
     fine-tuning (paper D)  finetuning   finetuning_fit    finetuning_recipe   finetuning_checks

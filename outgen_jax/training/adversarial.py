@@ -217,7 +217,7 @@ def _step_discriminator(
     game: _Game, state: GameState, real: jax.Array, keys: jax.Array
 ) -> tuple[GameState, Metrics]:
     """The discriminator's step, on a batch of real images and as many generated ones; `keys` [4]."""
-    z = jax.random.normal(keys[0], (len(real), *game.latent_shape))
+    z = jax.random.normal(keys[0], (len(real), *game.latent_shape), jnp.float32)
     images, variables = game.generator.apply(*state.generator[:2], z, keys[1])
     state = state._replace(generator=state.generator._replace(variables=variables))
 
@@ -241,14 +241,14 @@ def _step_discriminator(
     means = jax.nn.sigmoid(on_real).mean(), jax.nn.sigmoid(on_fake).mean()
     if game.augmentation is not None and game.augmentation.adapt is not None:
         state = state._replace(probability=game.augmentation.adapt(state.probability, on_real))
-    return state._replace(discriminator=after), Metrics(loss, jnp.zeros(()), *means)
+    return state._replace(discriminator=after), Metrics(loss, jnp.zeros((), jnp.float32), *means)
 
 
 def _step_generator(
     game: _Game, state: GameState, keys: jax.Array, batch: int
 ) -> tuple[GameState, jax.Array]:
     """The generator's step on `batch` generated images, and its loss; `keys` [3]."""
-    z = jax.random.normal(keys[0], (batch, *game.latent_shape))
+    z = jax.random.normal(keys[0], (batch, *game.latent_shape), jnp.float32)
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
         images, variables = game.generator.apply(params, state.generator.variables, z, keys[1])

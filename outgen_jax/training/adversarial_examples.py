@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from outgen_jax.data import grey_levels
 from outgen_jax.networks import ApplyFn
 from outgen_jax.training import objectives
 from outgen_jax.training.objectives import Objective, Supervision
@@ -99,8 +100,8 @@ def random_start(key: jax.Array, images: jax.Array, radius: float) -> jax.Array:
 
     def start(key: jax.Array, image: jax.Array) -> jax.Array:
         direction_key, length_key = jax.random.split(key)
-        direction = _unit(jax.random.normal(direction_key, image.shape))
-        return image + radius * jax.random.uniform(length_key) * direction
+        direction = _unit(jax.random.normal(direction_key, image.shape, image.dtype))
+        return image + radius * jax.random.uniform(length_key, dtype=image.dtype) * direction
 
     # A key for each row, so that a row's start does not depend on the size of the batch.
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(len(images)))
@@ -188,9 +189,12 @@ def attacked(
       key: of the random start. None: from the images themselves.
 
     Raises:
-      ValueError: a radius or number of steps that is not positive.
+      ValueError: a radius or number of steps that is not positive, no images, images that are not uint8, or labels
+        that are not one for each.
     """
-    length = _checked_step(radius, steps, None, caller="adversarial_examples.attacked")
+    caller = "adversarial_examples.attacked"
+    length = _checked_step(radius, steps, None, caller=caller)
+    grey_levels.check_labelled(images, labels, caller=caller)
     moved = []
     for batch, first in enumerate(range(0, len(images), _BATCH)):
         # The last batch is filled up with copies, so that one shape is compiled for all.
@@ -245,7 +249,8 @@ def robust_accuracy(
       key: of the random start. None: from the images themselves.
 
     Raises:
-      ValueError: a radius or number of steps that is not positive.
+      ValueError: a radius or number of steps that is not positive, no images, images that are not uint8, or labels
+        that are not one for each.
     """
     moved = attacked(apply_fn, variables, images, labels, radius=radius, steps=steps, key=key)
     correct = 0

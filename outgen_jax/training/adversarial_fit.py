@@ -1,4 +1,4 @@
-"""The epochs of an adversarial training, with checkpoints; stops when a loss is not finite."""
+"""The epochs of an adversarial training, with checkpoints; stops when a loss or a weight is not finite."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 
 from outgen_jax.training import updates
 from outgen_jax.training.adversarial import GameState, Metrics, Update
-from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.checkpoints import Checkpoints, kept
 
 
 class Progress(NamedTuple):
@@ -55,8 +55,8 @@ def train(
     Raises:
       ValueError: images of another type, fewer images than a batch, or a checkpoint of other networks or images or of
         an older format.
-      FloatingPointError: losses that are not finite. The message says since which update, and which checkpoint is
-        kept.
+      FloatingPointError: losses or weights that are not finite. The message says since which update, and which
+        checkpoint is kept.
     """
     num_images = _count(images) if num_images is None else num_images
     steps = steps_per_epoch or max(1, num_images // batch_size)
@@ -74,7 +74,7 @@ def train(
         for state, metrics in calls:  # noqa: B007 (the last state is the epoch's)
             found.append(metrics)
         values = updates.joined(found)
-        _check_finite(values, epoch, checkpoints)
+        _check_finite(values, state, epoch, checkpoints)
         means = {name: float(value.mean()) for name, value in values._asdict().items()}
         row = {"epoch": epoch + 1, **means, "seconds": time.perf_counter() - start}
         history = [*history, row]
@@ -112,14 +112,19 @@ def _count(images: Any) -> int:
     return len(images)
 
 
-def _check_finite(metrics: Metrics, epoch: int, checkpoints: Checkpoints | None) -> None:
+def _check_finite(
+    metrics: Metrics, state: GameState, epoch: int, checkpoints: Checkpoints | None
+) -> None:
+    """Raises FloatingPointError if a loss of the epoch, or a weight at its end, is not finite."""
     losses = np.stack([metrics.discriminator_loss, metrics.generator_loss])
     bad = np.flatnonzero(~np.isfinite(losses).all(0))
-    if not bad.size:
+    if bad.size:
+        what = f"losses are not finite from update {bad[0] + 1} of epoch {epoch + 1} on"
+    elif not updates.all_finite((state.generator.params, state.discriminator.params)):
+        # The last update may break the weights after its losses were computed.
+        what = f"weights are not finite after update {len(losses[0])} of epoch {epoch + 1}"
+    else:
         return
-    kept = None if checkpoints is None else checkpoints.latest
     raise FloatingPointError(
-        f"adversarial_fit.train: the losses are not finite from update {bad[0] + 1} of epoch {epoch + 1} on; "
-        f"{'no checkpoint was saved before' if kept is None else f'the checkpoint of epoch {kept} is kept'}. "
-        "Use a lower learning rate"
+        f"adversarial_fit.train: the {what}; {kept(checkpoints, 'epoch')}. Use a lower learning rate"
     )

@@ -73,7 +73,7 @@ def noise(radius: float) -> Objective:
     def prepare(
         key: jax.Array, state: Any, images: jax.Array, given: Supervision
     ) -> tuple[jax.Array, Any]:
-        direction = jax.random.normal(key, images.shape)
+        direction = jax.random.normal(key, images.shape, images.dtype)
         length = jnp.sqrt((direction**2).sum((1, 2, 3), keepdims=True))
         return jnp.clip(images + radius * direction / length, 0, 1), given.labels
 

@@ -111,7 +111,8 @@ def _loss(logits: jax.Array, wanted: Any) -> jax.Array:
 
     def one(logits: jax.Array, label: jax.Array, teacher: jax.Array, moved: jax.Array) -> jax.Array:
         divergence = losses.kl_divergence(jax.nn.softmax(teacher), logits)
-        labelled = losses.cross_entropy(logits, jax.nn.one_hot(label, len(logits)))
+        t = jax.nn.one_hot(label, len(logits), dtype=jnp.float32)
+        labelled = losses.cross_entropy(logits, t)
         return jnp.where(moved, divergence, (divergence + labelled) / 2)
 
     return jax.vmap(one)(logits, labels, jax.lax.stop_gradient(teacher_logits), moved).mean()

@@ -101,6 +101,20 @@ class Checkpoints:
         )
 
 
+def kept(checkpoints: Checkpoints | None, unit: str) -> str:
+    """What an error says of the checkpoint that a training can resume from; `unit` is what numbers it.
+
+    Example:
+      >>> from outgen_jax.training import checkpoints
+      >>> checkpoints.kept(None, "epoch")
+      'there is no checkpoint'
+    """
+    latest = None if checkpoints is None else checkpoints.latest
+    return (
+        "there is no checkpoint" if latest is None else f"the checkpoint of {unit} {latest} is kept"
+    )
+
+
 def _by_path(state: Any) -> dict[str, jax.Array]:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path) or "state": leaf for path, leaf in leaves}

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from outgen_jax.data import augment
+from outgen_jax.data import augment, grey_levels
 from outgen_jax.networks import ApplyFn
 from outgen_jax.training import objectives
 from outgen_jax.training.objectives import Labels, Objective, Supervision
@@ -180,9 +180,13 @@ def accuracy(
       apply: from `make_apply`, better jitted.
       state: the first argument of `apply`.
       images: [N, H, W, C] uint8; the network sees them as float32 in [0, 1].
-      labels: [N].
+      labels: int [N].
       batch_size: images at a time.
+
+    Raises:
+      ValueError: no images, images that are not uint8, or labels that are not one for each.
     """
+    grey_levels.check_labelled(images, labels, caller="classifier.accuracy")
     correct = 0
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from outgen_jax.training import updates
-from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.checkpoints import Checkpoints, kept
 from outgen_jax.training.classifier import TrainState, Update
 from outgen_jax.training.objectives import Labels
 
@@ -50,7 +49,7 @@ def fit(
       state: before the first update, from `classifier.create`.
       images: [N, H, W, C] uint8.
       labels: int32 [N], or a `Supervision`.
-      key: of the order of the images.
+      key: of the order of the images, see `updates.order_key`; it may be the key of the update, too.
       epochs: in all, those before the checkpoint included.
       batch_size: images of an update.
       checkpoints: where the training is kept and resumed from. One is written after the last epoch, and at the end of
@@ -73,7 +72,7 @@ def fit(
     saved = time.perf_counter()
     for epoch in range(len(history), epochs):
         start, found = time.perf_counter(), []
-        rows = updates.epoch_rows(key, epoch, num_images, batch_size)
+        rows = updates.epoch_rows(updates.order_key(key), epoch, num_images, batch_size)
         with _bar(title and f"{title}, epoch {epoch + 1}/{epochs}", len(rows)) as advance:
             calls = updates.run(update, state, images, labels, rows=rows)
             for state, metrics in calls:  # noqa: B007 (the last state is the epoch's)
@@ -98,23 +97,14 @@ def _check_finite(
     wrong = np.flatnonzero(~np.isfinite(losses))
     if wrong.size:
         what, step = "loss", epoch * len(losses) + int(wrong[0]) + 1
-    elif not _all_finite(state.params):
+    elif not updates.all_finite(state.params):
         what, step = "weights", (epoch + 1) * len(losses)
     else:
         return
-    latest = None if checkpoints is None else checkpoints.latest
-    kept = (
-        "there is no checkpoint" if latest is None else f"the checkpoint of epoch {latest} is kept"
-    )
     raise FloatingPointError(
-        f"fit: the {what} diverged at update {step}, in epoch {epoch + 1}; {kept}. "
+        f"fit: the {what} diverged at update {step}, in epoch {epoch + 1}; {kept(checkpoints, 'epoch')}. "
         "Use a lower learning rate"
     )
-
-
-@jax.jit
-def _all_finite(params: Any) -> jax.Array:
-    return jnp.stack([jnp.isfinite(p).all() for p in jax.tree.leaves(params)]).all()
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def create(
     params, variables = jax.tree.map(jnp.copy, states)  # the buffers of the state are donated
     opt_state = finetuning_recipe.make_optimizer(recipe).init(params)
     zero = jnp.zeros((), jnp.int32)
-    return graphdef, State(params, variables, opt_state, jnp.zeros(()), key, zero)
+    return graphdef, State(params, variables, opt_state, jnp.zeros((), jnp.float32), key, zero)
 
 
 def freeze(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State]:
@@ -150,7 +150,7 @@ def make_update(
             logits, extra = _consistency(student, batch)
         else:
             logits, hidden = student.activations(batch.distorted)
-            extra = jnp.zeros(())
+            extra = jnp.zeros((), jnp.float32)
             if penalty.kind in HELD:
                 if penalty.held_pass != "training":
                     again = nnx.merge(graphdef, params, state.variables, copy=True)

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from outgen_jax.training import finetuning, finetuning_recipe, updates
-from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.checkpoints import Checkpoints, kept
 from outgen_jax.training.finetuning_checks import validate
 from outgen_jax.training.finetuning_recipe import Coefficients, Distort, FinetuningRecipe, Penalty
 
@@ -75,7 +75,7 @@ def finetune(
     Raises:
       ValueError: unknown layers or penalty, numbers out of range, labels that are not classes of the network, a teacher
         of another architecture, or checkpoints of another run or of an older format.
-      FloatingPointError: the loss is not finite. The last checkpoint is kept.
+      FloatingPointError: the loss or the weights are not finite. The last checkpoint is kept.
     """
     validate(model, images, labels, recipe, penalty, distort, teacher)
     images = jnp.asarray(images) if isinstance(images, np.ndarray) else images
@@ -96,7 +96,7 @@ def finetune(
         for state, metrics in calls:  # noqa: B007 (the last state goes on)
             found.append(metrics)
             on_updates(metrics.loss.size)
-        history.append(_means(found, done, len(rows)))
+        history.append(_means(found, state, done, len(rows), checkpoints))
         if checkpoints is not None:
             checkpoints.save(done + len(rows), state, {"history": history})
     tuned = nnx.merge(graphdef, state.params, state.variables, copy=True)
@@ -129,7 +129,7 @@ def _next_rows(
     """Rows [updates, B] up to the next checkpoint: at most `most`, within one epoch."""
     steps = count // recipe.batch_size
     epoch, start = divmod(done, steps)
-    rows = updates.epoch_rows(jax.random.fold_in(key, 1), epoch, count, recipe.batch_size)
+    rows = updates.epoch_rows(updates.order_key(key), epoch, count, recipe.batch_size)
     return rows[start : start + min(most, recipe.updates - done)]
 
 
@@ -163,16 +163,23 @@ def _read_ahead(images: Images, rows: np.ndarray) -> Iterator[Any]:
             yield batch
 
 
-def _means(found: list[finetuning.Metrics], done: int, count: int) -> dict[str, float]:
-    """Means of the metrics over the `count` updates after `done`.
+def _means(
+    found: list[finetuning.Metrics],
+    state: finetuning.State,
+    done: int,
+    count: int,
+    checkpoints: Checkpoints | None,
+) -> dict[str, float]:
+    """Means of the metrics over the `count` updates after `done`, which led to `state`.
 
     Raises:
-      FloatingPointError: the loss is not finite.
+      FloatingPointError: the loss, or a weight of the state, is not finite.
     """
     means = {name: float(v.mean()) for name, v in updates.joined(found)._asdict().items()}
-    if not np.isfinite(means["loss"]):
+    loss_is_finite = np.isfinite(means["loss"])
+    if not loss_is_finite or not updates.all_finite((state.params, state.log_gain)):
         raise FloatingPointError(
-            f"finetune: the loss diverged between updates {done} and {done + count}; the checkpoint of "
-            f"update {done} is kept. Use a lower learning rate, λ or α"
+            f"finetune: the {'weights' if loss_is_finite else 'loss'} diverged between updates {done} and "
+            f"{done + count}; {kept(checkpoints, 'update')}. Use a lower learning rate, λ or α"
         )
     return {"updates": done + count, **means}

@@ -83,8 +83,9 @@ def plain(label_smoothing: float = 0.0) -> Objective:
     """
 
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-        return optax.softmax_cross_entropy(logits, targets).mean()
+        t = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+        targets = optax.smooth_labels(t, label_smoothing)
+        return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean()
 
     return Objective(lambda key, state, images, given: (images, given.labels), loss)
 
@@ -175,7 +176,7 @@ def mixup() -> Objective:
     ) -> tuple[jax.Array, Any]:
         partner_key, share_key = jax.random.split(key)
         partners = jax.random.permutation(partner_key, len(images))
-        shares = jax.random.uniform(share_key, (len(images),))
+        shares = jax.random.uniform(share_key, (len(images),), images.dtype)
         mixed = jax.vmap(blend)(shares, images, images[partners])
         return mixed, (given.labels, given.labels[partners], shares)
 
@@ -224,11 +225,12 @@ def random_box(key: jax.Array, height: int, width: int) -> jax.Array:
       (8, 6)
     """
     share_key, centre_key = jax.random.split(key)
-    side = jnp.sqrt(jax.random.uniform(share_key))
-    centre = jax.random.uniform(centre_key, (2,))
+    side = jnp.sqrt(jax.random.uniform(share_key, dtype=jnp.float32))
+    centre = jax.random.uniform(centre_key, (2,), jnp.float32)
 
     def covered(size: int, centre: jax.Array) -> jax.Array:
-        return jnp.abs(jnp.arange(size) + 0.5 - size * centre) < size * side / 2
+        pixels = jnp.arange(size, dtype=jnp.float32) + 0.5
+        return jnp.abs(pixels - size * centre) < size * side / 2
 
     return covered(height, centre[0])[:, None] & covered(width, centre[1])[None, :]
 
@@ -258,7 +260,7 @@ def _mixed_loss(logits: jax.Array, wanted: Any) -> jax.Array:
     labels, others, shares = wanted
 
     def loss(logits: jax.Array, label: jax.Array, other: jax.Array, share: jax.Array) -> jax.Array:
-        t, t_other = jax.nn.one_hot(jnp.stack([label, other]), len(logits))
+        t, t_other = jax.nn.one_hot(jnp.stack([label, other]), len(logits), dtype=jnp.float32)
         return losses.cross_entropy(logits, blend(share, t, t_other))
 
     return jax.vmap(loss)(logits, labels, others, shares).mean()

@@ -19,6 +19,9 @@ from outgen_jax import chunking
 
 Update = Callable[..., tuple[Any, Any]]
 
+# Folded into a key for the order. Numbers of updates, which are int32, do not reach it.
+_ORDER = 2**31
+
 
 def compile_updates(update: Update) -> Update:
     """Compiles `update` for one or several batches: `(state, *data, rows [n, B]) -> (state, metrics [n, ...])`.
@@ -98,6 +101,19 @@ def run(compiled: Update, state: Any, *data: Any, rows: np.ndarray) -> Iterator[
         yield state, metrics
 
 
+@jax.jit
+def all_finite(arrays: Any) -> jax.Array:
+    """Whether all numbers of a pytree of floating arrays, at least one, are finite: [] bool.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from outgen_jax.training import updates
+      >>> print(updates.all_finite({"kernel": jnp.ones(2), "bias": jnp.array([jnp.nan])}))
+      False
+    """
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays)]).all()
+
+
 def joined(metrics: list[Any]) -> Any:
     """The metrics of several calls as numpy arrays over all their updates, [n, ...].
 
@@ -108,6 +124,21 @@ def joined(metrics: list[Any]) -> Any:
       {'loss': array([1., 1., 0.])}
     """
     return jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
+
+
+def order_key(key: jax.Array) -> jax.Array:
+    """The key of the order of the images, of a training whose updates fold their number into the same `key`.
+
+    Without it, the order of epoch n and the random crops and flips of update n would share a key.
+
+    Example:
+      >>> import jax
+      >>> from outgen_jax.training import updates
+      >>> order = updates.order_key(jax.random.key(0))
+      >>> updates.epoch_rows(order, 0, num_images=10, batch_size=4).shape
+      (2, 4)
+    """
+    return jax.random.fold_in(key, _ORDER)
 
 
 def epoch_rows(key: jax.Array, epoch: int, num_images: int, batch_size: int) -> np.ndarray:

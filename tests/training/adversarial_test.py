@@ -279,8 +279,32 @@ def test_a_divergence_is_dated_and_keeps_the_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError, match=message):
         run(3, tmp_path / "run", update=update)
     assert Checkpoints(tmp_path / "run").latest == 1
-    with pytest.raises(FloatingPointError, match="no checkpoint was saved before"):
+    with pytest.raises(FloatingPointError, match="there is no checkpoint"):
         run(3, update=update)
+
+
+def test_with_64_bit_types_on_everything_stays_float32():
+    rows = np.array([3, 1, 7])
+    with jax.enable_x64(True):
+        after, metrics = make(penalty=0.1, average_decay=DECAY)(
+            start(), jnp.asarray(images()), rows
+        )
+    leaves = jax.tree.leaves((after.generator.params, after.discriminator.params, after.average))
+    assert {leaf.dtype for leaf in [*leaves, *metrics]} == {jnp.dtype(jnp.float32)}
+
+
+def test_weights_that_the_last_update_breaks_are_not_kept(tmp_path):
+    def update(state: Any, data: jax.Array, rows: jax.Array) -> Any:
+        broken = jnp.where(state.step == 3, jnp.nan, 1.0)
+        weights = jax.tree.map(lambda p: p * broken, state.discriminator.params)
+        discriminator = state.discriminator._replace(params=weights)
+        state = state._replace(step=state.step + 1, discriminator=discriminator)
+        return state, adversarial.Metrics(*[jnp.ones(())] * 4)
+
+    message = "weights are not finite after update 2 of epoch 2; the checkpoint of epoch 1 is kept"
+    with pytest.raises(FloatingPointError, match=message):
+        run(2, tmp_path / "run", update=update)
+    assert Checkpoints(tmp_path / "run").latest == 1
 
 
 def test_refuses_data_that_does_not_fit(tmp_path):

@@ -213,3 +213,20 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 def test_progress_is_shown_under_the_title(capsys):
     fit(epochs=1, title="plain/0")
     assert "plain/0, epoch 1/1" in capsys.readouterr().err
+
+
+def test_the_order_of_an_epoch_shares_no_key_with_the_updates():
+    seen = []
+
+    def recorded(state, images, labels, rows):
+        seen.append(np.asarray(rows).ravel())
+        metrics = classifier.Metrics(jnp.zeros(len(rows)), jnp.zeros(len(rows)))
+        return state, metrics
+
+    recorded.trace = program()[0].trace
+    fit(update=recorded, epochs=1, seed=5)  # of the updates the key is the same, KEY
+    order = np.concatenate(seen)
+    np.testing.assert_array_equal(np.sort(order), np.arange(COUNT))
+    # What the first update draws its crops and flips from would give this order.
+    first = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, 0), COUNT))
+    assert not np.array_equal(order, first)

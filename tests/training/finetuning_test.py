@@ -387,6 +387,38 @@ def test_a_divergence_stops_and_keeps_the_checkpoint(tmp_path):
     assert latest is None or latest < 300
 
 
+def test_a_divergence_without_checkpoints_promises_none():
+    with pytest.raises(FloatingPointError, match=r"updates 0 and 1; there is no checkpoint\. Use"):
+        tune(dataclasses.replace(STEPS, updates=1), distort=lambda key, images: images * jnp.inf)
+
+
+def test_weights_that_the_last_update_breaks_are_not_kept(tmp_path):
+    # The loss is finite, the step is not.
+    recipe = dataclasses.replace(STEPS, updates=1, learning_rate=3e38)
+    with pytest.raises(FloatingPointError, match=r"the weights diverged between updates 0 and 1"):
+        tune(recipe, distort=lambda key, images: 100 * images, checkpoints=Checkpoints(tmp_path))
+    assert Checkpoints(tmp_path).latest is None
+
+
+def test_with_64_bit_types_on_metrics_and_gain_stay_float32():
+    penalty = Penalty(kind="constraint", weight=0.1, gain_rate=0.1, layers=LAYERS)
+    with jax.enable_x64(True):
+        graphdef, state = finetuning.create(model(), STEPS, KEY)
+        frozen_graphdef, frozen = finetuning.freeze(model())
+        update = finetuning.make_update(
+            graphdef,
+            frozen_graphdef,
+            finetuning_recipe.make_optimizer(STEPS),
+            STEPS,
+            penalty,
+            darker,
+        )
+        numbers = finetuning_recipe.coefficients(penalty)
+        data = jnp.asarray(IMAGES), jnp.asarray(LABELS, jnp.int32), np.arange(12)
+        state, metrics = update(state, frozen, numbers, *data)
+    assert {x.dtype for x in (*metrics, state.log_gain)} == {jnp.dtype(jnp.float32)}
+
+
 def test_schedules_and_weight_decay():
     kernels = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     zero = jax.tree.map(jnp.zeros_like, kernels)

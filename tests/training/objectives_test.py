@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from outgen_jax.training import objectives
+from outgen_jax.training import (
+    adversarial_examples,
+    batch_shares,
+    boundary_distillation,
+    objectives,
+)
 from outgen_jax.training.objectives import Supervision
 
 BATCH, SIZE, CLASSES = 7, 6, 4
@@ -207,3 +212,47 @@ def test_fractions_outside_0_to_1_are_refused(fraction):
 def test_a_fraction_that_leaves_no_image_is_refused():
     with pytest.raises(ValueError, match=r"0.05 leaves nothing to generate in a batch of 7"):
         prepared(objectives.during(brighten, 0.05), frozen=FROZEN)
+
+
+# --- types ---
+
+
+def nearby(key, state, frozen, images, labels):
+    """Images as `objectives.during` generates them, without any change."""
+    return images, apply(frozen, images)
+
+
+OBJECTIVES = {
+    "plain": objectives.plain(0.1),
+    "during": objectives.during(nearby, 0.5),
+    "distillation": objectives.distillation(apply),
+    "mixup": objectives.mixup(),
+    "cutmix": objectives.cutmix(),
+    "robust": adversarial_examples.robust(lambda state, images: apply(FROZEN, images), radius=0.5),
+    "noise": batch_shares.on_share(batch_shares.noise(0.5), 0.5),
+    "boundary": boundary_distillation.objective(
+        apply, boundary_distillation.nearby_images(apply, steps=1), 0.5
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_with_64_bit_types_on_images_and_losses_stay_float32(name):
+    objective, key = OBJECTIVES[name], jax.random.key(3)
+    expected = prepared(objective, key, frozen=FROZEN)
+    with jax.enable_x64(True):
+        images, wanted = prepared(objective, key, frozen=FROZEN)
+        loss = objective.loss(jnp.asarray(LOGITS), wanted)
+        gradient = jax.grad(objective.loss)(jnp.asarray(LOGITS), wanted)
+    assert (images.dtype, loss.dtype, gradient.dtype) == (jnp.float32,) * 3
+    np.testing.assert_allclose(images, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(loss, objective.loss(jnp.asarray(LOGITS), expected[1]), rtol=1e-5)
+
+
+def test_losses_of_16_bit_logits_are_float32():
+    logits = jnp.asarray(LOGITS, jnp.bfloat16)
+    _, wanted = prepared(objectives.plain())
+    loss = objectives.plain().loss(logits, wanted)
+    assert loss.dtype == jnp.float32
+    exact = objectives.plain().loss(logits.astype(jnp.float32), wanted)
+    np.testing.assert_allclose(loss, exact, rtol=1e-6)

@@ -147,3 +147,14 @@ def test_a_precision_is_that_of_the_products_inside():
     assert "HIGHEST" in program("highest")
     assert "BF16" in program("bfloat16") or "DEFAULT" in program("bfloat16")
     assert program(None) == str(jax.make_jaxpr(update)(jnp.eye(2), jnp.arange(2)))
+
+
+def test_the_order_has_a_key_that_no_update_has():
+    key = jax.random.key(3)
+    numbers = jnp.arange(2000, dtype=jnp.int32)
+    of_updates = jax.vmap(lambda step: jax.random.key_data(jax.random.fold_in(key, step)))(numbers)
+    order = updates.order_key(key)
+    of_epochs = jax.vmap(lambda n: jax.random.key_data(jax.random.fold_in(order, n)))(numbers)
+    taken = {tuple(words) for words in np.asarray(of_updates).tolist()}
+    assert not taken & {tuple(words) for words in np.asarray(of_epochs).tolist()}
+    assert tuple(np.asarray(jax.random.key_data(order)).tolist()) not in taken
