@@ -21,17 +21,11 @@ from outgen_jax import runs
 from outgen_jax.data import splits
 from outgen_jax.models import pretrained
 from outgen_jax.tools import common_flags
-from outgen_jax.training import (
-    adversarial_examples,
-    classifier,
-    classifier_fit,
-    classifier_recipe,
-    updates,
-)
+from outgen_jax.training import classifier, classifier_fit, classifier_recipe, export, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 _DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, or class folders.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATA_DIR = common_flags.data_dir()
 _SIZE = flags.DEFINE_integer(
     "size", None, "Side that images are brought to; by default as stored.", 1
 )
@@ -43,8 +37,7 @@ _BATCH = flags.DEFINE_integer("batch_size", 125, "Images an update.", 1)
 _LR = flags.DEFINE_float("learning_rate", 0.05, "Peak learning rate of Nesterov SGD.", 0)
 _RADIUS, _ATTACK_STEPS = common_flags.robust()
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
-_OUT = flags.DEFINE_string("out", "runs/train_lenet", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT, _OVERWRITE = common_flags.out("train_lenet"), common_flags.overwrite()
 
 SIDE = 28  # pixels: of LeNet's images
 SHIFT = 2  # pixels: training images are shifted by up to so many, as digits are not mirrored
@@ -65,20 +58,25 @@ def load_splits() -> splits.Splits:
     return found._replace(train=found.train.with_channels(1), test=found.test.with_channels(1))
 
 
-def train() -> None:
-    found = load_splits()
-    train_set, test_set = found.train, found.test
-    assert test_set.class_names is not None
-    radius = _RADIUS.value
-    recipe = classifier_recipe.ClassifierRecipe(
+def recipe_from_flags() -> classifier_recipe.ClassifierRecipe:
+    """The recipe of the flags."""
+    return classifier_recipe.ClassifierRecipe(
         epochs=_EPOCHS.value,
         batch_size=_BATCH.value,
         learning_rate=_LR.value,
-        robust_radius=radius,
-        robust_steps=None if radius is None else _ATTACK_STEPS.value,
+        robust_radius=_RADIUS.value,
+        robust_steps=common_flags.steps_of_attack(_RADIUS, _ATTACK_STEPS),
     )
-    steps = len(train_set.ids) // recipe.batch_size
-    optimizer = classifier_recipe.make_optimizer(recipe, steps)
+
+
+def train() -> None:
+    """Trains, from the last checkpoint on, exports the weights and writes the results."""
+    recipe, found = recipe_from_flags(), load_splits()
+    train_set, test_set = found.train, found.test
+    images, labels = test_set.images, test_set.labels
+    assert labels is not None
+    assert test_set.class_names is not None
+    optimizer = classifier_recipe.make_optimizer(recipe, len(train_set.ids) // recipe.batch_size)
     # Only now, so that flags that do not fit leave no directory behind.
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     model = og.models.LeNet(len(test_set.class_names), rngs=nnx.Rngs(_SEED.value))
@@ -94,11 +92,6 @@ def train() -> None:
         crop_padding=SHIFT,
         flip=False,
     )
-
-    def accuracy(state: classifier.TrainState) -> float:
-        assert test_set.labels is not None
-        return classifier.accuracy(apply, state, test_set.images, test_set.labels)
-
     state, history = classifier_fit.fit(
         updates.compile_updates(update),
         state,
@@ -109,38 +102,30 @@ def train() -> None:
         batch_size=recipe.batch_size,
         checkpoints=Checkpoints(run.directory / "checkpoints"),
         title="training",
-        on_epoch=lambda row, state: {"test_accuracy": accuracy(state)},
+        on_epoch=lambda row, state: {
+            "test_accuracy": classifier.accuracy(apply, state, images, labels)
+        },
     )
-
-    rounded = pretrained.rounded(nnx.merge(graphdef, state.params, state.variables, copy=True))
-    _, *split = nnx.split(rounded, nnx.Param, ...)
-    params, variables = split
-    exported = state._replace(params=params, variables=variables)
+    rounded, measured = export.prepare(
+        graphdef, state, history, images, labels, apply=apply, robust_radius=recipe.robust_radius
+    )
     card = {
         "network": "LeNet",
         "channels": channels,
         "class_names": list(test_set.class_names),
         "dataset": _DATASET.value,
         "held_out": found.held_out,
-        "test_images": len(test_set.ids),
-        "test_accuracy": accuracy(exported),
         "recipe": {**dataclasses.asdict(recipe), "shift": SHIFT},
         "seed": _SEED.value,
-        "seconds": sum(row.seconds for row in history),
-        "device": jax.devices()[0].device_kind,
+        **measured,
     }
-    if radius is not None:
-        assert test_set.labels is not None
-        found_robustness = adversarial_examples.robustness(
-            apply, exported, test_set.images, test_set.labels, radius=radius
-        )
-        card["robustness"] = found_robustness._asdict()
     pretrained.save(run.directory / "weights.npz", rounded, card)
     run.write_results({"history": [row._asdict() for row in history], "card": card})
     print(f"{run.directory}/weights.npz: {card['test_accuracy']:.2%} of the {found.test_name}")
 
 
 def main(argv: list[str]) -> None:
+    """Runs the program with parsed flags."""
     del argv
     runs.enable_compilation_cache()
     train()

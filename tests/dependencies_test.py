@@ -2,6 +2,8 @@
 
 import ast
 import configparser
+import importlib
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -123,3 +125,11 @@ def test_the_pages_about_the_installation_state_the_lower_bounds(config, page):
         found = re.search(rf"^{name}>=(\S+)$", core, re.MULTILINE)
         assert found is not None
         assert f"{title} {found[1]}" in text
+
+
+def test_programs_without_their_packages_name_the_extra(monkeypatch):
+    import outgen_jax.tools
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'outgen_jax\[scripts\]'"):
+        importlib.reload(outgen_jax.tools)

@@ -7,23 +7,14 @@ from typing import Any
 
 from absl import flags
 
+from outgen_jax.tools.common_flags import data_dir as data_dir
+from outgen_jax.tools.common_flags import out as out
+from outgen_jax.tools.common_flags import overwrite as overwrite
+
 # absl gives a flag to the module that defines it. These are the caller's, in --help and in results.json.
 flags.disclaim_key_flags()
 
 Holder = flags.FlagHolder[Any]
-
-
-def out(name: str) -> Holder:
-    """--out: by default runs/`name`."""
-    return flags.DEFINE_string("out", f"runs/{name}", "Directory of the run.")
-
-
-def overwrite() -> Holder:
-    return flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
-
-
-def data_dir() -> Holder:
-    return flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
 
 
 def labelled_dataset(default: str) -> Holder:
@@ -33,7 +24,9 @@ def labelled_dataset(default: str) -> Holder:
 
 def photographs() -> Holder:
     """--source, of images that need no labels."""
-    return flags.DEFINE_string("source", "photographs", "Folder, tfds name or 'photographs'.")
+    return flags.DEFINE_string(
+        "source", "photographs", "Folder of images, .npz, tfds name or 'photographs'."
+    )
 
 
 def unchosen_split() -> Holder:
@@ -49,7 +42,12 @@ def number(default: int, *, of: str, at_least: int) -> Holder:
 
 
 def classifier(default: str) -> Holder:
-    return flags.DEFINE_string("classifier", default, "Name or .npz.")
+    """--classifier, frozen."""
+    return flags.DEFINE_string(
+        "classifier",
+        default,
+        "Name of a network that `pretrained.load` knows, or an .npz that train_classifier.py wrote.",
+    )
 
 
 def images_an_update(default: int | None) -> Holder:
@@ -59,10 +57,13 @@ def images_an_update(default: int | None) -> Holder:
 
 def images_at_a_time() -> Holder:
     """--batch_size in synthesis."""
-    return flags.DEFINE_integer("batch_size", None, "Images at a time; None: for this device.", 1)
+    return flags.DEFINE_integer(
+        "batch_size", None, "Images at a time; by default chosen for the device.", 1
+    )
 
 
 def epochs(default: int | None) -> Holder:
+    """--epochs of training."""
     return flags.DEFINE_integer("epochs", default, "Passes over the training images.", 1)
 
 

@@ -1,10 +1,9 @@
 """Confidence intervals and paired tests, in float64 on the host.
 
 Across seeds: `mean_interval` of one arm, `paired_t_test` of two that share their seeds, `welch_t_test` of two that do
-not. Across images: `mcnemar` for
-two classifiers. `bootstrap_interval` for whatever is computed from a set of rows, `jackknife_interval` where no row may
-be drawn twice. P-values are two-sided and each for one comparison: of many arms tested, some will come out small by
-chance, for which `multiple_testing.holm` corrects.
+not. Across images: `mcnemar` for two classifiers. `bootstrap_interval` for whatever is computed from a set of rows,
+`jackknife_interval` where no row may be drawn twice. P-values are two-sided and each for one comparison: of many arms
+tested, some will come out small by chance, for which `multiple_testing.holm` corrects.
 """
 
 from collections.abc import Callable

@@ -21,7 +21,12 @@ from outgen_jax.studio import networks
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves the page until Ctrl-C; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.output is not None and options.checkpoint is None:
+        parser.error("--output says what the outputs of --checkpoint mean; give that too")
+    if not 1 <= options.port <= 65_535:
+        parser.error(f"--port must be from 1 to 65535, got {options.port}; the default is 8765")
     try:
         import uvicorn
 
@@ -30,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"studio: {error}; pip install 'outgen_jax[studio]'", file=sys.stderr)
         return 2
     try:
-        catalogue = networks.offered(checkpoint=options.checkpoint, output=options.output)
+        catalogue = networks.offered(
+            checkpoint=options.checkpoint, output=options.output or "softmax"
+        )
     except (FileNotFoundError, ValueError) as error:
         print(f"studio: {error}", file=sys.stderr)
         return 2
@@ -60,13 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--port", type=int, default=8765, help="port on localhost (8765)")
     parser.add_argument(
-        "--checkpoint", help="an .npz with its card, as pretrained.save writes it; offered first"
+        "--checkpoint",
+        help="an .npz with its card, as outgen_jax.tools.train_classifier or pretrained.save writes it; offered first",
     )
     parser.add_argument(
         "--output",
         choices=sorted(networks.OUTPUTS),
-        default="softmax",
-        help="what the checkpoint's outputs mean: a distribution, independent labels, or numbers",
+        help="what the checkpoint's outputs mean: a distribution (the default), independent labels, or numbers",
     )
     parser.add_argument(
         "--open", action=argparse.BooleanOptionalAction, default=True, help="open a browser"

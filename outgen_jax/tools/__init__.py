@@ -2,3 +2,10 @@
 
 They need the extra `scripts`.
 """
+
+import importlib.util
+
+if importlib.util.find_spec("absl") is None:  # only this extra brings it
+    raise ModuleNotFoundError(
+        "outgen_jax.tools needs the packages of the extra `scripts`: pip install 'outgen_jax[scripts]'"
+    )

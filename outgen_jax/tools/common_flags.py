@@ -12,6 +12,23 @@ flags.disclaim_key_flags()
 Holder = flags.FlagHolder[Any]
 
 
+def data_dir() -> Holder:
+    """--data_dir of tfds."""
+    return flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+
+
+def out(name: str) -> Holder:
+    """--out: by default runs/`name`."""
+    return flags.DEFINE_string("out", f"runs/{name}", "Directory of the run.")
+
+
+def overwrite() -> Holder:
+    """--overwrite: whether to begin anew, as `runs.open_run` does."""
+    return flags.DEFINE_bool(
+        "overwrite", False, "Delete the run that is in --out first; leave it out to resume."
+    )
+
+
 def output() -> Holder:
     """--output: what the network's outputs mean."""
     return flags.DEFINE_enum(
@@ -61,3 +78,17 @@ def robust() -> tuple[Holder, Holder]:
         ),
         flags.DEFINE_integer("robust_steps", 3, "Steps of the attack, with --robust_radius.", 1),
     )
+
+
+def steps_of_attack(radius: Holder, steps: Holder) -> int | None:
+    """The steps of the flags that `robust` defines; None without a radius.
+
+    Raises:
+      ValueError: steps without a radius, which would have no effect.
+    """
+    if radius.value is None and steps.present:
+        raise ValueError(
+            f"--robust_steps={steps.value} needs --robust_radius, such as --robust_radius=0.5; leave both out for "
+            "ordinary training"
+        )
+    return None if radius.value is None else steps.value

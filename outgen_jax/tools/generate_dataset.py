@@ -18,17 +18,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import flags
+from jax.experimental import multihost_utils
 
 import outgen_jax as og
 from outgen_jax import runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.tools import common_flags
+from outgen_jax.tools import common_flags, loading
 
 _SOURCE = flags.DEFINE_string(
     "source", "digits", "'photographs', 'digits', a tfds name, a folder of images, or an .npz file."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATA_DIR = common_flags.data_dir()
 _SPLIT = flags.DEFINE_string("split", "train", "Split of a tfds source.")
 _NUMBER = flags.DEFINE_integer(
     "number", None, "Images at most, from the start of the source; by default all.", 1
@@ -36,7 +37,7 @@ _NUMBER = flags.DEFINE_integer(
 _CLASSIFIER = flags.DEFINE_string(
     "classifier",
     pretrained.SHIPPED[0],
-    f"{', '.join(pretrained.NAMES)}, or an .npz that train_classifier.py wrote.",
+    f"{', '.join(pretrained.NAMES)}, or an .npz that train_classifier.py wrote. Images are brought to its size.",
 )
 _TARGETS = flags.DEFINE_string(
     "targets",
@@ -55,8 +56,7 @@ _BATCH = flags.DEFINE_integer(
 )
 _SHARD = flags.DEFINE_integer("shard_size", 1000, "Images in one file.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the random classes and of 'dirichlet'.")
-_OUT = flags.DEFINE_string("out", "runs/generate_dataset", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT, _OVERWRITE = common_flags.out("generate_dataset"), common_flags.overwrite()
 
 
 class Job(NamedTuple):
@@ -71,17 +71,13 @@ class Job(NamedTuple):
 
 def prepare() -> Job:
     """The job of the flags."""
-    classifier = pretrained.load(_CLASSIFIER.value)
-    source = sources.load(
+    classifier, source = loading.load(
         _SOURCE.value,
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
-        size=(classifier.image_size, classifier.image_size),
         limit=_NUMBER.value,
+        classifier=_CLASSIFIER.value,
     )
-    for skipped in source.skipped:
-        print(f"skipped {skipped}")
-    source = source.with_channels(classifier.channels)
     output = getattr(og.outputs, _OUTPUT.value)()
     return Job(source, classifier, *og.models.from_nnx(classifier.model), output)
 
@@ -143,6 +139,9 @@ def main(argv: list[str]) -> None:
     targets = wanted(job)
     first = jax.process_index() == 0
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value) if first else None
+    if jax.process_count() > 1:
+        # With --overwrite the first process empties the directory; the others must not read it before that.
+        multihost_utils.sync_global_devices("generate_dataset: run opened")
     start = time.perf_counter()
     report = og.generate_dataset(
         job.apply_fn,

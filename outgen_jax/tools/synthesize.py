@@ -4,6 +4,8 @@ Purpose   Paper A, Section 2 (Fig. A1): any images, any classifier of the packag
           networks of independent labels, and numbers: --output.
 Command   python -m outgen_jax.tools.synthesize
               photographs that scikit-image carries, EfficientNet-Lite0, a mixed target for each
+          python -m outgen_jax.tools.synthesize --source=FOLDER --targets="tabby=0.6,teapot=0.4" --out=runs/mine
+              your own photographs, the same network; class names as in outgen_jax/models/imagenet_classes.txt
           python -m outgen_jax.tools.synthesize --source=cifar10 --data_dir=... --classifier=cifar10_vgg16_half \\
               --targets=true=0.9,random=0.1 --number=100 --out=runs/ship_dog
           python -m outgen_jax.tools.synthesize --source=digits --output=values --targets=3=8,8=4
@@ -24,21 +26,21 @@ import outgen_jax as og
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.tools import common_flags
+from outgen_jax.tools import common_flags, loading
 
 _SOURCE = flags.DEFINE_string(
     "source",
     "photographs",
     "'photographs', 'digits', a tfds name, a folder of images, or an .npz file.",
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATA_DIR = common_flags.data_dir()
 _SPLIT = flags.DEFINE_string("split", "test", "Split of a tfds source.")
 _NUMBER = flags.DEFINE_integer("number", 20, "Images at most, from the start of the source.", 1)
 _CLASSIFIER = flags.DEFINE_string(
     "classifier",
     None,
-    f"{', '.join(pretrained.SHIPPED)}, efficientnet_lite0, or an .npz that train_classifier.py wrote. Default: the "
-    "first for images of 32x32, else the second.",
+    f"{', '.join(pretrained.NAMES)}, or an .npz that train_classifier.py wrote. By default {pretrained.SHIPPED[0]} for "
+    "images of up to 32x32 pixels, else efficientnet_lite0. Images are brought to the network's size.",
 )
 _TARGETS = flags.DEFINE_string(
     "targets",
@@ -60,8 +62,7 @@ _BATCH = flags.DEFINE_integer(
     "batch_size", None, "Images at a time; by default chosen for the device.", 1
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the random classes.")
-_OUT = flags.DEFINE_string("out", "runs/synthesize", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT, _OVERWRITE = common_flags.out("synthesize"), common_flags.overwrite()
 
 # What the embedded photographs are turned into.
 GALLERY = {
@@ -94,24 +95,13 @@ class Job(NamedTuple):
 
 def prepare() -> Job:
     """The job of the flags, with the targets read."""
-    name = _CLASSIFIER.value
-    embedded = _SOURCE.value == "photographs"
-    if name is None:
-        name = "efficientnet_lite0" if embedded else pretrained.SHIPPED[0]
-    classifier = pretrained.load(name)
-    size = (classifier.image_size, classifier.image_size)
-    source = sources.load(
+    classifier, source = loading.load(
         _SOURCE.value,
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
-        size=size,
         limit=_NUMBER.value,
+        classifier=_CLASSIFIER.value,
     )
-    for skipped in source.skipped:
-        print(f"skipped {skipped}")
-    source = source.with_channels(classifier.channels)
-    if source.skipped:
-        print(f"{len(source.skipped)} unreadable files skipped, {len(source.ids)} images read")
     apply_fn, variables = og.models.from_nnx(classifier.model)
     output = getattr(og.outputs, _OUTPUT.value)()
     before = og.predict(apply_fn, variables, source.images, output=output)

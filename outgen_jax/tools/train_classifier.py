@@ -36,13 +36,7 @@ from outgen_jax.data.splits import Splits
 from outgen_jax.models import pretrained
 from outgen_jax.networks import ApplyFn
 from outgen_jax.tools import common_flags
-from outgen_jax.training import (
-    adversarial_examples,
-    classifier,
-    classifier_fit,
-    classifier_recipe,
-    updates,
-)
+from outgen_jax.training import classifier, classifier_fit, classifier_recipe, export, updates
 from outgen_jax.training.checkpoints import Checkpoints
 from outgen_jax.training.classifier_fit import Epoch
 from outgen_jax.training.classifier_recipe import ClassifierRecipe
@@ -50,7 +44,7 @@ from outgen_jax.training.classifier_recipe import ClassifierRecipe
 _DATASET = flags.DEFINE_string(
     "dataset", "cifar10", "tfds name, .npz file, class folders, or 'digits'."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of prepared tfds data sets.")
+_DATA_DIR = common_flags.data_dir()
 _EXCLUDE = flags.DEFINE_string(
     "exclude_ids", None, "File of test ids, one a line, left out of the accuracy."
 )
@@ -90,8 +84,7 @@ _CROP = flags.DEFINE_integer(
     "crop_padding", 4, "Pixels of zeros around an image before it is cropped at random.", 0
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
-_OUT = flags.DEFINE_string("out", "runs/train_classifier", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT, _OVERWRITE = common_flags.out("train_classifier"), common_flags.overwrite()
 
 _WHITENED_ON = 5000  # training images; the first ones
 
@@ -122,7 +115,7 @@ def without_excluded(found: Splits) -> sources.ImageSource:
     """The test images without those that --exclude_ids names."""
     if _EXCLUDE.value is None:
         return found.test
-    lines = Path(_EXCLUDE.value).read_text(encoding="utf-8").splitlines()
+    lines = Path(_EXCLUDE.value).expanduser().read_text(encoding="utf-8").splitlines()
     excluded = {line.strip() for line in lines} - {""}
     # What is held out is unknown to whoever writes the list: it may name any image.
     known = {*found.test.ids, *(() if found.held_out is None else found.train.ids)}
@@ -134,7 +127,19 @@ def without_excluded(found: Splits) -> sources.ImageSource:
 
 
 def recipe_from_flags() -> ClassifierRecipe:
-    """The recipe of the flags."""
+    """The recipe of the flags.
+
+    Raises:
+      ValueError: flags that would have no effect beside the others.
+    """
+    if _OPTIMIZER.value == "normalized_muon" and _DECAY.present:
+        raise ValueError(
+            f"--weight_decay={_DECAY.value}: the decay of --optimizer=normalized_muon is its own; leave the flag out"
+        )
+    if _NETWORK.value != "vgg16" and _HIDDEN.value is not None:
+        raise ValueError(
+            f"--hidden={_HIDDEN.value}: --network={_NETWORK.value} has no hidden linear layers; leave the flag out"
+        )
     return ClassifierRecipe(
         epochs=_EPOCHS.value,
         batch_size=_BATCH.value,
@@ -145,16 +150,12 @@ def recipe_from_flags() -> ClassifierRecipe:
         label_smoothing=_SMOOTHING.value,
         schedule=_SCHEDULE.value,
         robust_radius=_RADIUS.value,
-        robust_steps=None if _RADIUS.value is None else _ATTACK_STEPS.value,
+        robust_steps=common_flags.steps_of_attack(_RADIUS, _ATTACK_STEPS),
     )
 
 
 def build_model(num_classes: int, images: np.ndarray) -> og.models.VGG16 | og.models.WhitenedCNN:
-    """An untrained network of the flags, for the training images [N, H, W, 3] uint8.
-
-    Raises:
-      ValueError: --hidden for a network that has no such layers.
-    """
+    """An untrained network of the flags, for the training images [N, H, W, 3] uint8."""
     on_cpu = devices.platform_of() == "cpu"
     bfloat16 = _DTYPE.value == "bfloat16" or (_DTYPE.value == "auto" and not on_cpu)
     dtype = jnp.bfloat16 if bfloat16 else jnp.float32
@@ -168,10 +169,6 @@ def build_model(num_classes: int, images: np.ndarray) -> og.models.VGG16 | og.mo
             dtype=dtype,
             rngs=rngs,
         )
-    if _HIDDEN.value is not None:
-        raise ValueError(
-            f"--hidden={_HIDDEN.value}: --network={_NETWORK.value} has no hidden linear layers; leave the flag out"
-        )
     model = og.models.WhitenedCNN(num_classes, _WIDTH.value, dtype=dtype, rngs=rngs)
     model.whiten(images[:_WHITENED_ON])
     return model
@@ -179,7 +176,7 @@ def build_model(num_classes: int, images: np.ndarray) -> og.models.VGG16 | og.mo
 
 def train() -> None:
     """Trains, from the last checkpoint on, and writes the results."""
-    found, recipe = load_splits(), recipe_from_flags()
+    recipe, found = recipe_from_flags(), load_splits()
     train_set = found.train
     assert train_set.class_names is not None
     steps = len(train_set.ids) // recipe.batch_size
@@ -250,10 +247,16 @@ def finish(
     """Exports the weights, rounded to bf16, with the accuracy of exactly these weights, and writes the results."""
     test_set = found.test
     assert test_set.class_names is not None
-    model = pretrained.rounded(nnx.merge(graphdef, state.params, state.variables, copy=True))
-    _, *split = nnx.split(model, nnx.Param, ...)
-    params, variables = split
-    exported = state._replace(params=params, variables=variables)
+    assert test_set.labels is not None
+    model, measured = export.prepare(
+        graphdef,
+        state,
+        history,
+        test_set.images,
+        test_set.labels,
+        apply=apply,
+        robust_radius=recipe.robust_radius,
+    )
     hidden = {"hidden": _HIDDEN.value} if _NETWORK.value == "vgg16" else {}
     card = {
         "network": type(model).__name__,
@@ -263,20 +266,11 @@ def finish(
         "class_names": list(test_set.class_names),
         "dataset": _DATASET.value,
         "held_out": found.held_out,
-        "test_images": len(test_set.ids),
-        "test_accuracy": accuracy(apply, exported, test_set),
         "recipe": dataclasses.asdict(recipe) | {"crop_padding": _CROP.value},
         "precision": _PRECISION.value,
         "seed": _SEED.value,
-        "seconds": sum(row.seconds for row in history),
-        "device": jax.devices()[0].device_kind,
+        **measured,
     }
-    if recipe.robust_radius is not None:
-        assert test_set.labels is not None
-        found_robustness = adversarial_examples.robustness(
-            apply, exported, test_set.images, test_set.labels, radius=recipe.robust_radius
-        )
-        card["robustness"] = found_robustness._asdict()
     pretrained.save(run.directory / "weights.npz", model, card)
     run.write_results({"history": [row._asdict() for row in history], "card": card})
     print(

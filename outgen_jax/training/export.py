@@ -45,7 +45,8 @@ def prepare(
       The network, and of its card: test_images, test_accuracy, seconds, device and, with a radius, robustness.
     """
     model = pretrained.rounded(nnx.merge(graphdef, state.params, state.variables, copy=True))
-    _, params, variables = nnx.split(model, nnx.Param, ...)
+    _, *states = nnx.split(model, nnx.Param, ...)
+    params, variables = states
     rounded = state._replace(params=params, variables=variables)
     card: dict[str, Any] = {
         "test_images": len(images),

@@ -345,6 +345,21 @@ def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
     assert message.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--output=values", "--output says what the outputs of --checkpoint mean; give that too"),
+        ("--port=70000", "--port must be from 1 to 65535, got 70000"),
+        ("--port=0", "--port must be from 1 to 65535, got 0"),
+    ],
+)
+def test_flags_that_would_have_no_effect_or_fail_later_are_refused(capsys, flag, message):
+    with pytest.raises(SystemExit) as refused:
+        main([flag, "--no-open"])
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_shipped_networks_are_offered_with_images():
     found = networks.offered()
     assert set(pretrained.SHIPPED) <= set(found.names)

@@ -161,6 +161,31 @@ def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(run, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("side", "name"), [(32, "cifar10_vgg16_half"), (40, "efficientnet_lite0")])
+def test_the_network_that_is_not_named_suits_the_images(
+    run_script, tmp_path, monkeypatch, side, name
+):
+    Image.new("RGB", (side, side)).save(tmp_path / "mine.png")
+
+    def load(name):
+        raise ValueError(f"asked for {name}")
+
+    monkeypatch.setattr(pretrained, "load", load)
+    done = run_script("synthesize.py", f"--source={tmp_path}", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert f"asked for {name}" in done.stderr
+
+
+def test_images_that_are_brought_to_another_size_are_told_of(run, photographs):
+    for path in photographs.glob("?.png"):
+        Image.open(path).convert("L").resize((50, 40)).save(path)
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert (
+        "images of 40x50 pixels (height x width) and 3 channels are brought to 32x32" in done.stdout
+    )
+
+
 def test_altered_weights_are_refused(run, weights):
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1

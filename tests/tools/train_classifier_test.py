@@ -158,6 +158,11 @@ def test_a_divergence_is_named_and_keeps_the_checkpoint(train, tmp_path, monkeyp
         (["--exclude_ids=EXCLUDED"], "1 ids are not in the test split, e.g. 99"),
         (["--epochs=0"], "epochs"),
         (["--network=whitened_cnn", "--hidden=8"], "has no hidden linear layers"),
+        (["--robust_steps=5"], "--robust_steps=5 needs --robust_radius"),
+        (
+            ["--network=whitened_cnn", "--optimizer=normalized_muon", "--weight_decay=0.1"],
+            "decay of --optimizer=normalized_muon is its own",
+        ),
         (["--learning_rat=1"], "learning_rat"),
         (["epochs=3"], r"unexpected arguments \['epochs=3'\]"),
     ],
