@@ -59,26 +59,25 @@ _OVERWRITE = common_flags.overwrite()
 
 
 def settings_of_flags() -> Settings:
-    rate, decay, rounds, score_every, curve_samples, adapt_images = SCHEDULES[_PRESET.value]
-    if _UPDATES.value % rounds:
+    """How every GAN is trained."""
+    schedule = SCHEDULES[_PRESET.value]
+    if _UPDATES.value % schedule.rounds:
         raise ValueError(
-            f"--updates={_UPDATES.value} must be a multiple of {rounds}, the rounds of --preset={_PRESET.value}"
+            f"--updates={_UPDATES.value} must be a multiple of {schedule.rounds}, the rounds of "
+            f"--preset={_PRESET.value}"
         )
+    known = schedule._replace(curve_samples=min(schedule.curve_samples, _SAMPLES.value))
     return Settings(
         size=_SIZE.value,
         width=_WIDTH.value,
         batch_size=_BATCH.value,
-        learning_rate=rate,
-        average_decay=decay,
-        rounds=rounds,
         updates=_UPDATES.value,
-        score_every=score_every,
-        curve_samples=min(curve_samples, _SAMPLES.value),
-        adapt_images=adapt_images,
+        **known._asdict(),
     )
 
 
 def arms_of_flags() -> list[Arm]:
+    """What is compared."""
     arms = [parse(name) for name in _SETS.value]
     names = [arm.name for arm in arms]
     common_jobs.check_names(names, flag="sets")
@@ -148,6 +147,7 @@ def _load_subject(text: str, number: int) -> Data:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the study with parsed flags."""
     del argv
     runs.enable_compilation_cache()
     runs.apply_preset(PRESETS[_PRESET.value])

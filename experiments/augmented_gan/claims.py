@@ -85,6 +85,7 @@ def weigh(tests: Sequence[og.metrics.PairedTTest], value: str) -> Evidence:
 
 
 def verdict(direction: int, p_corrected: float) -> str:
+    """Confirmed, refuted or undecided, by the direction of the evidence and its p-value."""
     if p_corrected >= LEVEL:
         return UNDECIDED
     return CONFIRMED if direction > 0 else REFUTED

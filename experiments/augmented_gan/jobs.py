@@ -52,6 +52,7 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
+        """As --only takes it: subject/set/seed."""
         return f"{self.subject}/{self.arm.name}/{self.seed}"
 
 
@@ -77,6 +78,7 @@ def look_at_real(study: Study, data: Data) -> Subject:
 
 
 def job_directory(study: Study, job: Job) -> Path:
+    """Where a job writes."""
     return study.directory / "jobs" / job.subject / job.arm.name / f"seed{job.seed}"
 
 

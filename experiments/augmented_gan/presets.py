@@ -25,6 +25,7 @@ class Arm(NamedTuple):
     policy: tuple[str, ...] = differentiable_augment.POLICY  # the changes of the scheme
 
     def added(self, originals: int) -> int:
+        """Images that join so many originals."""
         return self.multiple * originals if self.kinds else 0
 
     def generated(self, originals: int) -> int:
@@ -84,6 +85,7 @@ class Settings:
 
     @property
     def round_updates(self) -> int:
+        """Updates of a round."""
         return self.updates // self.rounds
 
     @property
@@ -149,11 +151,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         "resamples": 5,
     },
 }
-# Settings without a flag: rate, decay of the average, rounds, rounds between scores, images scored there, and real
-# images over which the adaptive probability can go from 0 to 1.
-SCHEDULES: dict[str, tuple[float, float, int, int, int, int]] = {
-    "paper": (2e-4, 0.999, 60, 10, 1000, 200_000),
-    "cpu": (2e-4, 0.99, 12, 3, 125, 16_000),
-    "discriminator": (2e-4, 0.99, 12, 3, 125, 16_000),
-    "smoke": (2e-4, 0.5, 2, 1, 12, 100),
+
+
+class Schedule(NamedTuple):
+    """The settings that have no flag, by preset; see `Settings`."""
+
+    average_decay: float
+    rounds: int
+    score_every: int
+    curve_samples: int
+    adapt_images: int
+    learning_rate: float = 2e-4
+
+
+_ON_ONE_CORE = Schedule(0.99, rounds=12, score_every=3, curve_samples=125, adapt_images=16_000)
+SCHEDULES = {
+    "paper": Schedule(0.999, rounds=60, score_every=10, curve_samples=1000, adapt_images=200_000),
+    "cpu": _ON_ONE_CORE,
+    "discriminator": _ON_ONE_CORE,
+    "smoke": Schedule(0.5, rounds=2, score_every=1, curve_samples=12, adapt_images=100),
 }

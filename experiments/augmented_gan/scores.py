@@ -33,6 +33,7 @@ class Look(NamedTuple):
     squares: np.ndarray  # [n, 8 · 8 · C], mean colours in [0, 1]
 
     def rows(self, rows: Any) -> "Look":
+        """The features of some of the images; `rows` is an index of an array."""
         return Look(*(array[rows] for array in self))
 
     @property
@@ -50,6 +51,7 @@ class Subject(NamedTuple):
 
     @property
     def real(self) -> Look:
+        """The originals as they are."""
         return self.kinds["original"]
 
 
@@ -112,6 +114,7 @@ def named(name: str, look: Look) -> dict[str, np.ndarray]:
 
 
 def subject_of(kinds: Mapping[str, Look], held_out: Look | None) -> Subject:
+    """A subject with the detector of its changes, from the features of its originals."""
     evidence = {name: look.evidence for name, look in kinds.items()}
     return Subject(kinds, held_out, fit_detector(evidence))
 
@@ -190,9 +193,11 @@ def frequent_classes(found: Look, names: Sequence[str]) -> dict[str, float]:
 
 
 def check_number(what: str, number: int) -> None:
+    """Refuses, in the name of `what`, fewer images than the scores need."""
     if number < FEWEST:
         raise ValueError(f"{what}: {number} images; the scores need at least {FEWEST}")
 
 
 def plain(interval: Interval) -> dict[str, float]:
+    """An interval as JSON values."""
     return {key: float(number) for key, number in interval._asdict().items()}

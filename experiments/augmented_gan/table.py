@@ -22,6 +22,7 @@ LEAKS = (("detected as inverted, %", "invert"), ("detected as upside down, %", "
 
 
 def table(results: Mapping[str, Any]) -> str:
+    """The whole of table.md."""
     parts = [_subject(results, name) for name in results["subjects"]]
     parts += [_claims(results), _schemes(results), _detectors(results)]
     return "\n".join(part for part in parts if part)

@@ -81,6 +81,7 @@ def capacity(arms: list[Arm], numbers: list[int]) -> Capacity:
 def program(
     settings: Settings, channels: int, scheme: Scheme, policy: tuple[str, ...] = POLICY
 ) -> Program:
+    """The functions of all jobs with these settings; cached, so that they share what is compiled."""
     adam = optax.adam(settings.learning_rate, b1=0.5, b2=0.999)
     shape = {"size": settings.size, "width": settings.width, "channels": channels}
 

@@ -58,7 +58,7 @@ _TRAIN_IMAGES = flags.DEFINE_integer("train_images", 50_000, "Training images, f
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Instead of the preset's.", 1)
 _POINTS = flags.DEFINE_integer("points", None, "N, instead of the preset's.")
 _STEPS = flags.DEFINE_integer("steps", None, "T, instead of the preset's.")
-_SAMPLES = flags.DEFINE_integer("samples", 10_000, "Generated images to score.")
+_SAMPLES = flags.DEFINE_integer("samples", 10_000, "Generated images to score.", 1)
 _RESAMPLES = flags.DEFINE_integer("resamples", 1000, "Of the bootstrap intervals.", 10)
 _OUT = common_flags.out("draw_gan")
 _OVERWRITE = common_flags.overwrite()
@@ -68,29 +68,42 @@ _BATCH = 500  # images generated at a time
 
 
 class Data(NamedTuple):
+    """The images of a run."""
+
     train: np.ndarray  # [N, H, W, C] uint8
     held_out: np.ndarray  # real images that no GAN saw, as many as are scored
     reference: scores.Reference | None  # where there are digits
 
 
 def load() -> Data:
+    """The images of the flags. Where the source has no test split, what is not trained on is halved for the scores."""
     size = None if _SIZE.value is None else (_SIZE.value, _SIZE.value)
 
     def split(name: str) -> sources.ImageSource:
         return sources.load(_DATASET.value, split=name, data_dir=_DATA_DIR.value, size=size)
 
     source = split("train")
-    train = source.images[: _TRAIN_IMAGES.value]
-    held_out = source.images[len(train) :][: _SAMPLES.value]
+    train, rest = np.split(source.images, [_TRAIN_IMAGES.value])
+    held_out = rest[: _SAMPLES.value]
     if source.class_names != scores.DIGITS or train.shape[1:] != (28, 28, 1):
         print(f"--dataset={_DATASET.value} has no digits of 28×28 grey pixels: no scores")
         return Data(train, held_out, None)
     scores.check_number("--samples", _SAMPLES.value)
-    test = split("test").images[: _SAMPLES.value]
-    return Data(train, held_out, scores.reference(test, train))
+    if sources.has_splits(_DATASET.value):
+        test = split("test").images
+    else:
+        held_out, test = rest[::2][: _SAMPLES.value], rest[1::2]
+        if len(test) < scores.FEWEST:
+            raise ValueError(
+                f"--dataset={_DATASET.value} has no test split, and --train_images={_TRAIN_IMAGES.value} leaves "
+                f"{len(rest)} of its {len(source.images)} images; the scores need at least {2 * scores.FEWEST}. "
+                "Train on fewer"
+            )
+    return Data(train, held_out, scores.reference(test[: _SAMPLES.value], train))
 
 
 def preset_of(name: str) -> Preset:
+    """The preset of a name, with the flags that stand for its options."""
     changes: dict[str, Any] = {
         "epochs": _EPOCHS.value,
         "points": _POINTS.value,
@@ -101,6 +114,8 @@ def preset_of(name: str) -> Preset:
 
 
 class Trained(NamedTuple):
+    """A preset after its training from one seed."""
+
     preset: Preset
     game: training.Game
     params: Any  # the generator's moving average
@@ -114,11 +129,13 @@ class Trained(NamedTuple):
         return np.concatenate([np.asarray(training.to_images(part)) for part in parts])
 
     def drawing(self, z: jax.Array) -> draw.Drawing:
+        """Latent vectors [B, T, latent] -> every canvas and attention, of presets with attention."""
         drawing: draw.Drawing = self.game.generate(self.params, z)
         return drawing
 
 
 def train(preset: Preset, seed: int, data: Data, directory: Path, title: str) -> Trained:
+    """Trains a preset from one seed, from the newest checkpoint on."""
     order, key = jax.random.split(jax.random.key(seed))
     first = training.first_image(preset, data.train, jax.random.fold_in(jax.random.key(seed), 2))
     updates = preset.epochs * max(1, len(data.train) // preset.batch_size)
@@ -150,7 +167,8 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
         return found
     directory.mkdir(parents=True, exist_ok=True)
     trained = train(preset_of(name), seed, data, directory, f"{name}, seed {seed}")
-    key_z, key_latent = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
+    # `train` has taken 0 to 2 of this key: its two halves, and the first image's.
+    key_z, key_latent = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3))
     z = jax.random.normal(key_z, (_SAMPLES.value, *trained.game.latent_shape))
     generated = grey_levels.to_uint8(trained.images(z))
     files.save_arrays(directory / "samples.npz", {"images": generated[:1000]})
@@ -180,6 +198,7 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
 
 
 def latent_study(trained: Trained, data: Data, key: jax.Array) -> latent.Study:
+    """The six latent conditions; with digits where there is a classifier of them."""
     label = None
     if data.reference is not None:
         look = data.reference.look
@@ -229,15 +248,16 @@ def finished(names: list[str], seeds: range, out: Path) -> dict[str, list[Any]]:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the study with parsed flags."""
     del argv
     runs.enable_compilation_cache()
     names = presets.names_of(_PRESETS.value)
-    for name in names:
-        preset_of(name)
     seeds = range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value)
     jobs = {f"{name}/{seed}": (name, seed) for seed in seeds for name in names}
     wanted = common_jobs.selected(list(jobs), _ONLY.value)
     data = load()
+    for name in names:
+        training.check(preset_of(name), data.train)
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     started = time.perf_counter()
     results: dict[str, Any] = {"train_images": len(data.train), "real": real_scores(data)}

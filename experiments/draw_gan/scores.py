@@ -56,6 +56,7 @@ def reference(test: np.ndarray, train: np.ndarray) -> Reference:
 
 
 def check_number(what: str, number: int) -> None:
+    """Refuses, in the name of `what`, fewer images than the scores need."""
     if number < FEWEST:
         raise ValueError(
             f"{what} has {number} images; the scores need at least {FEWEST} ({BLOCKS} parts of {K + 1}, for "

@@ -31,6 +31,7 @@ _DRAWS_FID = 10.0
 
 
 def table(results: dict[str, Any]) -> str:
+    """The whole of table.md."""
     compared = [
         c._replace(a=name_of(c.a, results["presets"][c.a]), b=name_of(c.b, results["presets"][c.b]))
         for c in comparisons.comparisons(results["presets"])

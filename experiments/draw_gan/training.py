@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from experiments.draw_gan.presets import Preset
 from outgen_jax.models import draw, mlp_gan
 from outgen_jax.training import adversarial
-from outgen_jax.training.updates import Update, compile_updates
+from outgen_jax.training.updates import Update, compile_updates, epoch_rows
 
 Generator = draw.Generator | mlp_gan.Generator
 
@@ -49,6 +49,16 @@ def networks(
     )
 
 
+def check(preset: Preset, images: np.ndarray) -> None:
+    """Refuses, before anything is written, sizes with which the training on images [N, H, W, C] would fail.
+
+    Raises:
+      ValueError: as the networks; fewer images than a batch.
+    """
+    nnx.eval_shape(lambda: networks(preset, np.zeros(images.shape[1:], np.float32), seed=0))
+    epoch_rows(jax.random.key(0), 0, len(images), preset.batch_size)
+
+
 def optimizer(preset: Preset, updates: int) -> optax.GradientTransformation:
     """Adam for so many `updates`, with a smaller rate for the layers that place the filters."""
     rate = optax.cosine_decay_schedule(
@@ -77,12 +87,14 @@ def _of_attention(params: Any) -> Any:
 
 
 def to_images(output: jax.Array | draw.Drawing) -> jax.Array:
+    """The images [B, H, W, C] in [0, 1] of a generator's output."""
     return output.images if isinstance(output, draw.Drawing) else output
 
 
 def judge(
     model: draw.Discriminator | mlp_gan.Discriminator, images: jax.Array, key: jax.Array
 ) -> jax.Array:
+    """Logits [B] of images [B, H, W, C]; `key` of the dropout of the perceptrons."""
     if isinstance(model, mlp_gan.Discriminator):
         return model(images, key=key)
     return model(images)[0]

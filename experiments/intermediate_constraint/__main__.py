@@ -14,11 +14,14 @@ Output    --out gets results.json (every seed), table.md, levels.png, correct.np
 Presets cifar10 and cpu: CIFAR-10 and a VGG16 of half or a quarter of the width with three fully connected layers,
 trained here first; blur levels are the paper's times presets.BLUR_FACTOR (cifar10) or 32/224 (cpu). The same command
 resumes, at a job's last checkpoint and to the same bits.
-IMAGENET is a directory with train/ and val/, one folder a class, or the tfds name imagenet2012.
+IMAGENET is a directory with train/ and val/, one folder a class, or the tfds name imagenet2012. Of an .npz or of class
+folders without train/ and val/, a random fifth is the test set.
 """
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +65,7 @@ from outgen_jax.training.checkpoints import Checkpoints
 
 _PRESET = flags.DEFINE_enum("preset", "cifar10", tuple(PRESETS), "What is run.")
 _DATASET = flags.DEFINE_string(
-    "dataset", None, "tfds name, .npz, or directory with train/ and val/."
+    "dataset", None, "tfds name, .npz, class folders, or directory with train/ and val/ of such."
 )
 _DATA_DIR = common_flags.data_dir()
 _NETWORK = flags.DEFINE_string(
@@ -89,13 +92,12 @@ _OVERWRITE = common_flags.overwrite()
 
 
 def settings_of(preset: Preset, train_images: int) -> Settings:
+    """What the flags and the preset fix, for so many training images."""
     batch = _BATCH.value or preset.recipe.batch_size
     epochs = preset.epochs if _EPOCHS.value is None else _EPOCHS.value
-    weights = tuple(float(w) for w in (_WEIGHTS.value or preset.weights))
+    weights = weights_of_flags(preset)
     if unknown := set(_KINDS.value or ()) - {"both", *distort.KINDS}:
         raise ValueError(f"--kinds: unknown {sorted(unknown)}; use both, noise, blur")
-    if min(weights, default=0) < 0:
-        raise ValueError(f"--weights: λ must not be negative, got {min(weights):g}")
     beyond = [v for v in _VARIANTS.value if v] if _VARIANTS.value is not None else preset.variants
     targeted = preset.targeted_images if _TARGETED.value is None else _TARGETED.value
     return Settings(
@@ -105,7 +107,7 @@ def settings_of(preset: Preset, train_images: int) -> Settings:
             preset.recipe,
             updates=max(1, int(epochs * (train_images // batch))),
             batch_size=batch,
-            learning_rate=_LR.value or preset.recipe.learning_rate,
+            learning_rate=preset.recipe.learning_rate if _LR.value is None else _LR.value,
         ),
         layers=tuple(_LAYERS.value),
         variants=variants(tuple(_LAYERS.value), tuple(beyond)),
@@ -118,8 +120,27 @@ def settings_of(preset: Preset, train_images: int) -> Settings:
     )
 
 
-def prepare(preset: Preset, directory: Path) -> Study:
-    """The data, cut into training, validation and test images, and the network to start from."""
+def weights_of_flags(preset: Preset) -> tuple[float, ...]:
+    """The values of λ to try."""
+    given = _WEIGHTS.value or preset.weights
+    try:
+        weights = tuple(map(float, given))
+    except ValueError:
+        raise ValueError(
+            f"--weights={','.join(given)}: λ must be numbers, such as 0.1,0.05"
+        ) from None
+    for weight in weights:
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"--weights: λ must be finite and not negative, got {weight:g}")
+    return weights
+
+
+def prepare(preset: Preset, directory: Callable[[], Path]) -> Study:
+    """The data, cut into training, validation and test images, and the network to start from.
+
+    `directory` opens the run. It is called late, so that flags that do not fit leave an earlier run as it is.
+    """
+    settings_of(preset, train_images=preset.recipe.batch_size)  # refuses flags before data are read
     path = _NETWORK.value or preset.network
     network = load_network(path, _SHA256.value) if path else None
     size = preset.size if network is None else network.image_size
@@ -137,7 +158,7 @@ def prepare(preset: Preset, directory: Path) -> Study:
     else:
         model = network.model
         check(model, train, settings)
-    return Study(model, train, validation, test, settings, directory)
+    return Study(model, train, validation, test, settings, directory())
 
 
 def check(model: nnx.Module, split: Split, settings: Settings) -> None:
@@ -157,7 +178,7 @@ def base_network(
     size: int,
     preset: Preset,
     settings: Settings,
-    directory: Path,
+    directory: Callable[[], Path],
 ) -> nnx.Module:
     """A small network with fully connected layers, trained on clean images; kept in `directory`."""
     width = _WIDTH.value or preset.width
@@ -188,7 +209,7 @@ def base_network(
             recipe,
             distort=distortion("clean", settings.levels),
             key=jax.random.key(0),
-            checkpoints=Checkpoints(directory / "network", keep=1),
+            checkpoints=Checkpoints(directory() / "network", keep=1),
             on_updates=bar.update,
         )
     return trained.model
@@ -277,11 +298,12 @@ def run_all(jobs: list[Job], study: Study, found: dict[Job, Any], after: Any) ->
 
 
 def main(argv: list[str]) -> None:
+    """Runs the study with parsed flags."""
     del argv
     runs.enable_compilation_cache()
-    out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    study = prepare(PRESETS[_PRESET.value], out.directory)
-    settings = study.settings
+    opened = functools.cache(lambda: runs.open_run(_OUT.value, overwrite=_OVERWRITE.value))
+    study = prepare(PRESETS[_PRESET.value], lambda: opened().directory)
+    out, settings = opened(), study.settings
     found: dict[Job, Any] = {}
     run_all(grid_jobs(settings), study, found, lambda: None)
     scores = chosen_weights(found, conditions(settings, compare=False))

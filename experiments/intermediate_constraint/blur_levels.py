@@ -35,6 +35,7 @@ def factor_of(found: Sequence[float], wanted: float) -> float:
 
 
 def table(results: Mapping[str, Any]) -> str:
+    """The whole of table.md."""
     rows = [
         ["clean" if not sigma else f"{sigma:g}", f"{before:.1%}", f"{after:.1%}"]
         for sigma, before, after in zip(

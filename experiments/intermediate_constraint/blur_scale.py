@@ -36,6 +36,7 @@ TRAINED = distort.PAPER._replace(noise=(), blur=SIGMAS)
 
 
 def blurred(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Each image [B, H, W, C] clean or at one of `SIGMAS`."""
     return distort.random_distortion(key, images, TRAINED, kinds=("blur",))
 
 
@@ -48,6 +49,7 @@ def accuracies(model: nnx.Module, images: np.ndarray, labels: np.ndarray) -> lis
 
 
 def main(argv: list[str]) -> None:
+    """Runs the script with parsed flags."""
     del argv
     runs.enable_compilation_cache()
     trained_on = _UPDATES.value * BATCH

@@ -76,10 +76,12 @@ def chosen_weights(found: Found, table: Sequence[Condition]) -> dict[str, tuple[
 
 
 def validation_score(result: Mapping[str, Any], table: Sequence[Condition]) -> float:
+    """The mean of the accuracies on clean, noisy and blurred images."""
     return float(np.mean([group_accuracy(result["correct"], table, g) for g in GROUPS]))
 
 
 def seeds_of(found: Found, variant: str, kind: str) -> list[Mapping[str, Any]]:
+    """The results of an arm, by seed."""
     jobs = [j for j in found if (j.stage, j.variant, j.kind) == ("final", variant, kind)]
     return [found[j] for j in sorted(jobs, key=lambda job: job.seed)]
 

@@ -5,7 +5,7 @@ the shorter side to 256/224 of it, then a centre crop.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
+from outgen_jax import runs
 from outgen_jax.data import sources
 from outgen_jax.data.image_source import fit
 from outgen_jax.models import VGG16, pretrained, vgg_imagenet
@@ -23,6 +24,8 @@ _READERS = 8  # threads that decode
 
 
 class Split(NamedTuple):
+    """Images with their labels."""
+
     images: Any  # numpy array, or a reader of files with the same `len` and `[rows]`
     labels: np.ndarray  # [N] int32, in the order of the network's outputs
 
@@ -81,14 +84,24 @@ def centre_crop(image: Any, size: int) -> np.ndarray:
 
 
 def load_splits(
-    dataset: str, data_dir: str | None, class_names: Sequence[str] | None, size: int, cache: Path
+    dataset: str,
+    data_dir: str | None,
+    class_names: Sequence[str] | None,
+    size: int,
+    cache: Callable[[], Path],
 ) -> tuple[Split, Split, tuple[str, ...]]:
     """(training set, test set, class names) with labels as the network counts them.
 
-    `class_names` are the network's outputs; None: the network is yet to be trained, and takes the data's.
+    Args:
+      dataset: tfds name, .npz, class folders, or a directory with train/ and val/ of such.
+      data_dir: of prepared tfds data sets.
+      class_names: the network's outputs; None: the network is yet to be trained, and takes the data's.
+      size: side of the network's images in pixels.
+      cache: gives the directory where labels may be kept; called only for data sets that need it.
     """
-    if (Path(dataset) / "train").is_dir():
-        found = [folder_split(Path(dataset) / name, size) for name in ("train", "val")]
+    root = Path(dataset).expanduser()
+    if (root / "train").is_dir():
+        found = [folder_split(root / name, size) for name in ("train", "val")]
     elif dataset.startswith("imagenet2012"):
         found = [
             tfds_split(dataset, name, data_dir, size, cache) for name in ("train", "validation")
@@ -145,7 +158,7 @@ def folder_split(root: Path, size: int) -> tuple[Split, tuple[str, ...]]:
 
 
 def tfds_split(
-    dataset: str, split: str, data_dir: str | None, size: int, cache: Path
+    dataset: str, split: str, data_dir: str | None, size: int, cache: Callable[[], Path]
 ) -> tuple[Split, tuple[str, ...]]:
     """A prepared tfds split, decoded when asked for; its labels, a pass over all records, are kept in `cache`."""
     import tensorflow_datasets as tfds
@@ -153,17 +166,22 @@ def tfds_split(
     decoders = {"image": tfds.decode.SkipDecoding()}
     builder = tfds.builder(dataset, data_dir=data_dir)
     records = builder.as_data_source(split=split, decoders=decoders)
-    path = cache / f"labels_{split}.npy"
-    if not path.exists():
-        np.save(path, np.array([record["label"] for record in records], np.int32))
+
+    def all_labels() -> dict[str, np.ndarray]:
+        return {"labels": np.array([record["label"] for record in records], np.int32)}
+
+    labels = runs.kept(cache() / f"labels_{split}.npz", all_labels)["labels"]
     names = tuple(builder.info.features["label"].names)
-    return Split(EncodedImages(records, size), np.load(path)), names
+    return Split(EncodedImages(records, size), labels), names
 
 
 def memory_splits(
     dataset: str, data_dir: str | None, size: int
 ) -> list[tuple[Split, tuple[str, ...]]]:
-    """Training and test set of a tfds name; of a source without splits, the last fifth is the test set."""
+    """Training and test set of a tfds name; of a source without splits, a fifth is the test set.
+
+    The images of such a source are put in a fixed random order, since they may be sorted by class.
+    """
 
     def load(split: str) -> tuple[Split, tuple[str, ...]]:
         source = sources.load(dataset, split=split, data_dir=data_dir, size=(size, size))
@@ -173,11 +191,14 @@ def memory_splits(
             )
         return Split(source.images, source.labels), source.class_names
 
-    if dataset != "digits" and not dataset.endswith(".npz"):
+    if sources.has_splits(dataset):
         return [load("train"), load("test")]
-    (whole, names), cut = load("all"), 0
-    cut = len(whole.labels) * 4 // 5
-    return [(whole.part(0, cut), names), (whole.part(cut, len(whole.labels)), names)]
+    whole, names = load("all")
+    count = len(whole.labels)
+    order = np.random.default_rng(0).permutation(count)
+    mixed = Split(whole.images[order], whole.labels[order])
+    cut = count * 4 // 5
+    return [(mixed.part(0, cut), names), (mixed.part(cut, count), names)]
 
 
 def load_network(path: str, sha256: str | None) -> pretrained.Pretrained:

@@ -54,6 +54,7 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
+        """Of its files."""
         text = f"{self.stage}_{self.variant}_{self.weight:g}_{self.kind}_{self.seed}"
         return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)
 
@@ -102,6 +103,7 @@ def variants(layers: tuple[str, ...], beyond: tuple[str, ...]) -> dict[str, Pena
 
 
 def penalty_of(job: Job, settings: Settings) -> Penalty:
+    """The job's penalty, with its λ."""
     return dataclasses.replace(settings.variants[job.variant], weight=job.weight)
 
 
@@ -115,6 +117,7 @@ def recipe_of(job: Job, settings: Settings) -> FinetuningRecipe:
 
 @functools.cache  # the compiled program goes with the function's identity
 def distortion(kind: str, levels: distort.Levels) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """What `finetune` takes as `distort` for a kind of job: both, noise, blur, targeted or clean."""
     if kind == "clean":
         return lambda key, images: images
     if kind == "targeted":
@@ -130,6 +133,7 @@ def _targeted_or_clean(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def conditions(settings: Settings, *, compare: bool) -> list[Condition]:
+    """Clean images and every level; `compare`: also of the second scale, where there is one."""
     found = [Condition("clean", 0.0, 0.0, settings.levels)]
     scales = [("", settings.levels)]
     if compare and settings.compared is not None:

@@ -86,11 +86,16 @@ def table_d1(results: Results) -> str:
 
 
 def table_tests(tests: Iterable[Comparison]) -> str:
+    """A row for each comparison, with its p-values."""
     headings = ("trained on", "a − b", "images", "difference", "95% interval", "paper")
     rows = [
         [
-            *(c.kind, f"{label(c.a)} − {label(c.b)}", c.group),
-            *(f"{c.difference:+.2%}", f"{c.low:+.2%} to {c.high:+.2%}", _paper(c)),
+            c.kind,
+            f"{label(c.a)} − {label(c.b)}",
+            c.group,
+            f"{c.difference:+.2%}",
+            f"{c.low:+.2%} to {c.high:+.2%}",
+            _paper(c),
             *("" if p is None else f"{p:.2g}" for p in (c.p_seeds, c.p_corrected, c.p_images)),
         ]
         for c in tests

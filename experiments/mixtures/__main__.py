@@ -22,6 +22,7 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
+from experiments.common import jobs as common_jobs
 from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.mixtures import figures, judging, starts, study, viewers
@@ -41,15 +42,21 @@ _SPLIT = common_flags.unchosen_split()
 _ORDINARY = flags.DEFINE_string("ordinary", None, "Name or .npz of the ordinary classifier.")
 _ROBUST = flags.DEFINE_string("robust", None, "Name or .npz of the robust classifier.")
 _JUDGES = flags.DEFINE_list("judges", None, "Names or .npz of classifiers that took no part.")
-_SHOWN = flags.DEFINE_multi_string("shown", None, "Target text of a row of mixtures.png.")
+_SHOWN = flags.DEFINE_multi_string(
+    "shown", None, "Target of a row of mixtures.png, such as 3=0.5,8=0.5; once for each row."
+)
 _ENDS = flags.DEFINE_list("ends", None, "The two classes of strip.png.")
-_STEPS = flags.DEFINE_integer("steps", 10, "Of the strip.", 1)
-_PARTS = flags.DEFINE_multi_integer("parts", [2, 3], "Classes of a random mixture.", 2)
+_STEPS = flags.DEFINE_integer("steps", 10, "From one end of strip.png to the other.", 1)
+_PARTS = flags.DEFINE_multi_integer(
+    "parts", [2, 3], "Number of classes of random mixtures; once for each number.", 2
+)
 _NUMBER = common_flags.number(200, of="split", at_least=4)
 _VIEWED = flags.DEFINE_integer("viewed", 20, "Images of each network that viewers see.", 1)
 _TOLERANCE = flags.DEFINE_float("tolerance", None, "Total variation of a finished image.", 1e-9)
-_NOISE_MEAN = flags.DEFINE_float("noise_mean", None, "Of the pixels that noise starts with.", 0, 1)
-_NOISE_STD = flags.DEFINE_float("noise_std", None, "Their standard deviation.", 0)
+_NOISE_MEAN = flags.DEFINE_float(
+    "noise_mean", None, "Mean of the pixels of the noise to start from, in [0, 1].", 0, 1
+)
+_NOISE_STD = flags.DEFINE_float("noise_std", None, "Standard deviation of these pixels.", 0)
 _SEED = common_flags.seed("noise, classes and shares")
 _OUT = common_flags.out("mixtures")
 _OVERWRITE = common_flags.overwrite()
@@ -85,7 +92,8 @@ def load() -> Case:
 
     def start(classifier: str) -> loading.Start:
         found = loading.load(
-            *(classifier, _DATASET.value),
+            classifier,
+            _DATASET.value,
             split=_SPLIT.value,
             data_dir=_DATA_DIR.value,
             number=_NUMBER.value,
@@ -97,6 +105,7 @@ def load() -> Case:
         name: start(value)
         for name, value in zip(NETWORKS, (_ORDINARY.value, _ROBUST.value), strict=True)
     }
+    common_jobs.check_names([name_of_judge(path) for path in _JUDGES.value], flag="judges")
     source: ImageSource = found["robust"].source
     noise = options.noise(len(source.images), source.images.shape[1:])
     return Case(
@@ -116,6 +125,37 @@ def name_of_judge(path: str) -> str:
     """
     found = Path(path)
     return found.parent.name if found.stem == "weights" else found.stem
+
+
+def check(case: Case) -> None:
+    """Refuses, before anything is written, flags with which a part of the run would fail.
+
+    Raises:
+      ValueError: the name of the flag, and what it must be.
+    """
+    if len(_ENDS.value) != 2 or not set(_ENDS.value) <= set(case.names):
+        raise ValueError(
+            f"--ends={','.join(_ENDS.value)} must be two of the classes {', '.join(case.names)}"
+        )
+    if max(_PARTS.value) >= len(case.names):
+        raise ValueError(
+            f"--parts={max(_PARTS.value)} must be below the number of classes, {len(case.names)}: the image's own is "
+            "not named"
+        )
+    number = len(case.starts["test images"].images)
+    viewers.check_number(_VIEWED.value, networks=len(case.networks), sources=number)
+    shown_sources(case, shown_mixtures(case))
+    strip_sources(case)
+
+
+def shown_sources(case: Case, shown: list[Mixtures]) -> np.ndarray:
+    """The sources of mixtures.png."""
+    return first_of_each(case, {int(k) for row in shown for k in row.classes[0]}, _EACH)
+
+
+def strip_sources(case: Case) -> np.ndarray:
+    """The sources of strip.png."""
+    return first_of_each(case, {case.names.index(name) for name in _ENDS.value}, 1)
 
 
 def shown_mixtures(case: Case) -> list[Mixtures]:
@@ -150,7 +190,7 @@ def first_of_each(case: Case, avoid: set[int], count: int) -> np.ndarray:
 def draw_mixtures(case: Case, run: runs.Run) -> None:
     """mixtures.png."""
     wanted = shown_mixtures(case)
-    sources = first_of_each(case, {int(k) for row in wanted for k in row.classes[0]}, _EACH)
+    sources = shown_sources(case, wanted)
     targets = np.concatenate([row.targets(len(case.names)) for row in wanted])
     panels = []
     for name, network in case.networks.items():
@@ -166,7 +206,7 @@ def draw_strip(case: Case, run: runs.Run) -> None:
     """strip.png: from a photograph and from noise, on each network."""
     first, last = (case.names.index(name) for name in _ENDS.value)
     mixtures = starts.path(first, last, _STEPS.value)
-    sources = first_of_each(case, {first, last}, 1)
+    sources = strip_sources(case)
     rows, notes = {}, {}
     judge = next(iter(case.judges.values()))
     for name, network in case.networks.items():
@@ -197,7 +237,13 @@ def ask_judges(case: Case, run: runs.Run) -> dict[str, Any]:
                 print(f"{parts} classes from {start}: {name}", flush=True)
                 compute = functools.partial(
                     study.random_job,
-                    *(network, case.judges, *images, parts, len(case.names), case.options),
+                    network=network,
+                    judges=case.judges,
+                    sources=images.images,
+                    labels=images.labels,
+                    parts=parts,
+                    num_classes=len(case.names),
+                    options=case.options,
                 )
                 job = f"{parts} classes, {start}, {name}"
                 arrays = runs.kept(run.directory / "cache" / f"{job}.npz", compute)
@@ -211,7 +257,12 @@ def ask_viewers(case: Case, run: runs.Run) -> dict[str, Any]:
     start = case.starts["test images"]
     compute = functools.partial(
         viewers.viewed_job,
-        *(case.networks, start.images, start.labels, _VIEWED.value, len(case.names), case.options),
+        case.networks,
+        start.images,
+        start.labels,
+        count=_VIEWED.value,
+        num_classes=len(case.names),
+        options=case.options,
     )
     viewed = viewers.Viewed(**runs.kept(run.directory / "cache" / "viewers.npz", compute))
     directory = run.directory / "viewers"
@@ -223,10 +274,12 @@ def ask_viewers(case: Case, run: runs.Run) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the study with parsed flags."""
     del argv
     runs.enable_compilation_cache()
     runs.apply_preset(PRESETS[_PRESET.value])
     case = load()
+    check(case)
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     draw_mixtures(case, run)
     draw_strip(case, run)

@@ -14,7 +14,10 @@ def table(results: dict[str, Any]) -> str:
         for judge, found in job["judges"].items():
             answers.append(
                 [
-                    *(*what, judge, str(job["images"]), interval(found["rank_correlation"])),
+                    *what,
+                    judge,
+                    str(job["images"]),
+                    interval(found["rank_correlation"]),
                     interval(found["named_mass"], percent=True),
                     interval(found["named_on_top"], percent=True),
                 ]

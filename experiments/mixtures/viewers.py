@@ -42,6 +42,19 @@ def halves(
     return found._replace(shares=np.full((count, 2), 0.5))
 
 
+def check_number(count: int, *, networks: int, sources: int) -> None:
+    """Refuses fewer `sources` than `count` for each network.
+
+    Raises:
+      ValueError: in the name of the flags.
+    """
+    if sources < count * networks:
+        raise ValueError(
+            f"--viewed={count} takes {count * networks} sources, {count} for each network, and there are {sources}; "
+            "raise --number"
+        )
+
+
 def viewed_job(
     networks: Mapping[str, Network],
     sources: np.ndarray,
@@ -55,12 +68,8 @@ def viewed_job(
     Raises:
       ValueError: there are fewer than `count` sources for each network.
     """
+    check_number(count, networks=len(networks), sources=len(sources))
     needed = count * len(networks)
-    if len(sources) < needed:
-        raise ValueError(
-            f"--viewed={count} takes {needed} sources, {count} for each network, and there are {len(sources)}; raise "
-            "--number"
-        )
     labels = None if labels is None else labels[:needed]
     mixtures = halves(needed, num_classes, seed=options.seed + 1, other_than=labels)
     targets, parts = mixtures.targets(num_classes), []

@@ -42,7 +42,9 @@ _PRESET = flags.DEFINE_enum(
 )
 _DATASET = flags.DEFINE_string("dataset", None, "tfds name, .npz file, class folders, or 'digits'.")
 _TEST = flags.DEFINE_string(
-    "test_dataset", None, "Test images where the data set has no splits; by default its last rows."
+    "test_dataset",
+    None,
+    "Test images; by default --dataset's own, or some of it where it has no splits.",
 )
 _TEST_SPLIT = flags.DEFINE_string(
     "test_split", None, "Of the data set, or of --test_dataset; such as train[40000:]."
@@ -134,8 +136,8 @@ def load_data() -> tuple[sources.ImageSource, sources.ImageSource]:
     assert train.class_names is not None
     if _BATCH.value > len(train.ids):
         raise ValueError(f"--batch_size={_BATCH.value} exceeds the {len(train.ids)} images")
-    known = _CLASSIFIER.value == "train" or pretrained.load(_CLASSIFIER.value).class_names
-    if known not in (True, train.class_names):
+    trains_it = _CLASSIFIER.value == "train"
+    if not trains_it and pretrained.load(_CLASSIFIER.value).class_names != train.class_names:
         raise ValueError(
             f"--classifier={_CLASSIFIER.value} knows other classes than --dataset={_DATASET.value}; "
             "name one that was trained on it, or 'train'"
@@ -237,6 +239,7 @@ def write_report(run: runs.Run, arms: tuple[Arm, ...]) -> None:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the study with parsed flags."""
     del argv
     runs.enable_compilation_cache()
     runs.apply_preset(PRESETS[_PRESET.value])

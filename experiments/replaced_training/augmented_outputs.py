@@ -103,14 +103,24 @@ def table(results: Mapping[str, Any]) -> str:
         augmented = found["augmented_mean"]
         rows.append(
             [
-                *(method, str(len(augmented)), _mean(found["stored"]), _mean(augmented)),
+                method,
+                str(len(augmented)),
+                _mean(found["stored"]),
+                _mean(augmented),
                 *percentiles(augmented, 50, 95),
-                *(_mean(found["augmented_largest"]), f"{np.median(found['l2']):.2f}"),
+                _mean(found["augmented_largest"]),
+                f"{np.median(found['l2']):.2f}",
             ]
         )
     headings = (
-        *("images", "number", "TV as stored", "TV under crops and flips"),
-        *("median", "95th pct.", "TV in the worst crop or flip", "L2 change, median"),
+        "images",
+        "number",
+        "TV as stored",
+        "TV under crops and flips",
+        "median",
+        "95th pct.",
+        "TV in the worst crop or flip",
+        "L2 change, median",
     )
     return report.markdown_table(headings, rows)
 
@@ -162,6 +172,7 @@ def load_case() -> Case:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the script with parsed flags."""
     del argv
     runs.enable_compilation_cache()
     case = load_case()

@@ -163,6 +163,7 @@ def lesson_of(study: Study, arm: Arm, generated: Mapping[str, replaced.Generated
 
 
 def result_path(directory: Path, arm: Arm, seed: int) -> Path:
+    """The file of a finished job."""
     return _job_directory(directory, arm.name, seed) / "result.json"
 
 

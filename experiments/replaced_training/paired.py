@@ -10,8 +10,15 @@ from outgen_jax.metrics import power, statistics
 
 PAPER_GAIN = 0.00084  # Table A1: 92.560 % with 30 % replaced, 92.476 % with none
 _HEADINGS = (
-    *("arm", "minus", "pairs", "accuracy, points", "95% interval", "p"),
-    *("excluded outside of", "deviation of a pair", "pairs for the paper's gain"),
+    "arm",
+    "minus",
+    "pairs",
+    "accuracy, points",
+    "95% interval",
+    "p",
+    "excluded outside of",
+    "deviation of a pair",
+    "pairs for the paper's gain",
 )
 
 
@@ -40,9 +47,15 @@ def table(jobs: Sequence[Mapping[str, Any]], arms: Sequence[str], baseline: str)
         needed = power.pairs_needed(100 * PAPER_GAIN, deviation) if deviation else 2
         rows.append(
             [
-                *(arm, baseline, str(len(found)), f"{test.difference:+.2f}"),
-                *(_span(test), f"{test.p_value:.2g}", _span(excluded)),
-                *(f"{deviation:.2f}", f"{needed:,}"),
+                arm,
+                baseline,
+                str(len(found)),
+                f"{test.difference:+.2f}",
+                _span(test),
+                f"{test.p_value:.2g}",
+                _span(excluded),
+                f"{deviation:.2f}",
+                f"{needed:,}",
             ]
         )
     return report.markdown_table(_HEADINGS, rows) if rows else ""

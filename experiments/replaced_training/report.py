@@ -142,6 +142,7 @@ def _panel(key: str, summary: Mapping[str, Any], jobs: Jobs) -> dot_plots.Panel:
 
 
 def save(path: Any, summary: Mapping[str, Any], jobs: Jobs) -> None:
+    """Writes the figure."""
     report.save_figure(figure(summary, jobs), path)
 
 

@@ -201,4 +201,5 @@ def _rows(directory: Path) -> Any:
 
 
 def classifier_hash(frozen: Frozen) -> str:
+    """Of the frozen classifier's variables, as the manifest of a set has it."""
     return provenance.classifier_hash(frozen.variables)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.draw_gan import comparisons, presets, table, training
+from experiments.draw_gan import comparisons, presets, scores, table, training
 from outgen_jax.training.checkpoints import Checkpoints
 
 SCRIPT = "draw_gan/__main__.py"
@@ -106,6 +106,7 @@ def test_other_images_get_samples_and_an_interrupted_run_goes_on(run_script, tmp
         (["--steps=0"], "steps must be at least 1, got 0"),
         (["--train_images=15"], "batch_size 16 exceeds the 15 images"),
         (["--dataset=digits", "--size=28", "--samples=29"], "29 images; the scores need at least"),
+        (["--dataset=digits", "--size=28"], "--train_images=50000 leaves 0 of its 1797 images"),
         (["--dataset=nothing.npz"], "no file 'nothing.npz'"),
     ],
 )
@@ -115,6 +116,29 @@ def test_user_errors_are_one_line(run_script, colours, tmp_path, arguments, mess
     assert finished.returncode == 2
     assert message in finished.stderr.splitlines()[-1]
     assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_test_split_scores_rest_on_images_that_are_not_trained_on(
+    run_script, tmp_path, monkeypatch
+):
+    labels, seen = np.arange(200), []
+    images = np.broadcast_to(labels[:, None, None, None], (200, 28, 28, 1)).astype(np.uint8)
+    digits = {"labels": labels % 10, "class_names": list("0123456789")}
+    np.savez(tmp_path / "digits.npz", images=images, **digits)
+
+    def reference(test, train):
+        seen.extend({int(image[0, 0, 0]) for image in part} for part in (test, train))
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(scores, "reference", reference)
+    options = ("--train_images=80", "--samples=50", f"--out={tmp_path / 'run'}")
+    dataset = f"--dataset={tmp_path / 'digits.npz'}"
+    finished = run_script(SCRIPT, "--presets=smoke", dataset, *options)
+    assert "seen enough" in finished.stderr
+    test, train = seen
+    assert (len(test), len(train)) == (50, 80)
+    assert not test & train
 
 
 def test_attention_learns_more_slowly_and_all_at_the_preset_rate_in_the_end():

@@ -148,7 +148,9 @@ def test_where_nothing_is_chosen_all_arms_take_part(run, tmp_path):
     ("flag", "message"),
     [
         ("--layers=fc9", "no layer 'fc9'; Tiny has 'fc1', 'fc2'"),
-        ("--weights=-0.1", "λ must not be negative, got -0.1"),
+        ("--weights=-0.1", "λ must be finite and not negative, got -0.1"),
+        ("--weights=0.1,many", "--weights=0.1,many: λ must be numbers"),
+        ("--learning_rate=0", "learning_rate must be positive"),
         ("--kinds=fog", r"--kinds: unknown \['fog'\]"),
         ("--variants=beta", "unknown variant 'beta'; there are AugMix-style"),
         ("--dataset=nothing.npz", "no file 'nothing.npz'"),
@@ -161,6 +163,15 @@ def test_user_errors_are_one_line(run, flag, message):
     last = finished.stderr.strip().splitlines()[-1]  # progress bars before it
     assert last.startswith("experiments.intermediate_constraint: ")
     assert re.search(message, last)
+
+
+@pytest.mark.parametrize("flag", ["--layers=fc9", "--kinds=fog", "--dataset=nothing.npz"])
+def test_flags_that_do_not_fit_leave_an_earlier_run_as_it_is(run, tmp_path, flag):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "results.json").write_text("precious")
+    assert run("--overwrite", flag).returncode == 2
+    assert (tmp_path / "run" / "results.json").read_text() == "precious"
 
 
 # --- data and networks ---
@@ -184,7 +195,7 @@ def class_folders(tmp_path):
 def test_class_folders_train_an_efficientnet(class_folders, tmp_path, monkeypatch):
     monkeypatch.setattr(efficientnet_lite, "_STAGES", ((1, 3, 1, 1, 8), (1, 3, 2, 2, 8)))
     names = efficientnet_lite_imagenet.imagenet_classes()
-    train, test, classes = data.load_splits(str(class_folders), None, names, 32, tmp_path)
+    train, test, classes = data.load_splits(str(class_folders), None, names, 32, lambda: tmp_path)
     assert classes == names
     assert (len(train.images), len(test.images)) == (6, 3)
     assert sorted(train.labels) == [0, 0, 1, 1, 2, 2]
@@ -220,7 +231,7 @@ def test_class_folders_train_an_efficientnet(class_folders, tmp_path, monkeypatc
 def test_the_published_efficientnet_on_class_folders_at_full_size(class_folders, tmp_path):
     network = pretrained.load("efficientnet_lite0")
     train, *_ = data.load_splits(
-        str(class_folders), None, network.class_names, network.image_size, tmp_path
+        str(class_folders), None, network.class_names, network.image_size, lambda: tmp_path
     )
     assert train.images[np.array([0, 5])].shape == (2, 224, 224, 3)
     result = finetuning_fit.finetune(
@@ -254,6 +265,24 @@ def test_classes_are_matched_by_name_or_by_all_wordnet_ids():
             ValueError, match=r"are not the network's, e\.g\. .*all 1,000 of ImageNet"
         ):
             match(found, names)
+
+
+def test_class_folders_without_splits_have_no_image_in_both_sets(class_folders):
+    (train, names), (test, test_names) = data.memory_splits(str(class_folders / "train"), None, 32)
+    assert names == test_names
+    assert len(test.labels) == (len(train.labels) + len(test.labels) + 4) // 5
+    seen = {image.tobytes() for image in train.images}
+    assert not seen & {image.tobytes() for image in test.images}
+
+
+def test_sources_that_are_sorted_by_class_give_both_sets_every_class(tmp_path):
+    labels = np.repeat(np.arange(5), 20)
+    images = np.broadcast_to(labels[:, None, None, None], (100, 8, 8, 3)).astype(np.uint8)
+    np.savez(tmp_path / "sorted.npz", images=images, labels=labels, class_names=list("abcde"))
+    (train, _), (test, _) = data.memory_splits(str(tmp_path / "sorted.npz"), None, 8)
+    assert set(train.labels) == set(test.labels) == set(range(5))
+    for split in (train, test):
+        np.testing.assert_array_equal(split.images[:, 0, 0, 0], split.labels)
 
 
 def test_damaged_and_missing_images_are_named(class_folders):

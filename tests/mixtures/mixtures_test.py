@@ -216,6 +216,32 @@ def test_the_script_at_its_smallest(run_script, tmp_path):
     assert after["viewers"]["counts"]["someone"] == {"ordinary": [0, 0, 2], "robust": [0, 0, 2]}
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--ends=3,nine", "--ends=3,nine must be two of the classes 0, 1, 2"),
+        ("--ends=3", "--ends=3 must be two of the classes"),
+        ("--parts=10", "--parts=10 must be below the number of classes, 10"),
+        ("--viewed=11", "--viewed=11 takes 22 sources"),
+        ("--shown=3=0.5,nine=0.5", "nine"),
+        ("--judges=mnist_lenet,mnist_lenet", "--judges names one twice"),
+    ],
+)
+def test_flags_that_do_not_fit_are_one_line_and_write_nothing(run_script, tmp_path, flag, message):
+    digits = sources.digits(size=(28, 28), limit=20)
+    names = np.array(digits.class_names)
+    np.savez(tmp_path / "d.npz", images=digits.images, labels=digits.labels, class_names=names)
+    finished = run_script(
+        SCRIPT,
+        *(f"--dataset={tmp_path / 'd.npz'}", "--judges=mnist_lenet", "--robust=mnist_lenet"),
+        *("--viewed=2", "--number=20", f"--out={tmp_path / 'run'}", flag),
+    )
+    assert finished.returncode == 2
+    assert message in finished.stderr
+    assert len(finished.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_images_of_other_classes_are_refused(run_script, tmp_path):
     data = tmp_path / "two.npz"
     images = RNG.integers(0, 256, (8, 28, 28, 1), np.uint8)

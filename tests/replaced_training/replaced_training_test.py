@@ -434,3 +434,22 @@ def test_the_test_images_may_be_a_part_of_the_training_split(tmp_path):
     train, test = data.load(str(tmp_path / "set"), test_split=split, test_images=COUNT, **options)
     assert train.ids == SOURCE.ids[:10]
     assert test.ids == SOURCE.ids[-5:]
+    with pytest.raises(ValueError, match=r"--test_split=.*: 5 of the 5 test images are trained on"):
+        data.load(
+            str(tmp_path / "set"),
+            test_split=split,
+            test_images=COUNT,
+            **(options | {"train_images": 0}),
+        )
+
+
+def test_sources_that_are_sorted_by_class_give_both_sets_every_class(tmp_path):
+    labels = np.repeat(np.arange(4), 20)
+    images = np.broadcast_to(labels[:, None, None, None], (80, 8, 8, 1)).astype(np.uint8)
+    np.savez(tmp_path / "sorted.npz", images=images, labels=labels)
+    options = {"test_dataset": None, "data_dir": None, "side": 8, "train_images": 40}
+    train, test = data.load(str(tmp_path / "sorted.npz"), test_images=16, **options)
+    assert set(train.labels) == set(test.labels) == set(range(4))
+    assert not set(train.ids) & set(test.ids)
+    assert (len(train.ids), len(test.ids)) == (40, 16)
+    np.testing.assert_array_equal(train.images[:, 0, 0], np.repeat(train.labels[:, None], 3, 1))
