@@ -59,6 +59,11 @@ def printed_kl_divergence(logits: jax.Array, log_target: jax.Array) -> jax.Array
     """Eq. A10 as printed: D_KL(p, q) = Σ p log(p/q), with p = softmax(logits) and q = exp(log_target); [K], [K] -> [].
 
     Finite only where the target has no zeros.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> round(og.losses.printed_kl_divergence(jnp.zeros(2), jnp.log(jnp.array([0.9, 0.1]))).item(), 4)
+    0.5108
     """
     return jnp.sum(_expected_difference(jax.nn.log_softmax(logits), log_target))
 
@@ -90,11 +95,18 @@ def replaced_data(
         image is (1 − ε)·t + ε/K. None: D_KL(target ‖ p).
 
     Returns:
-      [], the mean over the batch.
+      [] float32, the mean over the batch.
 
     Raises:
-      ValueError: shapes that disagree, a mask that is not bool, labels outside 0..K-1 (seen outside of a trace only),
-        or a smoothing outside (0, 1).
+      TypeError: not arrays.
+      ValueError: shapes that disagree, a mask that is not bool, labels that are no integers or outside 0..K-1 (the
+        latter is seen outside of a trace only), or a smoothing outside (0, 1).
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> even, labels, generated = jnp.zeros((2, 4)), jnp.array([0, 1]), jnp.array([True, False])
+    >>> round(og.losses.replaced_data(even, labels, even, generated).item(), 4)  # (log 4 / 2 + log 4) / 2
+    1.0397
     """
     _check_replaced_data(logits, labels, teacher_logits, generated, printed_smoothing)
     num_classes = logits.shape[1]
@@ -109,17 +121,30 @@ def replaced_data(
             divergence = printed_kl_divergence(x, log_target)
         return 0.5 * divergence + 0.5 * cross_entropy(x, t)
 
-    teacher_logits = jax.lax.stop_gradient(teacher_logits)
-    return jnp.mean(jax.vmap(loss)(logits, labels, teacher_logits, generated))
+    x = logits.astype(jnp.float32)
+    teacher = jax.lax.stop_gradient(teacher_logits).astype(jnp.float32)
+    return jnp.mean(jax.vmap(loss)(x, labels, teacher, generated))
 
 
 def discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
-    """Eq. C9, with its sign turned: −mean log D(x) − mean log(1 − D(G(z))); logits [B], [B] -> []."""
+    """Eq. C9, with its sign turned: −mean log D(x) − mean log(1 − D(G(z))); logits [B], [B] -> [].
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> round(og.losses.discriminator(jnp.zeros(3), jnp.zeros(3)).item(), 4)  # 2 log 2
+    1.3863
+    """
     return -jnp.mean(jax.nn.log_sigmoid(real)) - jnp.mean(jax.nn.log_sigmoid(-fake))
 
 
 def generator(fake: jax.Array) -> jax.Array:
-    """Eq. C10, with its sign turned: −mean log D(G(z)), the non-saturating loss; logits [B] -> []."""
+    """Eq. C10, with its sign turned: −mean log D(G(z)), the non-saturating loss; logits [B] -> [].
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> round(og.losses.generator(jnp.zeros(3)).item(), 4)  # log 2
+    0.6931
+    """
     return -jnp.mean(jax.nn.log_sigmoid(fake))
 
 
@@ -143,6 +168,11 @@ def intermediate_constraint(
     Raises:
       TypeError: not arrays.
       ValueError: the two shapes differ.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> round(og.losses.intermediate_constraint(jnp.array([0.01, -0.01]), jnp.array([1.0, 1.0])).item(), 4)
+    0.8133
     """
     _check_same_neurons("intermediate_constraint", distorted, undistorted)
     u = undistorted > 0
@@ -165,6 +195,11 @@ def intermediate_mse(distorted: jax.Array, undistorted: jax.Array) -> jax.Array:
     Raises:
       TypeError: not arrays.
       ValueError: the two shapes differ.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.losses.intermediate_mse(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])).item()
+    2.0
     """
     _check_same_neurons("intermediate_mse", distorted, undistorted)
     return jnp.mean((distorted.astype(jnp.float32) - undistorted.astype(jnp.float32)) ** 2)
@@ -188,6 +223,12 @@ def mean_over_layers(
 
     Raises:
       ValueError: no layers, layers that differ between the mappings, or weights that are negative or all 0.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> noisy, clean = ({"conv": jnp.full((1, 3), x), "fc": jnp.full((1, 1), 2 * x)} for x in (1.0, 0.0))
+    >>> og.losses.mean_over_layers(og.losses.intermediate_mse, noisy, clean).item()  # (3 · 1 + 1 · 4) / 4
+    1.75
     """
     if weights is None:
         weights = {name: math.prod(h.shape[1:]) for name, h in distorted.items()}
@@ -212,6 +253,11 @@ def jensen_shannon(logits: jax.Array) -> jax.Array:
     .. math:: \frac{1}{V} \sum_v D_{KL}(p_v \| m), \quad m = \frac{1}{V} \sum_v p_v
 
     with p_v = softmax(logits_v); [V, K] -> [], from 0 to log V.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.losses.jensen_shannon(jnp.zeros((3, 4))).item()
+    0.0
     """
     log_p = jax.nn.log_softmax(logits)
     log_m = jax.nn.logsumexp(log_p, axis=0, keepdims=True) - math.log(len(logits))  # [1, K]
@@ -225,12 +271,16 @@ def _expected_difference(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
     return jnp.where(present, jnp.exp(log_p) * difference, 0)
 
 
-def _check_same_neurons(caller: str, distorted: jax.Array, undistorted: jax.Array) -> None:
-    for name, h in (("distorted", distorted), ("undistorted", undistorted)):
-        if not hasattr(h, "shape"):
+def _check_arrays(caller: str, **arguments: jax.Array) -> None:
+    for name, value in arguments.items():
+        if not hasattr(value, "shape"):
             raise TypeError(
-                f"{caller}: {name} must be an array, got {type(h).__name__}; pass jnp.asarray({name})"
+                f"{caller}: {name} must be an array, got {type(value).__name__}; pass jnp.asarray({name})"
             )
+
+
+def _check_same_neurons(caller: str, distorted: jax.Array, undistorted: jax.Array) -> None:
+    _check_arrays(caller, distorted=distorted, undistorted=undistorted)
     if distorted.shape != undistorted.shape:
         raise ValueError(
             f"{caller}: distorted and undistorted must have one shape; they have "
@@ -245,11 +295,24 @@ def _check_replaced_data(
     generated: jax.Array,
     printed_smoothing: float | None,
 ) -> None:
+    _check_arrays(
+        "replaced_data",
+        logits=logits,
+        labels=labels,
+        teacher_logits=teacher_logits,
+        generated=generated,
+    )
     shapes = [list(x.shape) for x in (logits, teacher_logits, labels, generated)]
-    if len(shapes[0]) != 2 or shapes != [shapes[0]] * 2 + [shapes[0][:1]] * 2:
+    rows = shapes[0]
+    if len(rows) != 2 or shapes != [rows, rows, rows[:1], rows[:1]]:
         raise ValueError(
             "replaced_data: expected logits and teacher_logits [B, K], labels and generated [B]; they have "
             f"{', '.join(map(str, shapes))}. Give one row per image, zeros where there is no teacher"
+        )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"replaced_data: labels must be integers, one class per image; they are {labels.dtype}. "
+            "Cast whole numbers with .astype(int)"
         )
     if generated.dtype != bool:
         raise ValueError(

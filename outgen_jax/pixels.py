@@ -91,33 +91,57 @@ def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.A
       rolloff: "ideal" cuts at the radius; "gaussian" multiplies frequency f by exp(−f² / (2 radius²)).
 
     Raises:
-      ValueError: a radius that is not positive, or an unknown roll-off.
+      ValueError: an array that is not of rank 3, a radius that is not positive, or an unknown roll-off.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> stripes = jnp.tile(jnp.array([[0.0], [1.0]]), (4, 8, 1))  # 4 cycles per side
+    >>> og.pixels.lowpass(stripes, 3)[:2, 0, 0].tolist()
+    [0.5, 0.5]
     """
-    if not radius > 0:
+    check_lowpass(radius, rolloff, caller="lowpass")
+    if image.ndim != 3:
         raise ValueError(
-            f"lowpass: radius must be positive, got {radius}; None in gradient_descent means no filter"
+            f"lowpass: image must be one image [H, W, C], got shape {list(image.shape)}; "
+            "jax.vmap maps it over a batch"
         )
     height, width, _ = image.shape
     # Whole numbers: fftfreq(49, 1 / 49) gives 10.000000000000002, which a radius of 10 would cut.
     rows = np.fft.ifftshift(np.arange(height) - height // 2)[:, None]
     columns = np.arange(width // 2 + 1)[None, :]
     squared = rows**2 + columns**2  # [H, W//2 + 1]
-    match rolloff:
-        case "ideal":
-            mask = (squared <= radius**2).astype(np.float32)
-        case "gaussian":
-            mask = np.exp(-squared / (2 * radius**2)).astype(np.float32)
-        case _:
-            raise ValueError(
-                f"lowpass: unknown rolloff {rolloff!r}; use one of {', '.join(ROLLOFFS)}"
-            )
+    if rolloff == "ideal":
+        mask = (squared <= radius**2).astype(np.float32)
+    else:
+        mask = np.exp(-squared / (2 * radius**2)).astype(np.float32)
     spectrum = jnp.fft.rfft2(image, axes=(0, 1))
     kept = spectrum * mask[:, :, None].astype(spectrum.dtype)
     return jnp.fft.irfft2(kept, s=(height, width), axes=(0, 1))
 
 
+def check_lowpass(radius: float, rolloff: str, *, caller: str) -> None:
+    """Checks the options of `lowpass`.
+
+    Raises:
+      ValueError: in the name of `caller`.
+    """
+    if not radius > 0:
+        raise ValueError(
+            f"{caller}: radius must be positive, got {radius}; None in gradient_descent means no filter"
+        )
+    if rolloff not in ROLLOFFS:
+        raise ValueError(f"{caller}: unknown rolloff {rolloff!r}; use one of {', '.join(ROLLOFFS)}")
+
+
 def high_frequency_energy(image: jax.Array, radius: float) -> jax.Array:
-    """Mean square of what `lowpass(image, radius)` removes, a measure of paper A's "noise": [H, W, C] -> []."""
+    """Mean square of what `lowpass(image, radius)` removes, a measure of paper A's "noise": [H, W, C] -> [].
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> stripes = jnp.tile(jnp.array([[0.0], [1.0]]), (4, 8, 1))  # 4 cycles per side
+    >>> og.pixels.high_frequency_energy(stripes, 3).item()
+    0.25
+    """
     return jnp.mean((image - lowpass(image, radius)) ** 2)
 
 

@@ -197,6 +197,7 @@ BAD_BATCHES = {
     "rows of images": (lambda z, y, q, g: (z, y, q, np.arange(6)), "generated must be bool"),
     "label of K": (lambda z, y, q, g: (z, y * 0 + 4, q, g), r"in 0\.\.3; row 0 has 4"),
     "negative label": (lambda z, y, q, g: (z, y - y[1] - 1, q, g), r"has -"),
+    "half a label": (lambda z, y, q, g: (z, y + 0.5, q, g), r"labels must be integers.*float"),
 }
 
 
@@ -205,6 +206,25 @@ def test_replaced_data_rejects(case):
     change, message = BAD_BATCHES[case]
     with pytest.raises(ValueError, match=rf"replaced_data: .*{message}"):
         losses.replaced_data(*change(*batch()))
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_replaced_data_rejects_what_is_no_array(place):
+    arguments = list(batch())
+    arguments[place] = arguments[place].tolist()
+    name = ("logits", "labels", "teacher_logits", "generated")[place]
+    with pytest.raises(TypeError, match=f"replaced_data: {name} must be an array, got list; pass"):
+        losses.replaced_data(*arguments)
+
+
+def test_replaced_data_of_short_floats_is_computed_in_float32():
+    logits, labels, teacher, generated = batch()
+    short, short_teacher = (jnp.asarray(x, jnp.bfloat16) for x in (logits, teacher))
+    value = losses.replaced_data(short, labels, short_teacher, generated)
+    wide = (x.astype(jnp.float32) for x in (short, short_teacher))
+    expected = losses.replaced_data(next(wide), labels, next(wide), generated)
+    assert value.dtype == jnp.float32
+    np.testing.assert_array_equal(value, expected)
 
 
 @pytest.mark.parametrize("smoothing", [0, 1, -0.1, float("nan")])

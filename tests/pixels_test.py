@@ -174,6 +174,13 @@ def test_lowpass_refuses_a_radius_that_is_not_positive(radius):
         pixels.lowpass(noise(4, 4, 1), radius)
 
 
+def test_lowpass_takes_one_image():
+    with pytest.raises(
+        ValueError, match=r"lowpass: image must be one image .*\[2, 4, 4, 1\]; jax\.vmap"
+    ):
+        pixels.lowpass(noise(2, 4, 4, 1), 2)
+
+
 def test_lowpass_names_the_rolloffs_it_knows():
     with pytest.raises(ValueError, match=r"unknown rolloff 'box'; use one of ideal, gaussian"):
         pixels.lowpass(noise(4, 4, 1), 2, rolloff="box")

@@ -75,6 +75,21 @@ def part_names(meaning: Meaning) -> tuple[str, ...]:
     return tuple("_" + "_".join(_key(k) for k in path) for path, _ in paths)
 
 
+def check_part_names(meaning: Meaning) -> None:
+    """Refuses parts whose entries would have one name.
+
+    Raises:
+        ValueError: the names differ only in signs that are no letters or digits.
+    """
+    names = part_names(meaning)
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(
+            f"{CALLER}: the parts of the output must have names that differ in letters or digits; several become "
+            f"{repeated[1:]!r}. Rename them in what apply_fn returns"
+        )
+
+
 def _key(entry: Any) -> str:
     """One step of a path, without the signs of Python."""
     for name in ("key", "idx", "name"):
@@ -143,11 +158,11 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
     images, targets = inputs.block.images, inputs.targets
     kinds, counts = job.meaning.kinds, request.counts(job.meaning, targets)
     engine_job = EngineJob(
-        job.network,
-        job.variables,
-        kinds,
-        job.mesh,
-        job.batch_size,
+        network=job.network,
+        variables=job.variables,
+        kinds=kinds,
+        mesh=job.mesh,
+        batch_size=job.batch_size,
         advance=advance,
         fixed_shares=True,
     )
@@ -160,19 +175,21 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
             job.variables,
             pool.images,
             targets,
-            counts,
-            kinds,
-            job.mesh,
+            counts=counts,
+            kinds=kinds,
+            mesh=job.mesh,
             batch_size=job.batch_size,
             fixed_shares=True,
         )
     raw = predict.outputs_of(
         job.network, job.variables, rounded, kinds, job.mesh, job.batch_size, fixed_shares=True
     )
+
+    def distance_of(outputs: tuple[jax.Array, ...], wanted: tuple[jax.Array, ...]) -> jax.Array:
+        return Objective(wanted, kinds, (None,) * len(kinds)).distance(outputs)
+
     with relaxed():  # NaN marks free entries
-        distance = jax.vmap(lambda o, t: Objective(t, kinds, (None,) * len(kinds)).distance(o))(
-            raw, targets
-        )
+        distance = jax.vmap(distance_of)(raw, targets)
     converged = pool.finite & (pool.distance <= job.tolerance)
     readout = predict.readout(job.meaning, raw)
     unrounded = pool.images if job.save_float else None

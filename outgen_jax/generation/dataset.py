@@ -6,6 +6,7 @@ change the files. While the devices work on one shard, the next is read and the 
 written: at most three shards are in memory.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ from outgen_jax.generation import block, data_card, provenance
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import request, slots, synthesize
+from outgen_jax.synthesis import predict, request, slots, synthesize
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.whole_numbers import check_integers
 
@@ -114,16 +115,23 @@ def generate_dataset(
       progress: whether to show a progress bar.
 
     Raises:
-      ValueError: arguments that `synthesize` refuses; rows that cannot be stored.
+      ValueError: arguments that `synthesize` refuses; rows that cannot be stored; `about` that JSON cannot hold; parts
+        of the output whose names become the same.
       FileExistsError: `directory` holds other files, or a data set of another source, target, network or solver.
       OSError: the disk is full, or `directory` cannot be written. Finished shards are kept.
     """
-    request.check_options(tolerance, batch_size, caller=block.CALLER)
+    if tolerance is not None:
+        request.check_tolerance(
+            tolerance, caller=block.CALLER, remedy="use None for the solver's own"
+        )
+    request.check_batch_size(batch_size, caller=block.CALLER)
+    request.check_precision(precision, caller=block.CALLER)
     check_integers(caller=block.CALLER, shard_size=shard_size)
     if shard_size < 1:
         raise ValueError(
             f"{block.CALLER}: shard_size must be at least 1, got {shard_size}; 1000 is usual"
         )
+    about = _checked_about(about)
     solver = synthesize.checked_solver(solver, caller=block.CALLER)
     if tolerance is None:
         tolerance = solver.tolerance or _TOLERANCE
@@ -132,9 +140,10 @@ def generate_dataset(
     few = random_access.read(source, spec, 0, min(8, spec.num_rows), caller=block.CALLER).images
     network = Network(apply_fn, precision)
     meaning = request.meaning(network, variables, few, output, caller=block.CALLER)
+    block.check_part_names(meaning)
     mesh = slots.local_mesh()
     placed = slots.on_all_devices(mesh, variables)
-    synthesize.check_sources(network, placed, few, meaning, batch_size, caller=block.CALLER)
+    predict.check_sources(network, placed, few, meaning, batch_size, caller=block.CALLER)
     job = block.Job(
         network=network,
         variables=placed,
@@ -144,10 +153,11 @@ def generate_dataset(
         targets=_target_function(targets, meaning, spec.num_rows),
         solver=solver,
         tolerance=float(tolerance),
-        quantize=quantize,
-        save_float=save_float,
-        batch_size=batch_size,
-        shard_size=shard_size,
+        # Python's numbers: JSON has none of numpy's.
+        quantize=bool(quantize),
+        save_float=bool(save_float),
+        batch_size=None if batch_size is None else int(batch_size),
+        shard_size=int(shard_size),
         mesh=mesh,
     )
     if not callable(targets):  # a function is asked shard by shard
@@ -172,8 +182,9 @@ def _run(
     mine = range(jax.process_index(), written.num_shards, jax.process_count())
     missing = [index for index in mine if not _is_finished(job, written, index)]
     # Images of this process; those of finished shards are there from the start.
-    total, left = (sum(len(block.rows_of(job, i)) for i in some) for some in (mine, missing))
-    bar = synthesize.progress_bar(total, progress and first, done=total - left)
+    total = sum(len(block.rows_of(job, index)) for index in mine)
+    left = sum(len(block.rows_of(job, index)) for index in missing)
+    bar = synthesize.progress_bar(total, show=progress and first, done=total - left)
     with bar as advance:
         _make(job, written, missing, advance)
     _meet("made")
@@ -216,9 +227,8 @@ def _target_function(
                 f"{block.CALLER}: targets must have one row per image, or be one for all; they have "
                 f"{len(leaf)} for {num_images} images. Repeat them so that each image has its row"
             )
-        if leaf.ndim == len(
-            shape
-        ):  # else a shard of as many images as views would take them for rows
+        # Without an axis of images, a shard of as many images as views would take its views for rows.
+        if leaf.ndim == len(shape):
             leaves[index] = leaf[None]
 
     def of_rows(rows: np.ndarray, labels: np.ndarray) -> Any:
@@ -231,9 +241,23 @@ def _target_function(
     return of_rows
 
 
-def _made_from(
-    job: block.Job, image: np.ndarray, about: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _checked_about(about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The caller's entries of the manifest.
+
+    Raises:
+      ValueError: something that JSON does not have.
+    """
+    try:
+        found = dict(about or {})
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{block.CALLER}: about must be a mapping of names to what JSON can hold: {error}; convert it first"
+        ) from error
+    return found
+
+
+def _made_from(job: block.Job, image: np.ndarray, about: Mapping[str, Any]) -> dict[str, Any]:
     """What must be equal for a run to resume, beyond the rows and targets of each shard."""
     found = {
         **job.spec._asdict(),
@@ -249,16 +273,11 @@ def _made_from(
         "quantize": job.quantize,
         "batch_size": job.batch_size,
         "shard_size": job.shard_size,
-        "about": dict(about or {}),
+        "about": dict(about),
     }
     if job.save_float:  # sets without it are as those of earlier versions
         found["save_float"] = True
-    try:
-        return json.loads(json.dumps(found))  # tuples become lists, as in the manifest
-    except TypeError as error:
-        raise ValueError(
-            f"{block.CALLER}: about must hold what JSON can: {error}; convert it first"
-        ) from error
+    return json.loads(json.dumps(found))  # tuples become lists, as in the manifest
 
 
 # --- shard by shard ---
@@ -272,13 +291,15 @@ def _make(
 ) -> None:
     """Makes shards one after another, reading ahead and writing behind in threads."""
     fields.import_writers()
+    if not missing:
+        return
     writing: Future[None] | None = None
     with ThreadPoolExecutor(2) as threads:
-        coming = [threads.submit(block.read_inputs, job, index) for index in missing[:1]]
-        for place, index in enumerate(missing):
-            inputs = coming.pop().result()
-            following = missing[place + 1 : place + 2]
-            coming = [threads.submit(block.read_inputs, job, later) for later in following]
+        reading = threads.submit(block.read_inputs, job, missing[0])
+        for index, following in itertools.zip_longest(missing, missing[1:]):
+            inputs = reading.result()
+            if following is not None:
+                reading = threads.submit(block.read_inputs, job, following)
             outputs = block.make_outputs(job, inputs, advance)
             if writing is not None:
                 writing.result()

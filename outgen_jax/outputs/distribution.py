@@ -84,11 +84,11 @@ class Softmax(Output):
         return losses.kl_divergence(goal, _with_first(r))
 
     def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
-        """P − q."""
+        """Probabilities less targets, p − q, of all groups but the first."""
         return (self.compared(r) - goal)[1:]
 
     def hessian_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
-        """diag(p) − p pᵀ."""
+        """diag(p) − p pᵀ, of all groups but the first."""
         probs = self.compared(r)[1:]
         return jnp.diag(probs) - jnp.outer(probs, probs)
 
@@ -111,9 +111,8 @@ class Softmax(Output):
         Relative to all others where the first group is such a group itself.
         """
         logits, zero = _with_first(r), goal < 0.1 * floor
-        total, others = (
-            jax.nn.logsumexp(jnp.where(m, logits, SWITCHED_OFF)) for m in (zero, ~zero)
-        )
+        total = jax.nn.logsumexp(jnp.where(zero, logits, SWITCHED_OFF))
+        others = jax.nn.logsumexp(jnp.where(~zero, logits, SWITCHED_OFF))
         others = jnp.where(zero[0], others, -jnp.log(jnp.where(zero[0], 1, goal[0])))
         return jnp.where(zero.any(), total - others - jnp.log(floor), 0)[None]
 

@@ -61,13 +61,13 @@ class Sigmoid(Output):
         return each.sum()
 
     def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
-        """P − q."""
+        """Probabilities less targets, p − q."""
         return jnp.where(jnp.isnan(goal), 0, jax.nn.sigmoid(r) - goal)
 
     def hessian_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """diag(p (1 − p))."""
-        bends = jax.nn.sigmoid(r) * jax.nn.sigmoid(-r)
-        return jnp.diag(jnp.where(jnp.isnan(goal), 0, bends))
+        variance = jax.nn.sigmoid(r) * jax.nn.sigmoid(-r)
+        return jnp.diag(jnp.where(jnp.isnan(goal), 0, variance))
 
     def errors(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """In nats of the odds. A label whose target is within `floor` of 0 or 1 may lie anywhere beyond `floor`."""

@@ -10,7 +10,7 @@ import numpy as np
 from outgen_jax.outputs.output import Output
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Values(Output):
     """K real numbers, such as a regression, logits or an embedding. The target is a number for each.
 
@@ -39,7 +39,7 @@ class Values(Output):
         return (self.errors(r, goal, 0.0) ** 2).sum() / (2 * _num_named(goal))
 
     def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
-        """(r − goal)/n."""
+        """(r − goal)/n, n the number of entries that are not free."""
         return self.errors(r, goal, 0.0) / _num_named(goal)
 
     def hessian_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
@@ -64,13 +64,18 @@ def values(*, scale: float = 1.0) -> Values:
       scale: the unit of the distance, such as the standard deviation of the outputs over some images.
 
     Raises:
-      ValueError: a scale that is not positive.
+      ValueError: a scale that is not one positive number.
 
     >>> import outgen_jax as og
     >>> og.outputs.values(scale=0.5)
     Values(scale=0.5)
     """
-    return Values(float(scale))
+    if np.ndim(scale) > 0:
+        raise ValueError(
+            f"outputs.values: scale must be one number for all outputs, got shape {list(np.shape(scale))}; divide the "
+            "outputs by theirs in apply_fn, and the targets likewise"
+        )
+    return Values(scale=float(scale))
 
 
 def _num_named(goal: jax.Array) -> jax.Array:

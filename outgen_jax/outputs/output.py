@@ -100,8 +100,8 @@ class Output(abc.ABC):
 
     def divergence(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """`divergence_at` of a row whose entries all have a coordinate: []."""
-        r, goal = (f(output, target, None) for f in (self.coordinates, self.goal))
-        return self.divergence_at(r, goal)
+        r = self.coordinates(output, target, None)
+        return self.divergence_at(r, self.goal(output, target, None))
 
     def loss(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """What gradient descent minimises: [], the divergence up to a constant."""

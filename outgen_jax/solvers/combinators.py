@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import optax
 
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.whole_numbers import check_integers
@@ -163,7 +164,8 @@ class Restarted(Combinator):
             if self.via is not None:
                 pool.run(self.via, rows, tolerance, start=again)
                 remaining, again = pool.unfinished(rows, tolerance), pool.last
-            pool.run(self.later or self.solver, remaining, tolerance, start=again)
+            later = self.solver if self.later is None else self.later
+            pool.run(later, remaining, tolerance, start=again)
 
             now = pool.nearest(rows)
             stalled = np.where(now > _PROGRESS * nearest, stalled + 1, 0)
@@ -219,15 +221,17 @@ def then(first: Solver | Combinator, second: Solver | Combinator, *, at: float) 
       at: the distance of the hand-over, in the measure of `og.outputs`; 3e-4 is usual.
 
     Raises:
-      ValueError: `at` is not positive.
+      ValueError: `first` or `second` is not a solver, or `at` is not positive.
 
     >>> import outgen_jax as og
     >>> og.then(og.preset("adam"), og.gauss_newton(), at=3e-4).steps
     140
     """
+    for name, part in (("first", first), ("second", second)):
+        check_is_solver(part, name, caller="then")
     if not at > 0:
         raise ValueError(f"then: at must be a positive distance, got {at}; 3e-4 is usual")
-    return Then(first=first, second=second, at=at)
+    return Then(first=first, second=second, at=float(at))
 
 
 def restarted(
@@ -254,12 +258,16 @@ def restarted(
       beyond: images within this distance are not given up.
 
     Raises:
-      ValueError: a negative number of starts, or a patience below 1.
+      ValueError: `solver`, `via` or `later` is not a solver; `times` or `beyond` is negative; a patience below 1.
 
     >>> import outgen_jax as og
     >>> og.restarted(og.gauss_newton(steps=40), times=2).steps
     120
     """
+    check_is_solver(solver, "solver", caller="restarted")
+    for name, part in (("via", via), ("later", later)):
+        if part is not None:
+            check_is_solver(part, name, caller="restarted")
     check_integers(caller="restarted", times=times, patience=patience)
     if times < 0:
         raise ValueError(
@@ -269,14 +277,18 @@ def restarted(
         raise ValueError(
             f"restarted: patience must be at least 1, got {patience}; None never gives up"
         )
+    if not beyond >= 0:
+        raise ValueError(
+            f"restarted: beyond must be a distance of at least 0, got {beyond}; 0 spares no image"
+        )
     return Restarted(
         solver=solver,
-        times=times,
+        times=int(times),
         from_source=from_source,
         via=via,
         later=later,
-        patience=patience,
-        beyond=beyond,
+        patience=None if patience is None else int(patience),
+        beyond=float(beyond),
     )
 
 
@@ -290,11 +302,35 @@ def rescued(solver: Solver | Combinator, *, by: Solver | Combinator) -> Rescued:
       solver: the solver of all images, such as `og.smallest_change()`; its `tolerance` is that of the combination.
       by: the solver of the images that are left, such as `og.restarted(og.gauss_newton(), times=6)`.
 
+    Raises:
+      ValueError: `solver` or `by` is not a solver.
+
     >>> import outgen_jax as og
     >>> og.rescued(og.smallest_change(steps=30), by=og.gauss_newton(steps=40)).steps
     100
     """
+    for name, part in (("solver", solver), ("by", by)):
+        check_is_solver(part, name, caller="rescued")
     return Rescued(solver=solver, by=by)
+
+
+def check_is_solver(solver: Any, name: str, *, caller: str) -> None:
+    """Refuses what is passed for a solver and is none, such as its name.
+
+    Raises:
+      ValueError: in the name of `caller`, for its argument `name`.
+    """
+    if isinstance(solver, Solver | Combinator):
+        return
+    if isinstance(solver, str):
+        remedy = f"pass og.preset({solver!r})"
+    elif isinstance(solver, optax.GradientTransformation):
+        remedy = "pass og.gradient_descent(optimizer)"
+    elif callable(solver):
+        remedy = f"call it, as in og.{getattr(solver, '__name__', 'exact')}()"
+    else:
+        remedy = "pass one such as og.exact()"
+    raise ValueError(f"{caller}: {name} must be a solver, got {solver!r:.60}; {remedy}")
 
 
 def _near_source(pool: Pool, attempt: int) -> Start:

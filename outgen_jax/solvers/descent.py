@@ -107,28 +107,38 @@ def gradient_descent(
       lowpass_rolloff: "ideal" or "gaussian".
 
     Raises:
-      ValueError: a negative number of steps or weight decay; a radius that is not positive, or an unknown roll-off.
+      ValueError: an optimiser that is not optax's, or `pixels` that is no map; a negative number of steps or weight
+        decay; a radius that is not positive, or an unknown roll-off.
 
     >>> import optax
     >>> import outgen_jax as og
     >>> og.gradient_descent(optax.adam(0.005), weight_decay=0.0, steps=250).steps
     250
     """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        remedy = "call it with its settings" if callable(optimizer) else "pass one"
+        raise ValueError(
+            f"gradient_descent: optimizer must be an optimiser of optax, got {optimizer!r:.60}; {remedy}, as in "
+            "optax.sgd(0.05)"
+        )
+    if pixels is not None and not isinstance(pixels, pixel_maps.PixelMap):
+        raise ValueError(
+            f"gradient_descent: pixels must be a PixelMap, got {pixels!r:.60}; pass one such as og.pixels.tanh()"
+        )
     check_integers(caller="gradient_descent", steps=steps)
-    if steps < 0 or weight_decay < 0:
+    if steps < 0 or not weight_decay >= 0:
         raise ValueError(
             "gradient_descent: steps and weight_decay must not be negative, got "
             f"{steps} and {weight_decay}; use 0 for none"
         )
-    if lowpass_radius is not None:  # says now what would otherwise come from inside a trace
-        pixel_maps.lowpass(
-            jnp.zeros((2, 2, 1), jnp.float32), lowpass_radius, rolloff=lowpass_rolloff
-        )
+    if lowpass_radius is not None:
+        pixel_maps.check_lowpass(lowpass_radius, lowpass_rolloff, caller="gradient_descent")
+    # Python's numbers: those of numpy have a type, which would widen arrays under jax_enable_x64.
     return GradientDescent(
         optimizer=optimizer,
-        weight_decay=weight_decay,
-        steps=steps,
+        weight_decay=float(weight_decay),
+        steps=int(steps),
         pixels=pixel_maps.arctan() if pixels is None else pixels,
-        lowpass_radius=lowpass_radius,
+        lowpass_radius=None if lowpass_radius is None else float(lowpass_radius),
         lowpass_rolloff=lowpass_rolloff,
     )

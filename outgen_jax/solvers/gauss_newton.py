@@ -274,4 +274,11 @@ def gauss_newton(
             f"gauss_newton: floor must lie in (0, 0.5), got {floor}; a tenth of the tolerance is usual"
         )
     limits = restriction(mask, max_change, lowpass_radius, caller="gauss_newton")
-    return GaussNewton(steps=steps, trials=trials, stride=stride, floor=floor, restriction=limits)
+    # Python's numbers: those of numpy have a type, which would widen arrays under jax_enable_x64.
+    return GaussNewton(
+        steps=int(steps),
+        trials=int(trials),
+        stride=None if stride is None else float(stride),
+        floor=float(floor),
+        restriction=limits,
+    )

@@ -162,7 +162,7 @@ def gauss_newton_cg(
             f"the defaults are {STEPS} and {ITERATIONS}"
         )
     limits = restriction(mask, max_change, lowpass_radius, caller="gauss_newton_cg")
-    return GaussNewtonCG(steps=steps, iterations=iterations, restriction=limits)
+    return GaussNewtonCG(steps=int(steps), iterations=int(iterations), restriction=limits)
 
 
 def momentum(divergence: ArrayLike, divergence_before: ArrayLike) -> jax.Array:

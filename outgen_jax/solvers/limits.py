@@ -100,7 +100,7 @@ class Restriction:
         if (height, width) != shape[:2] or channels not in (1, shape[2]):
             raise ValueError(
                 f"mask is {_by(height, width, channels)}, images are {_by(*shape)} (height x width x channels); "
-                "give a mask of the images' height and width"
+                "give a mask of the images' height and width, with one channel or all of them"
             )
 
     def nearest(self, source: jax.Array, image: jax.Array) -> jax.Array:
@@ -134,6 +134,9 @@ def restriction(
             f"{caller}: max_change must be at most 1, the range of a pixel, got {max_change}; {max_change} grey levels "
             f"of 255 are {max_change}/255, None: no limit"
         )
+    # Python's numbers: those of numpy have a type, which would widen arrays under jax_enable_x64.
+    max_change = None if max_change is None else float(max_change)
+    lowpass_radius = None if lowpass_radius is None else float(lowpass_radius)
     if mask is None:
         return Restriction(max_change=max_change, lowpass_radius=lowpass_radius)
     allowed = np.asarray(mask) != 0

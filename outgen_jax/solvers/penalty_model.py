@@ -45,7 +45,13 @@ class PenaltyModel(NamedTuple):
         # The two quadratic terms are (1/c + ν)/2 ‖Δ − p‖² and a constant.
         shift = (self.source - image) * inverse / (inverse + self.damping)
         step = prox_linear.bounded_step(
-            *(self.loss, self.limits, image, r, jac, inverse + self.damping, shift),
+            self.loss,
+            self.limits,
+            image,
+            r,
+            jac,
+            inverse + self.damping,
+            shift,
             newton_steps=newton_steps,
             rounds=rounds,
         )

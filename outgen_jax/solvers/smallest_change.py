@@ -153,7 +153,13 @@ class SmallestChange(Solver):
         def once(trial: Trial, _: None) -> tuple[Trial, None]:
             loss = self.excess.loss(objective, goals, trial.distance, tolerance)
             model = PenaltyModel(
-                *(objective, flat, source.ravel(), limits, loss, trial.penalty, trial.damping)
+                objective=objective,
+                network=flat,
+                source=source.ravel(),
+                limits=limits,
+                loss=loss,
+                penalty=trial.penalty,
+                damping=trial.damping,
             )
             return self._attempt(problem, model, trial), None
 
@@ -202,7 +208,11 @@ class SmallestChange(Solver):
         def once(found: Any, _: None) -> tuple[Any, Any]:
             image, r, jac, best = found
             point = model.minimum(
-                *(trial.image, trial.r, jac), newton_steps=self.newton_steps, rounds=self.rounds
+                trial.image,
+                trial.r,
+                jac,
+                newton_steps=self.newton_steps,
+                rounds=self.rounds,
             )
             predicted = model.merit(trial.r + jac @ (point.image - trial.image), point.image)
             merit = model.merit(point.r, point.image)
@@ -265,7 +275,7 @@ def smallest_change(
         )
     limits = restriction(mask, max_change, None, caller="smallest_change")
     return SmallestChange(
-        steps=steps, trials=trials, tolerance=float(tolerance), restriction=limits
+        steps=int(steps), trials=int(trials), tolerance=float(tolerance), restriction=limits
     )
 
 

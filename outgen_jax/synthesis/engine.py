@@ -63,11 +63,21 @@ class Job(NamedTuple):
     fixed_shares: bool = False
 
 
+class _Best(NamedTuple):
+    """The best image of a row before a solver started it anew."""
+
+    image: np.ndarray  # [H, W, C]
+    outputs: tuple[np.ndarray, ...]  # [R, K] a part
+    divergence: np.float32
+    distance: np.float32
+
+
 class Pool:
     """Images of one call, what is wanted of them, and where they have come to.
 
     Attributes (host arrays that lead with [N]):
-      images: float32, the best so far.
+      images: float32, the best so far. While a combination hands over at a distance above the tolerance and starts
+        again, the best since it did; `restore_best` brings back a better one of before.
       outputs: of these, one [N, R, K] a part.
       divergence, distance: of these to their targets.
       steps: int32, so far.
@@ -100,6 +110,7 @@ class Pool:
         self.history: list[list[np.ndarray]] = [[] for _ in range(count)]
         self.tolerance = -1.0  # set by `move`
         self._last: dict[int, np.ndarray] = {}
+        self._before: dict[int, _Best] = {}
         self._share_of_a_step = 1 / max(total_steps, 1)
         self._shown = np.zeros(count)
 
@@ -206,11 +217,35 @@ class Pool:
                 if not np.isfinite(self.divergence[row]):  # nothing but the source is known
                     self.images[row] = found.best_image[place]
                 continue
+            if not nearer and found.distance[place] > self.tolerance:
+                self._remember(row)
             self.images[row] = found.best_image[place]
             self.divergence[row] = found.divergence[place]
             self.distance[row] = found.distance[place]
             for part, new in zip(self.outputs, found.outputs, strict=True):
                 part[row] = new[place]
+
+    def _remember(self, row: int) -> None:
+        """Keeps the best image of a row, which a farther one replaces that a next solver is to start from."""
+        before = self._before.get(row)
+        if before is None or self.divergence[row] < before.divergence:
+            self._before[row] = _Best(
+                self.images[row].copy(),
+                tuple(part[row].copy() for part in self.outputs),
+                self.divergence[row],
+                self.distance[row],
+            )
+
+    def restore_best(self) -> None:
+        """Brings back images that were nearer than those that are there now, unless these are within the tolerance."""
+        for row, before in self._before.items():
+            if self.distance[row] <= self.tolerance or self.divergence[row] <= before.divergence:
+                continue
+            self.images[row] = before.image
+            self.divergence[row], self.distance[row] = before.divergence, before.distance
+            for part, old in zip(self.outputs, before.outputs, strict=True):
+                part[row] = old
+        self._before.clear()
 
     def ended(self, rows: Sequence[int], found: Exit) -> None:
         """Takes over what has left the slots."""
@@ -238,19 +273,20 @@ class _Stream:
         tolerance: float,
         start: Callable[[int], np.ndarray],
     ) -> None:
-        self.pool, self.solver, self.start_image = pool, solver, start
-        self.job, self.counts = pool.job, counts
-        self.threshold, self.waiting = np.float32(tolerance), rows[::-1]
+        self.pool, self.job = pool, pool.job
+        self.solver, self.counts = solver, counts
+        self.start_image = start
+        self.threshold = np.float32(tolerance)
+        self.waiting = rows[::-1]  # the last is the next to enter
         devices = self.job.mesh.size
-        size = self.job.batch_size or self._default_size()
+        share = self.job.batch_size or self._default_size()  # of each device, at most
         if self.job.fixed_shares:
-            shares = self._sizes(min(size, len(pool.sources)), devices=1)
-            share = next((s for s in shares if s >= len(rows)), shares[-1])
-            self.sizes = [devices * share]
+            shares = self._sizes(min(share, len(pool.sources)), devices=1)
+            self.sizes = [devices * _smallest(shares, len(rows))]
         else:
-            largest = devices * min(size, -(-len(pool.sources) // devices))
+            largest = devices * min(share, -(-len(pool.sources) // devices))
             self.sizes = self._sizes(largest, devices=devices)
-        self.size = next((s for s in self.sizes if s >= len(rows)), self.sizes[-1])
+        self.size = _smallest(self.sizes, len(rows))
         self.rows = np.full(self.size, -1)  # the row in each slot; -1: empty
         self.steps = np.zeros(self.size, np.int64)
         self.done = np.zeros(self.size, bool)
@@ -264,7 +300,7 @@ class _Stream:
             self._report(slots)
             slots = self._exchange(slots)
             working = int((self.rows >= 0).sum())
-            smaller = next((size for size in self.sizes if size >= working), self.size)
+            smaller = _smallest(self.sizes, working)
             if not self.waiting and working > 0 and smaller < self.size:
                 patience -= 1
                 if patience <= 0:
@@ -404,6 +440,11 @@ class _Stream:
         return chunking.updates_per_call(gradient, self.job.variables, slots.source[:1])
 
 
+def _smallest(sizes: Sequence[int], count: int) -> int:
+    """The smallest of `sizes`, which ascend, that holds `count` images; the last one if none does."""
+    return next((size for size in sizes if size >= count), sizes[-1])
+
+
 def default_batch_size(images: np.ndarray, mesh: Mesh, *, passes: int = 1) -> int:
     """Images at a time for each device, by its platform, the size of the images and how many passes run at once."""
     on_cpu = mesh.devices.flat[0].platform == "cpu"
@@ -421,7 +462,8 @@ def grouped(counts: Sequence[tuple[int | None, ...]], rows: np.ndarray) -> Group
     """The `rows` by how many classes have a coordinate each, `MOST_CLASSES` at most; one program serves a group."""
     groups: defaultdict[Any, list[int]] = defaultdict(list)
     for row in rows:
-        groups[tuple(n and min(n, MOST_CLASSES) for n in counts[row])].append(int(row))
+        capped = tuple(None if count is None else min(count, MOST_CLASSES) for count in counts[row])
+        groups[capped].append(int(row))
     return {counted: np.array(group) for counted, group in groups.items()}
 
 

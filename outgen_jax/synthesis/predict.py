@@ -40,8 +40,8 @@ def predict(
       float32 arrays of the shapes and structure of the network's outputs.
 
     Raises:
-      ValueError: images that are not of rank 4 or outside their range; outputs that do not match `output`; a batch
-        size that is not positive.
+      ValueError: images that are not of rank 4 or outside their range; outputs that do not match `output`, such as
+        probabilities where logits are expected; a batch size that is not positive; an unknown `precision`.
 
     >>> import jax.numpy as jnp
     >>> import outgen_jax as og
@@ -50,13 +50,14 @@ def predict(
     [[0.5, 0.5], [0.5, 0.5]]
     """
     array = request.checked_images(images, caller="predict")
-    request.check_options(None, batch_size, caller="predict")
+    request.check_batch_size(batch_size, caller="predict")
+    request.check_precision(precision, caller="predict")
     network = Network(apply_fn, precision)
     meaning = request.meaning(network, variables, array, output, caller="predict")
     mesh = slots.local_mesh()
-    parts = outputs_of(
-        network, slots.on_all_devices(mesh, variables), array, meaning.kinds, mesh, batch_size
-    )
+    placed = slots.on_all_devices(mesh, variables)
+    parts = outputs_of(network, placed, array, meaning.kinds, mesh, batch_size)
+    _check_kinds(network, placed, array, meaning, parts, batch_size, caller="predict")
     return meaning.tree(readout(meaning, parts))
 
 
@@ -90,6 +91,61 @@ def outputs_of(
         found.append(_outputs(network, variables, placed, kinds=kinds, mesh=mesh))
     joined = zip(*found, strict=True)
     return tuple(np.concatenate([np.asarray(x) for x in part])[: len(images)] for part in joined)
+
+
+def check_sources(
+    network: Network,
+    variables: Any,
+    images: np.ndarray,
+    meaning: Meaning,
+    batch_size: int | None,
+    *,
+    caller: str,
+) -> None:
+    """Checks the outputs of all source images; `variables` lie on all devices.
+
+    Raises:
+      ValueError: they are not finite, or do not match their kinds.
+    """
+    mesh = slots.local_mesh()
+    parts = outputs_of(network, variables, images, meaning.kinds, mesh, batch_size)
+    for part in parts:
+        bad = np.flatnonzero(~np.isfinite(part).all((1, 2)))  # cleaned: finite where valid
+        if len(bad):
+            listed = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+            raise ValueError(
+                f"{caller}: the network must be finite on every source image, but returns NaN or infinity for "
+                f"{len(bad)} of {len(images)}: row {listed}. Leave these rows out, or look at their pixels"
+            )
+    _check_kinds(network, variables, images, meaning, parts, batch_size, caller=caller)
+
+
+def _check_kinds(
+    network: Network,
+    variables: Any,
+    images: np.ndarray,
+    meaning: Meaning,
+    parts: tuple[np.ndarray, ...],
+    batch_size: int | None,
+    *,
+    caller: str,
+) -> None:
+    """Checks that `parts`, the outputs of the images, are what their kinds say, such as logits.
+
+    The logits of a few images may look like probabilities by chance. Then the negatives of the images decide.
+    """
+    try:
+        _check_raw(meaning, parts, caller=caller)
+    except ValueError:
+        negatives, mesh = 1 - networks.as_float(images), slots.local_mesh()
+        others = outputs_of(network, variables, negatives, meaning.kinds, mesh, batch_size)
+        both = tuple(np.concatenate(pair) for pair in zip(parts, others, strict=True))
+        _check_raw(meaning, both, caller=caller)
+
+
+def _check_raw(meaning: Meaning, parts: tuple[np.ndarray, ...], *, caller: str) -> None:
+    for kind, part in zip(meaning.kinds, parts, strict=True):
+        kind.check_raw(part.reshape(-1, part.shape[-1]), caller=caller)
 
 
 @per_network(static_argnames=("kinds", "mesh"))

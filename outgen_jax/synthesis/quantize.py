@@ -26,7 +26,7 @@ from outgen_jax.networks import ApplyFn
 from outgen_jax.outputs import Output
 from outgen_jax.solvers import jacobian
 from outgen_jax.solvers.objective import Objective, Outputs
-from outgen_jax.synthesis import engine, request, slots
+from outgen_jax.synthesis import engine, predict, request, slots
 from outgen_jax.synthesis.programs import Network, per_network
 from outgen_jax.whole_numbers import check_integers
 
@@ -77,7 +77,7 @@ def quantize(
 
     Raises:
       ValueError: images, targets or outputs that `synthesize` refuses; negative rounds; a batch size or tolerance that
-        is not positive.
+        is not positive; an unknown `precision`.
 
     >>> import jax.numpy as jnp
     >>> import outgen_jax as og
@@ -87,7 +87,9 @@ def quantize(
     dtype('uint8')
     """
     array = request.checked_images(images, caller="quantize")
-    request.check_options(tolerance, batch_size, caller="quantize")
+    request.check_tolerance(tolerance, caller="quantize", remedy=f"{TOLERANCE} is the default")
+    request.check_batch_size(batch_size, caller="quantize")
+    request.check_precision(precision, caller="quantize")
     check_integers(caller="quantize", rounds=rounds)
     if rounds < 0:
         raise ValueError(
@@ -98,9 +100,18 @@ def quantize(
     wanted = request.checked_targets(meaning, targets, len(array), caller="quantize")
     mesh = slots.local_mesh()
     placed = slots.on_all_devices(mesh, variables)
-    counts = request.counts(meaning, wanted)
+    predict.check_sources(network, placed, array, meaning, batch_size, caller="quantize")
     return quantized(
-        network, placed, array, wanted, counts, meaning.kinds, mesh, rounds, tolerance, batch_size
+        network,
+        placed,
+        array,
+        wanted,
+        counts=request.counts(meaning, wanted),
+        kinds=meaning.kinds,
+        mesh=mesh,
+        rounds=rounds,
+        tolerance=float(tolerance),
+        batch_size=batch_size,
     )
 
 
@@ -109,6 +120,7 @@ def quantized(
     variables: Any,
     images: np.ndarray,
     targets: tuple[np.ndarray, ...],
+    *,
     counts: list[tuple[int | None, ...]],
     kinds: tuple[Output, ...],
     mesh: Mesh,

@@ -17,6 +17,9 @@ from outgen_jax.synthesis.views import TransformError
 from outgen_jax.targets.partial import as_masked
 from outgen_jax.whole_numbers import check_integers
 
+# Stands for None where counts are in an array.
+_ALL = 0
+
 
 class Meaning(NamedTuple):
     """Structure, shapes and kinds of a network's outputs: an array or a pytree of arrays, each [B, ..., K]."""
@@ -62,7 +65,7 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
         )
     if array.ndim != 4 or 0 in array.shape:
         raise ValueError(
-            f"{caller}: images must have shape [B, H, W, C], got {list(array.shape)}; one image is images[None]"
+            f"{caller}: images must have shape [B, H, W, C], got {_rank_remedy(array.shape)}"
         )
     if array.dtype == np.uint8:
         return array
@@ -77,17 +80,45 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def check_options(tolerance: float | None, batch_size: int | None, *, caller: str) -> None:
-    """Refuses a tolerance or batch size that is not positive."""
-    if tolerance is not None and not tolerance > 0:
+def _rank_remedy(shape: tuple[int, ...]) -> str:
+    """The shape of an array that is no batch of images, and what to do about it."""
+    if len(shape) == 4:
+        return f"{list(shape)}; leave out images without pixels"
+    if len(shape) == 3:
+        return f"{list(shape)}; one image is images[None], grey images are images[..., None]"
+    if len(shape) == 2:
+        return f"{list(shape)}; one grey image is images[None, ..., None]"
+    return f"{list(shape)}; stack images [H, W, C] along a first axis"
+
+
+def check_tolerance(tolerance: float, *, caller: str, remedy: str) -> None:
+    """Refuses a tolerance that is no positive, finite number; `remedy` ends the message."""
+    value = np.asarray(tolerance)
+    if value.ndim > 0 or value.dtype.kind not in "fiu" or not 0 < value < np.inf:
         raise ValueError(
-            f"{caller}: tolerance must be positive, got {tolerance}; use None for the solver's own"
+            f"{caller}: tolerance must be a positive, finite number, got {tolerance!r:.60}; {remedy}"
         )
+
+
+def check_batch_size(batch_size: int | None, *, caller: str) -> None:
+    """Refuses a batch size that is not a positive integer."""
     check_integers(caller=caller, batch_size=batch_size)
     if batch_size is not None and batch_size < 1:
         raise ValueError(
             f"{caller}: batch_size must be at least 1, got {batch_size}; use None for a default"
         )
+
+
+def check_precision(precision: str | None, *, caller: str) -> None:
+    """Refuses what `jax.default_matmul_precision` does not take."""
+    try:
+        with jax.default_matmul_precision(precision):  # type: ignore[arg-type]
+            pass
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{caller}: precision must be a name that jax.default_matmul_precision takes, got {precision!r}; pass "
+            "'highest' for full float32, or None for JAX's current setting"
+        ) from None
 
 
 def meaning(
@@ -164,13 +195,14 @@ def counts(meaning: Meaning, targets: tuple[np.ndarray, ...]) -> list[tuple[int 
     for kind, rows in zip(meaning.kinds, targets, strict=True):
         size = rows.shape[-1]
         if not isinstance(kind, output_kinds.Softmax) or size <= ALL_CLASSES:
-            columns.append(np.zeros(len(rows), int))
+            columns.append(np.full(len(rows), _ALL))
             continue
         named = kind.num_named(rows).max(-1)
         power = 2 ** np.ceil(np.log2(named)).astype(int)
         # A target that names nearly all of a moderate number of classes has a row for each.
-        columns.append(np.where((power >= size) & (size <= MOST_CLASSES), 0, power))
-    return [tuple(int(n) or None for n in row) for row in zip(*columns, strict=True)]
+        columns.append(np.where((power >= size) & (size <= MOST_CLASSES), _ALL, power))
+    by_image = zip(*columns, strict=True)
+    return [tuple(None if n == _ALL else int(n) for n in row) for row in by_image]
 
 
 def _kinds(output: Any, structure: Any, *, caller: str) -> tuple[Output, ...]:

@@ -167,14 +167,14 @@ def leave(network: Network, solver: Solver, slots: Slot, places: jax.Array, *, m
 
     def one(slot: Slot) -> Exit:
         return Exit(
-            slot.best_image,
-            solver.image(slot.state),
-            slot.best_outputs,
-            slot.best_divergence,
-            slot.best_distance,
-            slot.steps,
-            slot.finite & slot.reached,
-            slot.finite,
+            best_image=slot.best_image,
+            last_image=solver.image(slot.state),
+            outputs=slot.best_outputs,
+            divergence=slot.best_divergence,
+            distance=slot.best_distance,
+            steps=slot.steps,
+            converged=slot.finite & slot.reached,
+            finite=slot.finite,
         )
 
     chosen = jax.tree.map(lambda x: x.at[places].get(mode="clip"), slots)
@@ -267,7 +267,7 @@ def on_each_device(mesh: Mesh, share: Callable[..., Any], out_specs: Any) -> Cal
         return share
 
     def lifted(*args: Any) -> Any:
-        specs = (*(P() for _ in args[1:]), P(AXIS))
+        specs = (P(),) * (len(args) - 1) + (P(AXIS),)
         # Varying axes are not tracked: networks and solvers know nothing of meshes.
         return jax.shard_map(
             share, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False

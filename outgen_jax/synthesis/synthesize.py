@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import optax
 from jax.typing import ArrayLike
 
 from outgen_jax.networks import ApplyFn
+from outgen_jax.solvers import combinators
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
 from outgen_jax.solvers.presets import PRESETS
@@ -130,7 +130,7 @@ def synthesize(
     Raises:
       ValueError: images outside [0, 1], not finite or not of rank 4; targets that do not fit the outputs; an
         `apply_fn` that fails on such images, returns outputs that do not match `output`, or is not finite on a source
-        image; a `solver` that is none; a tolerance or batch size that is not positive.
+        image; a `solver` that is none; a tolerance or batch size that is not positive; an unknown `precision`.
 
     >>> import jax, jax.numpy as jnp
     >>> import outgen_jax as og
@@ -142,20 +142,38 @@ def synthesize(
     """
     array = request.checked_images(images, caller="synthesize")
     solver = checked_solver(solver, caller="synthesize")
-    request.check_options(tolerance, batch_size, caller="synthesize")
+    if tolerance is not None:
+        request.check_tolerance(
+            tolerance, caller="synthesize", remedy="use None for the solver's own"
+        )
+    request.check_batch_size(batch_size, caller="synthesize")
+    request.check_precision(precision, caller="synthesize")
+    if callback is not None and not callable(callback):
+        raise ValueError(
+            f"synthesize: callback must be a function of a Result, got {callback!r:.60}; None calls nothing"
+        )
     network = Network(apply_fn, precision)
     meaning = request.meaning(network, variables, array, output, caller="synthesize")
     wanted = request.checked_targets(meaning, targets, len(array), caller="synthesize")
     mesh = slots.local_mesh()
     placed = slots.on_all_devices(mesh, variables)
-    check_sources(network, placed, array, meaning, batch_size, caller="synthesize")
+    predict.check_sources(network, placed, array, meaning, batch_size, caller="synthesize")
 
     def so_far(pool: Pool) -> Result:
         return _result(pool, meaning, judged_tolerance(solver, tolerance))
 
     told = None if callback is None else lambda pool: callback(so_far(pool))
-    with progress_bar(len(array), progress) as advance:
-        job = Job(network, placed, meaning.kinds, mesh, batch_size, history, advance, told)
+    with progress_bar(len(array), show=progress) as advance:
+        job = Job(
+            network=network,
+            variables=placed,
+            kinds=meaning.kinds,
+            mesh=mesh,
+            batch_size=batch_size,
+            keeps_history=history,
+            advance=advance,
+            callback=told,
+        )
         pool = Pool(job, array, wanted, request.counts(meaning, wanted), solver.steps)
         with contextlib.suppress(Stopped):
             move(pool, solver, tolerance)
@@ -182,7 +200,10 @@ def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> No
     rows = np.arange(len(pool.sources))
     own = solver.tolerance if tolerance is None else tolerance
     pool.tolerance = -1.0 if own is None else float(own)
-    pool.run(solver, rows, pool.tolerance)
+    try:
+        pool.run(solver, rows, pool.tolerance)
+    finally:  # also where a callback stops
+        pool.restore_best()
     pool.finish(rows)
 
 
@@ -194,19 +215,12 @@ def checked_solver(solver: Any, *, caller: str) -> Solver | Combinator:
     """
     if solver is None:
         return exact()
-    if isinstance(solver, Solver | Combinator) and not isinstance(solver, type):
-        return solver
-    if isinstance(solver, str) and solver in PRESETS:
-        remedy = f"pass og.preset({solver!r})"
-    elif isinstance(solver, str):
-        remedy = f"og.preset takes the names {', '.join(PRESETS)}"
-    elif isinstance(solver, optax.GradientTransformation):
-        remedy = "pass og.gradient_descent(optimizer)"
-    elif callable(solver):
-        remedy = f"call it, as in og.{getattr(solver, '__name__', 'exact')}()"
-    else:
-        remedy = "pass one such as og.exact()"
-    raise ValueError(f"{caller}: solver must be a solver, got {solver!r:.60}; {remedy}")
+    if isinstance(solver, str) and solver not in PRESETS:
+        raise ValueError(
+            f"{caller}: solver must be a solver, got {solver!r:.60}; og.preset takes the names {', '.join(PRESETS)}"
+        )
+    combinators.check_is_solver(solver, "solver", caller=caller)
+    return solver
 
 
 def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> float:
@@ -216,35 +230,8 @@ def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> fl
     return CONVERGED if own is None else float(own)
 
 
-def check_sources(
-    network: Network,
-    variables: Any,
-    images: np.ndarray,
-    meaning: Meaning,
-    batch_size: int | None,
-    *,
-    caller: str,
-) -> None:
-    """Checks the outputs of all source images.
-
-    Raises:
-      ValueError: they are not finite, or do not match their kinds.
-    """
-    mesh = slots.local_mesh()
-    parts = predict.outputs_of(network, variables, images, meaning.kinds, mesh, batch_size)
-    for kind, part in zip(meaning.kinds, parts, strict=True):
-        bad = np.flatnonzero(np.isnan(part).any((1, 2)) | np.isposinf(part).any((1, 2)))
-        if len(bad):
-            listed = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-            raise ValueError(
-                f"{caller}: the network must be finite on every source image, but returns NaN or infinity for "
-                f"{len(bad)} of {len(images)}: row {listed}. Leave these rows out, or look at their pixels"
-            )
-        kind.check_raw(part.reshape(-1, part.shape[-1]), caller=caller)
-
-
 @contextlib.contextmanager
-def progress_bar(total: int, show: bool, *, done: int = 0) -> Iterator[Callable[[float], object]]:
+def progress_bar(total: int, *, show: bool, done: int = 0) -> Iterator[Callable[[float], object]]:
     """A bar over images, `done` of them at the start, which a solver's steps fill by fractions."""
     if not show:
         yield lambda images: None

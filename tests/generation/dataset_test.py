@@ -465,10 +465,16 @@ def test_a_full_disk_loses_no_finished_shard(tmp_path, whole, monkeypatch):
     assert contents(tmp_path / "set") == contents(whole)
 
 
+ABOUT = "about must be a mapping of names to what JSON can hold"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tolerance": 0}, "tolerance must be positive, got 0"),
+        ({"tolerance": 0}, "tolerance must be a positive, finite number, got 0"),
+        ({"precision": "full"}, "precision must be .*, got 'full'"),
+        ({"about": {"rate": np.nan}}, ABOUT),
+        ({"about": "a text"}, ABOUT),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"shard_size": -1}, "shard_size must be at least 1, got -1"),
         ({"targets": targets(COUNT - 1)}, "22 for 23 images"),
@@ -478,13 +484,37 @@ def test_a_full_disk_loses_no_finished_shard(tmp_path, whole, monkeypatch):
         ({"source": np.zeros((3, 8, 6), np.uint8)}, r"\[8, 6\]"),
         ({"source": np.zeros((3, 8, 8, 3), np.uint8)}, "Check the image size"),
         ({"apply_fn": lambda w, x: jax.nn.softmax(APPLY(w, x))}, "logits"),
-        ({"about": {"key": jax.nn.softmax}}, "about must hold what JSON can"),
+        ({"about": {"key": jax.nn.softmax}}, ABOUT),
+        (
+            {
+                "apply_fn": lambda w, x: {"size x": APPLY(w, x), "size/x": APPLY(w, x)},
+                "targets": {"size x": targets(COUNT), "size/x": targets(COUNT)},
+            },
+            "names that differ in letters or digits; several become 'size_x'. Rename",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         make(tmp_path / "set", **changes)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_numpy_are_as_those_of_python(copy):
+    """They are on record as JSON has numbers, and the same set is continued."""
+    options = {"batch_size": np.int64(4), "shard_size": np.int64(10), "quantize": np.bool_(False)}
+    assert make(copy, tolerance=np.float64(TOLERANCE), **options).made == 0
+
+
+def test_another_number_of_restarts_is_another_data_set(tmp_path):
+    def restarted(times):
+        return og.restarted(og.gauss_newton(steps=1), times=times)
+
+    few = {"source": SOURCE.images[:2], "targets": targets(2)}
+    make(tmp_path / "set", solver=restarted(np.int64(1)), **few)
+    assert make(tmp_path / "set", solver=restarted(1), **few).made == 0
+    with pytest.raises(FileExistsError, match="solver"):
+        make(tmp_path / "set", solver=restarted(np.int64(2)), **few)
 
 
 def test_bad_rows_on_the_way_are_named(tmp_path):

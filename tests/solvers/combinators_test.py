@@ -191,6 +191,33 @@ def test_bad_settings_are_named():
         og.restarted(A, times=-1)
     with pytest.raises(ValueError, match="restarted: patience must be at least 1, got 0; None"):
         og.restarted(A, times=1, patience=0)
+    for beyond in (-0.1, np.nan):
+        with pytest.raises(ValueError, match=r"restarted: beyond must be .* at least 0, got"):
+            og.restarted(A, times=1, patience=1, beyond=beyond)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda x: og.then(x, A, at=0.1), "then: first"),
+        (lambda x: og.then(A, x, at=0.1), "then: second"),
+        (lambda x: og.restarted(x, times=1), "restarted: solver"),
+        (lambda x: og.restarted(A, times=1, via=x), "restarted: via"),
+        (lambda x: og.restarted(A, times=1, later=x), "restarted: later"),
+        (lambda x: og.rescued(x, by=A), "rescued: solver"),
+        (lambda x: og.rescued(A, by=x), "rescued: by"),
+    ],
+)
+def test_a_part_that_is_no_solver_is_named(build, message):
+    with pytest.raises(
+        ValueError, match=rf"^{message} must be a solver, got 'adam'; pass og\.preset\('adam'\)"
+    ):
+        build("adam")
+    with pytest.raises(ValueError, match=rf"^{message} must be .*; call it, as in og\.exact\(\)"):
+        build(og.exact)
+    with pytest.raises(ValueError, match=rf"^{message} must be .*; pass og\.gradient_descent"):
+        build(optax.sgd(0.1))
+    build(og.preset("adam"))
 
 
 # --- in the engine ---
@@ -228,6 +255,24 @@ def test_a_restart_goes_on_where_gradient_descent_left_an_image():
     np.testing.assert_array_equal(found.steps, expected.steps)
     np.testing.assert_allclose(found.images, expected.images, atol=1e-4)
     np.testing.assert_array_equal(found.converged, expected.converged)
+
+
+@pytest.mark.parametrize("tolerance", [1e-9, None])
+def test_a_further_start_never_makes_a_result_worse(tolerance):
+    """Not where it hands over at a distance above the tolerance, and farther than an image of before."""
+    first = og.gradient_descent(optax.sgd(0.5), steps=30)
+    near = og.then(first, og.gradient_descent(optax.sgd(0.5), steps=40), at=0.3)
+    far = og.then(first, og.gradient_descent(optax.sgd(0.5), steps=1), at=0.3)
+    solvers = (near, og.restarted(near, times=1, from_source=True, later=far))
+    once, again = (
+        og.synthesize(APPLY, WEIGHTS, sources(6), targets(6), solver=s, tolerance=tolerance)
+        for s in solvers
+    )
+    assert (again.steps > once.steps).all()
+    np.testing.assert_array_equal(again.divergence, once.divergence)
+    np.testing.assert_array_equal(again.distance, once.distance)
+    np.testing.assert_array_equal(again.images, once.images)
+    np.testing.assert_array_equal(again.outputs, once.outputs)
 
 
 def test_a_rescue_sends_back_only_what_has_converged():

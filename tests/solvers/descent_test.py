@@ -206,10 +206,13 @@ def test_an_optimiser_that_needs_the_loss_gets_it():
             r"gradient_descent: steps and weight_decay must not be negative, got -1 and 0.0005",
         ),
         ({"weight_decay": -0.5}, r"must not be negative, got 100 and -0.5; use 0 for none"),
+        ({"weight_decay": np.nan}, r"must not be negative, got 100 and nan; use 0 for none"),
         (
             {"lowpass_radius": 0},
-            r"radius must be positive, got 0; None in gradient_descent means no filter",
+            r"^gradient_descent: radius must be positive, got 0; None in gradient_descent means no filter",
         ),
+        ({"pixels": og.pixels.tanh}, r"pixels must be a PixelMap, got <function tanh"),
+        ({"pixels": "tanh"}, r"pixels must be a PixelMap, got 'tanh'; pass one such as og\.pixels"),
         (
             {"lowpass_radius": 1, "lowpass_rolloff": "box"},
             r"unknown rolloff 'box'; use one of ideal, gaussian",
@@ -219,6 +222,18 @@ def test_an_optimiser_that_needs_the_loss_gets_it():
 def test_bad_settings_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         og.gradient_descent(optax.sgd(0.1), **options)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "remedy"),
+    [("adam", "pass one"), (0.05, "pass one"), (optax.adam, "call it with its settings")],
+)
+def test_what_is_no_optimiser_is_named(optimizer, remedy):
+    message = (
+        rf"^gradient_descent: optimizer must be .* got .*; {remedy}, as in optax\.sgd\(0\.05\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        og.gradient_descent(optimizer)
 
 
 def test_the_defaults_are_the_papers():

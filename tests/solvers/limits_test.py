@@ -75,7 +75,9 @@ def test_bad_restrictions_are_named(arguments, message):
 )
 def test_a_mask_of_another_size_is_named(shape, found):
     limited = restriction(np.ones(shape), None, None, caller="test")
-    with pytest.raises(ValueError, match=f"mask is {found}, images are 4x5x3 "):
+    with pytest.raises(
+        ValueError, match=f"mask is {found}, images are 4x5x3 .*with one channel or all of them"
+    ):
         limited.limits(jnp.asarray(SOURCE))
     solver = og.gauss_newton(mask=np.ones(shape), steps=1)
     with pytest.raises(ValueError, match=f"mask is {found}, images are 4x5x3 "):

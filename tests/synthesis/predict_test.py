@@ -83,6 +83,13 @@ def test_bad_images_are_named(images, message):
         og.predict(APPLY, WEIGHTS, images)
 
 
+def test_a_bad_precision_is_named():
+    with pytest.raises(
+        ValueError, match=r"^predict: precision must be .* got 'full'; pass 'highest'"
+    ):
+        og.predict(APPLY, WEIGHTS, sources(1), precision="full")
+
+
 @pytest.mark.parametrize(
     ("batch_size", "message"),
     [(-1, "must be at least 1, got -1"), (2.5, "must be an integer, got")],

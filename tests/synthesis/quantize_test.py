@@ -112,7 +112,9 @@ def test_leaves_alone_what_is_on_target(exact):
         ({"rounds": -1}, "quantize: rounds must not be negative, got -1; 0 rounds to the nearest"),
         ({"rounds": 1.5}, "quantize: rounds must be an integer, got 1.5"),
         ({"batch_size": 1.5}, "quantize: batch_size must be an integer, got 1.5"),
-        ({"tolerance": 0.0}, "quantize: tolerance must be positive, got 0.0"),
+        ({"tolerance": 0.0}, "quantize: tolerance must be .*, got 0.0; 0.0005 is the default"),
+        ({"tolerance": None}, "quantize: tolerance must be .*, got None; 0.0005 is the default"),
+        ({"precision": "full"}, "quantize: precision must be .* got 'full'; pass 'highest'"),
         ({"batch_size": 0}, "quantize: batch_size must be at least 1, got 0"),
     ],
 )

@@ -29,7 +29,7 @@ NOT_FINITE = (
     r"must lie in \[0, 1\], got {}, in row 1 first; leave out the images that are not finite"
 )
 BY_255 = "take images / 255"
-RANK_4 = r"images must have shape \[B, H, W, C\], got \[{}\]; one image is images\[None\]"
+RANK_4 = r"images must have shape \[B, H, W, C\], got \[{}\]; {}"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,18 @@ RANK_4 = r"images must have shape \[B, H, W, C\], got \[{}\]; one image is image
             (IMAGES * 2).astype(ml_dtypes.bfloat16),
             IN_RANGE.format(r"[\d.e-]+", r"[12]\.?\d*", BY_255),
         ),
-        (IMAGES[0], RANK_4.format("8, 6, 3")),
+        (
+            IMAGES[0],
+            RANK_4.format(
+                "8, 6, 3", r"one image is images\[None\], grey images are images\[\.\.\., None\]"
+            ),
+        ),
+        (
+            IMAGES[0, ..., 0],
+            RANK_4.format("8, 6", r"one grey image is images\[None, \.\.\., None\]"),
+        ),
+        (IMAGES[:, :0], RANK_4.format("3, 0, 6, 3", "leave out images without pixels")),
+        (IMAGES[None], RANK_4.format("1, 3, 8, 6, 3", r"stack images \[H, W, C\]")),
         (IMAGES[:0], r"there are no images, got shape \[0, 8, 6, 3\]; give at least one"),
         (
             [IMAGES[0], IMAGES[1, :4]],
@@ -296,18 +307,24 @@ def test_one_kind_serves_all_parts_and_classes_are_counted_by_what_is_wanted():
     assert request.counts(meaning, (checked,)) == [(1,), (4,), (None,)]
 
 
+TOLERANCE = "tolerance must be a positive, finite number,"
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"tolerance": 0}, "tolerance must be positive, got 0; use None for the solver's own"),
+        ({"tolerance": 0}, f"{TOLERANCE} got 0; use None for the solver's own"),
+        ({"tolerance": -0.1}, f"{TOLERANCE} got -0.1; use None for the solver's own"),
+        ({"tolerance": np.nan}, f"{TOLERANCE} got nan; use None for the solver's own"),
+        ({"tolerance": np.inf}, f"{TOLERANCE} got inf; use None for the solver's own"),
+        ({"tolerance": "1e-5"}, f"{TOLERANCE} got '1e-5'; use None for the solver's own"),
+        ({"tolerance": [1e-5, 1e-4]}, rf"{TOLERANCE} got \[1e-05, 0.0001\]; use None"),
+        ({"precision": "fp32"}, "precision must be a name .*, got 'fp32'; pass 'highest' for full"),
         (
-            {"tolerance": -0.1},
-            "tolerance must be positive, got -0.1; use None for the solver's own",
+            {"precision": jax.lax.Precision.HIGHEST},
+            "precision must be a name .*, got .*HIGHEST.*; pass 'highest' for full float32",
         ),
-        (
-            {"tolerance": np.nan},
-            "tolerance must be positive, got nan; use None for the solver's own",
-        ),
+        ({"callback": 3}, "callback must be a function of a Result, got 3; None calls nothing"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0; use None for a default"),
         ({"batch_size": -3}, "batch_size must be at least 1, got -3; use None for a default"),
     ],
@@ -328,6 +345,39 @@ def test_logits_that_look_like_probabilities_for_one_image_only_are_taken():
     still = og.gradient_descent(optax.sgd(0.1), steps=0)
     result = og.synthesize(pixels_of, {}, images, [0.2, 0.3, 0.5], solver=still)
     assert np.isfinite(result.kl).all()
+
+
+def test_logits_of_one_image_that_look_like_probabilities_are_taken():
+    """By chance they sum to 1, as those of the image's negative do not."""
+
+    def pixels_of(_, images):
+        return images.reshape(len(images), -1)[:, :3]
+
+    images = np.zeros((1, *SHAPE), np.float32)
+    images[0, 0, 0] = [0.2, 0.3, 0.5]
+    still = og.gradient_descent(optax.sgd(0.1), steps=0)
+    result = og.synthesize(pixels_of, {}, images, [0.2, 0.3, 0.5], solver=still)
+    np.testing.assert_allclose(og.predict(pixels_of, {}, images), result.probs, atol=1e-2)
+    with pytest.raises(ValueError, match=r"^synthesize: apply_fn must return logits"):
+        og.synthesize(probabilities, WEIGHTS, IMAGES[:1], TARGETS[0], solver=still)
+
+
+def test_predict_and_quantize_refuse_probabilities_too():
+    for name, call in (("predict", og.predict), ("quantize", og.quantize)):
+        targets = [TARGETS] if name == "quantize" else []
+        with pytest.raises(ValueError, match=rf"^{name}: apply_fn {ROWS}"):
+            call(probabilities, WEIGHTS, IMAGES, *targets)
+
+
+@pytest.mark.parametrize("kind", [og.outputs.softmax(), og.outputs.values()], ids=str)
+def test_minus_infinity_is_no_output_of_a_source(kind):
+    """Nor are logits all of which are minus infinity."""
+
+    def fails(weights, images):
+        return jnp.log(0 * APPLY(weights, images))
+
+    with pytest.raises(ValueError, match=r"must be finite on every source image.*for 3 of 3"):
+        og.synthesize(fails, WEIGHTS, IMAGES, TARGETS, output=kind)
 
 
 def test_arguments_are_left_as_they_were():

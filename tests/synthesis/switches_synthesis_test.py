@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from toy_synthesis import APPLY, CLASSES, FAST, WEIGHTS, assert_same, sources, targets
 
@@ -70,6 +71,44 @@ def test_synthesize(name):
     types = {x.dtype for x in (found.images, found.outputs, found.distance, found.history)}
     assert types == {np.dtype(np.float32)}
     assert found.steps.dtype == np.int32
+
+
+NUMPY_SOLVERS = {
+    "gauss_newton": lambda n, x: og.gauss_newton(
+        steps=n(3),
+        trials=n(2),
+        stride=x(0.5),
+        floor=x(1e-6),
+        max_change=x(0.5),
+        lowpass_radius=x(6),
+    ),
+    "smallest_change": lambda n, x: og.smallest_change(
+        steps=n(3), trials=n(2), tolerance=x(1e-3), max_change=x(0.5)
+    ),
+    "gauss_newton_cg": lambda n, x: og.gauss_newton_cg(
+        steps=n(3), iterations=n(4), max_change=x(0.5), lowpass_radius=x(6)
+    ),
+    "gradient_descent": lambda n, x: og.gradient_descent(
+        LBFGS, steps=n(3), weight_decay=x(5e-4), lowpass_radius=x(3)
+    ),
+    "exact": lambda n, x: og.exact(tolerance=x(1e-3), max_change=x(0.5)),
+    "then": lambda n, x: og.then(FAST, FAST, at=x(0.1)),
+    "restarted": lambda n, x: og.restarted(FAST, times=n(1), patience=n(1), beyond=x(0.1)),
+}
+LBFGS = optax.lbfgs()
+
+
+@pytest.mark.parametrize("name", NUMPY_SOLVERS)
+def test_options_of_numpy_are_as_those_of_python(name):
+    """A float64 of numpy has a type, unlike a number of Python, and would widen what it meets."""
+    build = NUMPY_SOLVERS[name]
+    solvers = build(np.int64, np.float64), build(int, float)
+    assert solvers[0] == solvers[1]
+    with jax.enable_x64(True):
+        found, expected = (
+            og.synthesize(APPLY, WEIGHTS, IMAGES, ROWS, solver=solver) for solver in solvers
+        )
+    assert_same(found, expected, atol=0)
 
 
 def test_synthesize_with_free_entries_of_other_outputs():
