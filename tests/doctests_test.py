@@ -2,33 +2,33 @@
 
 import doctest
 import importlib
-import pkgutil
+from pathlib import Path
 
 import pytest
 
 import outgen_jax
-from outgen_jax import generation, outputs, report, solvers, synthesis, whole_numbers
-from outgen_jax.data import image_source, sources, splits, value_range
-from outgen_jax.models import adapters, keras_models
-from outgen_jax.targets import names
+from outgen_jax import outputs
+
+PACKAGE = Path(outgen_jax.__file__).parent
+# Beside the main subject.
+LEFT_OUT = ("studio", "training")
 
 
 def modules() -> list[str]:
-    """Names of the modules of the main subject."""
-    found = [m.__name__ for m in (adapters, keras_models, whole_numbers, names)]
-    found += [m.__name__ for m in (image_source, sources, splits, value_range)]
-    for package in (outputs, solvers, synthesis, generation, report):
-        found += [m.name for m in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
-    return found
+    """Names of the modules with an example, of the main subject and what it stands on."""
+    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if ">>> " in path.read_text()]
+    parts = [path.relative_to(PACKAGE.parent).with_suffix("").parts for path in paths]
+    return [".".join(names) for names in parts if names[1] not in LEFT_OUT]
 
 
 PUBLIC = ("exact", "gauss_newton", "gauss_newton_cg", "gradient_descent", "preset", "then")
-PUBLIC += ("restarted", "synthesize", "predict", "quantize", "views")
+PUBLIC += ("restarted", "rescued", "smallest_change", "synthesize", "predict", "quantize", "views")
 
 
 @pytest.mark.parametrize("name", modules())
 def test_examples_run(name):
     found = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert found.attempted > 0
     assert found.failed == 0
 
 
@@ -37,3 +37,5 @@ def test_public_functions_have_examples():
         assert ">>> " in getattr(outgen_jax, name).__doc__, name
     for name in ("softmax", "sigmoid", "values"):
         assert ">>> " in getattr(outputs, name).__doc__
+    for name in ("parse", "dirichlet", "validate", "completed"):
+        assert ">>> " in getattr(outgen_jax.targets, name).__doc__

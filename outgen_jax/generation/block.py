@@ -185,7 +185,7 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
         job.network, job.variables, rounded, kinds, job.mesh, job.batch_size, fixed_shares=True
     )
 
-    def distance_of(outputs: tuple[jax.Array, ...], wanted: tuple[jax.Array, ...]) -> jax.Array:
+    def distance_of(outputs: Any, wanted: Any) -> jax.Array:  # [R, K] a part -> []
         return Objective(wanted, kinds, (None,) * len(kinds)).distance(outputs)
 
     with relaxed():  # NaN marks free entries

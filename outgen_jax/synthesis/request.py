@@ -112,7 +112,7 @@ def check_batch_size(batch_size: int | None, *, caller: str) -> None:
 def check_precision(precision: str | None, *, caller: str) -> None:
     """Refuses what `jax.default_matmul_precision` does not take."""
     try:
-        with jax.default_matmul_precision(precision):  # type: ignore[arg-type]
+        with jax.default_matmul_precision(precision):
             pass
     except (ValueError, TypeError):
         raise ValueError(
