@@ -126,7 +126,7 @@ class GaussNewton(Solver):
         def flat(image: jax.Array) -> Outputs:
             return problem.network(image.reshape(shape))
 
-        outputs, r, jac = jacobian.jacobian(flat, objective, state.image.ravel())
+        outputs, r, jac = jacobian.jacobian(problem.network, objective, state.image)
         loss = RatioLoss(objective, objective.goals(outputs), state.weight, self.floor)
         memory = jnp.where(state.is_first, 0, jnp.float32(self.memory))
         averaged = memory * state.jac + (1 - memory) * jac

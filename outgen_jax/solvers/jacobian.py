@@ -1,8 +1,10 @@
 """The Jacobian of an image's coordinates, and how to correct it without computing a new one.
 
-An image is a vector [D]; J is [M, D], a row for every coordinate of the objective.
+J is [M, D]: a row for every coordinate of the objective, a column for every value of the image.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -10,27 +12,77 @@ import jax.numpy as jnp
 
 from outgen_jax.solvers.objective import Objective, Outputs
 
-# Rows whose backward passes run at once; more go through in blocks of so many, to bound the memory.
+# Backward passes of one image that run at once; more run in blocks of so many, to bound the memory.
 BLOCK = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewedNetwork:
+    """A network that sees an image under several views, with outputs for each that depend on this view alone.
+
+    So one backward pass of all views together gives a row of J for every one of them.
+
+    Attributes:
+      views: V functions, image [H, W, C] -> what the network sees of it [H', W', C].
+      outputs: what it sees [V, H', W', C] -> parts [R, K]; the first R/V rows of a part are those of the first view,
+        and so on.
+    """
+
+    views: tuple[Callable[[jax.Array], jax.Array], ...]
+    outputs: Callable[[jax.Array], Outputs]
+
+    def __call__(self, image: jax.Array) -> Outputs:
+        """One image [H, W, C] -> its outputs under all views."""
+        return self.outputs(jnp.stack([view(image) for view in self.views]))
 
 
 def jacobian(
     network: Callable[[jax.Array], Outputs], objective: Objective, image: jax.Array
 ) -> tuple[Outputs, jax.Array, jax.Array]:
-    """Outputs of an image [D], their coordinates [M] and the Jacobian of these [M, D].
+    """Outputs of an image, their coordinates [M] and the Jacobian of these [M, D].
 
-    Entries that are not finite are 0: a probability that has underflowed has no gradient.
+    The backward passes for one part of the outputs leave out what only the other parts depend on. With a
+    `ViewedNetwork`, the views share them. So a second network or view costs its own passes only. Entries that are not
+    finite are 0: a probability that has underflowed has no gradient.
+
+    Args:
+      network: an image -> its outputs.
+      objective: defines the coordinates.
+      image: of any shape, with D values.
     """
-    outputs, to_image = jax.vjp(network, image)
-    r, to_outputs = jax.vjp(objective.coordinates, outputs)
+    viewed = network if isinstance(network, ViewedNetwork) else _with_one_view(network)
+    shown, to_image = zip(*(jax.vjp(view, image) for view in viewed.views), strict=True)
+    stacked = jnp.stack(shown)
+    outputs, tangent = jax.linearize(viewed.outputs, stacked)
+    count = len(shown)
+    found, blocks = [], []
+    for part, output in enumerate(outputs):
+        r, to_output = jax.vjp(functools.partial(objective.coordinates_of, part), output)
+        to_shown = jax.linear_transpose(functools.partial(_part_of, tangent, part), stacked)
 
-    def row(cotangent: jax.Array) -> jax.Array:
-        return to_image(*to_outputs(cotangent))[0]
+        def rows(unit: jax.Array, r=r, to_output=to_output, to_shown=to_shown) -> jax.Array:
+            """One coordinate of a view, as a unit vector [M/V] -> its rows in all views [V, D]."""
+            (of_output,) = to_output(jnp.tile(unit, count).reshape(r.shape))
+            (of_shown,) = to_shown(of_output)
+            of_images = [pull(x)[0] for pull, x in zip(to_image, of_shown, strict=True)]
+            return jnp.stack(of_images).reshape(count, -1)
 
-    unit = jnp.eye(len(r), dtype=jnp.float32)
-    few = len(r) <= BLOCK
-    jac = jax.vmap(row)(unit) if few else jax.lax.map(row, unit, batch_size=BLOCK)
-    return outputs, r, jnp.where(jnp.isfinite(jac), jac, 0)
+        units, at_once = jnp.eye(r.size // count, dtype=jnp.float32), max(1, BLOCK // count)
+        is_few = len(units) <= at_once
+        block = jax.vmap(rows)(units) if is_few else jax.lax.map(rows, units, batch_size=at_once)
+        found.append(r.ravel())
+        blocks.append(block.swapaxes(0, 1).reshape(r.size, -1))
+    jac = jnp.concatenate(blocks)
+    return outputs, jnp.concatenate(found), jnp.where(jnp.isfinite(jac), jac, 0)
+
+
+def _with_one_view(network: Callable[[jax.Array], Outputs]) -> ViewedNetwork:
+    """`network` as one whose only view is the image itself."""
+    return ViewedNetwork((lambda image: image,), lambda shown: network(shown[0]))
+
+
+def _part_of(tangent: Callable[[jax.Array], Outputs], part: int, shown: jax.Array) -> jax.Array:
+    return tangent(shown)[part]
 
 
 def broyden(jac: jax.Array, step: jax.Array, error: jax.Array) -> jax.Array:

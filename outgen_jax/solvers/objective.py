@@ -89,12 +89,13 @@ class Objective:
 
     def coordinates(self, outputs: Outputs) -> jax.Array:
         """Coordinates r of the outputs: [M]."""
-        zipped = zip(self.kinds, outputs, self.targets, self.counts, strict=True)
-        found = [
-            jax.vmap(lambda o, t, kind=kind, n=count: kind.coordinates(o, t, n))(o, t)
-            for kind, o, t, count in zipped
-        ]
+        found = [self.coordinates_of(part, output) for part, output in enumerate(outputs)]
         return jnp.concatenate([r.ravel() for r in found])
+
+    def coordinates_of(self, part: int, output: jax.Array) -> jax.Array:
+        """Coordinates of one part [R, K]: [R, m]."""
+        kind, count = self.kinds[part], self.counts[part]
+        return jax.vmap(lambda o, t: kind.coordinates(o, t, count))(output, self.targets[part])
 
     def goals(self, outputs: Outputs) -> Goals:
         """The targets as the following methods take them; free entries follow the outputs."""

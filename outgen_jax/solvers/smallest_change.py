@@ -139,7 +139,7 @@ class SmallestChange(Solver):
         def flat(image: jax.Array) -> Outputs:
             return problem.network(image.reshape(source.shape))
 
-        outputs, r, jac = jacobian.jacobian(flat, objective, state.image.ravel())
+        outputs, r, jac = jacobian.jacobian(problem.network, objective, state.image)
         goals, distance = objective.goals(outputs), objective.distance(outputs)
         tolerance = jnp.maximum(problem.tolerance, 1e-30)
         best = _better(problem, state.best, state.image, outputs)

@@ -15,6 +15,7 @@ import jax
 
 from outgen_jax.models.acceleration.accelerate import accelerate
 from outgen_jax.networks import ApplyFn
+from outgen_jax.synthesis.views import Views
 
 
 class Network(NamedTuple):
@@ -24,6 +25,11 @@ class Network(NamedTuple):
     precision: str | None = (
         "highest"  # of its matrix products and convolutions; None: as the user has set it
     )
+
+    def views(self) -> Views | None:
+        """The network as `og.views` made it; None if another function did."""
+        function = self.apply_fn.function() if isinstance(self.apply_fn, _Weak) else self.apply_fn
+        return function if isinstance(function, Views) else None
 
 
 @contextlib.contextmanager
@@ -92,10 +98,13 @@ class _Weak:
         is_method = isinstance(function, types.MethodType)
         self._reference = weakref.WeakMethod(function) if is_method else weakref.ref(function)
 
-    def __call__(self, *args: Any) -> Any:
+    def function(self) -> Callable[..., Any]:
         function = self._reference()
         assert function is not None, "a program outlived its network"
-        return accelerate(function)(*args)
+        return function
+
+    def __call__(self, *args: Any) -> Any:
+        return accelerate(self.function())(*args)
 
 
 def _owner(function: Callable[..., Any]) -> tuple[Any, str | None]:

@@ -258,10 +258,8 @@ def _round(
 
         def one(state: _Levels, targets: Outputs) -> _Levels:
             shape, objective = state.levels.shape, Objective(targets, kinds, counts)
-            outputs, r, rows = jacobian.jacobian(
-                lambda levels: seen(levels.reshape(shape) / 255), objective, state.levels.ravel()
-            )
-            effects = jax.jacobian(objective.compared)(r) @ rows  # [N, D]
+            outputs, r, rows = jacobian.jacobian(seen, objective, state.levels / 255)
+            effects = jax.jacobian(objective.compared)(r) @ rows / 255  # [N, D], of a level
             error = objective.compared_targets(objective.goals(outputs)) - objective.compared(r)
             free = jnp.isnan(error)
             error, effects = jnp.where(free, 0, error), jnp.where(free[:, None], 0, effects)

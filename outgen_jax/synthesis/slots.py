@@ -258,7 +258,7 @@ def network_of(
     network: Network, kinds: tuple[Output, ...], variables: Any
 ) -> Callable[[jax.Array], Outputs]:
     """One image [H, W, C] -> its outputs, as solvers see the network."""
-    return functools.partial(networks.outputs_of, network, kinds, variables)
+    return networks.of_one_image(network, kinds, variables)
 
 
 def on_each_device(mesh: Mesh, share: Callable[..., Any], out_specs: Any) -> Callable[..., Any]:

@@ -51,7 +51,45 @@ def views(apply_fn: ApplyFn, transforms: Sequence[Transform]) -> ApplyFn:
         raise ValueError(
             "views: there must be at least one transform, got none; lambda image: image shows it as it is"
         )
-    return functools.partial(_seen, apply_fn, transforms, {})
+    return Views(apply_fn, transforms)
+
+
+class Views:
+    """What `views` returns: a network that sees every image under V transforms.
+
+    Attributes:
+      apply_fn: the network of one view.
+      transforms: see `views`.
+    """
+
+    def __init__(self, apply_fn: ApplyFn, transforms: tuple[Transform, ...]) -> None:
+        self.apply_fn, self.transforms = apply_fn, transforms
+        # What each transform makes of images of a shape [H, W, C]; V shapes.
+        self._known: dict[Shape, list[Shape]] = {}
+
+    def __call__(self, variables: Any, images: jax.Array) -> Any:
+        """Images [B, H, W, C] -> the outputs of all views, a tree of [B, V, ...]."""
+        shown = jnp.stack(self._shown(images), 1)  # [B, V, H', W', C]
+        batch, count = shown.shape[:2]
+        outputs = self.apply_fn(variables, shown.reshape(batch * count, *shown.shape[2:]))
+        return jax.tree.map(lambda x: x.reshape(batch, count, *x.shape[1:]), outputs)
+
+    def _shown(self, images: jax.Array) -> list[jax.Array]:
+        """What the network sees of images [B, H, W, C]: V of [B, H', W', C]."""
+        one = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+        if one.shape not in self._known:
+            checked = [_checked(v, transform, one) for v, transform in enumerate(self.transforms)]
+            self._known[one.shape] = checked
+        shown = [jax.vmap(transform)(images) for transform in self.transforms]
+        shapes = [tuple(image.shape[1:]) for image in shown]
+        for v, (shape, before) in enumerate(zip(shapes, self._known[one.shape], strict=True)):
+            _check_same_shape(v, self.transforms[v], shape, before)
+        if len(set(shapes)) > 1:
+            raise TransformError(
+                f"views: all transforms must give images of one shape, got {sorted(map(list, set(shapes)))}; resize "
+                "them to what the network takes"
+            )
+        return shown
 
 
 def shift(rows: int, columns: int) -> Transform:
@@ -75,32 +113,6 @@ def straight_through(transform: Transform) -> Transform:
     (0.25, 1.0)
     """
     return functools.partial(_straight_through, transform)
-
-
-def _seen(
-    apply_fn: ApplyFn,
-    transforms: tuple[Transform, ...],
-    known: dict[Shape, list[Shape]],
-    variables: Any,
-    images: jax.Array,
-) -> Any:
-    """The outputs of all views. `known` remembers what each transform makes of images of a shape [H, W, C]."""
-    one = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
-    if one.shape not in known:
-        known[one.shape] = [_checked(v, transform, one) for v, transform in enumerate(transforms)]
-    shown = [jax.vmap(transform)(images) for transform in transforms]  # V of [B, H', W', C]
-    shapes = [tuple(image.shape[1:]) for image in shown]
-    for v, (shape, before) in enumerate(zip(shapes, known[one.shape], strict=True)):
-        _check_same_shape(v, transforms[v], shape, before)
-    if len(set(shapes)) > 1:
-        raise TransformError(
-            f"views: all transforms must give images of one shape, got {sorted(map(list, set(shapes)))}; resize them "
-            "to what the network takes"
-        )
-    stacked = jnp.stack(shown, 1)  # [B, V, H', W', C]
-    batch, count = stacked.shape[:2]
-    outputs = apply_fn(variables, stacked.reshape(batch * count, *stacked.shape[2:]))
-    return jax.tree.map(lambda x: x.reshape(batch, count, *x.shape[1:]), outputs)
 
 
 def _checked(v: int, transform: Transform, one: jax.ShapeDtypeStruct) -> Shape:

@@ -62,6 +62,92 @@ def test_parts_of_all_kinds_have_their_rows_one_after_another():
     np.testing.assert_allclose(r, expected.sum(1), rtol=1e-4, atol=1e-5)
 
 
+def _squared(image):
+    return image**2
+
+
+def _reversed(image):
+    return 2 * image[::-1]
+
+
+def _in_a_scan(shown, matrix):
+    return jax.lax.scan(lambda x, row: (x + jnp.sin(x @ row), None), shown, matrix)[0]
+
+
+@jax.custom_vjp
+def _cubed(x):
+    return x**3
+
+
+_cubed.defvjp(lambda x: (x**3, x), lambda x, cotangent: (3 * x**2 * cotangent,))
+
+
+@pytest.mark.parametrize("views", [(_squared,), (_squared, _reversed, jnp.sin)])
+@pytest.mark.parametrize("size", [3, jacobian.BLOCK + 5])
+def test_views_have_the_rows_that_differentiating_every_output_gives(views, size):
+    """Two parts, of one row a view and of two; few rows and more than run at once."""
+    rng = np.random.default_rng(2)
+    first = rng.normal(size=(6, size)).astype(np.float32)
+    second = rng.normal(size=(6, 2, 4)).astype(np.float32)
+
+    def outputs(shown):
+        return jnp.tanh(shown @ first), jnp.einsum("vd,drk->vrk", jnp.cos(shown), second).reshape(
+            -1, 4
+        )
+
+    network = jacobian.ViewedNetwork(views, outputs)
+    count = len(views)
+    targets = (jnp.zeros((count, size)), jnp.full((2 * count, 4), 0.25))
+    objective = Objective(targets, (og.outputs.values(), og.outputs.softmax()), (None, None))
+    image = jnp.asarray(rng.random(6), jnp.float32)
+    found, r, rows = jacobian.jacobian(network, objective, image)
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, network(image)))
+    np.testing.assert_allclose(r, objective.coordinates(network(image)), rtol=1e-5, atol=1e-6)
+    expected = jax.jacfwd(lambda x: objective.coordinates(network(x)))(image)
+    assert rows.shape == (objective.num_coordinates, 6)
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [jax.checkpoint(jnp.tanh), _cubed, lambda x: _in_a_scan(x, np.eye(6, dtype=np.float32))],
+)
+def test_networks_with_rules_of_their_own_have_a_jacobian(layer):
+    matrix = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
+    objective = objective_of([TARGET], (og.outputs.softmax(),), (None,))
+    image = jnp.linspace(0.1, 0.9, 6)
+
+    def network(x):
+        return ((layer(x) @ matrix)[None],)
+
+    _, _, rows = jacobian.jacobian(network, objective, image)
+    expected = jax.jacrev(lambda x: objective.coordinates(network(x)))(image)
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-6)
+
+
+def _flops(network, objective):
+    program = jax.jit(lambda x: jacobian.jacobian(network, objective, x)[2])
+    return program.lower(jnp.ones(400)).compile().cost_analysis()["flops"]
+
+
+def test_a_view_or_a_network_costs_its_own_backward_passes_only():
+    """Counted by XLA: not those of all rows through all views, or through all networks."""
+    large, small = (np.ones((400, n), np.float32) / 400 for n in (400, 4))
+
+    def deep(shown):
+        return jnp.tanh(shown @ large) @ small
+
+    kind = og.outputs.softmax()
+    one = _flops(lambda x: (deep(x)[None],), objective_of([TARGET], (kind,), (None,)))
+    views = jacobian.ViewedNetwork((_squared,) * 8, lambda shown: (deep(shown),))
+    targets = jnp.tile(jnp.asarray(TARGET), (8, 1))
+    of_views = _flops(views, Objective((targets,), (kind,), (None,)))
+    assert 6 * one < of_views < 12 * one
+    several = objective_of([TARGET] * 4, (kind,) * 4, (None,) * 4)
+    of_networks = _flops(lambda x: tuple(deep((n + 1) * x)[None] for n in range(4)), several)
+    assert 3 * one < of_networks < 6 * one
+
+
 def test_a_gradient_that_is_not_finite_is_0():
     objective = objective_of([[0.5, 0.5]], (og.outputs.softmax(),), (None,))
     _, _, rows = jacobian.jacobian(

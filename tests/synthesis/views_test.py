@@ -7,7 +7,9 @@ import pytest
 from toy_synthesis import APPLY, SHAPE, WEIGHTS, sources
 
 import outgen_jax as og
-from outgen_jax.synthesis import views
+from outgen_jax.solvers.jacobian import ViewedNetwork
+from outgen_jax.synthesis import network, views
+from outgen_jax.synthesis.programs import Network
 
 IMAGES = sources(3) / np.float32(255)
 
@@ -44,6 +46,19 @@ def test_straight_through_has_the_value_of_one_and_the_slope_of_another():
     image = jnp.asarray(IMAGES[0])
     np.testing.assert_allclose(rounded(image), np.round(image * 4) / 4, atol=1e-6)
     np.testing.assert_array_equal(jax.grad(lambda x: rounded(x).sum())(image), 1)
+
+
+def test_solvers_see_the_views_apart_with_the_outputs_of_all():
+    """Without the views apart, each row of the Jacobian would pass through all of them."""
+    transforms = [lambda x: x, lambda x: x[:, ::-1], views.shift(1, -2)]
+    seen = og.views(lambda w, x: {"a": APPLY(w, x), "b": x[:, 0]}, transforms)
+    kinds = (og.outputs.softmax(), og.outputs.values())
+    one = network.of_one_image(Network(seen), kinds, WEIGHTS)
+    assert isinstance(one, ViewedNetwork)
+    expected = seen(WEIGHTS, IMAGES[:1])
+    logits, pixels = one(jnp.asarray(IMAGES[0]))
+    np.testing.assert_allclose(logits, expected["a"][0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(pixels, expected["b"].reshape(-1, 3), rtol=1e-5)
 
 
 def test_transforms_that_do_not_fit_are_refused():
