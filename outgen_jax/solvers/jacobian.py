@@ -54,35 +54,56 @@ def jacobian(
     shown, to_image = zip(*(jax.vjp(view, image) for view in viewed.views), strict=True)
     stacked = jnp.stack(shown)
     outputs, tangent = jax.linearize(viewed.outputs, stacked)
-    count = len(shown)
-    found, blocks = [], []
-    for part, output in enumerate(outputs):
-        r, to_output = jax.vjp(functools.partial(objective.coordinates_of, part), output)
-        to_shown = jax.linear_transpose(functools.partial(_part_of, tangent, part), stacked)
 
-        def rows(unit: jax.Array, r=r, to_output=to_output, to_shown=to_shown) -> jax.Array:
-            """One coordinate of a view, as a unit vector [M/V] -> its rows in all views [V, D]."""
-            (of_output,) = to_output(jnp.tile(unit, count).reshape(r.shape))
-            (of_shown,) = to_shown(of_output)
-            of_images = [pull(x)[0] for pull, x in zip(to_image, of_shown, strict=True)]
-            return jnp.stack(of_images).reshape(count, -1)
+    def rows_of(part: int) -> tuple[jax.Array, jax.Array]:
+        to_shown = jax.linear_transpose(lambda x: tangent(x)[part], stacked)
 
-        units, at_once = jnp.eye(r.size // count, dtype=jnp.float32), max(1, BLOCK // count)
-        is_few = len(units) <= at_once
-        block = jax.vmap(rows)(units) if is_few else jax.lax.map(rows, units, batch_size=at_once)
-        found.append(r.ravel())
-        blocks.append(block.swapaxes(0, 1).reshape(r.size, -1))
-    jac = jnp.concatenate(blocks)
-    return outputs, jnp.concatenate(found), jnp.where(jnp.isfinite(jac), jac, 0)
+        def to_images(cotangent: jax.Array) -> jax.Array:
+            """Pulls a cotangent of the part back through each view: [R, K] -> [V, D]."""
+            (of_shown,) = to_shown(cotangent)
+            pulled = [pull(x)[0] for pull, x in zip(to_image, of_shown, strict=True)]
+            return jnp.stack(pulled).reshape(len(pulled), -1)
+
+        coordinates = functools.partial(objective.coordinates_of, part)
+        return _rows(coordinates, outputs[part], to_images, len(shown))
+
+    parts = [rows_of(part) for part in range(len(outputs))]
+    r, jac = (jnp.concatenate(found) for found in zip(*parts, strict=True))
+    return outputs, r, jnp.where(jnp.isfinite(jac), jac, 0)
+
+
+def _rows(
+    coordinates: Callable[[jax.Array], jax.Array],
+    output: jax.Array,
+    to_images: Callable[[jax.Array], jax.Array],
+    count: int,
+) -> tuple[jax.Array, jax.Array]:
+    """The coordinates of one part [m] and their rows of J [m, D].
+
+    Args:
+      coordinates: the part [R, K] -> its coordinates [R, n].
+      output: the part.
+      to_images: a cotangent of the part [R, K] -> its gradient in the image, for each view by itself [V, D].
+      count: V.
+    """
+    r, to_output = jax.vjp(coordinates, output)
+
+    def of_all_views(unit: jax.Array) -> jax.Array:
+        """The same coordinate of every view, as a unit vector [m/V] -> its rows [V, D]."""
+        (cotangent,) = to_output(jnp.tile(unit, count).reshape(r.shape))
+        return to_images(cotangent)
+
+    units, at_once = jnp.eye(r.size // count, dtype=jnp.float32), max(1, BLOCK // count)
+    if len(units) <= at_once:
+        rows = jax.vmap(of_all_views)(units)
+    else:
+        rows = jax.lax.map(of_all_views, units, batch_size=at_once)
+    return r.ravel(), rows.swapaxes(0, 1).reshape(r.size, -1)
 
 
 def _with_one_view(network: Callable[[jax.Array], Outputs]) -> ViewedNetwork:
     """`network` as one whose only view is the image itself."""
     return ViewedNetwork((lambda image: image,), lambda shown: network(shown[0]))
-
-
-def _part_of(tangent: Callable[[jax.Array], Outputs], part: int, shown: jax.Array) -> jax.Array:
-    return tangent(shown)[part]
 
 
 def broyden(jac: jax.Array, step: jax.Array, error: jax.Array) -> jax.Array:
