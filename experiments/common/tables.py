@@ -64,6 +64,7 @@ MODULES = {
     "benchmarks/scale/results": "benchmarks.scale.table",
     "benchmarks/studio/results": "benchmarks.studio.table",
     "benchmarks/synthesis/results": "benchmarks.synthesis.table",
+    "benchmarks/synthesis/results_avx2": "benchmarks.synthesis.table",
     "benchmarks/synthesis/results_first_machine": "benchmarks.synthesis.table",
     "benchmarks/synthesis/results_earlier": "benchmarks.synthesis.table",
     "benchmarks/training/results": "benchmarks.training.table",
