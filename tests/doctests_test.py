@@ -10,15 +10,13 @@ import outgen_jax
 from outgen_jax import outputs
 
 PACKAGE = Path(outgen_jax.__file__).parent
-# Beside the main subject.
-LEFT_OUT = ("studio", "training")
 
 
 def modules() -> list[str]:
-    """Names of the modules with an example, of the main subject and what it stands on."""
+    """Names of the modules with an example."""
     paths = [path for path in sorted(PACKAGE.rglob("*.py")) if ">>> " in path.read_text()]
     parts = [path.relative_to(PACKAGE.parent).with_suffix("").parts for path in paths]
-    return [".".join(names) for names in parts if names[1] not in LEFT_OUT]
+    return [".".join(names) for names in parts]
 
 
 PUBLIC = ("exact", "gauss_newton", "gauss_newton_cg", "gradient_descent", "preset", "then")

@@ -56,7 +56,7 @@ def ranges(says: np.ndarray) -> tuple[Range, ...]:
     An output that is the same on all images gets a range of its own size.
 
     >>> ranges(np.array([[0.0, 5.0], [1.0, 5.0]]))
-    (Range(low=-0.5, high=1.5, decimals=2), Range(low=0.0, high=10.0, decimals=1))
+    (Range(low=-0.5, high=1.5, decimals=2), Range(low=0.0, high=10.0, decimals=2))
     """
     low, high = says.min(0).tolist(), says.max(0).tolist()
     margins = [(b - a) / 2 or abs(a) or 1.0 for a, b in zip(low, high, strict=True)]

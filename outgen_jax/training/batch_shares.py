@@ -56,8 +56,8 @@ def noise(radius: float) -> Objective:
       >>> from outgen_jax.training import batch_shares, objectives
       >>> image, given = jnp.full((1, 4, 4, 3), 0.5), objectives.Supervision(jnp.array([2]))
       >>> moved, labels = batch_shares.noise(0.1).prepare(jax.random.key(0), None, image, given)
-      >>> print(jnp.linalg.norm(moved - image).round(4), labels)
-      0.1 [2]
+      >>> print(f"{jnp.linalg.norm(moved - image):.3f}", labels)
+      0.100 [2]
 
     Args:
       radius: above 0; pixels go from 0 to 1.

@@ -49,13 +49,13 @@ def smallest_by_scipy(
 def test_of_a_linear_network_it_finds_the_smallest_change(target, tolerance):
     """Errors are weighed by the divergence, not by the distance, which costs a few percent of the change.
 
-    The default patience may end the search earlier.
+    The default patience may end the search earlier; where depends on rounding, so on the processor.
     """
     least = smallest_by_scipy(
         np.asarray(WEIGHTS, float), SOURCE.astype(float), np.array(target), tolerance
     )
     patient = dataclasses.replace(og.smallest_change(), patience=30)
-    for solver, bound in ((patient, 1.08), (og.smallest_change(), 1.16)):
+    for solver, bound in ((patient, 1.08), (og.smallest_change(), 1.2)):
         result = og.synthesize(linear, WEIGHTS, SOURCE, target, solver=solver, tolerance=tolerance)
         assert result.converged.all()
         assert least * 0.999 <= change_of(result)[0] <= bound * least
