@@ -121,9 +121,15 @@ def side_caption(distance: float, l2: float) -> str:
 def figure(
     source: np.ndarray, images: Mapping[str, np.ndarray], captions: Mapping[str, Sequence[str]]
 ) -> Figure:
-    """A column for the sources and one for each task, and below every image its caption."""
-    shown = {"source": source[:SHOWN], **images}
-    return report.image_grid_figure(shown, captions=captions)
+    """The sources, and below every image its caption: of a single task as a row, of several as columns."""
+    if len(images) > 1:
+        return report.image_grid_figure({"source": source[:SHOWN], **images}, captions=captions)
+    ((task, made),) = images.items()
+    pairs = {
+        f"image {i + 1}": np.stack(pair) for i, pair in enumerate(zip(source, made, strict=False))
+    }
+    below = {name: ("", caption) for name, caption in zip(pairs, captions[task], strict=True)}
+    return report.image_grid_figure(pairs, row_labels=("source", task), captions=below)
 
 
 class Study:
