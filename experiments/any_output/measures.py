@@ -129,7 +129,9 @@ def figure(
         f"image {i + 1}": np.stack(pair) for i, pair in enumerate(zip(source, made, strict=False))
     }
     below = {name: ("", caption) for name, caption in zip(pairs, captions[task], strict=True)}
-    return report.image_grid_figure(pairs, row_labels=("source", task), captions=below)
+    return report.image_grid_figure(
+        pairs, row_labels=("source", task.replace(",", "\n")), captions=below
+    )
 
 
 class Study:
