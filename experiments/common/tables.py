@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "outgen_jax/models/weights"
 # Results -> the module whose `table` makes their table.
 MODULES = {
+    "experiments/any_output/results/several_views": "experiments.any_output.several_views",
     "experiments/any_output/results/labels": "experiments.any_output.labels",
     "experiments/any_output/results/network_ten": "experiments.any_output.train",
     "experiments/any_output/results/network_twenty": "experiments.any_output.train",
