@@ -170,7 +170,8 @@ def test_the_float_images_are_stored_where_asked_for(tmp_path, whole):
         APPLY, WEIGHTS, SOURCE.images, targets(COUNT), solver=SOLVER, tolerance=TOLERANCE
     )
     assert examples[0]["image_float"].dtype == np.float32
-    np.testing.assert_array_equal([e["image_float"] for e in examples], exact.images)
+    # Another batch size: equal up to rounding.
+    np.testing.assert_allclose([e["image_float"] for e in examples], exact.images, atol=1e-6)
     np.testing.assert_array_equal([e["image"] for e in examples], [e["image"] for e in rounded])
     with pytest.raises(FileExistsError, match="save_float True, now None"):
         make(tmp_path / "set")
