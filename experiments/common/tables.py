@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "outgen_jax/models/weights"
 # Results -> the module whose `table` makes their table.
 MODULES = {
+    "experiments/any_output/results/networks_at_once": "experiments.any_output.networks_at_once",
     "experiments/any_output/results/several_views": "experiments.any_output.several_views",
     "experiments/any_output/results/labels": "experiments.any_output.labels",
     "experiments/any_output/results/network_ten": "experiments.any_output.train",
@@ -43,6 +44,7 @@ MODULES = {
     "experiments/exactness/results/time_to_target": "experiments.exactness.time_to_target",
     "experiments/mixtures/results/cifar10": "experiments.mixtures.table",
     "experiments/mixtures/results/digits": "experiments.mixtures.table",
+    "experiments/replaced_training/results/augmented_outputs": "experiments.replaced_training.augmented_outputs",
     "experiments/replaced_training/results/small": "experiments.replaced_training.report",
     "experiments/replaced_training/results/small_controls": "experiments.replaced_training.report",
     "experiments/replaced_training/results/main": "experiments.replaced_training.report",
