@@ -90,7 +90,8 @@ def test_an_interrupted_training_that_generates_is_the_uninterrupted_one(tmp_pat
     monkeypatch.setattr(classifier_fit, "CHECKPOINT_SECONDS", 0)
     straight, history = fit()
     assert [row.epoch for row in history] == [1, 2, 3, 4]
-    assert history[-1].loss < history[0].loss
+    start = weights(program()[1]())
+    assert any(not np.array_equal(a, b) for a, b in zip(weights(straight), start, strict=True))
 
     def interrupted(self, step, state, notes, save=Checkpoints.save):
         save(self, step, state, notes)
