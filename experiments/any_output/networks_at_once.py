@@ -41,6 +41,12 @@ _CLASSES = flags.DEFINE_integer("classes", 5, "That have a prescribed probabilit
 _NAMED = flags.DEFINE_float("named", 0.9, "Probability of these together.", 0, 1)
 _NUMBER = common_flags.number(50, of="source", at_least=1)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-3, "Total variation in every network.", 1e-9)
+_REACHED = flags.DEFINE_float(
+    "reached",
+    0.01,
+    "Total variation up to which the picture says that a saved image is reached.",
+    0,
+)
 _BATCH = common_flags.images_at_a_time()
 _SEED = common_flags.seed("the classes")
 _OUT = common_flags.out("networks_at_once")
@@ -128,7 +134,7 @@ def answers(
         ids=tuple(wanted),
         steps=np.full(len(wanted), steps),
         distance=np.array(distances),
-        converged=np.array(distances) <= _TOLERANCE.value,
+        converged=np.array(distances) <= _REACHED.value,
     )
     return report.synthesis_figure(run, rows=range(len(wanted)))
 
