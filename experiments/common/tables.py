@@ -25,6 +25,7 @@ WEIGHTS = "outgen_jax/models/weights"
 # Results -> the module whose `table` makes their table.
 MODULES = {
     "experiments/any_output/results/networks_at_once": "experiments.any_output.networks_at_once",
+    "experiments/any_output/results/networks_photograph": "experiments.any_output.networks_at_once",
     "experiments/any_output/results/several_views": "experiments.any_output.several_views",
     "experiments/any_output/results/labels": "experiments.any_output.labels",
     "experiments/any_output/results/network_ten": "experiments.any_output.train",
