@@ -27,4 +27,4 @@ def _run_blocks(page: Path, text: str, names: dict[str, Any]) -> None:
         line = text[: found.start()].count("\n") + 1
         printed = run_block(code, names, file=str(page), line=line)
         if expected is not None:
-            assert printed == expected, f"{page.name}, line {line}"
+            assert printed == expected, f"{page.name}, line {line} printed {printed!r}"
