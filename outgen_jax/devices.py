@@ -4,6 +4,7 @@
 GPU it says "gpu" even where everything runs on the CPU.
 """
 
+import os
 from typing import Any
 
 import jax
@@ -31,6 +32,13 @@ def platform_of(arrays: Any = None) -> str:
             return _platform(leaf)
     with jax.ensure_compile_time_eval():  # a concrete array inside of a trace, too
         return _platform(jnp.zeros(()))
+
+
+def processors() -> int:
+    """Processors that this process may use; XLA takes as many."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _platform(array: jax.Array) -> str:

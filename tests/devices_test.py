@@ -48,3 +48,11 @@ def test_in_a_trace_it_is_the_default_device():
 
 def test_keys_have_a_place():
     assert devices.platform_of(jax.random.key(0)) == "cpu"
+
+
+def test_processors_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: {1, 5, 6}, raising=False)
+    assert devices.processors() == 3
+    monkeypatch.delattr(devices.os, "sched_getaffinity")
+    monkeypatch.setattr(devices.os, "cpu_count", lambda: None)
+    assert devices.processors() == 1

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.harness.alternation import Operations, threads
+from benchmarks.harness.alternation import Operations
+from outgen_jax.devices import processors
 from outgen_jax.models import conv
 
 OPERATIONS = ("forward", "input gradient", "kernel gradient")
@@ -113,7 +114,7 @@ def pytorch(layers: Sequence[Layer]) -> Operations:
     """`torch.nn.functional.conv2d`, channels-last, and the kernels behind its gradients."""
     import torch
 
-    torch.set_num_threads(threads())
+    torch.set_num_threads(processors())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as XLA

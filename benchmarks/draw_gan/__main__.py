@@ -19,9 +19,10 @@ from absl import flags
 
 from benchmarks.draw_gan.sides import Workload
 from benchmarks.draw_gan.table import table
-from benchmarks.harness.alternation import Worker, alternate, threads
+from benchmarks.harness.alternation import Worker, alternate
 from benchmarks.harness.machine import machine
 from outgen_jax import files, runs
+from outgen_jax.devices import processors
 
 _BATCH = flags.DEFINE_integer("batch_size", 100, "Images an update.", 1)
 _UNITS = flags.DEFINE_integer("units", 256, "Recurrent units.", 1)
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     workload = Workload(batch_size=_BATCH.value, units=_UNITS.value)
-    print(f"{jax.devices()[0].device_kind}, {threads()} threads each")
+    print(f"{jax.devices()[0].device_kind}, {processors()} threads each")
     found = measure(workload, _UPDATES.value, _ROUNDS.value)
     results = {**machine("torch"), "sides": found}
     text = table({"flags": run.flags, **results})

@@ -14,7 +14,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from benchmarks.harness.alternation import Updates, threads
+from benchmarks.harness.alternation import Updates
+from outgen_jax.devices import processors
 from outgen_jax.models import draw
 from outgen_jax.training import adversarial
 from outgen_jax.training.updates import compile_updates
@@ -90,7 +91,7 @@ def pytorch(workload: Workload) -> Updates:
     import torch
     from torch.nn import functional
 
-    torch.set_num_threads(threads())
+    torch.set_num_threads(processors())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = [_arrays(model) for model in workload.networks()]
     images = torch.from_numpy(workload.images()).to(device)

@@ -18,10 +18,11 @@ import jax
 from absl import flags
 
 from benchmarks.finetuning.table import OURS, PYTORCH, table
-from benchmarks.harness.alternation import Worker, alternate, threads
+from benchmarks.harness.alternation import Worker, alternate
 from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
 from outgen_jax import files, runs
+from outgen_jax.devices import processors
 
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Images an update.", 1)
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
@@ -69,7 +70,7 @@ def measure(workload: Workload, hidden: int, rounds: int) -> dict[str, dict[str,
 def main(argv: list[str]) -> None:
     del argv
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    print(f"{jax.devices()[0].device_kind}, {threads()} threads each")
+    print(f"{jax.devices()[0].device_kind}, {processors()} threads each")
     workload = Workload(_WIDTH.value, _BATCH.value, _SEED.value)
     found = measure(workload, _HIDDEN.value, _ROUNDS.value)
     results = {**machine("torch"), "arms": found}

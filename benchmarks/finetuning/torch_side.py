@@ -7,9 +7,10 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.finetuning.ours import GAIN, RATE, WEIGHT, inputs
-from benchmarks.harness.alternation import Operations, threads
+from benchmarks.harness.alternation import Operations
 from benchmarks.harness.workload import Workload
 from benchmarks.synthesis.torch_peers import trainable
+from outgen_jax.devices import processors
 
 
 class Twin(nn.Module):
@@ -41,7 +42,7 @@ def pytorch(workload: Workload, *, hidden: int, updates: int) -> Operations:
     """As `ours.outgen`, its arms plain, MSE and constraint."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
-        torch.set_num_threads(threads())
+        torch.set_num_threads(processors())
     given = inputs(workload, hidden)
     pairs = torch.from_numpy(given.pairs).permute(0, 3, 1, 2).to(device).float() / 255
     clean, distorted = (

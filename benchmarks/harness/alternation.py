@@ -9,7 +9,6 @@ that fails keeps the reason and takes no further turns.
 import ctypes
 import importlib
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -177,13 +176,6 @@ def alternate(
         if value is not None:
             values[name].append(value)
     return values
-
-
-def threads() -> int:
-    """Cores this process may use; what XLA takes, and PyTorch is told to take."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def table(rows: Iterable[Mapping[str, str]]) -> str:

@@ -5,7 +5,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.alternation import threads
+from outgen_jax.devices import processors
 
 _CPUINFO = Path("/proc/cpuinfo")
 # How the names of the instructions that decide about the speed of products begin: of x86, then of ARM.
@@ -14,7 +14,7 @@ _INSTRUCTIONS = ("avx", "fma", "amx", "asimd", "sve", "bf16")
 
 def machine(*peers: str) -> dict[str, Any]:
     """`threads`, `processor` and, if there are peers, the versions of these packages; None: not installed."""
-    found: dict[str, Any] = {"threads": threads(), "processor": processor()}
+    found: dict[str, Any] = {"threads": processors(), "processor": processor()}
     if peers:
         versions = {d.name: d.version for d in importlib.metadata.distributions()}
         found["peers"] = {name: versions.get(name) for name in peers}

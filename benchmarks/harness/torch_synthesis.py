@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.harness.alternation import Updates, threads
+from benchmarks.harness.alternation import Updates
 from benchmarks.harness.workload import ConvolutionWeights
+from outgen_jax.devices import processors
 from outgen_jax.solvers import descent
 
 
@@ -121,7 +122,7 @@ def assign(module: nn.Module, **arrays: np.ndarray) -> None:
 
 def device() -> torch.device:
     """The GPU if there is one. On CPU, PyTorch is told to use as many threads as XLA."""
-    torch.set_num_threads(threads())
+    torch.set_num_threads(processors())
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.set_float32_matmul_precision("high")

@@ -18,6 +18,7 @@ from outgen_jax.outputs import Output
 from outgen_jax.outputs.distribution import MOST_CLASSES
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.solver import Solver
+from outgen_jax.synthesis import blocks
 from outgen_jax.synthesis import network as networks
 from outgen_jax.synthesis import slots as device
 from outgen_jax.synthesis.programs import Network
@@ -294,9 +295,10 @@ class _Stream:
     def run(self) -> None:
         slots = self._first()
         updates = self._updates_per_call(slots)
+        at_once = self._at_once(slots) if updates > 1 else None
         patience = _PATIENCE
         while (self.rows >= 0).any():
-            slots = self._advance(slots, updates)
+            slots = self._advance(slots, updates, at_once)
             self._report(slots)
             slots = self._exchange(slots)
             working = int((self.rows >= 0).sum())
@@ -333,7 +335,7 @@ class _Stream:
         self.rows[: len(rows)] = rows
         return self._start(rows, self.size)
 
-    def _advance(self, slots: Slot, updates: int) -> Slot:
+    def _advance(self, slots: Slot, updates: int, at_once: int | None) -> Slot:
         """One call; `self.done` says who is done.
 
         An image that has had all its steps is looked at by the first update of the next call.
@@ -342,7 +344,9 @@ class _Stream:
         quota = max(1, int(_QUOTA * share)) if self.waiting else share
         args = (self.solver, self.job.variables, self.threshold)
         before = self.steps
-        slots, curve = self._call(device.advance, *args, np.int32(quota), slots, updates=updates)
+        slots, curve = self._call(
+            device.advance, *args, np.int32(quota), slots, updates=updates, at_once=at_once
+        )
         after, active = np.asarray(slots.steps, np.int64), np.asarray(slots.active)
         had_all = before >= self.solver.steps
         is_done = ~active | had_all
@@ -427,10 +431,19 @@ class _Stream:
         return devices * max(1, -(-size // devices))
 
     def _default_size(self) -> int:
-        """By how many passes of the network the solver makes at once for each image."""
-        rows = num_coordinates(self.job.kinds, self.pool.targets, self.counts)
-        passes = self.solver.passes(rows)
-        return default_batch_size(self.pool.sources, self.job.mesh, passes=passes)
+        return default_batch_size(self.pool.sources, self.job.mesh, passes=self._passes())
+
+    def _passes(self) -> int:
+        """Of the network, that the solver makes at once for each image."""
+        return self.solver.passes(num_coordinates(self.job.kinds, self.pool.targets, self.counts))
+
+    def _at_once(self, slots: Slot) -> int | None:
+        """Images of a device that should be updated at the same time, at least; None: all of them."""
+        if self.job.mesh.devices.flat[0].platform != "cpu":
+            return None
+        gradient = device.gradient.program_of(self.job.network)
+        image = slots.source[:1]
+        return blocks.least_images(gradient, self.job.variables, image, passes=self._passes())
 
     def _updates_per_call(self, slots: Slot) -> int:
         if self.solver.steps == 0 or self.job.callback is not None:

@@ -6,9 +6,9 @@ pixel and the sign s that most reduce the squared error,
 
 .. math:: \|e - s a_i\|^2 - \|e\|^2 = \|a_i\|^2 - 2 s e · a_i
 
-A round computes the a_i (a Jacobian), makes up to 64 picks and measures the output again. Images that do not meet the
-tolerance after all rounds start once more from a random rounding, which keeps changes of less than half a grey level on
-average.
+A round computes the a_i (a Jacobian), makes up to 1,024 picks and measures the output again. Images that do not meet
+the tolerance after all rounds start once more from a random rounding, which keeps changes of less than half a grey
+level on average.
 
 Here an image is a vector [D] of grey levels 0 to 255 (float32, whole numbers).
 """
@@ -32,7 +32,7 @@ from outgen_jax.whole_numbers import check_integers
 
 ROUNDS = 6
 TOLERANCE = 5e-4
-_PICKS = 64
+_PICKS = 1024  # in a round, at most
 
 
 class _Levels(NamedTuple):
@@ -41,6 +41,15 @@ class _Levels(NamedTuple):
     levels: jax.Array  # [H, W, C]
     distance: jax.Array  # [], of their output to the target
     picks: jax.Array  # [] int32
+
+
+class _Picks(NamedTuple):
+    """The picks of one round so far."""
+
+    change: jax.Array  # [D], of the levels: -1, 0 or 1
+    error: jax.Array  # [N], by the linear model
+    left: jax.Array  # [] int32, picks that are still allowed
+    gained: jax.Array  # [] bool: whether the last pick reduced the error
 
 
 def quantize(
@@ -66,8 +75,8 @@ def quantize(
       images: [B, H, W, C], float in [0, 1] or uint8: images that meet their targets, such as `Result.images`.
       targets: the targets of the images; see `synthesize`.
       output: what the outputs mean; see `synthesize`.
-      rounds: the largest number of Jacobians. After each, up to 64 pixels change by one grey level. Float images that
-        then miss the tolerance are rounded again at random, and get as many Jacobians from there.
+      rounds: the largest number of Jacobians. After each, up to 1,024 pixels change by one grey level. Float images
+        that then miss the tolerance are rounded again at random, and get as many Jacobians from there.
       tolerance: distance at which an image is finished.
       batch_size: images in work at a time on each device; None: chosen by platform and image size.
       precision: of the network's matrix products and convolutions on GPU and TPU; see `synthesize`.
@@ -202,19 +211,23 @@ def greedy_picks(
     """
     squares = (effects**2).sum(0)
 
-    def pick(i: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        change, error = carry
-        along = error @ effects
+    def pick(state: _Picks) -> _Picks:
+        along = state.error @ effects
         sign = jnp.sign(along)
         moved = levels + sign
-        open_ = (change == 0) & (moved >= 0) & (moved <= 255)
+        open_ = (state.change == 0) & (moved >= 0) & (moved <= 255)
         gain = jnp.where(open_, 2 * jnp.abs(along) - squares, 0)
         best = gain.argmax()
-        taken = jnp.where((gain[best] > 0) & (i < limit), sign[best], 0)
-        return change.at[best].add(taken), error - taken * effects[:, best]
+        taken = jnp.where(gain[best] > 0, sign[best], 0)
+        return _Picks(
+            state.change.at[best].add(taken),
+            state.error - taken * effects[:, best],
+            state.left - 1,
+            gain[best] > 0,
+        )
 
-    change, _ = jax.lax.fori_loop(0, _PICKS, pick, (jnp.zeros_like(levels), error))
-    return levels + change
+    start = _Picks(jnp.zeros_like(levels), error, limit, jnp.bool_(True))
+    return levels + jax.lax.while_loop(lambda s: (s.left > 0) & s.gained, pick, start).change
 
 
 @per_network(static_argnames=("kinds", "counts", "mesh"))

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from outgen_jax.outputs import Output
 from outgen_jax.solvers.objective import Objective, Outputs
 from outgen_jax.solvers.solver import Problem, Solver
+from outgen_jax.synthesis import blocks
 from outgen_jax.synthesis import network as networks
 from outgen_jax.synthesis.programs import Network, per_network
 
@@ -116,7 +117,7 @@ def start(
     return _placed(mesh, jax.vmap(one)(entries, present))
 
 
-@per_network(static_argnames=("updates", "mesh"), donate_argnames="slots")
+@per_network(static_argnames=("updates", "at_once", "mesh"), donate_argnames="slots")
 def advance(
     network: Network,
     solver: Solver,
@@ -127,17 +128,19 @@ def advance(
     *,
     updates: int,
     mesh: Mesh,
+    at_once: int | None = None,
 ) -> tuple[Slot, jax.Array]:
     """At most `updates` updates of all slots -> slots, and the divergence before each [updates, S], NaN where none.
 
-    A device ends early once `quota` of its slots are done.
+    A device ends early once `quota` of its slots are done. Of these, `at_once` or a few more are updated at the same
+    time, the others after them; None: all are.
     """
 
     def share(solver: Solver, variables: Any, threshold: Any, quota: Any, slots: Slot) -> Any:
-        one = jax.vmap(functools.partial(_update, network, solver, variables, threshold))
+        one = functools.partial(_update, network, solver, variables, threshold)
         curve = jnp.full((updates, len(slots.steps)), jnp.nan, jnp.float32)
         if updates == 1:  # no loop, in which convolutions of XLA are slow on CPU
-            slots, divergence = one(slots)
+            slots, divergence = jax.vmap(one)(slots)
             return slots, divergence[None]
 
         def goes_on(carry: Any) -> jax.Array:
@@ -147,9 +150,15 @@ def advance(
             is_early = done.sum(dtype=jnp.int32) >= quota
             return (count == 0) | ((count < updates) & ~is_early)
 
+        size = len(slots.steps)
+        block = size if at_once is None else blocks.even_block(size, at_once)
+
         def step(carry: Any) -> Any:
             count, slots, curve = carry
-            slots, divergence = one(slots)
+            if block == size:
+                slots, divergence = jax.vmap(one)(slots)
+            else:
+                slots, divergence = jax.lax.map(one, slots, batch_size=block)
             return count + 1, slots, curve.at[count].set(divergence)
 
         _, slots, curve = jax.lax.while_loop(goes_on, step, (jnp.int32(0), slots, curve))
