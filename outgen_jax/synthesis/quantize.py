@@ -6,9 +6,10 @@ pixel and the sign s that most reduce the squared error,
 
 .. math:: \|e - s a_i\|^2 - \|e\|^2 = \|a_i\|^2 - 2 s e · a_i
 
-A round computes the a_i (a Jacobian), makes up to 1,024 picks and measures the output again. Images that do not meet
-the tolerance after all rounds start once more from a random rounding, which keeps changes of less than half a grey
-level on average.
+A round computes the a_i (a Jacobian) and makes up to 1,024 picks. It measures the output after all of them, and after
+the first half, quarter and eighth, since the linear model holds for small changes only; the best of these is kept. The
+rounds of an image end when it meets the tolerance or a round does not help. An image that misses the tolerance starts
+once more from a random rounding, which keeps changes of less than half a grey level on average.
 
 Here an image is a vector [D] of grey levels 0 to 255 (float32, whole numbers).
 """
@@ -33,23 +34,25 @@ from outgen_jax.whole_numbers import check_integers
 ROUNDS = 6
 TOLERANCE = 5e-4
 _PICKS = 1024  # in a round, at most
+_PARTS = (1, 2, 4, 8)  # of the picks of a round: all, the first half, and so on
 
 
 class _Levels(NamedTuple):
-    """One image, and how many more picks of one round it is trusted with."""
+    """One image."""
 
     levels: jax.Array  # [H, W, C]
     distance: jax.Array  # [], of their output to the target
-    picks: jax.Array  # [] int32
+    is_done: jax.Array  # [] bool: it meets the tolerance, or the last round did not help
 
 
 class _Picks(NamedTuple):
     """The picks of one round so far."""
 
     change: jax.Array  # [D], of the levels: -1, 0 or 1
+    order: jax.Array  # [D] int32: which pick changed a pixel, counted from 0
+    made: jax.Array  # [] int32, how many
     error: jax.Array  # [N], by the linear model
-    left: jax.Array  # [] int32, picks that are still allowed
-    gained: jax.Array  # [] bool: whether the last pick reduced the error
+    gains: jax.Array  # [] bool: whether the last pick reduced the error
 
 
 def quantize(
@@ -190,50 +193,57 @@ def _corrected(
 ) -> _Levels:
     """The best of a batch of 8-bit images, and of what up to so many rounds of picks make of it."""
     images, targets = slots.shared(options["mesh"], batch)
-    state = _start(network, variables, images, targets, **options)
+    state = _start(network, variables, np.float32(tolerance), images, targets, **options)
     for _ in range(rounds):
-        if (np.asarray(state.distance) <= tolerance).all():
+        if np.asarray(state.is_done).all():
             break
         state = _round(network, variables, np.float32(tolerance), targets, state, **options)
     return state
 
 
 def greedy_picks(
-    levels: jax.Array, effects: jax.Array, error: jax.Array, limit: jax.Array
-) -> jax.Array:
+    levels: jax.Array, effects: jax.Array, error: jax.Array, limit: int = _PICKS
+) -> tuple[jax.Array, jax.Array]:
     """Moves at most `limit` pixels by one grey level each, to cancel an error of the output.
 
     Args:
       levels: [D], whole numbers 0-255.
       effects: [N, D], change of the output per grey level.
       error: [N], wanted less present output.
-      limit: [] int32, at most `_PICKS`.
+      limit: of the picks; they end earlier where none reduces the error.
+
+    Returns:
+      The change of the levels [D], of -1, 0 or 1, and which pick made it [D] int32, counted from 0.
     """
     squares = (effects**2).sum(0)
 
-    def pick(state: _Picks) -> _Picks:
-        along = state.error @ effects
+    def pick(picks: _Picks) -> _Picks:
+        along = picks.error @ effects
         sign = jnp.sign(along)
         moved = levels + sign
-        open_ = (state.change == 0) & (moved >= 0) & (moved <= 255)
+        open_ = (picks.change == 0) & (moved >= 0) & (moved <= 255)
         gain = jnp.where(open_, 2 * jnp.abs(along) - squares, 0)
         best = gain.argmax()
         taken = jnp.where(gain[best] > 0, sign[best], 0)
         return _Picks(
-            state.change.at[best].add(taken),
-            state.error - taken * effects[:, best],
-            state.left - 1,
+            picks.change.at[best].add(taken),
+            picks.order.at[best].set(jnp.where(taken == 0, picks.order[best], picks.made)),
+            picks.made + 1,
+            picks.error - taken * effects[:, best],
             gain[best] > 0,
         )
 
-    start = _Picks(jnp.zeros_like(levels), error, limit, jnp.bool_(True))
-    return levels + jax.lax.while_loop(lambda s: (s.left > 0) & s.gained, pick, start).change
+    none = jnp.zeros_like(levels)
+    start = _Picks(none, none.astype(jnp.int32), jnp.int32(0), error, jnp.bool_(True))
+    found = jax.lax.while_loop(lambda picks: picks.gains & (picks.made < limit), pick, start)
+    return found.change, found.order
 
 
 @per_network(static_argnames=("kinds", "counts", "mesh"))
 def _start(
     network: Network,
     variables: Any,
+    tolerance: jax.Array,
     images: jax.Array,
     targets: Outputs,
     *,
@@ -241,17 +251,17 @@ def _start(
     counts: tuple[int | None, ...],
     mesh: Mesh,
 ) -> _Levels:
-    def share(variables: Any, batch: tuple[jax.Array, Outputs]) -> _Levels:
+    def share(variables: Any, tolerance: jax.Array, batch: tuple[jax.Array, Outputs]) -> _Levels:
         seen = slots.network_of(network, kinds, variables)
 
         def one(image: jax.Array, targets: Outputs) -> _Levels:
             levels = image.astype(jnp.float32)
             distance = Objective(targets, kinds, counts).distance(seen(levels / 255))
-            return _Levels(levels, distance, jnp.int32(_PICKS))
+            return _Levels(levels, distance, distance <= tolerance)
 
         return jax.vmap(one)(*batch)
 
-    return slots.on_each_device(mesh, share, slots.SPLIT)(variables, (images, targets))
+    return slots.on_each_device(mesh, share, slots.SPLIT)(variables, tolerance, (images, targets))
 
 
 @per_network(static_argnames=("kinds", "counts", "mesh"))
@@ -276,13 +286,18 @@ def _round(
             error = objective.compared_targets(objective.goals(outputs)) - objective.compared(r)
             free = jnp.isnan(error)
             error, effects = jnp.where(free, 0, error), jnp.where(free[:, None], 0, effects)
-            levels = greedy_picks(state.levels.ravel(), effects, error, state.picks).reshape(shape)
-            distance = objective.distance(seen(levels / 255))
-            better = (distance < state.distance) & (state.distance > tolerance)
+            change, order = greedy_picks(state.levels.ravel(), effects, error)
+            count = (change != 0).sum(dtype=jnp.int32)
+            parts = (jnp.where(order < count // part, change, 0) for part in _PARTS)
+            tried = jnp.stack([state.levels + part.reshape(shape) for part in parts])
+            distances = jax.vmap(lambda levels: objective.distance(seen(levels / 255)))(tried)
+            best = jnp.where(jnp.isnan(distances), jnp.inf, distances).argmin()
+            better = ~state.is_done & (distances[best] < state.distance)
+            distance = jnp.where(better, distances[best], state.distance)
             return _Levels(
-                jnp.where(better, levels, state.levels),
-                jnp.where(better, distance, state.distance),
-                jnp.where(better, state.picks, state.picks // 2),  # the model reached too far
+                jnp.where(better, tried[best], state.levels),
+                distance,
+                state.is_done | ~better | (distance <= tolerance),
             )
 
         return jax.vmap(one)(*batch)
