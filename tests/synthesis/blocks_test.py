@@ -63,7 +63,9 @@ def test_a_network_without_layers_is_not_cut(monkeypatch):
     assert blocks.even_block(10**6, found) == 10**6
 
 
-@pytest.mark.parametrize("solver", [og.preset("sgd", steps=25), og.gauss_newton(steps=4)], ids=str)
+@pytest.mark.parametrize(
+    "solver", [og.preset("sgd", steps=25), og.gauss_newton(steps=4)], ids=["sgd", "gauss_newton"]
+)
 def test_blocks_do_not_change_the_images(monkeypatch, solver):
     images = np.random.default_rng(1).uniform(size=(12, SIZE, SIZE, 3)).astype(np.float32)
     found = []

@@ -94,8 +94,9 @@ def test_quantisation():
     mesh = slots.local_mesh()
     options = {"kinds": KINDS, "counts": COUNTS, "mesh": mesh}
     levels = np.full((2, *SHAPE), 128, np.uint8)
-    begun = quantize._start(NETWORK, WEIGHTS, levels, TARGETS, **options)
-    found = texts(quantize._round, WEIGHTS, np.float32(1e-3), TARGETS, begun, **options)
+    limit = np.float32(1e-3)
+    begun = quantize._start(NETWORK, WEIGHTS, limit, levels, TARGETS, **options)
+    found = texts(quantize._round, WEIGHTS, limit, TARGETS, begun, **options)
     assert everywhere("HIGHEST", found)
 
 
