@@ -65,6 +65,7 @@ MODULES = {
     "benchmarks/convolution/results": "benchmarks.convolution.table",
     "benchmarks/draw_gan/results": "benchmarks.draw_gan.table",
     "benchmarks/finetuning/results": "benchmarks.finetuning.table",
+    "benchmarks/networks/results": "benchmarks.networks.table",
     "benchmarks/scale/results": "benchmarks.scale.table",
     "benchmarks/studio/results": "benchmarks.studio.table",
     "benchmarks/synthesis/results": "benchmarks.synthesis.table",
