@@ -43,7 +43,7 @@ class Pool(Protocol):
         """Those of `rows` that are within `tolerance`."""
 
     def nearest(self, rows: np.ndarray) -> np.ndarray:
-        """The smallest distance of each of `rows` so far."""
+        """The distance of the best image of each of `rows` so far."""
 
     def give_up(self, rows: np.ndarray) -> None:
         """Notes that a solver has ended early for `rows`, which made no progress."""
@@ -253,8 +253,8 @@ def restarted(
         at its last image.
       via: a solver that changes the image before each further start; None: there is none.
       later: the solver of the further starts; None: `solver`.
-      patience: an image is given up once so many further starts in a row have not halved its distance, and `gave_up` of
-        the result says so; None: never.
+      patience: an image is given up after so many further starts in a row, none of which halved its distance, and
+        `gave_up` of the result says so; None: never.
       beyond: images within this distance are not given up.
 
     Raises:

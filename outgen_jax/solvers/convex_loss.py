@@ -93,8 +93,8 @@ class ExcessPenalty:
     """Weight and floor of `ExcessLoss`, which follow the distance and the tolerance.
 
     Attributes:
-      weight: w over the distance. In proportion to the distance the penalty stays comparable to the divergence, which
-        vanishes with it.
+      weight: w over the distance. The gradient of the penalty then stays comparable to that of the divergence, which
+        also vanishes with the distance. The distance counts as at least the tolerance.
       most_distance: the distance counts as at most this, so that the penalty does not dominate while the target is far.
       share: of the tolerance that probabilities that should be 0 may take together. The rest is for the other classes.
     """

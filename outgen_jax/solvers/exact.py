@@ -19,8 +19,8 @@ from outgen_jax.solvers.smallest_change import SmallestChange
 from outgen_jax.solvers.solver import Solver
 
 TOLERANCE = 1e-5
-# Judged in another batch, a distance differs by rounding. So images stop below the tolerance, by this share of it, or
-# by what probabilities differ by in float32.
+# Judged in another batch, a distance differs by rounding. So images stop below the tolerance, by the smaller
+# of this share of it and of what probabilities differ by in float32.
 _MARGIN, _ROUNDING = 0.1, 1e-6
 # Probabilities that should be 0 may be this share of the tolerance, and at most this.
 _FLOOR, _MOST_FLOOR = 0.1, 0.01
@@ -59,7 +59,7 @@ class Exact(Combinator):
       momentum: what changes an image before each further pass; None: nothing does.
       later_steps: steps of a further pass.
       restarts: further passes at most.
-      patience, beyond: an image is given up once so many passes in a row have not halved its distance, and it is
+      patience, beyond: an image is given up after so many passes in a row, none of which halved its distance, if it is
         farther than `beyond`. Images that converge late are nearer.
     """
 
@@ -80,7 +80,7 @@ class Exact(Combinator):
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """For few outputs, for few of many, and for many."""
+        """With a Jacobian, with Adam first, and with conjugate gradients."""
         far = (self.from_afar(named, self.tolerance) for named in _DESCENTS)
         return self.by_rows(self.tolerance), *far, self.without_rows()
 

@@ -5,8 +5,8 @@ prox-linear method; Burke, "Descent methods for composite nondifferentiable opti
 `prox_linear` has the step.
 
 A Jacobian costs a backward pass for each row, a trial one forward pass. So every Jacobian serves several trials. After
-each trial it is corrected by its error of prediction (Broyden, 1965). The Jacobian also varies quickly from step to
-step, so half of it is the corrected one of the step before.
+each trial it is corrected by its error of prediction (Broyden, 1965). The Jacobian also fluctuates from step
+to step, so it is averaged with the corrected one of the step before.
 
 While the divergence is large, steps are limited to a share of Polyak's step: longer steps would need fewer Jacobians,
 but make larger changes. The first trial of each Jacobian then also undoes a part of the change so far that has no
@@ -72,16 +72,17 @@ class GaussNewton(Solver):
       steps, trials, stride, floor: as `gauss_newton` takes them.
       restriction: limits on the change.
       trust: how the radius changes.
-      near: w is 0 while the divergence of a row is above this. Earlier it would press down classes that hardly count,
-        at twice the change.
+      near: w is 0 while the mean divergence of the rows is above this. Earlier it would press down classes that hardly
+        count, at twice the change.
       first_weight: w from then on, decaying by `weight_decay` a Jacobian. An image that cannot have all it is asked
         for then ends where the probabilities are nearest.
       weight_decay: see `first_weight`.
       memory: share of the last J in the next.
       return_share: α, while the target is far.
-      momentum: β, while a coordinate that should be 0 is `far` nats too high.
+      momentum: β, while a probability that should be 0 or 1 is more than `far` nats outside the floor.
       far: see `momentum`.
-      shortest_limit: the shortest limit on a step while the target is far, over √D: 0.05 for 32×32×3.
+      shortest_limit: the shortest limit on a step while the target is far, over the square root of the number of values
+        of an image: 0.05 for 32×32×3.
     """
 
     steps: int = STEPS
@@ -129,7 +130,7 @@ class GaussNewton(Solver):
         outputs, r, jac = jacobian.jacobian(problem.network, objective, state.image)
         loss = RatioLoss(objective, objective.goals(outputs), state.weight, self.floor)
         memory = jnp.where(state.is_first, 0, jnp.float32(self.memory))
-        averaged = memory * state.jac + (1 - memory) * jac
+        averaged = memory * state.jac + (1 - memory) * limits.of_free_pixels(jac)
         first_shift = self._shift(loss, limits, state, averaged, r, problem.source)
 
         def once(trial: Trial, index: jax.Array) -> tuple[Trial, None]:
@@ -190,7 +191,8 @@ class GaussNewton(Solver):
         """One trial, accepted if it lowers the loss; J and the radius are updated either way."""
         image, r, jac, radius = trial
         gradient = loss.gradient(r) @ jac
-        # With this damping Jᵀλ is no longer than the radius, and not held back near the target.
+        # Without a shift, the step is then no longer than the radius in the norm of S⁻¹, and not held back close to
+        # the target.
         gradient_norm = jnp.sqrt(jnp.maximum(gradient @ limits.smooth(gradient), 0))
         radius = jnp.minimum(radius, self._longest_step(loss, r, gradient_norm, image.size))
         damping = jnp.maximum(gradient_norm / radius, 1e-10)
@@ -235,7 +237,7 @@ def gauss_newton(
 ) -> GaussNewton:
     """Changes an image by Gauss-Newton steps; see `solvers.gauss_newton` for the equations.
 
-    Every step lowers the loss. The solver has no tolerance of its own: pass one to `synthesize`, which then stops most
+    No step raises the loss. The solver has no tolerance of its own: pass one to `synthesize`, which then stops most
     images long before `steps`. A few images converge slowly: `og.exact` restarts them.
 
     A softmax of up to 32 classes gets a row of the Jacobian for every class but one. Of more classes, those that the

@@ -11,9 +11,10 @@ be much too long for classes whose probability is far below the target's. `Outpu
 the same minimum as the divergence.
 
 An iteration costs about three backward passes, whatever the number of outputs. Iterations end once the gradient has
-fallen to a share η = min(1/2, √D) of its first norm, so steps are more exact close to the target (Dembo, Eisenstat and
-Steihaug, "Inexact Newton methods", 1982). Because the network is not linear, convergence may be slow: each step begins
-with a share β of the last one, which is the larger the less that one lowered the divergence.
+fallen to a share η = min(1/2, √d) of its first norm, d the mean divergence of the rows. So steps are more exact close
+to the target (Dembo, Eisenstat and Steihaug, "Inexact Newton methods", 1982). Because the network is not linear,
+convergence may be slow: each step begins with a share β of the last one, which is the larger the less that one lowered
+the divergence.
 
 Where changes are restricted, conjugate gradients search for z with Δ = S z: S makes Δ smooth, and 0 where no pixel may
 change.

@@ -23,6 +23,10 @@ class Limits(NamedTuple):
     smooth: Callable[[jax.Array], jax.Array]  # [D] -> [D], S, the inverse of the norm's matrix
     root: Callable[[jax.Array], jax.Array]  # [D] -> [D], S's square root
 
+    def of_free_pixels(self, rows: jax.Array) -> jax.Array:
+        """Gradients or rows of a Jacobian [..., D], 0 where no change is allowed."""
+        return jnp.where(self.low < self.high, rows, 0)
+
 
 @jax.tree_util.register_pytree_node_class
 class Mask:

@@ -67,7 +67,8 @@ class Momentum(Solver):
             return loss.value(problem.objective.coordinates(outputs)), outputs
 
         gradient, outputs = jax.grad(value, has_aux=True)(state.image)
-        direction = limits.smooth(jnp.where(jnp.isfinite(gradient), gradient, 0).ravel())
+        gradient = limits.of_free_pixels(jnp.where(jnp.isfinite(gradient), gradient, 0).ravel())
+        direction = limits.smooth(gradient)
         length = self.share * (1 - state.taken / self.steps) * state.change
         step = momentum_step(direction, state.step.ravel(), length)
         moved = jnp.clip(state.image.ravel() + step, limits.low, limits.high)

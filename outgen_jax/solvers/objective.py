@@ -38,10 +38,6 @@ class Objective:
 
     # --- of outputs ---
 
-    def cleaned(self, outputs: Outputs) -> Outputs:
-        """Outputs as the other methods take them."""
-        return self._each(lambda kind, o, t: kind.cleaned(o), outputs)
-
     def is_finite(self, outputs: Outputs) -> jax.Array:
         """Whether the outputs are valid, as `Output.is_finite` defines it: [] bool."""
         found = self._each(lambda kind, o, t: kind.is_finite(o), outputs)
@@ -166,7 +162,7 @@ class Objective:
         return [len(t) * kind.num_coordinates(t.shape[-1], count) for kind, t, count in zipped]
 
     def _split(self, r: jax.Array) -> list[jax.Array]:
-        """R [M] -> [R, m] a part."""
+        """Splits r [M] into [R, m] a part."""
         ends = list(itertools.accumulate(self._sizes()))
         parts = [r[end - size : end] for end, size in zip(ends, self._sizes(), strict=True)]
         return [p.reshape(len(t), -1) for p, t in zip(parts, self.targets, strict=True)]

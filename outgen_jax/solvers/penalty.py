@@ -20,11 +20,12 @@ class PenaltySchedule:
     Attributes:
       first: c at first, at least: the smaller, the closer to the source the iterates begin.
       most: c at most: where a target cannot be met it would grow without end.
-      aim: share of the tolerance at which c is kept: a little inside, so that rounding does not undo it.
+      aim: the distance at which c stays the same, as a share of the tolerance: a little inside, so that rounding does
+        not undo it.
       growth: the largest factor while no image within the tolerance is known. A larger one needs fewer steps and makes
         larger changes.
       later_growth: the largest factor afterwards.
-      shrinkage: the largest divisor, where the distance is below `aim`.
+      shrinkage: the largest divisor, where the distance is below `aim` times the tolerance.
     """
 
     first: float = 0.1
@@ -38,8 +39,8 @@ class PenaltySchedule:
         r"""The c for which an image is about stationary: ‖λ‖/‖∇D‖, λ the least squares solution of x − x₀ = Jᵀλ.
 
         Args:
-          gradient: ∇D [M].
-          jac: J [M, D].
+          gradient: ∇D [M], of the divergence in the coordinates.
+          jac: J, with a row for each coordinate.
           change: x − x₀ [D]; 0 at the source, where c is the least.
         """
         multipliers = jacobian.solve_gram(jac @ jac.T, jac @ change)
@@ -49,7 +50,7 @@ class PenaltySchedule:
     def next(
         self, penalty: jax.Array, distance: jax.Array, tolerance: jax.Array, has_met: jax.Array
     ) -> jax.Array:
-        """C after a trial that ended at this distance; `has_met`: an image within the tolerance is known."""
+        """Returns c after a trial that ended at this distance; `has_met`: an image within the tolerance is known."""
         growth = jnp.where(has_met, jnp.float32(self.later_growth), self.growth)
         factor = jnp.clip(distance / (self.aim * tolerance), 1 / self.shrinkage, growth)
         return jnp.minimum(penalty * factor, self.most)

@@ -2,7 +2,7 @@ r"""The prox-linear step: the network is linearised, the loss is not.
 
 A step Δ of an image x with coordinates r minimises
 
-.. math:: ℓ(r + J Δ) + \frac{μ}{2} \|Δ - p\|_S^2, \quad low ≤ x + Δ ≤ high
+.. math:: ℓ(r + J Δ) + \frac{μ}{2} \|Δ - p\|_{S^{-1}}^2, \quad low ≤ x + Δ ≤ high
 
 for a convex loss ℓ (`convex_loss`; Burke, "Descent methods for composite nondifferentiable optimization problems",
 1985). If ℓ is a sum of squares this is a Levenberg-Marquardt step. The solution is Δ = p + S Jᵀλ, so the unknowns are
@@ -18,12 +18,12 @@ import jax.numpy as jnp
 from outgen_jax.solvers.convex_loss import ConvexLoss
 from outgen_jax.solvers.limits import Limits
 
-# Newton steps on λ, where the caller says nothing. Each tries the whole step, which is exact where the loss is
-# quadratic, and these parts of one that moves no coordinate by more than `_MAX_CHANGE`.
+# Newton steps on λ, where the caller says nothing. Each tries the full step, which is exact where the loss is
+# quadratic, and these parts of the step scaled so that no coordinate moves by more than `_MAX_CHANGE`.
 NEWTON_STEPS = 12
 _MAX_CHANGE = 4.0
 _PARTS = (1.0, 0.5, 0.2, 0.05)
-# Of the mean eigenvalue of ∇²ℓ J S Jᵀ, added to its diagonal where it is singular: rows of J may be equal.
+# Ridge, relative to the mean eigenvalue of ∇²ℓ J S Jᵀ, for systems that are singular: rows of J may be equal.
 _RIDGE = 1e-6
 # Rounds in which pixels that would leave the box join the active set.
 ROUNDS = 3
@@ -37,7 +37,7 @@ def multipliers(
     *,
     newton_steps: int = NEWTON_STEPS,
 ) -> jax.Array:
-    r"""The λ [M] of the step Δ = S Jᵀλ that minimises ℓ(d + JΔ) + μ/2 ‖Δ‖²_S, by Newton's method.
+    r"""The λ [M] of the step Δ = S Jᵀλ that minimises ℓ(d + JΔ) + μ/2 ΔᵀS⁻¹Δ, by Newton's method.
 
     .. math:: μ λ + ∇ℓ(d + J S Jᵀ λ) = 0
 

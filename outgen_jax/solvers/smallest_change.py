@@ -7,16 +7,17 @@ The constraint becomes a penalty with a parameter c. A step minimises, over Δ w
 .. math:: ℓ(r + J Δ) + \frac{1}{2c} \|x + Δ - x_0\|^2 + \frac{ν}{2} \|Δ\|^2
 
 that is, the network is linearised and the loss is not (`prox_linear`), and the change is measured from the *source*. At
-a fixed point x − x₀ is a combination of the rows of J, so every part of the change affects the output. ν keeps the step
-where the linear model is accurate (Levenberg, 1944; Marquardt, 1963); see `trust`.
+a fixed point x − x₀ is a combination of the rows of J: where the box is inactive, the change has no component in the
+null space of J. ν keeps the step where the linear model is accurate (Levenberg, 1944; Marquardt, 1963); see `trust`.
 
 *Correction.* The network is not linear along a step, and close to the target a merit function would refuse every step
-of useful length (the Maratos effect; Nocedal and Wright, "Numerical optimization", 2006, section 15.6). So every trial
-is made twice: with J, and again with J corrected by its error of prediction (Broyden, 1965). The better of the two is
-accepted if it lowers the merit. The corrected J serves the next trials.
+of useful length (the Maratos effect; Nocedal and Wright, "Numerical optimization", 2006, chapter 15). So every trial
+is made twice from the same iterate: with J, and again with J corrected by its error of prediction (Broyden, 1965). The
+better of the two is accepted if it does not raise the merit. The corrected J serves the next trials.
 
-*Penalty.* c starts where the source is nearly stationary. It grows while the distance is above the tolerance, and
-shrinks below it; see `penalty`. The iterates follow a path of smallest changes for decreasing tolerances.
+*Penalty.* c starts at the value for which the first image is about stationary, but not below a least value. It grows
+while the distance is above the tolerance, and shrinks below it; see `penalty`. The iterates follow a path of smallest
+changes for decreasing tolerances.
 
 *Loss.* ℓ is the divergence, and a penalty on probabilities that should be 0 or 1; see `convex_loss.ExcessLoss`. The
 divergence alone would hardly lower small probabilities.
@@ -88,7 +89,7 @@ class SmallestChange(Solver):
       penalty: how c starts and changes.
       excess: the penalty on probabilities that should be 0 or 1.
       trust: how ν changes.
-      least_damping: ν c at least, so that a step is never determined by the source alone.
+      least_damping: lower bound on ν c, so that the damping never vanishes beside the term of the source.
       correction: whether every trial is made again with the corrected J.
       secant: whether J is corrected by its error of prediction.
       newton_steps, rounds: of `prox_linear.bounded_step`; fewer than there, since trials follow one another.
@@ -140,6 +141,7 @@ class SmallestChange(Solver):
             return problem.network(image.reshape(source.shape))
 
         outputs, r, jac = jacobian.jacobian(problem.network, objective, state.image)
+        jac = limits.of_free_pixels(jac)
         goals, distance = objective.goals(outputs), objective.distance(outputs)
         tolerance = jnp.maximum(problem.tolerance, 1e-30)
         best = _better(problem, state.best, state.image, outputs)
@@ -166,7 +168,8 @@ class SmallestChange(Solver):
         start = Trial(state.image.ravel(), r, jac, distance, penalty, damping, best)
         end, _ = jax.lax.scan(once, start, None, length=self.trials)
 
-        # As `image` says.
+        # The outputs of the image that `image` returns for the state before.
+
         had_one = jnp.isfinite(state.best.change)
         seen = jax.tree.map(lambda a, b: jnp.where(had_one, a, b), state.best.outputs, outputs)
         gains = end.best.change < (1 - self.worthwhile) * state.best.change
@@ -183,7 +186,7 @@ class SmallestChange(Solver):
         return state.stalled >= self.patience
 
     def _attempt(self, problem: Problem, model: PenaltyModel, trial: Trial) -> Trial:
-        """One trial and its correction, accepted if the merit falls; J, c and ν are updated either way."""
+        """One trial and its correction, accepted unless the merit rises. J and ν always change, c if it is accepted."""
         before = model.merit(trial.r, trial.image)
         chosen, merit, predicted, jac, best = self._points(problem, model, trial)
         reduction = before - merit
@@ -203,7 +206,7 @@ class SmallestChange(Solver):
     def _points(
         self, problem: Problem, model: PenaltyModel, trial: Trial
     ) -> tuple[Point, jax.Array, jax.Array, jax.Array, Best]:
-        """The better of a trial and its correction, its merit, that predicted for the trial, J and the best image."""
+        """Of a trial and its correction: the one of lower merit, its merit, the predicted merit, J, the best image."""
 
         def once(found: Any, _: None) -> tuple[Any, Any]:
             image, r, jac, best = found

@@ -1,7 +1,7 @@
 """How far a model is trusted after a step, by the agreement of the actual with the predicted reduction.
 
-The rule of Nocedal and Wright ("Numerical optimization", 2006, algorithm 4.1). It sets the radius of a trust region, or
-the damping ν of a Levenberg-Marquardt step, which falls where the trust grows.
+A variant of the rule of Nocedal and Wright ("Numerical optimization", 2006, algorithm 4.1). It sets the radius of a
+trust region, or the damping ν of a Levenberg-Marquardt step, which falls where the trust grows.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-# L2 norm of a first step on an image of D pixels, over √D: 0.2 for 32×32×3.
+# L2 norm of a first step, over the square root of the number of values of an image: 0.2 for 32×32×3.
 _FIRST_RADIUS = 0.0036
 _MIN_RADIUS = 1e-4
 
@@ -20,7 +20,7 @@ class TrustRule:
 
     Attributes:
       good: with ρ above this the trust grows.
-      poor: with ρ below this it is halved; after a step that reduces nothing it is quartered.
+      poor: with ρ below this it is halved; after a step that is refused it is quartered.
       growth: the factor by which it grows.
     """
 

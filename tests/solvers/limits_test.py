@@ -8,6 +8,7 @@ import pytest
 import outgen_jax as og
 from outgen_jax import pixels
 from outgen_jax.solvers.limits import Mask, Restriction, restriction
+from outgen_jax.solvers.momentum import Momentum
 
 SOURCE = np.random.default_rng(0).random((4, 5, 3), np.float32)
 
@@ -84,6 +85,47 @@ def test_a_mask_of_another_size_is_named(shape, found):
         og.synthesize(
             _logits, np.ones((60, 2), np.float32), SOURCE[None], [0.9, 0.1], solver=solver
         )
+
+
+@pytest.mark.parametrize(
+    "solver_of",
+    [
+        og.smallest_change,
+        og.gauss_newton,
+        lambda **options: og.restarted(
+            og.gauss_newton(steps=2, **options),
+            times=1,
+            via=Momentum(
+                steps=4, restriction=restriction(options.get("mask"), None, None, caller="t")
+            ),
+        ),
+    ],
+    ids=["smallest_change", "gauss_newton", "momentum"],
+)
+def test_a_mask_is_a_network_that_does_not_see_the_other_pixels(solver_of):
+    rng = np.random.default_rng(1)
+    weights = rng.normal(0, 0.4, (60, 8)).astype(np.float32), rng.normal(0, 2, (8, 3))
+    allowed = np.zeros((4, 5, 1), bool)
+    allowed[1:3, 1:4] = True
+
+    def sees_all(weights, images):
+        hidden = jnp.tanh(images.reshape(len(images), -1) @ weights[0])
+        return hidden @ weights[1].astype(jnp.float32)
+
+    def sees_some(weights, images):
+        return sees_all(weights, jnp.where(allowed, images, SOURCE))
+
+    options = {
+        "images": SOURCE[None],
+        "targets": [0.2, 0.7, 0.1],
+        "tolerance": 1e-5,
+        "history": True,
+    }
+    masked = og.synthesize(sees_all, weights, solver=solver_of(mask=allowed), **options)
+    blind = og.synthesize(sees_some, weights, solver=solver_of(), **options)
+    assert masked.steps[0] > 2
+    np.testing.assert_allclose(masked.images, blind.images, atol=1e-4)
+    np.testing.assert_allclose(masked.history[0, :4], blind.history[0, :4], rtol=1e-3)
 
 
 def _logits(weights, images):
