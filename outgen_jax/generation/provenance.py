@@ -5,6 +5,7 @@ program that they compile to stands for them.
 """
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -66,14 +67,29 @@ def solver_record(
 
     An optimiser is a pair of functions: only its program tells it from another.
     """
-    if isinstance(solver, Combinator):
+
+    @functools.cache  # parts of a combination may be equal
+    def program(part: Solver) -> str:
+        return _solver_hash(part, network, meaning, variables, image)
+
+    def record(part: Solver | Combinator) -> Any:
+        name = type(part).__name__
+        if not isinstance(part, Combinator):
+            return {"name": name, "steps": part.steps, "program": program(part)}
         options = {
-            field.name: getattr(solver, field.name)
-            for field in dataclasses.fields(solver)  # type: ignore[arg-type]
-            if isinstance(getattr(solver, field.name), bool | int | float | str)
+            field.name: getattr(part, field.name)
+            for field in dataclasses.fields(part)  # type: ignore[arg-type]
+            if isinstance(getattr(part, field.name), bool | int | float | str)
         }
-        parts = [solver_record(p, network, meaning, variables, image) for p in solver.parts]
-        return {"name": type(solver).__name__, **options, "parts": parts}
+        return {"name": name, **options, "parts": [record(inner) for inner in part.parts]}
+
+    return record(solver)
+
+
+def _solver_hash(
+    solver: Solver, network: Network, meaning: Meaning, variables: Any, image: np.ndarray
+) -> str:
+    """SHA-256 of the first step of a solver, as a program."""
     counts = tuple(None if shape[-1] <= ALL_CLASSES else _COUNTED for shape in meaning.shapes)
 
     def one(variables: Any, image: jax.Array, targets: Any, tolerance: jax.Array) -> Any:
@@ -83,8 +99,7 @@ def solver_record(
         return solver.update(problem, solver.init(problem, image))
 
     tolerance = jax.ShapeDtypeStruct((), jnp.float32)
-    program = _hash(one, _abstract(variables), _image(image), _targets(meaning), tolerance)
-    return {"name": type(solver).__name__, "steps": solver.steps, "program": program}
+    return _hash(one, _abstract(variables), _image(image), _targets(meaning), tolerance)
 
 
 def _hash(function: Callable[..., Any], *arguments: Any) -> str:
