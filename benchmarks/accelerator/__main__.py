@@ -26,6 +26,7 @@ from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
 from outgen_jax import files, runs
 from outgen_jax.report import plotting
+from outgen_jax.tools import common_flags
 
 _SECONDS = flags.DEFINE_float("seconds", 450, "For all parts; later ones are left out.", 0)
 _BATCH = flags.DEFINE_integer("batch_size", 1024, "Images of the batch that all parts have.", 1)
@@ -40,8 +41,8 @@ _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10 for the set; random by default.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and targets.", 0)
 _ONLY = flags.DEFINE_list("only", [""], "Parts to run now, by how their names begin.")
-_OUT = flags.DEFINE_string("out", "benchmarks/accelerator/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/accelerator")
+_OVERWRITE = common_flags.overwrite()
 
 # Seconds that must be left for a part to begin. Guesses: no accelerator has been measured.
 _QUICK, _COMPILES, _COMPILES_MUCH = 10.0, 45.0, 120.0

@@ -18,10 +18,11 @@ from benchmarks.compilation.measure import measure
 from benchmarks.compilation.table import table
 from benchmarks.harness.machine import machine
 from outgen_jax import files, runs
+from outgen_jax.tools import common_flags
 
 _IMAGES = flags.DEFINE_integer("images", 16, "Digits.", 1)
-_OUT = flags.DEFINE_string("out", "benchmarks/compilation/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/compilation")
+_OVERWRITE = common_flags.overwrite()
 
 
 def main(argv: list[str]) -> None:

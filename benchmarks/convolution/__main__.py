@@ -25,12 +25,13 @@ from benchmarks.harness.alternation import Worker
 from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import layers
 from outgen_jax import files, runs
+from outgen_jax.tools import common_flags
 
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images.", 16)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
-_OUT = flags.DEFINE_string("out", "benchmarks/convolution/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/convolution")
+_OVERWRITE = common_flags.overwrite()
 
 SIDES = {
     "outgen_jax": "benchmarks.convolution.sides.outgen",

@@ -23,13 +23,14 @@ from benchmarks.harness.alternation import Worker, alternate
 from benchmarks.harness.machine import machine
 from outgen_jax import files, runs
 from outgen_jax.devices import processors
+from outgen_jax.tools import common_flags
 
 _BATCH = flags.DEFINE_integer("batch_size", 100, "Images an update.", 1)
 _UNITS = flags.DEFINE_integer("units", 256, "Recurrent units.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
 _UPDATES = flags.DEFINE_integer("updates", 40, "Updates timed in a turn.", 1)
-_OUT = flags.DEFINE_string("out", "benchmarks/draw_gan/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/draw_gan")
+_OVERWRITE = common_flags.overwrite()
 
 SIDES = {
     "outgen_jax": "benchmarks.draw_gan.sides.outgen",

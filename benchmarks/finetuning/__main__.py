@@ -23,14 +23,15 @@ from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
 from outgen_jax import files, runs
 from outgen_jax.devices import processors
+from outgen_jax.tools import common_flags
 
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Images an update.", 1)
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
 _HIDDEN = flags.DEFINE_integer("hidden", 512, "Units of each hidden layer.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and labels.", 0)
-_OUT = flags.DEFINE_string("out", "benchmarks/finetuning/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/finetuning")
+_OVERWRITE = common_flags.overwrite()
 
 UPDATES = 10  # in a turn
 SIDES = {

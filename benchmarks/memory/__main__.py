@@ -15,12 +15,13 @@ from absl import flags
 
 from benchmarks.harness.machine import machine
 from outgen_jax import runs
+from outgen_jax.tools import common_flags
 
 _IMAGES = flags.DEFINE_list("images", ["1000", "10000"], "Numbers of images.")
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images at a time.", 1)
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
-_OUT = flags.DEFINE_string("out", "benchmarks/memory/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/memory")
+_OVERWRITE = common_flags.overwrite()
 
 MIB = 2**20
 

@@ -33,6 +33,7 @@ from benchmarks.networks.table import table
 from benchmarks.networks.workload import EFFICIENTNET, NETWORKS, RESNET20, VGG16, Workload
 from experiments.common import tables
 from outgen_jax import runs
+from outgen_jax.tools import common_flags
 
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "Turns of each side.", 1)
 _UPDATES = flags.DEFINE_integer(
@@ -41,8 +42,8 @@ _UPDATES = flags.DEFINE_integer(
 _SMALL = flags.DEFINE_bool("small", False, "Small networks, images and batches, to try it.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and targets.", 0)
 _ONLY = flags.DEFINE_list("only", [""], "Cases to run now, by how their names begin.")
-_OUT = flags.DEFINE_string("out", "benchmarks/networks/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/networks")
+_OVERWRITE = common_flags.overwrite()
 
 
 class Case(NamedTuple):

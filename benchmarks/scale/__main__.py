@@ -23,10 +23,11 @@ from benchmarks.scale import measure
 from benchmarks.scale.table import table
 from outgen_jax import files, runs
 from outgen_jax.solvers.smallest_change import TRIALS
+from outgen_jax.tools import common_flags
 
 _NUMBER = flags.DEFINE_integer("number", 128, "Images that are written, and handed over.", 2)
-_OUT = flags.DEFINE_string("out", "benchmarks/scale/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/scale")
+_OVERWRITE = common_flags.overwrite()
 
 ROOT = Path(__file__).resolve().parents[2]
 EXACT, SGD = "experiments/exactness/results/exact_targets", "benchmarks/synthesis/results"

@@ -21,12 +21,13 @@ from benchmarks.studio.measure import measure
 from benchmarks.studio.table import table
 from outgen_jax import files, runs
 from outgen_jax.studio import networks
+from outgen_jax.tools import common_flags
 
 _NETWORK = flags.DEFINE_string("network", "cifar10_vgg16_half", "A name of pretrained.load.")
 _TOLERANCES = flags.DEFINE_list("tolerances", ["0.01", "0.001"], "Distances to reach.")
 _PAIRS = flags.DEFINE_integer("pairs", None, "Pairs of classes at most; by default all.", 1)
-_OUT = flags.DEFINE_string("out", "benchmarks/studio/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/studio")
+_OVERWRITE = common_flags.overwrite()
 
 
 def main(argv: list[str]) -> None:

@@ -30,6 +30,7 @@ from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
 from benchmarks.synthesis.table import table
 from outgen_jax import files, runs
+from outgen_jax.tools import common_flags
 
 _BATCHES = flags.DEFINE_list("batch_sizes", ["128", "1024"], "Images at a time.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
@@ -39,8 +40,8 @@ _PEAK = flags.DEFINE_float("peak_tflops", None, "The device's peak, to give rate
 _JOB = flags.DEFINE_bool("cifar_job", False, "Also 50,000 images × 100 updates, for a GPU.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "CIFAR-10 for that; random images by default.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and targets.", 0)
-_OUT = flags.DEFINE_string("out", "benchmarks/synthesis/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/synthesis")
+_OVERWRITE = common_flags.overwrite()
 
 
 def sides(on_cpu: bool) -> dict[str, tuple[str, dict[str, Any]]]:

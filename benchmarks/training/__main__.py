@@ -24,6 +24,7 @@ from benchmarks.harness.workload import Workload
 from benchmarks.training.sides import kernels
 from benchmarks.training.table import table
 from outgen_jax import devices, files, runs
+from outgen_jax.tools import common_flags
 
 _BATCHES = flags.DEFINE_list("batch_sizes", ["128", "512"], "Images at a time.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each side.", 1)
@@ -31,8 +32,8 @@ _UPDATES = flags.DEFINE_integer("updates", None, "Updates timed in a turn; 10 on
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
 _PEAK = flags.DEFINE_float("peak_tflops", None, "The device's peak, to give rates as its share.", 0)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, images and labels.", 0)
-_OUT = flags.DEFINE_string("out", "benchmarks/training/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/training")
+_OVERWRITE = common_flags.overwrite()
 
 
 def sides(on_cpu: bool) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -22,13 +22,14 @@ from benchmarks.harness.machine import machine
 from benchmarks.upsampling.sides import DOWN, UP, Form, layers, operations
 from benchmarks.upsampling.table import table
 from outgen_jax import files, runs
+from outgen_jax.tools import common_flags
 
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Images.", 1)
 _SIZE = flags.DEFINE_integer("size", 64, "Side of the images, a power of two from 16.", 16)
 _WIDTH = flags.DEFINE_integer("width", 64, "Channels next to the image.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns of each form.", 1)
-_OUT = flags.DEFINE_string("out", "benchmarks/upsampling/results", "Directory of the run.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run's results in --out.")
+_OUT = common_flags.out("benchmarks/upsampling")
+_OVERWRITE = common_flags.overwrite()
 
 
 def measure(timed: Operations, forms: Mapping[str, Form], rounds: int) -> dict[str, list[float]]:
