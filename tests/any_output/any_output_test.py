@@ -152,6 +152,7 @@ def test_a_network_of_another_script_is_refused(tmp_path):
         networks.load(str(path))
 
 
+@pytest.mark.slow
 def test_labels(run_script, small_digits, tmp_path):
     out, network = tmp_path / "run", untrained(tmp_path / "ten.npz", "ten")
     options = (network, f"--dataset={small_digits}", "--number=2", "--tolerance=0.45")
@@ -191,6 +192,7 @@ def test_embedding(run_script, digits28, tmp_path):
     assert max(ours["distance"]) <= 0.25
 
 
+@pytest.mark.slow
 def test_networks_at_once(run_script, digits28, tmp_path):
     other = tmp_path / "other.npz"
     names = [str(digit) for digit in range(10)]

@@ -23,6 +23,7 @@ def colours(tmp_path) -> str:
     return str(tmp_path / "colours.npz")
 
 
+@pytest.mark.slow
 def test_from_digits_to_tables(run_script, tmp_path):
     options = (
         *("--presets=smoke", "--seeds=1", "--dataset=digits", "--size=28", "--train_images=64"),

@@ -57,6 +57,7 @@ def test_exact_targets_needs_the_classifiers_classes(run_script, tmp_path):
     assert "must have the classifier's classes: 0, 1, 2" in finished.stderr
 
 
+@pytest.mark.slow
 def test_file_formats(run_script, digits, tmp_path):
     options = (f"--dataset={digits}", f"--number={NUMBER}")
     found = results_of(run_script, "file_formats.py", tmp_path / "run", *options)
@@ -79,6 +80,7 @@ def test_ordered_top_k(run_script, digits, tmp_path):
     assert "--k must lie in 1..9" in finished.stderr
 
 
+@pytest.mark.slow
 def test_change_by_tolerance(run_script, digits, tmp_path):
     options = (f"--dataset={digits}", f"--number={NUMBER}", "--tolerances=0.05")
     few = ("--search_number=1", "--search_updates=300")
@@ -95,6 +97,7 @@ def test_change_by_tolerance(run_script, digits, tmp_path):
     assert "1 of 1" in table
 
 
+@pytest.mark.slow
 def test_ablation_runs_the_chosen_variants_beside_all_parts(run_script, digits, tmp_path):
     out = tmp_path / "run"
     options = (f"--dataset={digits}", f"--number={NUMBER}", "--split=all", "--tolerances=0.001")
@@ -126,6 +129,7 @@ def test_full_targets(run_script, digits, tmp_path):
     assert newton < 1e-3 < 0.1 < descent
 
 
+@pytest.mark.slow
 def test_norm_choices_hold_what_they_name(run_script, digits, tmp_path):
     options = (f"--dataset={digits}", f"--number={NUMBER}", "--max_change=0.2", "--shown=2")
     found = results_of(run_script, "norm_choices.py", tmp_path / "run", *options)["per_image"]

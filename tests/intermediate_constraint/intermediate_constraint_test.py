@@ -61,6 +61,7 @@ def run(run_script, monkeypatch, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_smoke_preset_runs_resumes_and_reports(run, tmp_path, monkeypatch):
     # Ctrl-C in the fourth of the six jobs, then the same command.
     original, calls = finetuning_fit.finetune, []

@@ -18,6 +18,7 @@ def digits28(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_generated_images_are_exact_until_they_are_augmented(run_script, digits28, tmp_path):
     out = tmp_path / "run"
     options = (

@@ -65,6 +65,7 @@ def measures_of_jobs(directory):
     return {f"{job['arm']}/{job['seed']}": job["measures"] for job in results(directory)["jobs"]}
 
 
+@pytest.mark.slow
 def test_smoke_resumes_and_never_mixes(study, tmp_path, monkeypatch, write_data):
     """The preset from end to end: Ctrl-C in the middle, one job made again, other images refused."""
     out, saves = tmp_path / "run", []
