@@ -1,10 +1,10 @@
-"""Changes of other kinds: Gauss-Newton under a mask, a cap and a norm that likes smooth changes.
+"""Changes of other kinds: under a mask, with a largest change of a pixel, and smooth ones.
 
 Purpose   Beyond paper A, whose low-pass filter is the one way to keep changes from looking like noise: the same targets
-          reached in four ways, side by side, each image beside its change.
+          reached by `og.exact` with each of its limits on the change, side by side, each image beside its change.
 Command   python -m experiments.exactness.norm_choices --data_dir=... --out=experiments/exactness/results/norm_choices
 Expected  Most images reach the target, fewest under the mask; the masked change stays in the middle, the capped one is
-          even, the smooth one has little fine detail and a larger L2. 2.5 minutes on 2 cores.
+          even, the smooth one has little fine detail and a larger L2. Measured: README.md.
 Output    --out gets results.json (per image), table.md and norm_choices.png.
 """
 
@@ -23,13 +23,13 @@ from experiments.common.cells import label
 from experiments.exactness import changes
 from outgen_jax import report, runs
 from outgen_jax.models import pretrained
-from outgen_jax.solvers.solver import Solver
+from outgen_jax.solvers.exact import Exact
 
 _DATASET = common_flags.labelled_dataset("cifar10")
 _DATA_DIR = common_flags.data_dir()
 _CLASSIFIER = common_flags.classifier(pretrained.SHIPPED[0])
 _TARGETS = flags.DEFINE_string("targets", "top=0.6,runnerup=0.4", "Target text.")
-_NUMBER = flags.DEFINE_integer("number", 32, "Test images, from the start of the split.", 1)
+_NUMBER = flags.DEFINE_integer("number", 100, "Test images, from the start of the split.", 1)
 _SHOWN = flags.DEFINE_integer("shown", 5, "Of them in the picture.", 1)
 _CAP = flags.DEFINE_float("max_change", 0.03, "L∞ cap, pixels in [0, 1].", 0)
 _RADIUS = flags.DEFINE_float("lowpass_radius", 4.0, "Of smooth changes, cycles per image side.", 0)
@@ -48,13 +48,13 @@ def middle(height: int, width: int) -> np.ndarray:
     return mask
 
 
-def solvers(shape: tuple[int, ...]) -> dict[str, Solver]:
+def solvers(shape: tuple[int, ...]) -> dict[str, Exact]:
     """The ways compared, by the heading of their column."""
     return {
-        "no limit": og.gauss_newton(),
-        "middle only": og.gauss_newton(mask=middle(*shape[:2])),
-        f"L∞ ≤ {_CAP.value:g}": og.gauss_newton(max_change=_CAP.value),
-        "smooth": og.gauss_newton(lowpass_radius=_RADIUS.value),
+        "no limit": og.exact(),
+        "middle only": og.exact(mask=middle(*shape[:2])),
+        f"L∞ ≤ {_CAP.value:g}": og.exact(max_change=_CAP.value),
+        "smooth": og.exact(lowpass_radius=_RADIUS.value),
     }
 
 
