@@ -108,7 +108,8 @@ class Softmax(Output):
     def excess(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
         """Of all groups together whose target is less than a tenth of `floor`, relative to the first group: [1].
 
-        Relative to all others where the first group is such a group itself.
+        Relative to all others where the first group is such a group itself; the excess is then not convex in the
+        coordinates of these others.
         """
         logits, zero = _with_first(r), goal < 0.1 * floor
         total = jax.nn.logsumexp(jnp.where(zero, logits, SWITCHED_OFF))

@@ -68,7 +68,8 @@ class Restriction:
     Attributes:
       mask: only pixels that it allows change; None: all may.
       max_change: no pixel changes by more than this (L∞); None: [0, 1] is the only limit.
-      lowpass_radius: the change consists of frequencies up to about this many cycles per image side; None: of all.
+      lowpass_radius: steps consist of frequencies up to about this many cycles per image side; None: of all. A start
+        other than the source keeps its own frequencies.
     """
 
     mask: Mask | None = None
