@@ -15,8 +15,7 @@ of useful length (the Maratos effect; Nocedal and Wright, "Numerical optimizatio
 is made twice from the same iterate: with J, and again with J corrected by its error of prediction (Broyden, 1965). The
 better of the two is accepted if it does not raise the merit. The corrected J serves the next trials.
 
-*Penalty.* c starts at the value for which the first image is about stationary, but not below a least value. It grows
-while the distance is above the tolerance, and shrinks below it; see `penalty`. The iterates follow a path of smallest
+*Penalty.* c starts at the value for which the first image is about stationary, but not below a least value. It grows while the distance is above 0.9 times the tolerance, and shrinks below; see `penalty`. The iterates follow a path of smallest
 changes for decreasing tolerances.
 
 *Loss.* ℓ is the divergence, and a penalty on probabilities that should be 0 or 1; see `convex_loss.ExcessLoss`. The
@@ -169,7 +168,6 @@ class SmallestChange(Solver):
         end, _ = jax.lax.scan(once, start, None, length=self.trials)
 
         # The outputs of the image that `image` returns for the state before.
-
         had_one = jnp.isfinite(state.best.change)
         seen = jax.tree.map(lambda a, b: jnp.where(had_one, a, b), state.best.outputs, outputs)
         gains = end.best.change < (1 - self.worthwhile) * state.best.change
@@ -186,7 +184,7 @@ class SmallestChange(Solver):
         return state.stalled >= self.patience
 
     def _attempt(self, problem: Problem, model: PenaltyModel, trial: Trial) -> Trial:
-        """One trial and its correction, accepted unless the merit rises. J and ν always change, c if it is accepted."""
+        """One trial and its correction, accepted unless the merit rises. J and ν are updated either way, c if accepted."""
         before = model.merit(trial.r, trial.image)
         chosen, merit, predicted, jac, best = self._points(problem, model, trial)
         reduction = before - merit
