@@ -68,14 +68,16 @@ def solver_record(
     An optimiser is a pair of functions: only its program tells it from another.
     """
 
-    @functools.cache  # parts of a combination may be equal
     def program(part: Solver) -> str:
         return _solver_hash(part, network, meaning, variables, image)
+
+    known = functools.cache(program)  # parts of a combination may be equal
 
     def record(part: Solver | Combinator) -> Any:
         name = type(part).__name__
         if not isinstance(part, Combinator):
-            return {"name": name, "steps": part.steps, "program": program(part)}
+            found = known(part) if _is_hashable(part) else program(part)
+            return {"name": name, "steps": part.steps, "program": found}
         options = {
             field.name: getattr(part, field.name)
             for field in dataclasses.fields(part)  # type: ignore[arg-type]
@@ -84,6 +86,15 @@ def solver_record(
         return {"name": name, **options, "parts": [record(inner) for inner in part.parts]}
 
     return record(solver)
+
+
+def _is_hashable(solver: Solver) -> bool:
+    """Whether the options of a solver are; arrays are not."""
+    try:
+        hash(solver)
+    except TypeError:
+        return False
+    return True
 
 
 def _solver_hash(

@@ -15,8 +15,9 @@ of useful length (the Maratos effect; Nocedal and Wright, "Numerical optimizatio
 is made twice from the same iterate: with J, and again with J corrected by its error of prediction (Broyden, 1965). The
 better of the two is accepted if it does not raise the merit. The corrected J serves the next trials.
 
-*Penalty.* c starts at the value for which the first image is about stationary, but not below a least value. It grows while the distance is above 0.9 times the tolerance, and shrinks below; see `penalty`. The iterates follow a path of smallest
-changes for decreasing tolerances.
+*Penalty.* c starts at the value for which the first image is about stationary, but not below a least value. It grows
+while the distance is above 0.9 times the tolerance, and shrinks below; see `penalty`. The iterates follow a path of
+smallest changes for decreasing tolerances.
 
 *Loss.* ℓ is the divergence, and a penalty on probabilities that should be 0 or 1; see `convex_loss.ExcessLoss`. The
 divergence alone would hardly lower small probabilities.
@@ -184,7 +185,7 @@ class SmallestChange(Solver):
         return state.stalled >= self.patience
 
     def _attempt(self, problem: Problem, model: PenaltyModel, trial: Trial) -> Trial:
-        """One trial and its correction, accepted unless the merit rises. J and ν are updated either way, c if accepted."""
+        """One trial and its correction, accepted unless the merit rises. J and ν are updated in any case, c if so."""
         before = model.merit(trial.r, trial.image)
         chosen, merit, predicted, jac, best = self._points(problem, model, trial)
         reduction = before - merit

@@ -1,5 +1,7 @@
 """What tells networks, solvers and classifiers apart."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +58,37 @@ def test_solvers_are_told_apart_by_their_options_and_programs():
     found = [record(solver) for solver in solvers]
     assert len(set(found)) == len(found)
     assert record(og.gradient_descent(optax.sgd(1.0), steps=12)) == found[0]  # built anew
+
+
+def test_equal_parts_of_a_solver_are_lowered_once(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(provenance, "_hash", lambda function, *args: str(hashed.append(function)))
+    twice = og.then(og.gauss_newton(steps=2), og.gauss_newton(steps=2), at=0.1)
+    record = provenance.solver_record(twice, *asked(), IMAGE)
+    assert len(hashed) == 1
+    assert record["parts"][0] == record["parts"][1]
+
+
+def test_a_solver_may_hold_an_array():
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Still(og.Solver):
+        offset: jax.Array
+        steps = 1
+
+        def init(self, problem, image):
+            return image + self.offset
+
+        def update(self, problem, state):
+            return state, problem.network(state)
+
+        def image(self, state):
+            return state
+
+    def record(offset):
+        return provenance.solver_record(Still(jnp.float32([offset])), *asked(), IMAGE)
+
+    assert record(0.1) == record(0.1) != record(0.2)
 
 
 def test_classifiers_are_told_apart():
