@@ -28,8 +28,8 @@ import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import jobs, loading
 from experiments.common import tables as common_tables
-from experiments.common.cells import percentile_headings, percentiles
-from outgen_jax import report, runs
+from experiments.exactness.ablation_table import REFERENCE, table
+from outgen_jax import runs
 from outgen_jax.models import pretrained
 from outgen_jax.solvers.convex_loss import ExcessPenalty
 from outgen_jax.solvers.exact import Exact
@@ -52,7 +52,6 @@ _OUT = common_flags.out("ablation")
 _OVERWRITE = common_flags.overwrite()
 
 KINDS = {"0.9 / 0.1": "true=0.9,random=0.1", "Dirichlet(1)": None}
-REFERENCE = "all parts"
 # Trust that never falls below the first: the damping is left at its least.
 _ALWAYS = TrustRule(good=-np.inf, poor=-np.inf, growth=1000.0)
 _SMALLEST: Mapping[str, Any] = {
@@ -128,40 +127,6 @@ def solve(
         "steps": result.steps,
         "seconds": np.array(time.process_time() - start),
     }
-
-
-def table(results: dict[str, Any]) -> str:
-    """Markdown tables of `results`, as results.json has them: one for each solver, kind of target and tolerance."""
-    return "\n".join(
-        _one_table(f"{solver}: {kind}, {float(tolerance):g}", variants)
-        for solver, by_kind in results["found"].items()
-        for kind, by_tolerance in by_kind.items()
-        for tolerance, variants in by_tolerance.items()
-    )
-
-
-def _one_table(title: str, variants: dict[str, Any]) -> str:
-    rows = []
-    reference = variants[REFERENCE]
-    for name, numbers in variants.items():
-        within, l2, steps = (np.array(numbers[key]) for key in ("within", "l2", "steps"))
-        both = within & np.array(reference["within"])
-        ratio = np.median(l2[both] / np.array(reference["l2"])[both]) if both.any() else np.nan
-        rows.append(
-            [
-                *(name, str(len(within)), f"{within.mean():.1%}"),
-                *(f"{np.percentile(steps, q):.0f}" for q in (50, 95, 100)),
-                *(percentiles(l2[within], 50) if within.any() else ("-",)),
-                f"{ratio:.2f}",
-                f"{numbers['seconds'] / len(within):.2f}",
-            ]
-        )
-    headings = (
-        *(title, "images", "within"),
-        *percentile_headings("steps", 50, 95, 100),
-        *("L2, median", "L2, over that of all parts", "s per image"),
-    )
-    return report.markdown_table(headings, rows)
 
 
 def targets_of(kind: str, start: loading.Start) -> np.ndarray:

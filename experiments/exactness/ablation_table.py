@@ -1,0 +1,44 @@
+"""The tables of the ablation, from its results."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments.common.cells import percentile_headings, percentiles
+from outgen_jax import report
+
+REFERENCE = "all parts"  # the variant that the others are compared with
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown tables of `results`, as results.json has them: one for each solver, kind of target and tolerance."""
+    return "\n".join(
+        _one_table(f"{solver}: {kind}, {float(tolerance):g}", variants)
+        for solver, by_kind in results["found"].items()
+        for kind, by_tolerance in by_kind.items()
+        for tolerance, variants in by_tolerance.items()
+    )
+
+
+def _one_table(title: str, variants: dict[str, Any]) -> str:
+    rows = []
+    reference = variants[REFERENCE]
+    for name, numbers in variants.items():
+        within, l2, steps = (np.array(numbers[key]) for key in ("within", "l2", "steps"))
+        both = within & np.array(reference["within"])
+        ratio = np.median(l2[both] / np.array(reference["l2"])[both]) if both.any() else np.nan
+        rows.append(
+            [
+                *(name, str(len(within)), f"{within.mean():.1%}"),
+                *(f"{np.percentile(steps, q):.0f}" for q in (50, 95, 100)),
+                *(percentiles(l2[within], 50) if within.any() else ("-",)),
+                "-" if np.isnan(ratio) else f"{ratio:.2f}",
+                f"{numbers['seconds'] / len(within):.2f}",
+            ]
+        )
+    headings = (
+        *(title, "images", "within"),
+        *percentile_headings("steps", 50, 95, 100),
+        *("L2, median", "L2, over that of all parts", "s per image"),
+    )
+    return report.markdown_table(headings, rows)
