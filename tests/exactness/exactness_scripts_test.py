@@ -7,8 +7,10 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+import outgen_jax as og
 from experiments.exactness import changes, time_figure
 from outgen_jax.data import sources
+from outgen_jax.solvers.gauss_newton import GaussNewton
 
 NUMBER = 6
 CLASSIFIER = "--classifier=mnist_lenet"
@@ -138,6 +140,28 @@ def test_norm_choices_hold_what_they_name(run_script, digits, tmp_path):
     assert np.mean(found["smooth"]["fine_share"]) < np.mean(found["no limit"]["fine_share"])
     with Image.open(tmp_path / "run" / "norm_choices.png") as image:
         assert image.width > 200
+
+
+@pytest.mark.slow
+def test_what_exact_leaves_is_searched_from_every_start(run_script, digits, tmp_path, monkeypatch):
+    # One step of Gauss-Newton leaves images.
+    monkeypatch.setattr(og, "exact", lambda: GaussNewton(steps=1))
+    out = tmp_path / "run"
+    few = ("--number=3", "--split=all", "--updates=300", "--iterations=3", "--tolerance=0.01")
+    found = results_of(run_script, "out_of_reach.py", out, f"--dataset={digits}", *few)
+    left = np.sum(np.array(found["exact"]["total_variation"]) > 0.01)
+    assert left > 0
+    assert list(found["searches"]) == ["Adam, rate 0.003", "Adam, rate 0.03", "L-BFGS"]
+    for by_start in found["searches"].values():
+        assert list(by_start) == ["source", "source with noise", "another image", "noise"]
+        assert all(len(numbers["total_variation"]) == left for numbers in by_start.values())
+    assert max(found["searches"]["Adam, rate 0.03"]["source"]["total_variation"]) <= 0.01
+    # The L2 is from the source, wherever a search starts.
+    assert min(found["searches"]["L-BFGS"]["noise"]["l2"]) > 3
+    of_all = [n["total_variation"] for s in found["searches"].values() for n in s.values()]
+    *_, last = (out / "table.md").read_text().strip().split("\n")
+    assert f"| best of all searches | all | {left} |" in last
+    assert float(last.split("|")[-3]) == pytest.approx(np.min(of_all, axis=0).max(), rel=0.06)
 
 
 def test_solver_comparison_tabulates_every_preset_and_resumes(run_script, digits, tmp_path):
