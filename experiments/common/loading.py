@@ -41,13 +41,15 @@ def load(
     return Start(known.class_names, og.models.from_nnx(known.model), source)
 
 
-def check_classes(start: Start, *, dataset: str) -> None:
-    """Refuses images whose labels do not number the classifier's classes.
+def load_labelled(classifier: str, images: str, **options: Any) -> Start:
+    """`load` of images whose labels number the classifier's classes.
 
     Raises:
-      ValueError: in the name of the flag --dataset.
+      ValueError: they do not; in the name of the flag --dataset.
     """
+    start = load(classifier, images, **options)
     if start.source.labels is None or start.source.class_names != start.class_names:
         raise ValueError(
-            f"--dataset={dataset} must have the classifier's classes: {', '.join(start.class_names)}"
+            f"--dataset={images} must have the classifier's classes: {', '.join(start.class_names)}"
         )
+    return start

@@ -177,7 +177,7 @@ def main(argv: list[str]) -> None:
     names = list(dict.fromkeys(cell.job for cell in cells(_TOLERANCES.value)))
     wanted = set(jobs.selected(names, _ONLY.value))
     wanted |= {f"{name.split('/')[0]}/{REFERENCE}" for name in wanted}
-    start = loading.load(
+    start = loading.load_labelled(
         _CLASSIFIER.value,
         _DATASET.value,
         split=_SPLIT.value,
@@ -185,7 +185,6 @@ def main(argv: list[str]) -> None:
         number=_NUMBER.value,
         resized=True,
     )
-    loading.check_classes(start, dataset=_DATASET.value)
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     found: dict[str, Any] = {}
 

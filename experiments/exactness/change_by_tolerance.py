@@ -173,7 +173,7 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    names, network, source = loading.load(
+    names, network, source = loading.load_labelled(
         _CLASSIFIER.value,
         _DATASET.value,
         split=_SPLIT.value,

@@ -163,14 +163,13 @@ def table(results: dict[str, Any]) -> str:
 
 
 def prepare() -> Job:
-    start = loading.load(
+    start = loading.load_labelled(
         _CLASSIFIER.value,
         _DATASET.value,
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
         number=_NUMBER.value,
     )
-    loading.check_classes(start, dataset=_DATASET.value)
     return Job(*start.network, start.source, og.predict(*start.network, start.source.images))
 
 

@@ -70,14 +70,13 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    start = loading.load(
+    start = loading.load_labelled(
         _CLASSIFIER.value,
         _DATASET.value,
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
         number=_NUMBER.value,
     )
-    loading.check_classes(start, dataset=_DATASET.value)
     count, names = len(start.source.ids), start.class_names
     kinds = {
         "0.9 / 0.1": og.targets.parse(

@@ -94,7 +94,7 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    names, network, data = loading.load(
+    names, network, data = loading.load_labelled(
         _CLASSIFIER.value, _DATASET.value, data_dir=_DATA_DIR.value, number=_NUMBER.value
     )
     targets = og.targets.parse(

@@ -110,7 +110,7 @@ def _row(name: str, start: str, numbers: dict[str, Any], tolerance: float) -> li
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    begin = loading.load(
+    begin = loading.load_labelled(
         _CLASSIFIER.value,
         _DATASET.value,
         split=_SPLIT.value,
@@ -118,7 +118,6 @@ def main(argv: list[str]) -> None:
         number=_NUMBER.value,
         resized=True,
     )
-    loading.check_classes(begin, dataset=_DATASET.value)
     images = begin.source.images
     targets = og.targets.parse(
         _TARGETS.value,

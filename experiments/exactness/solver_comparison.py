@@ -132,10 +132,9 @@ def figure(job: Job, outcomes: dict[str, dict[str, np.ndarray]], rows: np.ndarra
 
 
 def prepare() -> Job:
-    start = loading.load(
+    start = loading.load_labelled(
         _CLASSIFIER.value, _DATASET.value, data_dir=_DATA_DIR.value, number=_NUMBER.value
     )
-    loading.check_classes(start, dataset=_DATASET.value)
     names, (apply_fn, variables), source = start
     targets = og.targets.parse(
         _TARGETS.value,

@@ -206,7 +206,7 @@ def wanted(source: sources.ImageSource, num_classes: int) -> Iterator[tuple[str,
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    names, network, source = loading.load(
+    names, network, source = loading.load_labelled(
         _CLASSIFIER.value, _DATASET.value, data_dir=_DATA_DIR.value, number=_NUMBER.value
     )
     kinds = dict(wanted(source, len(names)))

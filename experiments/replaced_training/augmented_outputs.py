@@ -152,14 +152,13 @@ def figure(results: Mapping[str, Any]) -> Figure:
 
 def load_case() -> Case:
     """The classifier of the flags with its images and targets."""
-    start = loading.load(
+    start = loading.load_labelled(
         _CLASSIFIER.value,
         _DATASET.value,
         split=_SPLIT.value,
         data_dir=_DATA_DIR.value,
         number=_NUMBER.value,
     )
-    loading.check_classes(start, dataset=_DATASET.value)
     apply_fn, variables = start.network
     targets = og.targets.parse(
         _TARGETS.value,
