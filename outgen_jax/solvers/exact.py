@@ -19,8 +19,8 @@ from outgen_jax.solvers.smallest_change import SmallestChange
 from outgen_jax.solvers.solver import Solver
 
 TOLERANCE = 1e-5
-# Judged in another batch, a distance differs by rounding. So images stop below the tolerance, by
-# this share of it, but at most by the rounding of float32 probabilities.
+# Judged in another batch, a distance differs by rounding. So images stop below the tolerance, by this share of
+# it, but at most by the rounding of float32 probabilities.
 _MARGIN, _ROUNDING = 0.1, 1e-6
 # Probabilities that should be 0 may be this share of the tolerance, and at most this.
 _FLOOR, _MOST_FLOOR = 0.1, 0.01

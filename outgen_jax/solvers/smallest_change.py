@@ -185,7 +185,7 @@ class SmallestChange(Solver):
         return state.stalled >= self.patience
 
     def _attempt(self, problem: Problem, model: PenaltyModel, trial: Trial) -> Trial:
-        """One trial and its correction, accepted unless the merit rises. J and ν are updated in any case, c if so."""
+        """One trial and its correction, accepted unless the merit rises. J and ν are always updated, c only then."""
         before = model.merit(trial.r, trial.image)
         chosen, merit, predicted, jac, best = self._points(problem, model, trial)
         reduction = before - merit
