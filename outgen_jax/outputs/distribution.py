@@ -117,6 +117,19 @@ class Softmax(Output):
         others = jnp.where(zero[0], others, -jnp.log(jnp.where(zero[0], 1, goal[0])))
         return jnp.where(zero.any(), total - others - jnp.log(floor), 0)[None]
 
+    def excess_gradient(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
+        """The shares of the groups in each of the two sums, subtracted: [1, M]."""
+        total, others = _shares(r, goal < 0.1 * floor)
+        return (total - others)[None, 1:]
+
+    def excess_curvature(
+        self, r: jax.Array, goal: jax.Array, floor: float | jax.Array, weights: jax.Array
+    ) -> jax.Array:
+        """diag(s) − s sᵀ, s the shares in the first sum, less the same of the second."""
+        total, others = _shares(r, goal < 0.1 * floor)
+        outer = jnp.outer(total, total) - jnp.outer(others, others)
+        return weights[0] * (jnp.diag(total - others) - outer)[1:, 1:]
+
     def compared(self, r: jax.Array) -> jax.Array:
         """Probabilities of the groups [M + 1]."""
         return jax.nn.softmax(_with_first(r))
@@ -197,6 +210,14 @@ def log_ratios(logits: jax.Array, classes: jax.Array) -> jax.Array:
         return ratios
     others = jnp.delete(logits, classes, assume_unique_indices=True)
     return jnp.append(ratios, jax.nn.logsumexp(others) - logits[classes[0]])
+
+
+def _shares(r: jax.Array, zero: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What part each group has in the two sums of `Softmax.excess`, each [M + 1]; 0 where a sum is constant."""
+    logits = _with_first(r)
+    total = jax.nn.softmax(jnp.where(zero, logits, SWITCHED_OFF))
+    others = jax.nn.softmax(jnp.where(~zero, logits, SWITCHED_OFF))
+    return jnp.where(zero.any(), total, 0), jnp.where(zero[0], others, 0)
 
 
 def _with_first(r: jax.Array) -> jax.Array:

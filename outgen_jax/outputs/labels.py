@@ -85,6 +85,18 @@ class Sigmoid(Output):
         sided = self.one_sided(goal, 0.1 * floor)
         return jnp.where(sided, jnp.abs(self.errors(r, goal, floor)), 0)
 
+    def excess_gradient(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
+        """The signs of the errors, on the diagonal: [L, L]."""
+        sided = self.one_sided(goal, 0.1 * floor)
+        return jnp.diag(jnp.where(sided, jnp.sign(self.errors(r, goal, floor)), 0))
+
+    def excess_curvature(
+        self, r: jax.Array, goal: jax.Array, floor: float | jax.Array, weights: jax.Array
+    ) -> jax.Array:
+        """None."""
+        del goal, floor, weights
+        return jnp.zeros((len(r), len(r)), jnp.float32)
+
     def compared(self, r: jax.Array) -> jax.Array:
         """Probabilities [L]."""
         return jax.nn.sigmoid(r)

@@ -76,6 +76,16 @@ class Output(abc.ABC):
         del r, goal, floor
         return jnp.zeros(0, jnp.float32)
 
+    def excess_gradient(self, r: jax.Array, goal: jax.Array, floor: float | jax.Array) -> jax.Array:
+        """Jacobian of `excess`: [E, M]."""
+        return jax.jacobian(self.excess)(r, goal, floor)
+
+    def excess_curvature(
+        self, r: jax.Array, goal: jax.Array, floor: float | jax.Array, weights: jax.Array
+    ) -> jax.Array:
+        """Hessian of `weights` [E] times `excess`: [M, M]."""
+        return jax.hessian(lambda r: weights @ self.excess(r, goal, floor))(r)
+
     def compared(self, r: jax.Array) -> jax.Array:
         """The quantities that the distance compares and `og.quantize` corrects, of the coordinates: [N]."""
         return r

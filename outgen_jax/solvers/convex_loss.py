@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from outgen_jax.outputs import Output
 from outgen_jax.solvers.objective import Goals, Objective
 
 
@@ -50,14 +51,13 @@ class RatioLoss(NamedTuple):
     def gradient(self, r: jax.Array) -> jax.Array:
         """∇ℓ [M]."""
         errors = self._errors(r)
-        bounded = errors / jnp.sqrt(1 + errors**2)
-        return self.objective.gradient_at(r, self.goals) + self.weight * bounded
+        return self.objective.gradient_at(r, self.goals) + self.weight * _slope(errors)
 
     def hessian(self, r: jax.Array) -> jax.Array:
         """∇²ℓ [M, M]."""
         errors = self._errors(r)
-        second = jnp.where(errors != 0, (1 + errors**2) ** -1.5, 0)
-        return self.objective.hessian_at(r, self.goals) + jnp.diag(self.weight * second)
+        penalty = jnp.diag(self.weight * _curvature(errors))
+        return self.objective.hessian_at(r, self.goals) + penalty
 
     def _errors(self, r: jax.Array) -> jax.Array:
         return self.objective.errors(r, self.goals, self.floor)
@@ -73,19 +73,34 @@ class ExcessLoss(NamedTuple):
 
     def value(self, r: jax.Array) -> jax.Array:
         """ℓ []."""
-        return self.objective.divergence_at(r, self.goals) + self._penalty(r)
+        excess = jnp.maximum(self.objective.excess(r, self.goals, self.floor), 0)
+        divergence = self.objective.divergence_at(r, self.goals)
+        return divergence + self.weight * _pseudo_huber(excess).sum()
 
     def gradient(self, r: jax.Array) -> jax.Array:
         """∇ℓ [M]."""
-        return self.objective.gradient_at(r, self.goals) + jax.grad(self._penalty)(r)
+
+        def of_row(kind: Output, r: jax.Array, goal: jax.Array) -> jax.Array:
+            slope = _slope(self._excess(kind, r, goal))
+            return slope @ kind.excess_gradient(r, goal, self.floor)
+
+        penalty = self.objective.joined(of_row, r, self.goals)
+        return self.objective.gradient_at(r, self.goals) + self.weight * penalty
 
     def hessian(self, r: jax.Array) -> jax.Array:
         """∇²ℓ [M, M]."""
-        return self.objective.hessian_at(r, self.goals) + jax.hessian(self._penalty)(r)
 
-    def _penalty(self, r: jax.Array) -> jax.Array:
-        excess = jnp.maximum(self.objective.excess(r, self.goals, self.floor), 0)
-        return self.weight * _pseudo_huber(excess).sum()
+        def of_row(kind: Output, r: jax.Array, goal: jax.Array) -> jax.Array:
+            excess = self._excess(kind, r, goal)
+            jac = kind.excess_gradient(r, goal, self.floor)
+            curved = kind.excess_curvature(r, goal, self.floor, _slope(excess))
+            return (jac.T * _curvature(excess)) @ jac + curved
+
+        penalty = self.objective.blocks(of_row, r, self.goals)
+        return self.objective.hessian_at(r, self.goals) + self.weight * penalty
+
+    def _excess(self, kind: Output, r: jax.Array, goal: jax.Array) -> jax.Array:
+        return jnp.maximum(kind.excess(r, goal, self.floor), 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,3 +130,13 @@ class ExcessPenalty:
 def _pseudo_huber(errors: jax.Array) -> jax.Array:
     """√(1 + e²) − 1 without cancellation."""
     return errors**2 / (jnp.sqrt(1 + errors**2) + 1)
+
+
+def _slope(errors: jax.Array) -> jax.Array:
+    """Derivative of `_pseudo_huber`."""
+    return errors / jnp.sqrt(1 + errors**2)
+
+
+def _curvature(errors: jax.Array) -> jax.Array:
+    """Second derivative of `_pseudo_huber`; 0 without an error, since errors may be one-sided."""
+    return jnp.where(errors != 0, (1 + errors**2) ** -1.5, 0)

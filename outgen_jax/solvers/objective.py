@@ -8,9 +8,9 @@ Coordinates r [M] are those of all rows, one after another; `og.outputs` says wh
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from outgen_jax.outputs import Output
 
 Outputs = tuple[jax.Array, ...]  # one [R, K] float32 a part
 Goals = tuple[jax.Array, ...]
+# Of the coordinates [m] of a row and its goal.
+OfRow = Callable[[Output, jax.Array, jax.Array], jax.Array]
 
 
 @jax.tree_util.register_dataclass
@@ -103,22 +105,19 @@ class Objective:
 
     def divergence_at(self, r: jax.Array, goals: Goals) -> jax.Array:
         """The divergence as a function of the coordinates: []."""
-        return self._in_coordinates("divergence_at", r, goals).sum()
+        return self.joined(lambda kind, r, goal: kind.divergence_at(r, goal), r, goals).sum()
 
     def gradient_at(self, r: jax.Array, goals: Goals) -> jax.Array:
         """Gradient of `divergence_at` in the coordinates: [M]."""
-        return self._in_coordinates("gradient_at", r, goals)
+        return self.joined(lambda kind, r, goal: kind.gradient_at(r, goal), r, goals)
 
     def hessian_at(self, r: jax.Array, goals: Goals) -> jax.Array:
         """Hessian of `divergence_at` in the coordinates: [M, M], with a block for every row."""
-        blocks = []
-        for kind, part, goal in zip(self.kinds, self._split(r), goals, strict=True):
-            blocks += list(jax.vmap(kind.hessian_at)(part, goal))
-        return blocks[0] if len(blocks) == 1 else jax.scipy.linalg.block_diag(*blocks)
+        return self.blocks(lambda kind, r, goal: kind.hessian_at(r, goal), r, goals)
 
     def errors(self, r: jax.Array, goals: Goals, floor: float | jax.Array) -> jax.Array:
         """Errors of the coordinates: [M]; see `Output.errors`."""
-        return self._in_coordinates("errors", r, goals, floor)
+        return self.joined(lambda kind, r, goal: kind.errors(r, goal, floor), r, goals)
 
     def one_sided(self, goals: Goals, floor: float | jax.Array) -> jax.Array:
         """Which coordinates may lie anywhere on one side of the target: [M] bool; see `Output.one_sided`."""
@@ -128,7 +127,7 @@ class Objective:
 
     def excess(self, r: jax.Array, goals: Goals, floor: jax.Array) -> jax.Array:
         """How far probabilities are from targets of 0 or 1, all rows one after another: [E]; see `Output.excess`."""
-        return self._in_coordinates("excess", r, goals, floor)
+        return self.joined(lambda kind, r, goal: kind.excess(r, goal, floor), r, goals)
 
     def compared(self, r: jax.Array) -> jax.Array:
         """The quantities that the distance compares, all rows one after another: [N]; see `Output.compared`."""
@@ -142,19 +141,28 @@ class Objective:
             [jax.vmap(kind.compared_targets)(goal).ravel() for kind, goal in parts]
         )
 
+    def joined(self, function: OfRow, r: jax.Array, goals: Goals) -> jax.Array:
+        """What `function` returns for all rows, one after another: one axis."""
+        return jnp.concatenate([x.ravel() for x in self._of_rows(function, r, goals)])
+
+    def blocks(self, function: OfRow, r: jax.Array, goals: Goals) -> jax.Array:
+        """What `function` returns for all rows [m, m], as blocks on the diagonal: [M, M]."""
+        found = [block for part in self._of_rows(function, r, goals) for block in part]
+        return found[0] if len(found) == 1 else jax.scipy.linalg.block_diag(*found)
+
+    def _of_rows(self, function: OfRow, r: jax.Array, goals: Goals) -> list[jax.Array]:
+        """One array [R, ...] a part."""
+        zipped = zip(self.kinds, self._split(r), goals, strict=True)
+        return [
+            jax.vmap(functools.partial(function, kind))(part, goal) for kind, part, goal in zipped
+        ]
+
     def _each(self, function: Callable[..., jax.Array], outputs: Outputs) -> Outputs:
         """`function(kind, output [K], target [K])` of every row, a part each."""
         return tuple(
             jax.vmap(lambda o, t, kind=kind: function(kind, o, t))(o, t)
             for kind, o, t in zip(self.kinds, outputs, self.targets, strict=True)
         )
-
-    def _in_coordinates(self, name: str, r: jax.Array, goals: Goals, *options: Any) -> jax.Array:
-        found = []
-        for kind, part, goal in zip(self.kinds, self._split(r), goals, strict=True):
-            method = getattr(kind, name)
-            found.append(jax.vmap(lambda a, b, method=method: method(a, b, *options))(part, goal))
-        return jnp.concatenate([x.ravel() for x in found])
 
     def _sizes(self) -> list[int]:
         """Coordinates of each part."""

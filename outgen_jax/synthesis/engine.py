@@ -18,10 +18,11 @@ from outgen_jax.outputs import Output
 from outgen_jax.outputs.distribution import MOST_CLASSES
 from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import blocks
+from outgen_jax.synthesis import blocks, slot_sizes
 from outgen_jax.synthesis import network as networks
 from outgen_jax.synthesis import slots as device
 from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis.slot_sizes import SlotSizes
 from outgen_jax.synthesis.slots import Entry, Exit, Slot
 
 # Pixels of a batch (height × width × images × passes) where no size is given: 128 images of 32×32 for gradient descent
@@ -33,11 +34,6 @@ _MIN_BATCH = 8
 _MOST_ROWS = 512
 # A device ends a call early once this share of its slots is done, while others wait for a slot.
 _QUOTA = 1 / 16
-# Once nothing waits and few images are at work, they move into a fourth of the slots, and again; not below `_FEW`.
-_SHRINK = 4
-_FEW = 4
-# A tail must have lasted so many calls before: a short one ends sooner than a new program is compiled.
-_PATIENCE = 4
 
 # Rows by how many classes of each part have a coordinate each.
 Groups = dict[tuple[int | None, ...], np.ndarray]
@@ -110,6 +106,7 @@ class Pool:
         self.gave_up = np.zeros(count, bool)
         self.history: list[list[np.ndarray]] = [[] for _ in range(count)]
         self.tolerance = -1.0  # set by `move`
+        self.slot_sizes: dict[Any, SlotSizes] = {}  # by what tells programs apart
         self._last: dict[int, np.ndarray] = {}
         self._before: dict[int, _Best] = {}
         self._share_of_a_step = 1 / max(total_steps, 1)
@@ -279,34 +276,25 @@ class _Stream:
         self.start_image = start
         self.threshold = np.float32(tolerance)
         self.waiting = rows[::-1]  # the last is the next to enter
-        devices = self.job.mesh.size
-        share = self.job.batch_size or self._default_size()  # of each device, at most
-        if self.job.fixed_shares:
-            shares = self._sizes(min(share, len(pool.sources)), devices=1)
-            self.sizes = [devices * _smallest(shares, len(rows))]
-        else:
-            largest = devices * min(share, -(-len(pool.sources) // devices))
-            self.sizes = self._sizes(largest, devices=devices)
-        self.size = _smallest(self.sizes, len(rows))
+        self.slot_sizes = self._slot_sizes()
+        self.size = self.slot_sizes.first(len(rows))
         self.rows = np.full(self.size, -1)  # the row in each slot; -1: empty
         self.steps = np.zeros(self.size, np.int64)
         self.done = np.zeros(self.size, bool)
+        self.updates_made = 0  # by the last call
 
     def run(self) -> None:
         slots = self._first()
         updates = self._updates_per_call(slots)
         at_once = self._at_once(slots) if updates > 1 else None
-        patience = _PATIENCE
         while (self.rows >= 0).any():
             slots = self._advance(slots, updates, at_once)
             self._report(slots)
             slots = self._exchange(slots)
             working = int((self.rows >= 0).sum())
-            smaller = _smallest(self.sizes, working)
-            if not self.waiting and working > 0 and smaller < self.size:
-                patience -= 1
-                if patience <= 0:
-                    slots, patience = self._fewer(slots, smaller), _PATIENCE
+            if working > 0 and not self.waiting:
+                passes = self._passes() * self.updates_made
+                slots = self._resized(slots, self.slot_sizes.next(self.size, working, passes))
 
     # --- on the devices ---
 
@@ -355,6 +343,7 @@ class _Stream:
         for place in np.flatnonzero(self.rows >= 0):
             updates_made = int(after[place] - before[place])
             self.pool.moved(int(self.rows[place]), updates_made, curves[place])
+        self.updates_made = int((after - before).max())
         self.steps, self.done = after, is_done
         return slots
 
@@ -399,8 +388,10 @@ class _Stream:
         """What is in some slots, on the host."""
         return jax.tree.map(np.asarray, self._call(device.leave, self.solver, slots, places))
 
-    def _fewer(self, slots: Slot, size: int) -> Slot:
-        """The same images in fewer slots."""
+    def _resized(self, slots: Slot, size: int) -> Slot:
+        """The same images in `size` slots, as many as there are or fewer."""
+        if size == self.size:
+            return slots
         places = np.flatnonzero(self.rows >= 0)
         empty = np.flatnonzero(self.rows < 0)[: size - len(places)]
         chosen = np.concatenate([places, empty])
@@ -415,15 +406,22 @@ class _Stream:
         few = self._rounded(self.size // 8)
         return few if count <= few else self.size
 
-    def _sizes(self, largest: int, *, devices: int) -> list[int]:
-        """Numbers of slots that programs are compiled for, smallest first; multiples of the number of devices."""
-        sizes = [largest]
-        while sizes[0] > _FEW and sizes[0] > devices:
-            fewer = max(_FEW, sizes[0] // _SHRINK)
-            sizes.insert(0, devices * -(-fewer // devices))
-            if sizes[0] >= sizes[1]:
-                return sizes[1:]
-        return sizes
+    def _slot_sizes(self) -> SlotSizes:
+        """Those of this solver, which all its streams of a call share."""
+        mesh, count = self.job.mesh, len(self.pool.sources)
+        on_cpu = mesh.devices.flat[0].platform == "cpu"
+        share = self.job.batch_size or self._default_size()  # of each device, at most
+        if self.job.fixed_shares:
+            own = slot_sizes.smallest(
+                slot_sizes.ladder(min(share, count), devices=1), len(self.waiting)
+            )
+            return SlotSizes([mesh.size * own])
+        largest = mesh.size * min(share, -(-count // mesh.size))
+        key = jax.tree.structure(self.solver), self.counts
+        if key not in self.pool.slot_sizes:
+            sizes = slot_sizes.ladder(largest, devices=mesh.size)
+            self.pool.slot_sizes[key] = SlotSizes(sizes, on_cpu=on_cpu)
+        return self.pool.slot_sizes[key]
 
     def _rounded(self, size: int) -> int:
         """At least `size`, and a multiple of the number of devices."""
@@ -451,11 +449,6 @@ class _Stream:
         gradient = device.gradient.program_of(self.job.network)
         # Also where the solver makes fewer: a program for each number of steps would be one too many.
         return chunking.updates_per_call(gradient, self.job.variables, slots.source[:1])
-
-
-def _smallest(sizes: Sequence[int], count: int) -> int:
-    """The smallest of `sizes`, which ascend, that holds `count` images; the last one if none does."""
-    return next((size for size in sizes if size >= count), sizes[-1])
 
 
 def default_batch_size(images: np.ndarray, mesh: Mesh, *, passes: int = 1) -> int:

@@ -1,6 +1,7 @@
 """The smallest change for a tolerance: against closed forms, brute force and other solvers."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -169,6 +170,35 @@ def test_gradient_and_hessian_of_the_loss(kind):
     for at in (r, r - 9.0):
         np.testing.assert_allclose(loss.gradient(at), jax.grad(loss.value)(at), atol=1e-4)
         np.testing.assert_allclose(loss.hessian(at), jax.hessian(loss.value)(at), atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", [og.outputs.softmax(), og.outputs.sigmoid()], ids=repr)
+@pytest.mark.parametrize("count", [None, 2])
+@pytest.mark.parametrize(
+    "target",
+    [
+        [0.6, 0.4, 0, 0, 0],
+        [0.4, 0.3, 0.1, 0.1, 0.1],
+        [np.nan, 0, np.nan, 0, np.nan],
+        [1, 0, 0, 0, 0],
+    ],
+    ids=str,
+)
+def test_derivatives_of_the_excess(kind, count, target):
+    """Against JAX's, also where the target names nothing but zeros."""
+    logits, target = jnp.array([0.3, -1.0, 0.5, -4.0, 2.0]), jnp.array(target, jnp.float32)
+    goal, r = kind.goal(logits, target, count), kind.coordinates(logits, target, count)
+    for floor in (1e-3, 1e-5):
+        excess = functools.partial(kind.excess, goal=goal, floor=floor)
+        weights = jnp.arange(1.0, 1 + len(excess(r)))
+        np.testing.assert_allclose(
+            kind.excess_gradient(r, goal, floor), jax.jacobian(excess)(r), atol=1e-6
+        )
+        np.testing.assert_allclose(
+            kind.excess_curvature(r, goal, floor, weights),
+            jax.hessian(lambda r, e=excess, w=weights: w @ e(r))(r),
+            atol=1e-6,
+        )
 
 
 def test_excess_is_the_total_over_the_floor():

@@ -19,7 +19,7 @@ from toy_synthesis import APPLY, FAST, SHAPE, WEIGHTS, assert_same, rows_of, sou
 
 import outgen_jax as og
 from outgen_jax.solvers.momentum import Momentum
-from outgen_jax.synthesis import engine, synthesize
+from outgen_jax.synthesis import engine, slot_sizes, synthesize
 from outgen_jax.synthesis import slots as device
 
 # --- neighbours, places and batches ---
@@ -246,6 +246,7 @@ def test_a_device_ends_a_call_early_where_others_wait(monkeypatch, watched):
 def test_the_tail_moves_into_fewer_slots_and_ends_where_it_would(monkeypatch, watched):
     """Thirty images are on their targets; two take all their steps, in four slots in the end."""
     monkeypatch.setattr(engine.chunking, "updates_per_call", lambda *_: 1)
+    monkeypatch.setattr(slot_sizes, "_WORTH_ON_CPU", 24)  # an update of the slots that are saved
     images, rows = sources(32), og.predict(APPLY, WEIGHTS, sources(32))
     rows[[3, 30]] = np.eye(5)[[0, 1]]
     solver = og.gradient_descent(_SMALL_STEPS, steps=12)
@@ -258,7 +259,7 @@ def test_the_tail_moves_into_fewer_slots_and_ends_where_it_would(monkeypatch, wa
     assert sizes[-1] == 4
     assert sizes == sorted(sizes, reverse=True)
     assert found.steps[[3, 30]].tolist() == [12, 12]
-    monkeypatch.setattr(engine, "_PATIENCE", 10**6)
+    monkeypatch.setattr(slot_sizes, "_WORTH_ON_CPU", 10**6)
     moved.clear()
     assert_same(og.synthesize(APPLY, WEIGHTS, images, rows, **options), found, atol=1e-6)
     assert not moved
