@@ -87,25 +87,31 @@ def open_run(
 
     Args:
       directory: where the run writes; it is created.
-      overwrite: whether the run that is there is deleted first, also one with these flags. Files of no run stay.
+      overwrite: whether the run that is there is deleted first, also one with these flags.
       flags: what identifies the run, as JSON values; by default the absl flags of the script, none without absl.
 
     Raises:
-      FileExistsError: the directory holds another run's files and `overwrite` is False.
+      FileExistsError: the directory holds another run's files and `overwrite` is False, or files that are not a run's:
+        those are never deleted.
     """
     directory = Path(directory).expanduser()
     current = json.loads(to_json(_script_flags() if flags is None else flags))
     record = directory / "run.json"
     others = directory.exists() and any(path != record for path in directory.iterdir())
-    if others and not overwrite:
+    is_run = record.exists() or (directory / "results.json").exists()
+    if others and not is_run:
+        raise FileExistsError(
+            f"open_run: {directory} holds files that are not a run's; choose another directory (--out)"
+        )
+    if overwrite and is_run:
+        _empty(directory, last=record)
+    elif others:
         found = json.loads(record.read_text()) if record.exists() else None
         if found != current:
             raise FileExistsError(
                 f"open_run: {directory} holds {_difference(found, current)}; choose another directory "
                 "(--out), or replace what is there (--overwrite)"
             )
-    elif overwrite and record.exists():
-        _empty(directory, last=record)
     directory.mkdir(parents=True, exist_ok=True)
     files.write_atomic(record, to_json(current))
     return Run(directory, current, code_version())
@@ -161,7 +167,7 @@ def code_version() -> CodeVersion:
 
 
 def to_json(value: Any) -> str:
-    """`value` as indented JSON text that ends a line; NaN and infinities become null.
+    """`value` as indented JSON text that ends a line; NaN and infinities become null, NumPy's scalars numbers.
 
     >>> print(to_json({"mean": 0.5, "p": float("nan")}), end="")
     {
@@ -262,7 +268,7 @@ def _script_flags() -> dict[str, Any]:
 
 def _difference(found: dict[str, Any] | None, current: dict[str, Any]) -> str:
     if found is None:
-        return "files that no run of this script wrote"
+        return "the results of a run whose flags are not known"
     changed = sorted(k for k in {*found, *current} if found.get(k) != current.get(k))
     return "a run with other flags (" + ", ".join(f"{k}={found.get(k)!r}" for k in changed) + ")"
 
@@ -289,9 +295,11 @@ def _kept_in(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with None in place of every float that is not finite."""
+    """`value` with None in place of every float that is not finite, and Python's numbers in place of NumPy's."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        return _finite(value.item())
     return None if isinstance(value, float) and not math.isfinite(value) else value

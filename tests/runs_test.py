@@ -129,11 +129,24 @@ def test_overwrite_deletes_a_link_and_not_what_it_leads_to(call, tmp_path):
 def test_the_files_of_others_are_neither_mixed_with_nor_deleted(call, tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
     call()
-    with pytest.raises(FileExistsError, match="holds files that no run of this script wrote"):
+    for overwrite in (False, True, True):
+        with pytest.raises(FileExistsError, match="holds files that are not a run's"):
+            runs.open_run(tmp_path, overwrite=overwrite)
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_results_that_were_committed_without_their_flags_are_replaced_on_request(call, tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    call()
+    with pytest.raises(FileExistsError, match="results of a run whose flags are not known"):
         runs.open_run(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     runs.open_run(tmp_path, overwrite=True)
-    assert (tmp_path / "thesis.tex").read_text() == "years"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_numpy_numbers_are_written_as_numbers():
+    found = runs.to_json({"a": np.float32(1), "b": [np.int64(2), np.float64("nan")], "c": np.True_})
+    assert json.loads(found) == {"a": 1, "b": [2, None], "c": True}
 
 
 def test_results_say_what_was_run_and_on_what(call, tmp_path):

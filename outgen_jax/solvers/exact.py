@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optax
@@ -130,21 +130,35 @@ class Exact(Combinator):
         # A combinator without a tolerance runs its parts with none; this one has its own then.
         tolerance = tolerance if tolerance > 0 else self.tolerance
         aim = tolerance - min(_MARGIN * tolerance, _ROUNDING)
-        groups: defaultdict[Solver | Combinator, list[int]] = defaultdict(list)
+        is_restricted = self.restriction != Restriction()  # Adam knows no limits but [0, 1]
+        groups: defaultdict[_Group, list[int]] = defaultdict(list)
         for row in rows:
-            groups[self._chosen(pool, row, tolerance)].append(row)
-        for solver, chosen in groups.items():
-            pool.run(solver, np.array(chosen), aim, start=start)
+            named = None if is_restricted else pool.named(row)
+            if pool.coordinates(row) is None:
+                group = _Group(has_rows=False)
+            elif named is None:
+                group = _Group()
+            else:
+                limit = next(n for n in _DESCENTS if n is None or named <= n)
+                group = _Group(is_far=True, limit=limit)
+            groups[group].append(row)
+        for group, chosen in groups.items():
+            pool.run(self._solver(group, tolerance), np.array(chosen), aim, start=start)
 
-    def _chosen(self, pool: Pool, row: int, tolerance: float) -> Solver | Combinator:
-        steered, named = pool.coordinates(row), pool.named(row)
-        if steered is None:
+    def _solver(self, group: "_Group", tolerance: float) -> Solver | Combinator:
+        if not group.has_rows:
             return self.without_rows()
-        # Adam knows no limits but [0, 1].
-        if named is None or self.restriction != Restriction():
-            return self.by_rows(tolerance)
-        limit = next(n for n in _DESCENTS if n is None or named <= n)
-        return self.from_afar(limit, tolerance)
+        if group.is_far:
+            return self.from_afar(group.limit, tolerance)
+        return self.by_rows(tolerance)
+
+
+class _Group(NamedTuple):
+    """Targets that the same solver is for."""
+
+    has_rows: bool = True  # of a Jacobian, not too many
+    is_far: bool = False  # they name few of many classes
+    limit: int | None = None  # of these, at most; see `_DESCENTS`
 
 
 def exact(

@@ -9,13 +9,15 @@ import functools
 import types
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 
 from outgen_jax.models.acceleration.accelerate import accelerate
 from outgen_jax.networks import ApplyFn
 from outgen_jax.synthesis.views import Views
+
+T = TypeVar("T")
 
 
 class Network(NamedTuple):
@@ -50,20 +52,19 @@ def per_network(*, donate_argnames: str | None = None, static_argnames: Any = ()
     """Jits `function(network, ...)` once for each network, as a decorator."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        programs = _PerObject()
+        programs: _PerObject[_PerObject[dict]] = _PerObject(lambda: _PerObject(dict))
 
         def program_of(network: Network) -> Any:
-            owner, name = _owner(network.apply_fn)
-            of_owner = programs.of(owner)
-            key = (name, network.precision)
-            if key not in of_owner:
+            owner, called = _owner(network.apply_fn)
+            by_precision = programs.of(owner).of(called)
+            if network.precision not in by_precision:
                 weak = Network(_Weak(network.apply_fn), network.precision)
-                of_owner[key] = jax.jit(
+                by_precision[network.precision] = jax.jit(
                     functools.partial(function, weak),
                     static_argnames=static_argnames,
                     donate_argnames=donate_argnames,
                 )
-            return of_owner[key]
+            return by_precision[network.precision]
 
         @functools.wraps(function)
         def call(network: Network, *args: Any, **options: Any) -> Any:
@@ -76,18 +77,19 @@ def per_network(*, donate_argnames: str | None = None, static_argnames: Any = ()
     return decorate
 
 
-class _PerObject:
-    """A dictionary for every object, by its identity: objects that are equal may still be different networks."""
+class _PerObject(Generic[T]):
+    """What `make` returns for every object, by its identity: objects that are equal may still be different networks."""
 
-    def __init__(self) -> None:
-        self._found: dict[int, tuple[weakref.ref[Any], dict[Any, Any]]] = {}
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._found: dict[int, tuple[weakref.ref[Any], T]] = {}
 
-    def of(self, owner: Any) -> dict[Any, Any]:
-        """The dictionary of an object; it lives as long as the object."""
+    def of(self, owner: Any) -> T:
+        """What was made for an object; it lives as long as the object."""
         key = id(owner)
         if key not in self._found:
             forget = functools.partial(lambda key, _: self._found.pop(key, None), key)
-            self._found[key] = weakref.ref(owner, forget), {}
+            self._found[key] = weakref.ref(owner, forget), self._make()
         return self._found[key][1]
 
 
@@ -107,8 +109,8 @@ class _Weak:
         return accelerate(self.function())(*args)
 
 
-def _owner(function: Callable[..., Any]) -> tuple[Any, str | None]:
-    """The object whose life decides, and the method's name if it is a bound method's object."""
+def _owner(function: Callable[..., Any]) -> tuple[Any, Callable[..., Any]]:
+    """The object whose life decides, and the function that is called: of a bound method, its object and function."""
     if isinstance(function, types.MethodType):
-        return function.__self__, function.__func__.__qualname__
-    return function, None
+        return function.__self__, function.__func__
+    return function, function

@@ -7,7 +7,7 @@ programs, so its results are the same to the bit.
 """
 
 # Work that costs about as much as compiling a program, in backward passes. On two CPU cores, the program of
-# `smallest_change` cost 7,000 with a VGG16 of half width, 12,000 with LeNet. Accelerators make more passes in that time.
+# `smallest_change` cost 7,000 with a VGG16 of half width, 12,000 with LeNet. Accelerators make more passes at a time.
 _WORTH_ON_CPU = 5_000
 _WORTH_ON_ACCELERATOR = 1_000_000
 # Each number of slots is about a fourth of the next larger one, and not below `_FEW`.

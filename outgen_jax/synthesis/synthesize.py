@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -74,7 +75,8 @@ class Result(NamedTuple):
             raise AttributeError(
                 f"Result.{name} is for one softmax output; use outputs, distance and divergence for others"
             )
-        return (np.asarray(self.outputs)[:, None],)
+        (logits,) = jax.tree.leaves(self.outputs)
+        return (np.asarray(logits)[:, None],)
 
 
 def synthesize(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gc
+import types
 import weakref
 
 import jax
@@ -137,6 +138,23 @@ def test_bound_methods_are_networks_that_go_with_their_object():
     del model
     gc.collect()
     assert [reference() for reference in references] == [None] * len(references)
+
+
+def test_methods_of_the_same_name_are_different_networks():
+    model = Model(1.0)
+
+    def bound(gain):
+        def logits(self, weights, images):
+            return gain * APPLY(weights, images)
+
+        return types.MethodType(logits, model)
+
+    first, second = bound(1.0), bound(5.0)
+    og.predict(first, WEIGHTS, sources(2))
+    expected = og.predict(lambda w, x: 5.0 * APPLY(w, x), WEIGHTS, sources(2))
+    np.testing.assert_allclose(og.predict(second, WEIGHTS, sources(2)), expected, rtol=1e-5)
+    del first, second
+    np.testing.assert_allclose(og.predict(bound(5.0), WEIGHTS, sources(2)), expected, rtol=1e-5)
 
 
 def test_objects_that_are_called_and_partial_functions_are_networks():

@@ -52,6 +52,17 @@ def test_the_result_describes_its_images():
     assert types == {name: others.get(name, np.float32) for name in types}
 
 
+@pytest.mark.parametrize("wrap", [lambda x: {"logits": x}, lambda x: (x,)], ids=["dict", "tuple"])
+def test_one_softmax_may_come_in_a_dictionary(wrap):
+    def wrapped(weights, images):
+        return wrap(APPLY(weights, images))
+
+    expected = og.synthesize(APPLY, WEIGHTS, sources(3), targets(3), solver=FAST)
+    result = og.synthesize(wrapped, WEIGHTS, sources(3), wrap(targets(3)), solver=FAST)
+    np.testing.assert_allclose(result.probs, expected.probs, atol=1e-6)
+    np.testing.assert_allclose(result.kl, expected.kl, atol=1e-6)
+
+
 def test_history_begins_at_the_source_and_holds_the_best():
     images, rows = sources(6), targets(6)
     result = og.synthesize(APPLY, WEIGHTS, images, rows, solver=FAST, history=True)
