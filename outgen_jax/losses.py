@@ -260,7 +260,10 @@ def jensen_shannon(logits: jax.Array) -> jax.Array:
     0.0
     """
     log_p = jax.nn.log_softmax(logits)
-    log_m = jax.nn.logsumexp(log_p, axis=0, keepdims=True) - math.log(len(logits))  # [1, K]
+    # A class that is switched off in all views has no gradient, and does not count below.
+    off = jnp.isneginf(log_p).all(0)
+    log_sum = jax.nn.logsumexp(jnp.where(off, 0, log_p), axis=0, keepdims=True)
+    log_m = log_sum - math.log(len(logits))  # [1, K]
     return jnp.mean(jnp.sum(_expected_difference(log_p, log_m), axis=-1))
 
 

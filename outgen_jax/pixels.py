@@ -119,13 +119,13 @@ def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.A
     return jnp.fft.irfft2(kept, s=(height, width), axes=(0, 1))
 
 
-def check_lowpass(radius: float, rolloff: str, *, caller: str) -> None:
-    """Checks the options of `lowpass`.
+def check_lowpass(radius: float | None, rolloff: str, *, caller: str) -> None:
+    """Checks the options of `lowpass`; a radius of None means no filter.
 
     Raises:
       ValueError: in the name of `caller`.
     """
-    if not radius > 0:
+    if radius is not None and not radius > 0:
         raise ValueError(
             f"{caller}: radius must be positive, got {radius}; None in gradient_descent means no filter"
         )

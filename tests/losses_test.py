@@ -389,6 +389,18 @@ def test_jensen_shannon_equals_float64(logits):
     assert -1e-6 < value < np.log(3) + 1e-5
 
 
+def test_jensen_shannon_of_a_class_that_is_switched_off_in_all_views():
+    views = jnp.array([[0.0, 1, -jnp.inf], [1, 0, -jnp.inf]])
+    np.testing.assert_allclose(
+        losses.jensen_shannon(views), losses.jensen_shannon(views[:, :2]), rtol=1e-6
+    )
+    gradient = jax.grad(losses.jensen_shannon)(views)
+    np.testing.assert_allclose(gradient[:, 2], 0)
+    np.testing.assert_allclose(
+        gradient[:, :2], jax.grad(losses.jensen_shannon)(views[:, :2]), atol=1e-6
+    )
+
+
 def test_jensen_shannon_at_its_limits():
     certain = 1e4 * jnp.eye(3)
     np.testing.assert_allclose(losses.jensen_shannon(certain), np.log(3), rtol=1e-6)

@@ -55,7 +55,7 @@ class Pool(Protocol):
         """The best image of a row so far."""
 
     def last(self, row: int) -> np.ndarray:
-        """The last image of the last solver, for a row that has not converged."""
+        """The last image of the last solver; the best image if the row has converged there."""
 
     def named(self, row: int) -> int | None:
         """How many classes the target of a row names; None: an output is not a softmax of more than 32 classes."""

@@ -131,8 +131,7 @@ def gradient_descent(
             "gradient_descent: steps and weight_decay must not be negative, got "
             f"{steps} and {weight_decay}; use 0 for none"
         )
-    if lowpass_radius is not None:
-        pixel_maps.check_lowpass(lowpass_radius, lowpass_rolloff, caller="gradient_descent")
+    pixel_maps.check_lowpass(lowpass_radius, lowpass_rolloff, caller="gradient_descent")
     # Python's numbers: those of numpy have a type, which would widen arrays under jax_enable_x64.
     return GradientDescent(
         optimizer=optimizer,

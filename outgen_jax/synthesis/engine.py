@@ -137,8 +137,8 @@ class Pool:
         return self.images[row]
 
     def last(self, row: int) -> np.ndarray:
-        """Where the last solver left a row that has not converged [H, W, C]."""
-        return self._last[row]
+        """Where the last solver left a row [H, W, C]; the best image if it has converged there."""
+        return self._last.get(row, self.images[row])
 
     def named(self, row: int) -> int | None:
         """How many of a network's many classes the target of a row names; None: there are few, or no classes."""

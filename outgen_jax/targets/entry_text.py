@@ -39,13 +39,9 @@ def entry_rows(text: str, context: Context) -> np.ma.MaskedArray:
     return rows
 
 
-def check_values(values: np.ndarray, context: Context, numbers: list[int]) -> None:
-    """Refuses values [n, K] outside the output's bounds; messages call the rows by `numbers`. NaN is free."""
-    assert context.bounds is not None
-    low, high = context.bounds
-    wrong = np.argwhere(
-        ~(np.isnan(values) | ((values >= low) & (values <= high) & (abs(values) < np.inf)))
-    )
+def check_values(values: np.ma.MaskedArray, context: Context, numbers: list[int]) -> None:
+    """Refuses values [n, K], masked where free, outside the output's bounds; messages call the rows by `numbers`."""
+    wrong = np.argwhere(~_is_valid(values.data, context) & ~np.ma.getmaskarray(values))
     if len(wrong):
         row, column = wrong[0]
         raise ValueError(
@@ -66,8 +62,7 @@ def _check_terms(terms: Sequence[tuple[str, float]], text: str, context: Context
 
 def _check_entry(name: str, value: float, context: Context) -> None:
     assert context.bounds is not None
-    low, high = context.bounds
-    if not (low <= value <= high and abs(value) < np.inf):
+    if not _is_valid(np.array(value), context):
         raise ValueError(
             f"{context.where}: {_expected(context)}; {name!r} has {value:g}. Write pairs such as 'cat=0.9,dog=0.2'"
         )
@@ -78,6 +73,16 @@ def _check_entry(name: str, value: float, context: Context) -> None:
         )
 
 
+def _is_valid(values: np.ndarray, context: Context) -> np.ndarray:
+    """Which values the output can have, as float32."""
+    assert context.bounds is not None
+    low, high = context.bounds
+    with np.errstate(over="ignore"):
+        is_finite = np.isfinite(values.astype(np.float32))
+    found: np.ndarray = is_finite & (values >= low) & (values <= high)
+    return found
+
+
 def _expected(context: Context) -> str:
     """What values the output can have."""
     assert context.bounds is not None
@@ -85,5 +90,5 @@ def _expected(context: Context) -> str:
     if (low, high) == (0, 1):
         return "probabilities of labels must lie in [0, 1]"
     if (low, high) == (-np.inf, np.inf):
-        return "numbers must be finite"
+        return "numbers must be finite in float32"
     return f"numbers must lie in [{low:g}, {high:g}]"

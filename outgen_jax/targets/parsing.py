@@ -229,10 +229,11 @@ def _class_columns(
     numbers = [record.number for record in records]
     if context.bounds is not None:
         cells = [[bool(cell) for cell in record.cells] for record in records]
-        rows = np.full((len(records), context.num_classes), np.nan)
-        rows[:, classes] = np.where(np.reshape(cells, found.shape), found, np.nan)
-        check_values(rows, context, numbers)
-        return np.ma.masked_invalid(rows.astype(np.float32))
+        entries = np.ma.masked_all((len(records), context.num_classes))
+        entries.data[:] = 0
+        entries[:, classes] = np.ma.masked_array(found, ~np.reshape(cells, found.shape))
+        check_values(entries, context, numbers)
+        return entries.astype(np.float32)
     rows = np.zeros((len(records), context.num_classes))
     rows[:, classes] = found
     return normalised_rows(rows, context.where, numbers)

@@ -48,7 +48,8 @@ def finite_or_free(targets: np.ndarray, *, caller: str, what: str) -> np.ndarray
       ValueError: an entry that is not masked is not finite; in the name of `caller`, where `what` is wanted.
     """
     rows = as_masked(targets)
-    wrong = np.argwhere(~np.isfinite(rows.data))
+    with np.errstate(over="ignore"):
+        wrong = np.argwhere(~np.isfinite(rows.data.astype(np.float32)))
     if len(wrong):
         row, column = wrong[0]
         raise ValueError(

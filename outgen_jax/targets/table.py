@@ -5,6 +5,7 @@ Rows are numbered as a spreadsheet shows them: the header is row 1, blank rows c
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -69,18 +70,17 @@ def _check_separator(header: Sequence[str], *, where: str) -> None:
 def in_order_of(ids: Sequence[str], records: Sequence[Record], *, where: str) -> list[Record]:
     """The records by their first cell, an id, in the order of `ids`; that cell is left out."""
     found: dict[str, Record] = {}
-    wanted, spelled = set(ids), {composed(name): name for name in ids}
+    wanted, spelled = Counter(ids), {composed(name): name for name in ids}
     for number, (written, *cells) in records:
         name = written if written in wanted else spelled.get(composed(written), written)
-        if name in found:
-            places = f"{found[name].number} and {number}"
-            if list(ids).count(name) > 1:
-                raise ValueError(
-                    f"{where}: {name!r}, in rows {places}, is the id of several images. Leave the "
-                    "column 'id' out and give one row per image, in their order"
-                )
+        if wanted[name] > 1:
             raise ValueError(
-                f"{where}: ids must not repeat; {name!r} is in rows {places}. Remove one"
+                f"{where}: {name!r}, in row {number}, is the id of several images. Leave the "
+                "column 'id' out and give one row per image, in their order"
+            )
+        if name in found:
+            raise ValueError(
+                f"{where}: ids must not repeat; {name!r} is in rows {found[name].number} and {number}. Remove one"
             )
         found[name] = Record(number, cells)
     unknown = [f"{name!r} (row {found[name].number})" for name in found if name not in wanted]

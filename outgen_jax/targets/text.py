@@ -17,6 +17,7 @@ from outgen_jax.targets.names import composed, folded
 WORDS = ("true", "top", "runnerup", "random", "uniform", "rest")
 DRAWN_OR_SHARED = ("random", "uniform", "rest")
 LISTED = 10  # names that a message quotes before it cuts the list short
+_MOST_DIGITS = 20  # of an index; Python refuses to read very long numbers
 
 
 def target_rows(text: str, context: Context) -> np.ndarray:
@@ -38,6 +39,12 @@ def target_rows(text: str, context: Context) -> np.ndarray:
     free = np.ones(shape, bool)
     for classes, _ in named:
         free[images, classes] = False
+    without = np.flatnonzero(~free.any(1))
+    if without.size and dict(terms)["rest"] > 0:
+        raise ValueError(
+            f"{context.where}: 'rest' is for the classes that are not named, and {text!r} names every class for image "
+            f"{context.ids[without[0]]!r}. Leave 'rest' out, and let the other weights sum to 1"
+        )
     return np.ma.masked_array(rows, free)
 
 
@@ -154,7 +161,8 @@ def class_index(name: str, context: Context) -> int:
     """The index of a class, from its exact name, its index or its name in another case."""
     name = composed(name)
     matches = context.exact.get(name)
-    if matches is None and name.isascii() and name.isdigit() and int(name) < context.num_classes:
+    is_index = name.isascii() and name.isdigit() and len(name) < _MOST_DIGITS
+    if matches is None and is_index and int(name) < context.num_classes:
         return int(name)
     if matches is None:
         matches = context.folded.get(folded(name), [])

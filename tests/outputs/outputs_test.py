@@ -263,6 +263,11 @@ def test_targets_are_validated_in_their_own_terms():
     np.testing.assert_allclose(SIGMOID.validated(repaired, caller="x"), [[0.5, FREE]])
 
 
+def test_numbers_beyond_float32_are_refused():
+    with pytest.raises(ValueError, match=r"row 0 has 1e\+39 in column 1"):
+        og.outputs.values().validated(np.array([[1.0, 1e39]]), caller="test")
+
+
 @pytest.mark.parametrize("scale", [0, -1.0, np.inf, np.nan])
 def test_a_scale_that_measures_nothing_is_refused(scale):
     with pytest.raises(

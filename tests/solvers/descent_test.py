@@ -217,6 +217,7 @@ def test_an_optimiser_that_needs_the_loss_gets_it():
             {"lowpass_radius": 1, "lowpass_rolloff": "box"},
             r"unknown rolloff 'box'; use one of ideal, gaussian",
         ),
+        ({"lowpass_rolloff": "box"}, r"unknown rolloff 'box'; use one of ideal, gaussian"),
     ],
 )
 def test_bad_settings_are_named(options, message):

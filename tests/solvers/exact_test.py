@@ -206,7 +206,7 @@ def test_it_is_a_value_and_bad_settings_are_refused():
         og.exact(max_change=-1)
 
 
-@pytest.mark.parametrize("combined", ["rescued", "restarted"])
+@pytest.mark.parametrize("combined", ["rescued", "restarted", "restarted twice", "via"])
 def test_inside_a_combinator_without_a_tolerance_it_keeps_its_own(combined):
     weights = np.random.default_rng(0).normal(0, 0.3, (192, 5)).astype(np.float32)
     images = np.random.default_rng(1).random((2, 8, 8, 3)).astype(np.float32)
@@ -214,6 +214,8 @@ def test_inside_a_combinator_without_a_tolerance_it_keeps_its_own(combined):
     solver = {
         "rescued": og.rescued(poor, by=og.exact()),
         "restarted": og.restarted(poor, times=1, later=og.exact()),
+        "restarted twice": og.restarted(poor, times=2, later=og.exact()),
+        "via": og.restarted(poor, times=1, via=og.exact()),
     }[combined]
     wanted = [0.6, 0.2, 0.1, 0.1, 0]
     found = og.synthesize(

@@ -53,7 +53,8 @@ def test_numbers_may_be_negative():
         ("cat=0.5,0=0.6", LABELS, "two names of .* mean entry 0 on image '0'"),
         ("uniform", LABELS, "'uniform' is a word for distributions"),
         ("bird=1", LABELS, "no class 'bird'"),
-        ("angle=inf", NUMBERS, "numbers must be finite; 'angle' has inf"),
+        ("angle=inf", NUMBERS, "numbers must be finite in float32; 'angle' has inf"),
+        ("angle=1e39", NUMBERS, "numbers must be finite in float32; 'angle' has 1e\\+39"),
         ("top=1", NUMBERS, "'top' is a word for distributions"),
         ("cat=0.9,person=0.2", {"class_names": NAMES}, r"output=og.outputs.sigmoid\(\)"),
     ],
@@ -61,6 +62,13 @@ def test_numbers_may_be_negative():
 def test_texts_that_cannot_be_are_refused(text, options, message):
     with pytest.raises(ValueError, match=rf"^targets.parse: .*{message}"):
         og.targets.parse(text, **{"num_images": 2, **options})
+
+
+def test_a_table_cell_that_is_no_number_is_not_a_free_one(tmp_path):
+    path = tmp_path / "targets.csv"
+    path.write_text("car,cat\n0.7,\nnan,1\n")
+    with pytest.raises(ValueError, match="row 3 has nan for entry 3"):
+        og.targets.from_csv(path, num_images=2, **LABELS)
 
 
 def test_a_table_may_hold_texts_or_a_column_a_label(tmp_path):

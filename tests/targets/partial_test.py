@@ -80,6 +80,14 @@ def test_what_is_no_probability_is_named(probs):
         og.targets.completed(free, probs)
 
 
+@pytest.mark.parametrize("text", ["cat=0.5,dog=0.3,rest=0.2", "cat=0.5,random=0.3,rest=0.2"])
+def test_rest_needs_a_class_that_is_left(text):
+    with pytest.raises(ValueError, match="names every class for image '0'"):
+        og.targets.parse(text, class_names=("cat", "dog"), num_images=1)
+    found = og.targets.parse("cat=0.6,dog=0.4,rest=0", class_names=("cat", "dog"), num_images=1)
+    np.testing.assert_allclose(found, [[0.6, 0.4]])
+
+
 def test_rest_in_a_text_and_in_a_table(tmp_path):
     rows = og.targets.parse("cat=0.6,rest=0.4", class_names=("cat", "dog", "cow"), num_images=2)
     np.testing.assert_array_equal(rows.mask, [[False, True, True]] * 2)

@@ -116,7 +116,10 @@ def test_ids_that_repeat_among_the_images_are_told_from_those_of_the_table(tmp_p
     path = tmp_path / "targets.csv"
     path.write_text("id,target\na,cat\na,dog\n")
     pictures = source([0, 0], ids=("a", "a"))
-    with pytest.raises(ValueError, match=r"'a', in rows 2 and 3, is the id of several images"):
+    with pytest.raises(ValueError, match=r"'a', in row 2, is the id of several images"):
+        targets.from_csv(path, source=pictures, class_names=CLASSES)
+    path.write_text("id,target\na,cat\n")
+    with pytest.raises(ValueError, match="is the id of several images"):
         targets.from_csv(path, source=pictures, class_names=CLASSES)
     path.write_text("target\ncat\ndog\n")  # what the message asks for
     found = targets.from_csv(path, source=pictures, class_names=CLASSES)
