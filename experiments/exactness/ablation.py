@@ -63,17 +63,13 @@ _SMALLEST: Mapping[str, Any] = {
     "three trials for each J": SmallestChange(trials=3),
     "measured from the iterate (Gauss-Newton)": GaussNewton(steps=30),
     "trust of Gauss-Newton": SmallestChange(trust=TrustRule()),
-    "no damping": SmallestChange(trust=_ALWAYS, least_damping=0.0),
-    "no least damping": SmallestChange(least_damping=0.0),
+    "no damping": SmallestChange(trust=_ALWAYS),
     "ends at the tolerance": SmallestChange(patience=0),
     "c stays once the tolerance is met": SmallestChange(
         penalty=PenaltySchedule(later_growth=1.0, shrinkage=1.0)
     ),
     "c grows by at most 3": SmallestChange(penalty=PenaltySchedule(growth=3.0)),
     "c from 10": SmallestChange(penalty=PenaltySchedule(first=10.0)),
-    "penalty on zeros without most_distance": SmallestChange(
-        excess=ExcessPenalty(most_distance=1.0)
-    ),
     "no active set": SmallestChange(rounds=1),
     "one Newton step on the multipliers": SmallestChange(newton_steps=1),
 }

@@ -89,7 +89,6 @@ class SmallestChange(Solver):
       penalty: how c starts and changes.
       excess: the penalty on probabilities that should be 0 or 1.
       trust: how ν changes.
-      least_damping: lower bound on ν c, so that the damping never vanishes beside the term of the source.
       correction: whether every trial is made again with the corrected J.
       secant: whether J is corrected by its error of prediction.
       newton_steps, rounds: of `prox_linear.bounded_step`; fewer than there, since trials follow one another.
@@ -104,7 +103,6 @@ class SmallestChange(Solver):
     penalty: PenaltySchedule = dataclasses.field(default_factory=PenaltySchedule, metadata=STATIC)
     excess: ExcessPenalty = dataclasses.field(default_factory=ExcessPenalty, metadata=STATIC)
     trust: TrustRule = dataclasses.field(default=_TRUST, metadata=STATIC)
-    least_damping: float = dataclasses.field(default=0.02, metadata=STATIC)
     correction: bool = dataclasses.field(default=True, metadata=STATIC)
     secant: bool = dataclasses.field(default=True, metadata=STATIC)
     newton_steps: int = dataclasses.field(default=8, metadata=STATIC)
@@ -196,7 +194,6 @@ class SmallestChange(Solver):
         penalty = self.penalty.next(trial.penalty, chosen.distance, tolerance, has_met)
         penalty = jnp.where(reduces, penalty, trial.penalty)
         damping = trial.damping / self.trust.factor(ratio, reduces)
-        damping = jnp.maximum(damping, self.least_damping / penalty)
         image = jnp.where(reduces, chosen.image, trial.image)
         r = jnp.where(reduces, chosen.r, trial.r)
         distance = jnp.where(reduces, chosen.distance, trial.distance)
