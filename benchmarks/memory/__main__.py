@@ -9,11 +9,11 @@ Output    a line for each number of images, and --out gets results.json.
 """
 
 import multiprocessing
-import resource
 
 from absl import flags
 
 from benchmarks.harness.machine import machine
+from benchmarks.memory.measure import peak
 from outgen_jax import runs
 from outgen_jax.tools import common_flags
 
@@ -22,30 +22,6 @@ _BATCH = flags.DEFINE_integer("batch_size", 128, "Images at a time.", 1)
 _WIDTH = flags.DEFINE_float("width", 1.0, "Width multiplier of VGG16.", 1 / 64)
 _OUT = common_flags.out("benchmarks/memory")
 _OVERWRITE = common_flags.overwrite()
-
-MIB = 2**20
-
-
-def peak(images: int, batch_size: int, width: float) -> dict[str, float]:
-    """MiB of this process at most, and of them the arrays given and returned."""
-    import jax
-    import numpy as np
-    from flax import nnx
-
-    import outgen_jax as og
-
-    rng = np.random.default_rng(0)
-    source = rng.integers(0, 256, (images, 32, 32, 3), np.uint8)
-    targets = rng.dirichlet(np.ones(10), images).astype(np.float32)
-    model = og.models.VGG16(width_multiplier=width, rngs=nnx.Rngs(0))
-    model.eval()
-    network = og.models.from_nnx(model)
-    result = og.synthesize(
-        *network, source, targets, solver=og.preset("sgd", steps=1), batch_size=batch_size
-    )
-    arrays = sum(x.nbytes for x in jax.tree.leaves((source, targets, result)))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"peak": most / MIB, "arrays": arrays / MIB}
 
 
 def main(argv: list[str]) -> None:
