@@ -12,13 +12,13 @@ Output    the table, and --out gets table.md and results.json with the raw numbe
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tqdm
 from absl import flags
 
+from benchmarks.convolution.measure import REFERENCE, measure
 from benchmarks.convolution.sides import OPERATIONS, Layer
 from benchmarks.convolution.table import table
 from benchmarks.harness.alternation import Worker
@@ -35,10 +35,9 @@ _OVERWRITE = common_flags.overwrite()
 
 SIDES = {
     "outgen_jax": "benchmarks.convolution.sides.outgen",
-    "jax.lax": "benchmarks.convolution.sides.xla",
+    REFERENCE: "benchmarks.convolution.sides.xla",
     "PyTorch": "benchmarks.convolution.sides.pytorch",
 }
-_TOLERANCE = 5e-3  # relative to the largest value; TF32 on GPUs comes near it
 # Side of the map, channels and kernel of EfficientNet-Lite0's depthwise layers of stride 1.
 _DEPTHWISE = ((112, 32, 3), (56, 144, 3), (28, 240, 5), (14, 480, 3), (14, 672, 5), (7, 1152, 5))
 
@@ -51,26 +50,6 @@ def measured_layers(width: float, batch_size: int) -> list[Layer]:
     ]
     depthwise = [Layer(batch_size // 16, s, c, None, k) for s, c, k in _DEPTHWISE]
     return [*dict.fromkeys(found), *depthwise]
-
-
-def measure(workers: Mapping[str, Worker], name: str, rounds: int) -> dict[str, Any]:
-    """One operation on all sides -> by side: its seconds round by round, or why there are none."""
-    reference = workers["jax.lax"].call("output", name)
-    found: dict[str, Any] = {side: worker.failure for side, worker in workers.items()}
-    for side, worker in workers.items():
-        output = worker.call("output", name)
-        if output is not None and (difference := relative(output, reference)) > _TOLERANCE:
-            found[side] = f"differs by {difference:.1g}"
-    turns = [side for side in workers if found[side] is None]
-    seconds: dict[str, list[float]] = {side: [] for side in turns}
-    for _ in range(rounds):
-        for side in turns:
-            seconds[side].append(workers[side].call("seconds", name))
-    return found | seconds
-
-
-def relative(output: np.ndarray, reference: np.ndarray) -> float:
-    return float(np.abs(output - reference).max() / np.abs(reference).max())
 
 
 def compare(chosen: Sequence[Layer], rounds: int) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import os
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 
 from benchmarks.draw_gan.sides import Workload
 from benchmarks.draw_gan.table import table
 from benchmarks.harness.alternation import Worker, alternate
+from benchmarks.harness.comparison import judge
 from benchmarks.harness.machine import machine
 from outgen_jax import files, runs
 from outgen_jax.devices import processors
@@ -40,13 +40,6 @@ CHECKED = 2  # updates before the images are compared
 TOLERANCE = 0.03  # of what the images have moved
 
 
-def differs(images: Any, reference: Any, start: Any) -> float | None:
-    """‖images − reference‖ / ‖reference − start‖; None where a side has failed."""
-    if not all(isinstance(x, np.ndarray) for x in (images, reference, start)):
-        return None
-    return float(np.linalg.norm(images - reference) / np.linalg.norm(reference - start))
-
-
 def measure(workload: Workload, updates: int, rounds: int) -> dict[str, dict[str, Any]]:
     """By side: what was measured, or why it failed."""
     found: dict[str, dict[str, Any]] = {}
@@ -60,13 +53,10 @@ def measure(workload: Workload, updates: int, rounds: int) -> dict[str, dict[str
             images = worker.call("images", CHECKED)
             if reference is None:
                 start, reference = worker.call("images", 0), images
-            difference = differs(images, reference, start)
-            if difference is not None and difference > TOLERANCE:
-                worker.failure = f"failed: images differ by {difference:.2g} of the way"
             found[name] = {
                 "device": worker.call("device"),
                 "compile_seconds": compile_seconds,
-                "difference": difference,
+                "difference": judge(worker, images, reference, start, TOLERANCE),
             }
         seconds = alternate(workers, rounds, "seconds", updates + 1, 1)
         for name, worker in workers.items():

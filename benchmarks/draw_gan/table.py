@@ -19,13 +19,13 @@ def rows(found: Mapping[str, Mapping[str, Any]], flops: float) -> list[dict[str,
     medians = {
         name: statistics.median(side["seconds_per_update"])
         for name, side in found.items()
-        if side["seconds_per_update"]
+        if side["failure"] is None
     }
     shown = []
     for name, side in found.items():
         cells = {"side": name, "updates/s": side["failure"] or "", "ms/update": "", "GFLOP/s": ""}
         cells |= {"× PyTorch": "", "compile s": "", "relative difference": ""}
-        if name in medians and side["failure"] is None:
+        if name in medians:
             seconds, other = medians[name], medians.get("PyTorch eager")
             cells |= {
                 "updates/s": f"{1 / seconds:,.1f}",

@@ -21,7 +21,7 @@ def rows(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
         (arm, name): statistics.median(side["seconds"])
         for arm, sides in found.items()
         for name, side in sides.items()
-        if side["seconds"]
+        if side["failure"] is None and side["seconds"]
     }
     shown = []
     for arm, sides in found.items():
@@ -45,7 +45,7 @@ def agreement(sides: Mapping[str, Any]) -> str:
     if len(losses) < 2:
         return ""
     difference = abs(losses[0] - losses[1]) / abs(losses[0])
-    return f"{'differ' if difference > TOLERANCE else 'agree'} by {difference:.1g}"
+    return f"{'agree' if difference <= TOLERANCE else 'differ'} by {difference:.1g}"
 
 
 def _shown(seconds: float | None, scale: float) -> str:

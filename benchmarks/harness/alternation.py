@@ -39,21 +39,23 @@ class Worker:
         self._process.start()
         theirs.close()
         self.failure: str | None = None
-        self._answer()
+        self._exchange()
 
     def call(self, method: str, *args: Any) -> Any:
         """What the method returns; None if it fails or the process has failed before."""
         if self.failure is not None:
             return None
-        self._pipe.send((method, args))
-        return self._answer()
+        return self._exchange((method, args))
 
     def close(self) -> None:
         self._pipe.close()
         self._process.join()
 
-    def _answer(self) -> Any:
+    def _exchange(self, request: tuple[str, tuple[Any, ...]] | None = None) -> Any:
+        """Sends the request, if any, and waits for the answer; the process may have ended before either."""
         try:
+            if request is not None:
+                self._pipe.send(request)
             value, self.failure = self._pipe.recv()
         except (EOFError, ConnectionError):
             self._process.join()

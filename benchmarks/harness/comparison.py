@@ -91,14 +91,14 @@ def tolerance(options: Mapping[str, Any]) -> float:
 
 
 def judge(
-    worker: Worker, images: Any, reference: Any, start: np.ndarray, tolerance: float
+    worker: Worker, images: Any, reference: Any, start: Any, tolerance: float
 ) -> float | None:
     """How far the images [B, H, W, C] are from the reference's, in units of what that has moved.
 
     ‖images − reference‖ / ‖reference − start‖; above the tolerance the side's part is over. None
     where there is nothing to compare, because a side has failed or makes another update.
     """
-    if not isinstance(images, np.ndarray) or not isinstance(reference, np.ndarray):
+    if not all(isinstance(array, np.ndarray) for array in (images, reference, start)):
         return None
     difference = float(np.linalg.norm(images - reference) / np.linalg.norm(reference - start))
     if not difference <= tolerance:
@@ -110,15 +110,17 @@ def rows(
     found: Mapping[str, Mapping[str, Any]],
     batch_size: int,
     *,
+    rounds: int,
     rate: str = "image-updates/s",
     flops: int | None = None,
     peak_tflops: float | None = None,
 ) -> list[dict[str, str]]:
-    """What the table shows of each side; rates from the median of the rounds.
+    """What the table shows of each side; rates from the median of the rounds, of sides that took all turns.
 
     Args:
       found: what `measure` returned.
       batch_size: images of an update.
+      rounds: turns that each side was to take.
       rate: what images by the second are called.
       flops: of one image; None: not counted, and not shown.
       peak_tflops: of the device, to give rates as its share; None: no such column.
@@ -126,7 +128,7 @@ def rows(
     seconds = {
         name: statistics.median(side["seconds_per_update"])
         for name, side in found.items()
-        if side["seconds_per_update"]
+        if len(side["seconds_per_update"]) == rounds
     }
     best = min((s for name, s in seconds.items() if name.startswith("PyTorch")), default=None)
     shown = []

@@ -31,14 +31,14 @@ MOST_DIFFERENCE = 1e-4  # of a pixel, between an image alone and in a batch
 
 def table(results: Mapping[str, Any]) -> str:
     """Markdown of what `results.json` holds; what has not been measured has no row."""
-    cases = results["cases"].values()
+    cases, rounds = results["cases"].values(), results["flags"]["rounds"]
     speeds = [row for case in cases for row in _speeds(case)]
     goals = [row for goal in GOALS for case in cases for row in _goal(goal, case)]
     if results["alone"] is not None:
         goals.append(_alone(results["alone"]))
     parts = [alternation.table(shown) for shown in (speeds, goals) if shown]
     for case in cases:
-        shown = alternation.table(rows(case["sides"], case["batch_size"]))
+        shown = alternation.table(rows(case["sides"], case["batch_size"], rounds=rounds))
         parts.append(f"{_title(case)}:\n\n{shown}")
     return "\n\n".join(parts) + "\n"
 

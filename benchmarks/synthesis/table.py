@@ -14,6 +14,12 @@ def table(results: Mapping[str, Any]) -> str:
     tables = []
     for size, found in results["batches"].items():
         flops = flops_per_update(flags["width"])
-        shown = rows(found, int(size), flops=flops, peak_tflops=flags["peak_tflops"])
+        shown = rows(
+            found,
+            int(size),
+            rounds=flags["rounds"],
+            flops=flops,
+            peak_tflops=flags["peak_tflops"],
+        )
         tables.append(f"Batch of {size}:\n\n{alternation.table(shown)}\n")
     return "\n".join(tables)

@@ -16,6 +16,7 @@ def table(results: Mapping[str, Any]) -> str:
         shown = rows(
             found,
             int(size),
+            rounds=flags["rounds"],
             rate="images/s",
             flops=flops_per_image(flags["width"]),
             peak_tflops=flags["peak_tflops"],

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.draw_gan import sides
+from benchmarks.draw_gan import sides, table
 
 
 def test_pytorch_draws_the_same_images_after_two_updates():
@@ -22,3 +22,12 @@ def test_operations_of_an_update_are_counted():
     workload = sides.Workload(batch_size=1, units=1, points=1, steps=1, latent=1)
     # Generator: z, h and the six outputs of h; discriminator: r, h, h and the five outputs of h.
     assert sides.flops_per_update(workload) == 2 * (4 * (1 + 1 + 6) + 8 * (1 + 1 + 1 + 5))
+
+
+def test_a_side_that_fails_in_a_later_turn_is_not_compared_with():
+    side = {"seconds_per_update": [0.5, 0.5], "compile_seconds": 1.0, "difference": 0.0}
+    failed = {"seconds_per_update": [0.1], "failure": "failed: exit code -9"}
+    found = {"outgen_jax": side | {"failure": None}, "PyTorch eager": side | failed}
+    ours, theirs = table.rows(found, 1e9)
+    assert (ours["updates/s"], ours["× PyTorch"]) == ("2.0", "")
+    assert (theirs["updates/s"], theirs["ms/update"]) == ("failed: exit code -9", "")

@@ -31,8 +31,10 @@ def test_the_table_shows_ratios_agreement_and_failures():
         "constraint": {"outgen_jax": side(4.0, [0.3]), "PyTorch": side(5.0, [0.15])},
         "AugMix-style": {"outgen_jax": side(4.0, [0.5])},
         "MSE": {"outgen_jax": side(None, [], "failed: why"), "PyTorch": side(1.0, [0.1])},
+        "later": {"outgen_jax": side(1.0, [0.2]), "PyTorch": side(1.0, [0.1], "failed: why")},
+        "nan": {"outgen_jax": side(1.0, [0.2]), "PyTorch": side(float("nan"), [0.1])},
     }
-    plain, constraint, augmix, mse = table.rows(found)
+    plain, constraint, augmix, mse, later, nan = table.rows(found)
     assert (plain["× plain"], plain["× PyTorch's speed"]) == ("1.00", "1.50")
     assert plain["first losses"] == "agree by 0"
     assert (constraint["× plain"], constraint["× PyTorch's speed"]) == ("1.50", "0.50")
@@ -40,3 +42,7 @@ def test_the_table_shows_ratios_agreement_and_failures():
     assert (augmix["× plain"], augmix["PyTorch ms"], augmix["first losses"]) == ("2.50", "", "")
     assert mse["first losses"] == "outgen_jax failed: why"
     assert mse["ms/update"] == ""
+    # It failed after a turn: what it took is not shown.
+    assert (later["PyTorch ms"], later["× PyTorch's speed"]) == ("", "")
+    assert later["first losses"] == "PyTorch failed: why"
+    assert nan["first losses"] == "differ by nan"

@@ -107,6 +107,7 @@ def test_ratios_are_taken_within_rounds():
         "PyTorch compile channels_last": side(0.1, failure="failed: exit code 1"),
     }
     results = {
+        "flags": {"rounds": 3},
         "cases": {"a": {"network": RESNET20, "batch_size": 6, "sides": sides}},
         "alone": {"batch_size": 256, "updates": 100, "differences": [1e-6, 2e-4]},
     }
@@ -129,6 +130,7 @@ def test_networks_of_users_are_compared_with_the_package():
         EAGER: side(failure="not installed: torch"),
     }
     results = {
+        "flags": {"rounds": 2},
         "cases": {"a": {"network": VGG16, "batch_size": 4, "sides": sides}},
         "alone": None,
     }
