@@ -76,26 +76,35 @@ def all_parts() -> list[Part]:
     def of_sgd(size: int, arithmetic: str) -> Part:
         return step("sgd", sgd, parts.SGD_PASSES, size, arithmetic)
 
-    larger, *smaller = [int(size) for size in _OTHERS.value]
+    others = [of_sgd(size, "bfloat16") for size in other_batch_sizes()]
     return [
         *(product(arithmetic) for arithmetic in parts.ARITHMETICS),
         Part("stream", lambda: parts.stream(_VECTOR.value), _QUICK),
         call("first_call", sgd, parts.SGD_PASSES, _FIRST.value, _COMPILES),
         *(of_sgd(_BATCH.value, arithmetic) for arithmetic in parts.ARITHMETICS),
         call("exact", None, parts.EXACT_PASSES, _BATCH.value, _COMPILES_MUCH),
-        of_sgd(larger, "bfloat16"),
+        *others[:1],
         Part("whole_set", whole_set, _COMPILES),
-        *(of_sgd(size, "bfloat16") for size in smaller),
+        *others[1:],
         step("smallest_change", smallest, parts.EXACT_PASSES, _BATCH.value, "float32"),
     ]
+
+
+def other_batch_sizes() -> list[int]:
+    """Of the flag, which may name none."""
+    found = _OTHERS.value
+    if wrong := [text for text in found if not text.isdecimal() or int(text) < 1]:
+        raise ValueError(
+            f"--other_batch_sizes: {wrong[0]!r} must be a number of images, such as 128"
+        )
+    return [int(text) for text in found]
 
 
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
-    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-
     chosen = [part for part in all_parts() if part.name.startswith(tuple(_ONLY.value))]
+    run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
 
     def tell(found: Found) -> None:
         """Writes what there is: the machine may be taken away at any time."""

@@ -104,13 +104,12 @@ def whole_call(workload: Workload, solver: Any, *, passes: int) -> Numbers:
 def whole_set(workload: Workload, *, updates: int, data_dir: str | None) -> Numbers:
     """SGD on a set of images in bfloat16, with compilation."""
     made = ours.WholeSet(workload, dtype="bfloat16", data_dir=data_dir)
-    flops = workload.batch_size * updates * flops_per_update(workload.width)
-    seconds = made.seconds(updates)
+    steps = made.count * updates
     return {
-        "images": workload.batch_size,
-        "steps": workload.batch_size * updates,
-        "flops": flops,
-        "seconds": seconds,
+        "images": made.count,
+        "steps": steps,
+        "flops": steps * flops_per_update(workload.width),
+        "seconds": made.seconds(updates),
     }
 
 

@@ -87,6 +87,11 @@ class WholeSet:
             self._images = source.images[: workload.batch_size]
             self._targets = self._targets[: len(self._images)]
 
+    @property
+    def count(self) -> int:
+        """Images: those of the workload, or all of CIFAR-10's where these are fewer."""
+        return len(self._images)
+
     def seconds(self, updates: int) -> float:
         """With compilation, from the images on the host to the results on the host."""
         start = time.perf_counter()

@@ -3,12 +3,16 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
-from benchmarks.accelerator import campaign, roofline
+from benchmarks.accelerator import campaign, parts, roofline
 from benchmarks.accelerator.campaign import Part
 from benchmarks.accelerator.figure import figure
 from benchmarks.accelerator.table import table
+from benchmarks.harness.workload import Workload, flops_per_update
+from benchmarks.synthesis import ours
+from outgen_jax.data.image_source import ImageSource
 
 SCRIPT = "../benchmarks/accelerator/__main__.py"
 SMALL = [
@@ -41,6 +45,29 @@ def test_the_campaign_runs_in_small(only, five_layers, run_script, tmp_path):
     assert results["parts"]["first_call"]["steps"] == 4 * 100
     assert "of the roofline" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_other_batch_sizes_may_be_none_and_are_numbers(run_script, tmp_path):
+    out = tmp_path / "run"
+    options = ["--matrix=16", "--only=product_bfloat16", f"--out={out}"]
+    refused = run_script(SCRIPT, *options, "--other_batch_sizes=many")
+    assert refused.returncode == 2
+    assert "--other_batch_sizes: 'many' must be a number of images" in refused.stderr
+    assert not out.exists()
+    found = run_script(SCRIPT, *options, "--other_batch_sizes=")
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_set_has_no_more_images_than_its_data(five_layers, monkeypatch):
+    """As with --data_dir and a workload that is larger than CIFAR-10."""
+    data = ImageSource(np.zeros((3, 32, 32, 3), np.uint8), None, None, tuple("abc"))
+    monkeypatch.setattr(ours.sources, "load", lambda *args, **options: data)
+    monkeypatch.setattr(ours.WholeSet, "seconds", lambda self, updates: 2.0)
+    workload = Workload(width=1 / 64, batch_size=5)
+    found = parts.whole_set(workload, updates=4, data_dir="somewhere")
+    flops = 3 * 4 * flops_per_update(1 / 64)
+    assert found == {"images": 3, "steps": 12, "flops": flops, "seconds": 2.0}
+    assert parts.whole_set(workload, updates=4, data_dir=None)["images"] == 5
 
 
 def test_parts_are_kept_left_out_and_taken_up_again(tmp_path, monkeypatch):
