@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 import optax
 
@@ -315,11 +316,16 @@ def rescued(solver: Solver | Combinator, *, by: Solver | Combinator) -> Rescued:
 
 
 def check_is_solver(solver: Any, name: str, *, caller: str) -> None:
-    """Refuses what is passed for a solver and is none, such as its name.
+    """Refuses what is passed for a solver and is none, such as its name, and a solver that is no pytree.
 
     Raises:
       ValueError: in the name of `caller`, for its argument `name`.
     """
+    if isinstance(solver, Solver) and jax.tree_util.all_leaves([solver]):
+        raise ValueError(
+            f"{caller}: {name} must be a pytree, but {type(solver).__name__} is not registered; decorate the class "
+            "with @jax.tree_util.register_dataclass and @dataclasses.dataclass(frozen=True)"
+        )
     if isinstance(solver, Solver | Combinator):
         return
     if isinstance(solver, str):

@@ -59,10 +59,19 @@ def remedy(apply_fn: Any, error: Exception) -> str:
     if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError):
         return "The network must be one that jax.jit can trace: jax.numpy for numpy, and no branch on values"
     if isinstance(error, TypeError) and "missing" in str(error):
-        return "Give the argument to the adapter, as in og.models.from_linen(module, variables, train=False)"
+        return (
+            "Give the argument to the adapter, as in og.models.from_linen(module, variables, train=False), or bind it "
+            "in a function of variables and images"
+        )
     if _OF_SHAPES.search(str(error)):
-        return "Check the image size and the number of channels that the network takes"
-    return f"This {type(error).__name__} is the network's own: call it with the images alone to find its cause"
+        return (
+            "Check the image size and the number of channels that the network takes, and that variables are those of "
+            "this network"
+        )
+    return (
+        f"This {type(error).__name__} is the network's own: check that variables are those of this network, and call "
+        "apply_fn(variables, images) to find its cause"
+    )
 
 
 def _wrapping_remedy(apply_fn: Any) -> str:

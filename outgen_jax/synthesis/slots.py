@@ -226,12 +226,24 @@ def _update(
     """
     steered = network_of(network, slot.objective.kinds, variables)
     problem = Problem(steered, slot.objective, slot.source, threshold)
-    state, outputs = solver.update(problem, slot.state)
+    state, outputs = _checked(solver.update(problem, slot.state), slot.state, solver)
     is_done = solver.is_done(slot.state)
     slot, divergence = _record(slot, solver.image(slot.state), outputs, threshold, is_done)
     moves = slot.active & (slot.steps < solver.steps)
     state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), state, slot.state)
     return slot._replace(state=state, steps=slot.steps + moves), divergence
+
+
+def _checked(updated: Any, state: Any, solver: Solver) -> tuple[Any, Outputs]:
+    """What a solver's `update` returned, if it is a pair of a state like the one before and outputs."""
+    expected: Any = jax.tree.structure(state)
+    is_pair = isinstance(updated, tuple) and len(updated) == 2
+    if is_pair and jax.tree.structure(updated[0]) == expected:
+        return updated
+    raise TypeError(
+        f"{type(solver).__name__}.update must return (state, outputs), the state of the structure that init returns, "
+        f"{expected}; got {jax.tree.structure(updated)}"
+    )
 
 
 def _record(
