@@ -10,6 +10,7 @@ Command   python -m outgen_jax.studio
 
 import argparse
 import contextlib
+import socket
 import sys
 import threading
 import webbrowser
@@ -41,6 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"studio: {error}", file=sys.stderr)
         return 2
+    try:
+        listening = socket.create_server(("127.0.0.1", options.port))
+    except OSError as error:
+        print(
+            f"studio: --port={options.port} cannot be used: {error.strerror}. Choose another, or end the program that "
+            "uses it, which may be another studio",
+            file=sys.stderr,
+        )
+        return 2
     runs.enable_compilation_cache()
     first = catalogue.names[0]
     threading.Thread(target=catalogue.prepare, args=(first,), daemon=True).start()
@@ -51,14 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if options.open:
         threading.Timer(1.0, webbrowser.open, (address,)).start()
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.run(
-            app.build(catalogue),
-            host="127.0.0.1",
-            port=options.port,
-            log_level="warning",
-            timeout_graceful_shutdown=1,
-        )
+    serving = uvicorn.Config(app.build(catalogue), log_level="warning", timeout_graceful_shutdown=1)
+    with listening, contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(serving).run(sockets=[listening])
     return 0
 
 

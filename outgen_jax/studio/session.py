@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,6 +74,13 @@ class State:
         )
 
 
+class _Held(NamedTuple):
+    """A bar whose gesture goes on."""
+
+    place: int
+    before: State  # the gesture
+
+
 class Session:
     """One window. Its methods change the state; each change can be undone."""
 
@@ -82,7 +90,7 @@ class Session:
         self.stop = threading.Event()
         self.guard = threading.Lock()  # held by whoever changes the state
         self.is_running = False
-        self._base: State | None = None  # before a bar was taken hold of
+        self._held: _Held | None = None  # the bar that is being moved
         self._past: list[State] = []
         self._future: list[State] = []
         self.state = self._fresh(catalogue[catalogue.names[0]])
@@ -134,7 +142,7 @@ class Session:
 
     def move(self, place: int, value: int, *, is_last: bool) -> None:
         """One bar at `value`. Until the last move of a gesture, the others follow from where they were before it."""
-        base = self._held(place, self.state.bars)
+        base = self._hold(place, self.state.bars)
         sums_to_one = self.state.network.sums_to_one
         bars = target.moved(base.bars, place, value, sums_to_one=sums_to_one)
         self._move_to(base, dataclasses.replace(base, bars=bars), is_last=is_last)
@@ -143,7 +151,7 @@ class Session:
         """One number at `value`, no longer free; undo goes back to before the gesture."""
         if not abs(value) <= values.LARGEST:
             raise RequestError(f"A number must be finite, and at most {values.LARGEST:.1e}.")
-        base = self._held(place, self.state.numbers)
+        base = self._hold(place, self.state.numbers)
         found = values.prescribed(base.numbers, place, value)
         self._move_to(base, dataclasses.replace(base, numbers=found), is_last=is_last)
 
@@ -161,7 +169,7 @@ class Session:
     def add_class(self, name: str) -> None:
         """A bar for one more class, by its name or index."""
         names = self.state.network.class_names
-        folded = [known.casefold() for known in names]
+        folded = [known.strip().casefold() for known in names]
         name = name.strip()
         if name.casefold() in folded:
             entry = folded.index(name.casefold())
@@ -169,11 +177,13 @@ class Session:
             entry = int(name)
         else:
             raise RequestError(f"There is no class {name!r}. Choose one from the list.")
-        self._change_bars(target.with_class(self.state.bars, entry))
+        self._change_bars(target.with_class(self.state.bars, entry, len(names)))
 
     def remove_class(self, place: int) -> None:
         """One bar less; what it had goes to the rest."""
         _check_place(place, self.state.bars)
+        if self.state.network.has_bar_for_each:
+            raise RequestError("The bars of this network cannot be removed: each entry has one.")
         self._change_bars(target.without(self.state.bars, place))
 
     def reset(self) -> None:
@@ -195,7 +205,7 @@ class Session:
 
     def _change(self, state: State) -> None:
         self._past = [*self._past, self.state][-_LONGEST_HISTORY:]
-        self._future, self._base = [], None
+        self._future, self._held = [], None
         self.state = state
 
     def _change_bars(self, bars: target.Bars) -> None:
@@ -205,15 +215,18 @@ class Session:
         if (state.bars, state.numbers) != (self.state.bars, self.state.numbers):
             self._change(state)
 
-    def _held(self, place: int, those: Sequence[object]) -> State:
-        """The state before the gesture that moves one of `those`."""
+    def _hold(self, place: int, those: Sequence[object]) -> State:
+        """The state before the gesture that moves one of `those`. A gesture of another one ends where it is."""
         _check_place(place, those)
-        self._base = self._base or self.state
-        return self._base
+        if self._held is not None and self._held.place != place:
+            self._move_to(self._held.before, self.state, is_last=True)
+        if self._held is None:
+            self._held = _Held(place, self.state)
+        return self._held.before
 
     def _move_to(self, base: State, state: State, *, is_last: bool) -> None:
         if is_last:
-            self.state, self._base = base, None
+            self.state, self._held = base, None
             self._change_target(state)
         else:
             self.state = state
@@ -221,7 +234,7 @@ class Session:
     def _step(self, source: list[State], destination: list[State]) -> None:
         if source:
             destination.append(self.state)
-            self.state, self._base = source.pop(), None
+            self.state, self._held = source.pop(), None
 
     def _fresh(self, network: Network) -> State:
         start = networks.starts(network)[0]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from outgen_jax.targets.names import composed
 from outgen_jax.targets.text import WORDS
 
 TOTAL = 1000  # a probability of 1
@@ -88,31 +89,41 @@ def with_lock(bars: Bars, place: int, locked: bool) -> Bars:
     return (*bars[:place], changed, *bars[place + 1 :])
 
 
-def with_class(bars: Bars, entry: int) -> Bars:
+def with_class(bars: Bars, entry: int, num_entries: int) -> Bars:
     """The bars with one more, at 0, before that of the rest; one that is there already stays.
 
-    >>> [bar.entry for bar in with_class((Bar(3, 600), Bar(REST, 400)), 7)]
+    The last of all entries takes the place of the rest: it is what the rest was.
+
+    >>> [bar.entry for bar in with_class((Bar(3, 600), Bar(REST, 400)), 7, 10)]
     [3, 7, -1]
+    >>> with_class((Bar(0, 600), Bar(REST, 400)), 1, 2)[1]
+    Bar(entry=1, value=400, locked=False)
     """
     if any(bar.entry == entry for bar in bars):
         return bars
-    return (
-        *(b for b in bars if b.entry != REST),
-        Bar(entry, 0),
-        *(b for b in bars if b.entry == REST),
-    )
+    named, rest = _apart(bars)
+    if rest is not None and len(named) == num_entries - 1:
+        return (*named, dataclasses.replace(rest, entry=entry))
+    return (*named, Bar(entry, 0), *(() if rest is None else (rest,)))
 
 
 def without(bars: Bars, place: int) -> Bars:
-    """The bars without one; the rest takes what it had. The bar of the rest stays."""
+    """The bars without one; the rest takes what it had. The bar of the rest stays, or comes back.
+
+    >>> without((Bar(0, 600), Bar(1, 400)), 0)
+    (Bar(entry=1, value=400, locked=False), Bar(entry=-1, value=600, locked=False))
+    """
     if bars[place].entry == REST:
         return bars
-    taken = bars[place].value
-    return tuple(
-        dataclasses.replace(bar, value=bar.value + taken) if bar.entry == REST else bar
-        for i, bar in enumerate(bars)
-        if i != place
-    )
+    named, rest = _apart((*bars[:place], *bars[place + 1 :]))
+    rest = Bar(REST, 0) if rest is None else rest
+    return (*named, dataclasses.replace(rest, value=rest.value + bars[place].value))
+
+
+def _apart(bars: Bars) -> tuple[Bars, Bar | None]:
+    """The bars of single entries, and that of the rest where there is one."""
+    named = tuple(bar for bar in bars if bar.entry != REST)
+    return named, next((bar for bar in bars if bar.entry == REST), None)
 
 
 def as_array(bars: Bars, num_entries: int) -> np.ma.MaskedArray:
@@ -148,14 +159,19 @@ def as_text(bars: Bars, class_names: Sequence[str], *, sums_to_one: bool = True)
 def written(entry: int, class_names: Sequence[str]) -> str:
     """What `og.targets.parse` calls an entry: its name, or its index where the name could be misread.
 
-    >>> written(0, ["cat", "dog"]), written(1, ["cat", "rest"])
-    ('cat', '1')
+    An index that is the name of another entry gets zeros in front.
+
+    >>> written(0, ["cat", "dog"]), written(1, ["cat", "rest"]), written(1, ["1", "dog "])
+    ('cat', '1', '01')
     """
-    name = class_names[entry]
-    is_plain = (
-        list(class_names).count(name) == 1 and not set(name) & set(",=") and name not in WORDS
-    )
-    return name if is_plain else str(entry)
+    known = [composed(name) for name in class_names]
+    name, index = known[entry], str(entry)
+    is_plain = name == name.strip() != "" and not set(name) & set(",=") and name not in WORDS
+    if is_plain and known.count(name) == 1:
+        return class_names[entry]
+    while index in known:
+        index = f"0{index}"
+    return index
 
 
 def _with_values(bars: Bars, values: dict[int, int]) -> Bars:

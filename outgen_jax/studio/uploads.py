@@ -103,7 +103,8 @@ def _too_many_pixels(found: str) -> str:
 def _notes(image: Any) -> tuple[str, ...]:
     """What of the file will not be in the result."""
     notes = []
-    if getattr(image, "n_frames", 1) > 1:
+    # A JPEG with further pictures, such as cameras' previews, is MPO to Pillow: it does not move.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         notes.append("The file is animated; its first frame is used.")
     if image.mode == "CMYK":
         notes.append("The CMYK colours were converted to RGB; they may look a little different.")

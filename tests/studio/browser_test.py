@@ -147,6 +147,27 @@ def test_the_keyboard_is_enough(window):
     assert float(slider.input_value()) == pytest.approx(before)
 
 
+def test_no_last_move_is_lost_when_another_bar_moves(window):
+    """The first bar is let go and the second moved before the server has answered."""
+    page = window()
+    page.evaluate(
+        """async () => {
+        const ends = [0, 1].map((place) => document.getElementById("bars").children[place]);
+        const [first, second] = ends.map((row) => row.querySelector("[type=range]"));
+        const set = (range, value, kind) => {
+          range.value = value;
+          range.dispatchEvent(new Event(kind));
+        };
+        for (const value of [70, 60, 50]) set(first, value, "input");
+        set(first, 40, "change");
+        set(second, 30, "change");
+        }"""
+    )
+    sync_api.expect(page.get_by_label("dog, wanted", exact=True)).to_have_value("30")
+    page.get_by_role("button", name="Undo").click()
+    sync_api.expect(page.get_by_label("cat, wanted", exact=True)).to_have_value("40")
+
+
 def test_every_control_has_a_name(window):
     page = window()
     page.get_by_text("The equivalent Python").click()

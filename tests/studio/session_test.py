@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 
 import jax
 import numpy as np
@@ -72,6 +73,27 @@ def test_the_others_follow_from_before_the_gesture():
     assert not found.can_redo
 
 
+def test_a_gesture_ends_where_it_is_when_another_bar_moves():
+    """Its last move may be lost on the way."""
+    found = session()
+    first = values(found)
+    found.move(0, 300, is_last=False)
+    moved = values(found)
+    assert moved[0] == 300
+    found.move(1, 100, is_last=True)
+    expected = target.moved(tuple(target.Bar(k, v) for k, v in enumerate(moved)), 1, 100)
+    assert values(found) == [bar.value for bar in expected]
+    found.undo()
+    assert values(found) == moved
+    found.undo()
+    assert values(found) == first
+    assert not found.can_undo
+    numbers = numbers_session()
+    numbers.prescribe(0, 0.1, is_last=False)
+    numbers.prescribe(2, 0.2, is_last=True)
+    assert numbers.state.wanted.mask.tolist() == [False, True, False, True]
+
+
 def test_a_change_after_undo_ends_redo():
     found = session()
     found.move(0, 900, is_last=True)
@@ -131,6 +153,30 @@ def test_few_of_many_classes_leave_the_rest_free():
     assert all(bar.entry != 42 for bar in found.state.bars)
     with pytest.raises(RequestError, match="no class 'unicorn'"):
         found.add_class("unicorn")
+
+
+def test_a_bar_for_every_one_of_many_classes_leaves_no_rest():
+    found = session(classes=networks.MOST_BARS + 1)
+    for name in found.state.network.class_names:
+        found.add_class(name)
+    bars = found.state.bars
+    assert sorted(bar.entry for bar in bars) == list(range(networks.MOST_BARS + 1))
+    assert sum(values(found)) == target.TOTAL
+    assert not np.ma.getmaskarray(found.state.wanted).any()
+    np.testing.assert_allclose(found.state.wanted.sum(), 1)
+    found.remove_class(3)
+    assert found.state.bars[-1] == target.Bar(target.REST, bars[3].value)
+    with pytest.raises(RequestError, match="cannot be removed"):
+        session().remove_class(0)
+
+
+def test_a_class_with_spaces_at_its_ends_is_found():
+    network = dataclasses.replace(
+        toy_studio.network(50), class_names=tuple(f"class {k} " for k in range(50))
+    )
+    found = Session(toy_studio.catalogue(toy=network))
+    found.add_class("class 42 ")
+    assert found.state.bars[-2].entry == 42
 
 
 def test_labels_are_reached_alone():
@@ -346,6 +392,16 @@ def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
     message = capsys.readouterr().err
     assert message.startswith("studio: pretrained.load: no weights")
     assert message.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_one_line(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main([f"--port={port}", "--no-open"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"studio: --port={port} cannot be used: Address already in use")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
 
 
 @pytest.mark.parametrize(

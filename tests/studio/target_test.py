@@ -65,13 +65,39 @@ def test_classes_of_many_come_and_go():
     bars = target.likeliest(probs)
     assert [bar.entry for bar in bars] == [7, 3, 0, REST]
     assert sum(values(bars)) == target.TOTAL
-    more = target.with_class(bars, 42)
+    more = target.with_class(bars, 42, 1000)
     assert [bar.entry for bar in more] == [7, 3, 0, 42, REST]
-    assert target.with_class(more, 42) == more
+    assert target.with_class(more, 42, 1000) == more
     less = target.without(more, 0)
     assert [bar.entry for bar in less] == [3, 0, 42, REST]
     assert less[-1].value == bars[-1].value + 500
     assert target.without(less, 3) == less
+
+
+def test_the_last_class_is_what_the_rest_was():
+    bars = (Bar(0, 500), Bar(2, 200), Bar(REST, 300, locked=True))
+    every = target.with_class(bars, 1, 3)
+    assert every == (Bar(0, 500), Bar(2, 200), Bar(1, 300, locked=True))
+    assert target.as_array(every, 3).tolist() == [0.5, 0.3, 0.2]
+    assert target.without(every, 0) == (Bar(2, 200), Bar(1, 300, locked=True), Bar(REST, 500))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a ", "b"],
+        [" a", "a"],
+        ["a\n", "b", ""],
+        ["1", "1 ", "01"],
+        ["cafe\u0301", "caf\u00e9"],  # one name in two forms
+        ["True", "true", "Rest"],
+    ],
+)
+def test_every_name_is_written_so_that_it_is_read_again(names):
+    for entry in range(len(names)):
+        text = f"{target.written(entry, names)}=1"
+        found = og.targets.parse(text, class_names=names, num_images=1)[0]
+        assert found.argmax() == entry, text
 
 
 @pytest.mark.parametrize("rest", [0, 250])

@@ -74,5 +74,15 @@ def test_what_is_lost_is_noted(data, note):
     assert note in " ".join(decoded.notes)
 
 
+def test_a_photograph_with_a_preview_is_no_animation():
+    """As many cameras write them: Pillow calls it MPO."""
+    file = io.BytesIO()
+    red, blue = (Image.new("RGB", (20, 20), colour) for colour in ("red", "blue"))
+    red.save(file, "MPO", save_all=True, append_images=[blue])
+    decoded = decode(file.getvalue(), size=8)
+    assert decoded.notes == ()
+    assert decoded.image[0, 0].tolist() == [254, 0, 0]
+
+
 def test_the_first_frame_is_shown():
     assert decode(toy_studio.animation(), size=8).image[0, 0].tolist() == [255, 0, 0]

@@ -1,7 +1,7 @@
 // The bars of the page: a share of 100 % each, or a number each.
 "use strict";
 let moving = false; // a move of a bar is being answered
-let waiting = null; // the latest move that the server has not heard of
+let waiting = []; // the moves that the server has not heard of, in their order
 
 const areNumbers = () => network.unit !== null;
 
@@ -157,18 +157,18 @@ function showUnit(unit) {
 
 // --- moves ---
 
-// Moves go to the server one at a time; of those that wait only the latest counts.
+// Moves go to the server one at a time; of those of one bar that wait in a row only the latest counts.
 async function move(name, body) {
-  waiting = [name, body];
+  if (waiting.length && waiting.at(-1).body.place === body.place) waiting.pop();
+  waiting.push({ name, body });
   if (moving) return;
   moving = true;
   await attempt(async () => {
-    while (waiting) {
-      const next = waiting;
-      waiting = null;
-      const found = await post(...next);
-      if (!waiting) show(found);
+    while (waiting.length) {
+      const next = waiting.shift();
+      const found = await post(next.name, next.body);
+      if (!waiting.length) show(found);
     }
   });
-  moving = false;
+  [moving, waiting] = [false, []]; // after a failure, what still waited is dropped
 }

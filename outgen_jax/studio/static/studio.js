@@ -131,7 +131,7 @@ function showEnd(reached) {
   else if (!reached) status(NETWORK_IS_READY);
   else if (!state.isCurrent) status("The target has changed since the last run.");
   else if (reached.converged) status(`Reached within ${state.tolerance}.`, "good");
-  else status("Not reached. Run longer, allow a larger tolerance, or ask for less.", "bad");
+  else status("Not reached. Choose a larger tolerance, another target or another image.", "bad");
 }
 
 // --- runs ---
