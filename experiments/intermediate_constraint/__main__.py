@@ -34,6 +34,7 @@ from flax import nnx
 import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import tables as common_tables
+from experiments.intermediate_constraint import checks
 from experiments.intermediate_constraint.comparisons import chosen_weights, comparisons
 from experiments.intermediate_constraint.data import (
     Split,
@@ -60,7 +61,7 @@ from experiments.intermediate_constraint.study import (
 from experiments.intermediate_constraint.tables import records_of, table
 from outgen_jax import files, report, runs
 from outgen_jax.data import distort
-from outgen_jax.training import finetuning_checks, finetuning_fit
+from outgen_jax.training import finetuning_fit
 from outgen_jax.training.checkpoints import Checkpoints
 
 _PRESET = flags.DEFINE_enum("preset", "cifar10", tuple(PRESETS), "What is run.")
@@ -140,7 +141,8 @@ def prepare(preset: Preset, directory: Callable[[], Path]) -> Study:
 
     `directory` opens the run. It is called late, so that flags that do not fit leave an earlier run as it is.
     """
-    settings_of(preset, train_images=preset.recipe.batch_size)  # refuses flags before data are read
+    # Refuses flags before data are read.
+    checks.check_choice(settings_of(preset, train_images=preset.recipe.batch_size), preset)
     path = _NETWORK.value or preset.network
     network = load_network(path, _SHA256.value) if path else None
     size = preset.size if network is None else network.image_size
@@ -153,23 +155,13 @@ def prepare(preset: Preset, directory: Callable[[], Path]) -> Study:
     train = whole.part(0, min(cut, _TRAIN.value or preset.train_images))
     test = test.part(0, min(len(test.labels), _TEST.value or preset.test_images))
     settings = settings_of(preset, len(train.labels))
+    checks.check_numbers(settings, len(train.labels))
     if network is None:
         model = base_network(whole, classes, size, preset, settings, directory)
     else:
         model = network.model
-        check(model, train, settings)
+        checks.check_network(model, train, settings)
     return Study(model, train, validation, test, settings, directory())
-
-
-def check(model: nnx.Module, split: Split, settings: Settings) -> None:
-    """Refuses layers, numbers or labels with which a later job would fail."""
-    clean = distortion("clean", settings.levels)
-    for penalty in settings.variants.values():
-        # Also where the arm has no penalty: the agreement of these layers is measured for all.
-        held = dataclasses.replace(penalty, kind="constraint")
-        finetuning_checks.validate(
-            model, split.images, split.labels, settings.recipe, held, clean, None
-        )
 
 
 def base_network(
@@ -191,7 +183,7 @@ def base_network(
         )
         if preset.convolutions is not None and width == preset.width:
             begin_with_convolutions(model, preset.convolutions)
-    check(model, split, settings)  # before the time is spent
+    checks.check_network(model, split, settings)  # before the time is spent
     recipe = dataclasses.replace(
         settings.recipe,
         updates=max(1, int(epochs * (len(split.labels) // 128))),

@@ -136,13 +136,13 @@ def verdict(tests: Iterable[Comparison], names: Iterable[str]) -> str:
         )
     better = [label(n) for n in names if n != PLAIN and _beats_plain(both, n)]
     parts.append(
-        "Better than plain on noise and blur without losing clean accuracy: "
+        "Better than plain on noise and blur with no significant loss of clean accuracy: "
         + (", ".join(better) if better else "none of those tried")
     )
     rule = (
-        f"A claim is confirmed or refuted if p < {LEVEL_SEEDS} over seeds, corrected for these nine tests, and "
-        f"McNemar's p < {LEVEL_IMAGES} over images: confirmed if the mean is better, refuted if it is worse. "
-        "Otherwise it is open"
+        f"A claim is confirmed or refuted if p < {LEVEL_SEEDS} over seeds, corrected, and McNemar's p < {LEVEL_IMAGES} "
+        "over images: confirmed if the mean is better, refuted if it is worse. Otherwise it is open. The nine tests of "
+        "this order are corrected together, and all other tests together"
     )
     return f"The paper's order. {rule}. " + ". ".join(parts) + ".\n"
 

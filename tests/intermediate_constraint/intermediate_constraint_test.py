@@ -156,6 +156,9 @@ def test_where_nothing_is_chosen_all_arms_take_part(run, tmp_path):
         ("--variants=beta", "unknown variant 'beta'; there are AugMix-style"),
         ("--dataset=nothing.npz", "no file 'nothing.npz'"),
         ("--preset=tiny", "preset"),
+        ("--batch_size=129", "--batch_size=129 must be at most the number of training images, 128"),
+        ("--targeted_images=129", "--targeted_images=129 must be from --batch_size=32 to .* 128;"),
+        ("--targeted_images=31", "--targeted_images=31 must be from --batch_size=32 to "),
     ],
 )
 def test_user_errors_are_one_line(run, flag, message):
@@ -164,6 +167,20 @@ def test_user_errors_are_one_line(run, flag, message):
     last = finished.stderr.strip().splitlines()[-1]  # progress bars before it
     assert last.startswith("experiments.intermediate_constraint: ")
     assert re.search(message, last)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--weights=0.1,0.2", "MSE, proposed, .* inference: .*; give --weights one value, or use"),
+        ("--variants=AugMix-style", "AugMix-style: .*; leave AugMix-style out of --variants, or"),
+    ],
+)
+def test_nothing_is_chosen_where_no_images_are_held_out(run, flag, message):
+    """The data are not read either: there are no such."""
+    finished = run("--preset=cifar10", "--data_dir=nowhere", flag)
+    assert finished.returncode == 2
+    assert re.search(message, finished.stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize("flag", ["--layers=fc9", "--kinds=fog", "--dataset=nothing.npz"])
@@ -357,7 +374,7 @@ def test_the_verdict_confirms_refutes_and_leaves_open():
     text = said({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.5), "proposed": (0.6, 0.6, 0.6)})
     assert "constraint > MSE: clean open, noise confirmed, blur confirmed" in text
     assert "constraint > plain: clean open, noise confirmed, blur confirmed" in text
-    assert "without losing clean accuracy: MSE, constraint." in text
+    assert "with no significant loss of clean accuracy: MSE, constraint." in text
     text = said({"plain": (0.7, 0.6, 0.6), "MSE": (0.6, 0.5, 0.5), "proposed": (0.5, 0.6, 0.6)})
     assert "MSE > plain: clean refuted, noise refuted, blur refuted" in text
     assert "none of those tried" in text
