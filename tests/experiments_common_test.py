@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from absl import flags
 
+from experiments.common import cells, crops, distances, jobs, tables, target_text
 from experiments.common import flags as common_flags
-from experiments.common import jobs, tables
 from outgen_jax import runs
 
 
@@ -29,6 +30,8 @@ def test_jobs_are_chosen_in_the_order_of_the_run():
         jobs.selected(names, ["sgd/1"])
     with pytest.raises(ValueError, match="--arms names one twice: a, b, a"):
         jobs.check_names(["a", "b", "a"], flag="arms")
+    with pytest.raises(ValueError, match="--arms names nothing; give at least one"):
+        jobs.check_names([], flag="arms")
 
 
 def test_jobs_without_a_file_are_not_finished(tmp_path):
@@ -45,3 +48,28 @@ def test_a_table_is_made_of_what_results_json_holds(tmp_path):
     shown = tables.write(run, {"best": 0.5}, table)
     assert shown == (run.directory / "table.md").read_text() == "| 3 | 0.5 |\n"
     assert table(json.loads((run.directory / "results.json").read_text())) == shown
+
+
+def test_free_classes_count_by_what_the_others_leave_them():
+    """The targets are 0.9 for the first class: each view is off by how far its first class is."""
+    partial = np.ma.masked_invalid(np.float32([[0.9, np.nan, np.nan]]))
+    said = np.float32([[[0.5, 0.3, 0.2], [0.9, 0.0, 0.1], [0.95, 0.05, 0.0]]])  # [N, V, K]
+    np.testing.assert_allclose(distances.variation(said[:, 0], partial), [0.4], atol=1e-6)
+    np.testing.assert_allclose(crops.variations(said, partial), [[0.4, 0, 0.05]], atol=1e-6)
+    np.testing.assert_allclose(crops.largest(said, partial), [0.4], atol=1e-6)
+    full = np.float32([[0.5, 0.5, 0]])
+    np.testing.assert_allclose(crops.variations(said, full), [[0.2, 0.5, 0.45]], atol=1e-6)
+
+
+def test_a_text_with_free_classes_is_refused_where_all_are_needed():
+    names = {"class_names": ("cat", "dog", "ship"), "num_images": 1}
+    np.testing.assert_allclose(
+        target_text.parse_full("cat=0.4,dog=0.6", **names), [[0.4, 0.6, 0]], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"targets 'cat=0.4,rest=0.6': 'rest' cannot be used"):
+        target_text.parse_full("cat=0.4,rest=0.6", **names)
+
+
+def test_percentiles_of_nothing_are_dashes():
+    assert cells.percentiles([], 50, 95) == ["-", "-"]
+    assert cells.percentiles([1.0, 2.0, 4.0], 50, 100) == ["2", "4"]

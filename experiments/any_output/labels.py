@@ -100,7 +100,7 @@ def flips_table(tasks: dict[str, Any]) -> str:
                 [
                     *(task, method, str(len(succeeds)), f"{succeeds.mean():.0%}"),
                     f"{np.mean(np.array(found['distance_8bit']) < 0.5):.0%}",
-                    *(percentiles(sizes, 50, 95, 99, 100) if len(sizes) else ["-"] * 4),
+                    *percentiles(sizes, 50, 95, 99, 100),
                     f"{np.median(found['steps']):.0f}",
                     f"{found['seconds'] / len(succeeds):.2g}",
                 ]

@@ -24,7 +24,9 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.any_output import measures
+from experiments.common import distances
 from experiments.common import flags as common_flags
+from experiments.common import jobs as common_jobs
 from experiments.common.cells import percentiles
 from outgen_jax import report, runs
 from outgen_jax.data import sources
@@ -92,14 +94,9 @@ def wanted(task: str, names: list[str], num_classes: int, ids: tuple[str, ...]) 
     return {name: falling(_CLASSES.value, num_classes, seed, ids) for name, seed in seeds.items()}
 
 
-def variation(said: np.ndarray, targets: np.ma.MaskedArray) -> np.ndarray:
-    """Total variation [N] to partial targets."""
-    return np.asarray(og.metrics.total_variation(said, og.targets.completed(targets, said)))
-
-
 def largest(said: dict[str, np.ndarray], targets: dict[str, Any]) -> np.ndarray:
     """The largest total variation of all networks: [N]."""
-    return np.max([variation(said[name], targets[name]) for name in targets], axis=0)
+    return np.max([distances.variation(said[name], targets[name]) for name in targets], axis=0)
 
 
 def measured(case: measures.Case, asked: tuple[ApplyFn, Any] | None) -> dict[str, np.ndarray]:
@@ -112,7 +109,7 @@ def measured(case: measures.Case, asked: tuple[ApplyFn, Any] | None) -> dict[str
     for when, shown in (("before", case.images), ("after", images)):
         said = og.predict(*asked, shown, batch_size=case.batch_size)
         for name, probs in said.items():
-            found[f"asked {name}: TV {when}"] = variation(probs, target)
+            found[f"asked {name}: TV {when}"] = distances.variation(probs, target)
             found[f"asked {name}: top-1 {when}"] = (probs.argmax(1) == first).astype(np.float32)
     return found
 
@@ -125,7 +122,9 @@ def answers(
         og.predict(case.apply_fn, case.variables, x) for x in (case.images[:1], saved)
     )
     wanted = {k: og.targets.completed(rows[:1], reached[k]) for k, rows in case.targets.items()}
-    distances = [variation(reached[name], rows[:1])[0] for name, rows in case.targets.items()]
+    left = np.array(
+        [distances.variation(reached[name], rows[:1])[0] for name, rows in case.targets.items()]
+    )
     rows = (np.concatenate([said[name] for name in wanted]) for said in (wanted, before, reached))
     run = report.SynthesisRun(
         source=np.repeat(case.images[:1], len(wanted), 0),
@@ -133,8 +132,8 @@ def answers(
         parts=(report.Part(class_names, *rows),),
         ids=tuple(wanted),
         steps=np.full(len(wanted), steps),
-        distance=np.array(distances),
-        converged=np.array(distances) <= _REACHED.value,
+        distance=left,
+        converged=left <= _REACHED.value,
     )
     return report.synthesis_figure(run, rows=range(len(wanted)))
 
@@ -182,6 +181,7 @@ def table(results: dict[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     del argv
     runs.enable_compilation_cache()
+    common_jobs.check_names(_NETWORKS.value, flag="networks")
     models = {name: pretrained.load(name) for name in _NETWORKS.value}
     class_names = next(iter(models.values())).class_names
     source = sources.load(

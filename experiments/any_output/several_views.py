@@ -48,7 +48,9 @@ def measured(
     case: measures.Case, plain: Any, everywhere: Any, method: str
 ) -> dict[str, np.ndarray]:
     """The numbers of a method, and the mean total variation under all crops and flips before and after."""
-    made = case if method == measures.OURS else case._replace(apply_fn=plain)
+    made = case._replace(apply_fn=plain)
+    if method == measures.OURS:
+        made = case._replace(targets=case.targets[:, None])  # of an image, the same in every view
     found, images = measures.synthesized_images(made, case, tolerance=_TOLERANCE.value)
     for name, shown in (("mean_before", case.images), ("mean_after", images)):
         said = og.predict(everywhere, case.variables, shown, batch_size=_AT_ONCE)

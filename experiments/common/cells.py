@@ -19,11 +19,13 @@ def label(name: str) -> str:
 
 
 def percentiles(values: ArrayLike, *which: float) -> list[str]:
-    """Percentiles with two significant digits, a cell each; 100 is the largest value.
+    """Percentiles with two significant digits, a cell each; 100 is the largest value, and nothing has none.
 
-    >>> percentiles([1.0, 2.0, 4.0], 50, 100)
-    ['2', '4']
+    >>> percentiles([1.0, 2.0, 4.0], 50, 100), percentiles([], 50)
+    (['2', '4'], ['-'])
     """
+    if not np.size(values):
+        return ["-"] * len(which)
     return [f"{np.percentile(values, q):.2g}" for q in which]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from experiments.common import distances
 from outgen_jax.synthesis import views
 
 
@@ -24,8 +25,8 @@ def _mirrored_then(transform: views.Transform, image: jax.Array) -> jax.Array:
 
 
 def variations(said: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Total variation of every view: [N, V, K], [N, K] -> [N, V]."""
-    return np.abs(said - targets[:, None]).sum(-1) / 2
+    """Total variation of every view: [N, V, K], [N, K] -> [N, V]; masked entries of the targets are free."""
+    return np.stack([distances.variation(view, targets) for view in np.moveaxis(said, 1, 0)], 1)
 
 
 def largest(said: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -7,11 +7,13 @@ from typing import Any
 
 
 def check_names(names: Sequence[str], *, flag: str) -> None:
-    """Refuses names that are given twice.
+    """Refuses names that are given twice, and a flag that names nothing.
 
     Raises:
       ValueError: in the name of the flag.
     """
+    if not names:
+        raise ValueError(f"--{flag} names nothing; give at least one, or leave the flag out")
     if len(set(names)) < len(names):
         raise ValueError(f"--{flag} names one twice: {', '.join(names)}")
 

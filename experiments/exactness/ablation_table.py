@@ -31,7 +31,7 @@ def _one_table(title: str, variants: dict[str, Any]) -> str:
             [
                 *(name, str(len(within)), f"{within.mean():.1%}"),
                 *(f"{np.percentile(steps, q):.0f}" for q in (50, 95, 100)),
-                *(percentiles(l2[within], 50) if within.any() else ("-",)),
+                *percentiles(l2[within], 50),
                 "-" if np.isnan(ratio) else f"{ratio:.2f}",
                 f"{numbers['seconds'] / len(within):.2f}",
             ]

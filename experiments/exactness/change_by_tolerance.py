@@ -158,7 +158,7 @@ def table(results: dict[str, Any]) -> str:
                                 method,
                                 f"{len(reached)} of {first.stop}",
                             ),
-                            *(percentiles(reached, 50, 100) if len(reached) else ("-", "-")),
+                            *percentiles(reached, 50, 100),
                         ]
                     )
     headings = ("target", "tolerance", "method", "within")

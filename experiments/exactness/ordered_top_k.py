@@ -18,8 +18,8 @@ import numpy as np
 from absl import flags
 
 import outgen_jax as og
+from experiments.common import distances, loading
 from experiments.common import flags as common_flags
-from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentile_headings, percentiles
 from outgen_jax import report, runs
@@ -59,11 +59,6 @@ def targets(classes: np.ndarray, num_classes: int) -> np.ma.MaskedArray:
     return rows
 
 
-def distance(probs: np.ndarray, targets: np.ma.MaskedArray) -> np.ndarray:
-    """Total variation [N] to partial targets."""
-    return np.asarray(og.metrics.total_variation(probs, og.targets.completed(targets, probs)))
-
-
 def run_size(
     count: int, network: tuple[Any, Any], source: sources.ImageSource, num_classes: int
 ) -> dict[str, np.ndarray]:
@@ -89,9 +84,9 @@ def run_size(
     )
     return {
         "in_order": np.asarray(og.metrics.ordered_top_k(reached, classes)),
-        "total_variation": distance(reached, rows),
+        "total_variation": distances.variation(reached, rows),
         "in_order_8bit": np.asarray(og.metrics.ordered_top_k(probs, classes)),
-        "total_variation_8bit": distance(probs, rows),
+        "total_variation_8bit": distances.variation(probs, rows),
         "l2": np.asarray(og.metrics.l2_change(ended.images, source.images)),
         "steps": ended.steps,
         "seconds": np.array(seconds),
@@ -100,8 +95,10 @@ def run_size(
 
 def table(results: dict[str, Any]) -> str:
     """Markdown table of `results`, as results.json has them: a row per K."""
+    tolerance = results["flags"]["tolerance"]
     headings = (
-        *("K", "images", "in order", "within 1e-5", *percentile_headings("TV", 50, 95, 100)),
+        *("K", "images", "in order", f"within {tolerance:g}"),
+        *percentile_headings("TV", 50, 95, 100),
         *("in order, 8-bit", "8-bit TV, median", *percentile_headings("L2", 50, 100)),
         *("steps, median", "s per image"),
     )
@@ -112,7 +109,7 @@ def table(results: dict[str, Any]) -> str:
             count,
             str(images),
             f"{np.mean(found['in_order']):.0%}",
-            f"{np.mean(np.array(distance) <= 1e-5):.0%}",
+            f"{np.mean(np.array(distance) <= tolerance):.0%}",
             *percentiles(distance, 50, 95, 100),
             f"{np.mean(found['in_order_8bit']):.0%}",
             *percentiles(found["total_variation_8bit"], 50),
@@ -148,7 +145,7 @@ def main(argv: list[str]) -> None:
         )
         results[str(size)] = {key: found[key].tolist() for key in (*MEASURES, "seconds")}
         common_tables.write(run, {"k": results}, table)
-    print(table({"k": results}))
+    print(table({"flags": run.flags, "k": results}))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from absl import flags
 from matplotlib.figure import Figure
 
 import outgen_jax as og
+from experiments.common import distances, loading
 from experiments.common import flags as common_flags
-from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.exactness import changes
 from outgen_jax import report, runs
@@ -71,7 +71,7 @@ class Job(NamedTuple):
     images: np.ndarray  # [N, 32, 32, 3] uint8
     labels: np.ndarray  # [N]
     class_names: tuple[str, ...]
-    targets: np.ndarray  # [N, K]
+    targets: np.ndarray  # [N, K], masked where free
 
 
 def measure(
@@ -83,7 +83,7 @@ def measure(
     return {
         "kl": result.kl,
         "total_variation": result.total_variation,
-        "total_variation_8bit": np.asarray(og.metrics.total_variation(reached_8bit, targets)),
+        "total_variation_8bit": distances.variation(reached_8bit, targets),
         "l2": np.asarray(og.metrics.l2_change(result.images, source)),
         "linf": np.asarray(og.metrics.linf_change(result.images, source)),
         "noise": np.sqrt(np.asarray(energy(change)) * change[0].size),

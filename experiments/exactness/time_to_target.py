@@ -22,7 +22,7 @@ from absl import flags
 
 import outgen_jax as og
 from experiments.common import flags as common_flags
-from experiments.common import loading
+from experiments.common import loading, target_text
 from experiments.common import tables as common_tables
 from experiments.common.cells import label, percentile_headings
 from experiments.exactness.time_figure import time_figure
@@ -191,16 +191,14 @@ def wanted(source: sources.ImageSource, num_classes: int) -> Iterator[tuple[str,
             rows = og.targets.dirichlet(_SEED.value, count, num_classes, image_ids=source.ids)
             yield "Dirichlet(1)", rows
             continue
-        yield (
+        rows = target_text.parse_full(
             text,
-            og.targets.parse(
-                text,
-                class_names=source.class_names,
-                labels=source.labels,
-                image_ids=source.ids,
-                seed=_SEED.value,
-            ),
+            class_names=source.class_names,
+            labels=source.labels,
+            image_ids=source.ids,
+            seed=_SEED.value,
         )
+        yield text, rows
 
 
 def main(argv: list[str]) -> None:

@@ -20,10 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import jobs as common_jobs
-from experiments.common import loading
+from experiments.common import loading, target_text
 from experiments.common import tables as common_tables
 from experiments.mixtures import figures, judging, starts, study, viewers
 from experiments.mixtures.presets import PRESETS
@@ -131,7 +130,7 @@ def check(case: Case) -> None:
     Raises:
       ValueError: the name of the flag, and what it must be.
     """
-    if len(_ENDS.value) != 2 or not set(_ENDS.value) <= set(case.names):
+    if len(_ENDS.value) != 2 or len(set(_ENDS.value) & set(case.names)) != 2:
         raise ValueError(
             f"--ends={','.join(_ENDS.value)} must be two of the classes {', '.join(case.names)}"
         )
@@ -159,7 +158,8 @@ def strip_sources(case: Case) -> np.ndarray:
 def shown_mixtures(case: Case) -> list[Mixtures]:
     """The targets of mixtures.png, one row each."""
     rows = [
-        og.targets.parse(text, class_names=case.names, num_images=1)[0] for text in _SHOWN.value
+        target_text.parse_full(text, class_names=case.names, num_images=1)[0]
+        for text in _SHOWN.value
     ]
     order = [np.argsort(-row, kind="stable")[: (row > 0).sum()] for row in rows]
     return [Mixtures(k[None], row[None, k]) for row, k in zip(rows, order, strict=True)]

@@ -110,21 +110,27 @@ def read_answers(
     """The answers of every viewer: `NAME.json` files that map the numbers 1 to `count` to lists of class names.
 
     Raises:
-      ValueError: a file lacks a number, has one too many, or names more than two classes or an unknown one.
+      ValueError: a file is no JSON, lacks a number, has one too many, or names more than two classes or an unknown one.
     """
     found = {}
     for path in sorted(directory.glob("*.json")):
-        answers = json.loads(path.read_text(encoding="utf-8"))
-        if sorted(answers, key=int) != [str(i + 1) for i in range(count)]:
+        try:
+            answers = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:  # of JSON, or of its text
+            raise ValueError(f"{path} is no JSON ({error}); mend it or move it away") from None
+        numbers = [str(i + 1) for i in range(count)]
+        if not isinstance(answers, dict) or set(answers) != set(numbers):
             raise ValueError(
-                f"{path}: expected an answer for each of the numbers 1 to {count}, [] where nothing is seen"
+                f"{path}: expected an answer for each of the numbers 1 to {count}, [] where nothing is seen, as in "
+                '{"1": ["cat"], "2": [], ...}'
             )
         for number, classes in answers.items():
-            if len(classes) > 2 or not set(classes) <= set(names):
+            known = isinstance(classes, list) and all(name in names for name in classes)
+            if not known or len(classes) > 2:
                 raise ValueError(
                     f"{path}: image {number} has the answer {classes}; expected at most two of {', '.join(names)}"
                 )
-        found[path.stem] = [tuple(answers[str(i + 1)]) for i in range(count)]
+        found[path.stem] = [tuple(answers[number]) for number in numbers]
     return found
 
 

@@ -19,7 +19,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 import outgen_jax as og
-from experiments.common import crops, loading
+from experiments.common import crops, distances, loading
 from experiments.common import flags as common_flags
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentiles
@@ -52,14 +52,15 @@ class Case(NamedTuple):
     """The frozen network, its images and what is wanted of them."""
 
     apply_fn: ApplyFn
+    shifted: ApplyFn  # under the views of `exact under views`
     variables: Any
     images: np.ndarray  # [N, H, W, C] uint8
-    targets: np.ndarray  # [N, K]
+    targets: np.ndarray  # [N, K], masked where free
 
 
 def stored_images(case: Case, method: str) -> np.ndarray:
     """The images of a method as a training set stores them: [N, H, W, C] uint8."""
-    network = case.apply_fn, case.variables
+    network, targets = (case.apply_fn, case.variables), case.targets
     if method == "original":
         return case.images
     if method == "paper A's SGD":
@@ -69,12 +70,12 @@ def stored_images(case: Case, method: str) -> np.ndarray:
         )
         return og.data.to_uint8(found.images)
     if method == "exact under views":
-        shifts = [int(pixels) for pixels in _SHIFTS.value]
-        network = og.views(case.apply_fn, crops.flips_and_shifts(shifts)), case.variables
-    found = og.synthesize(
-        *network, case.images, case.targets, tolerance=_TOLERANCE.value, progress=True
-    )
-    return og.quantize(*network, found.images, case.targets)
+        network, targets = (
+            (case.shifted, case.variables),
+            targets[:, None],
+        )  # the same in every view
+    found = og.synthesize(*network, case.images, targets, tolerance=_TOLERANCE.value, progress=True)
+    return og.quantize(*network, found.images, targets)
 
 
 def measured(case: Case, method: str) -> dict[str, np.ndarray]:
@@ -88,7 +89,7 @@ def measured(case: Case, method: str) -> dict[str, np.ndarray]:
     augmented = crops.variations(said, case.targets)
     plain = og.predict(case.apply_fn, case.variables, images)
     return {
-        "stored": np.abs(plain - case.targets).sum(1) / 2,
+        "stored": distances.variation(plain, case.targets),
         "augmented_mean": augmented.mean(1),
         "augmented_largest": augmented.max(1),
         "l2": np.asarray(og.metrics.l2_change(images, case.images)),
@@ -167,7 +168,8 @@ def load_case() -> Case:
         source_probs=og.predict(apply_fn, variables, start.source.images),
         seed=_SEED.value,
     )
-    return Case(apply_fn, variables, start.source.images, targets)
+    shifted = og.views(apply_fn, crops.flips_and_shifts([int(p) for p in _SHIFTS.value]))
+    return Case(apply_fn, shifted, variables, start.source.images, targets)
 
 
 def main(argv: list[str]) -> None:

@@ -29,14 +29,14 @@ _BASELINE = "plain"
 Jobs = Sequence[Mapping[str, Any]]
 
 
-def summarise(jobs: Jobs, set_cost: Mapping[str, float]) -> dict[str, Any]:
+def summarise(jobs: Jobs, set_cost: Mapping[str, float | None]) -> dict[str, Any]:
     """For every arm: means and 95 % intervals over seeds, cost, and tests against the plain arms.
 
     Arms are sorted by fraction. Only what all jobs have measured is reported.
 
     Args:
       jobs: what the jobs wrote.
-      set_cost: by method, seconds to generate one image before training.
+      set_cost: by method, seconds to generate one image before training; None: not known.
     """
     arms = _by_arm(jobs)
     measured = [key for key in MEASURES if all(key in job["measures"] for job in jobs)]
@@ -196,12 +196,12 @@ def _tests(jobs: Jobs, baseline: Jobs, measured: Sequence[str]) -> dict[str, dic
     return {key: {name: getattr(test, name) for name in wanted} for key, test in found.items()}
 
 
-def _cost(jobs: Jobs, set_cost: Mapping[str, float], unit: float | None) -> float | None:
+def _cost(jobs: Jobs, set_cost: Mapping[str, float | None], unit: float | None) -> float | None:
     """Seconds of training, compilation left out, and of generating the replaced images, over plain training's."""
-    if unit is None:
+    an_image = set_cost.get(jobs[0]["method"], 0.0)
+    if unit is None or an_image is None:
         return None
-    generated = set_cost.get(jobs[0]["method"], 0.0) * jobs[0]["replaced_images"]
-    return (_training_seconds(jobs) + generated) / unit
+    return (_training_seconds(jobs) + an_image * jobs[0]["replaced_images"]) / unit
 
 
 def _training_seconds(jobs: Jobs) -> float:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import outgen_jax as og
+from experiments.common import target_text
 from outgen_jax import files
 from outgen_jax.data import sources
 from outgen_jax.generation import provenance
@@ -66,10 +67,14 @@ def confusion(apply_fn: ApplyFn, variables: Any, train: sources.ImageSource) -> 
 def targets(
     text: str, frozen: Frozen, labels: np.ndarray, ids: Sequence[str], *, seed: int
 ) -> np.ndarray:
-    """Targets [n, K] from a text in the grammar of `og.targets`, and one more word, `confused`."""
+    """Targets [n, K] from a text in the grammar of `og.targets`, and one more word, `confused`.
+
+    Raises:
+      ValueError: the text cannot be read, or leaves classes free: in the step, all of a target is prescribed.
+    """
     known: dict[str, Any] = {"class_names": frozen.class_names, "seed": seed}
     if CONFUSED not in text:
-        return og.targets.parse(text, labels=labels, image_ids=ids, **known)
+        return target_text.parse_full(text, labels=labels, image_ids=ids, **known)
     assert frozen.confusion is not None
     draws = np.array(
         [
@@ -82,7 +87,7 @@ def targets(
     found = np.empty(edges.shape, np.float32)
     for k in np.unique(second):
         chosen = np.flatnonzero(second == k)
-        found[chosen] = og.targets.parse(
+        found[chosen] = target_text.parse_full(
             text.replace(CONFUSED, frozen.class_names[k]),
             labels=labels[chosen],
             image_ids=[ids[int(row)] for row in chosen],
@@ -157,10 +162,13 @@ def make(
         files.write_atomic(_cost(directory), f"{seconds / (share * report.examples)}\n")
 
 
-def seconds_an_image(directory: Path) -> float:
-    """Seconds that generating one image took, with compilation; 0 if nothing was generated."""
+def seconds_an_image(directory: Path) -> float | None:
+    """Seconds that generating one image took, with compilation.
+
+    None where they are not known: nothing was generated, or the process ended before it wrote them.
+    """
     record = _cost(directory)
-    return float(record.read_text()) if record.exists() else 0.0
+    return float(record.read_text()) if record.exists() else None
 
 
 def distances(directory: Path) -> dict[str, float]:

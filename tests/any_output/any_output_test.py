@@ -211,6 +211,15 @@ def test_networks_at_once(run_script, digits28, tmp_path):
     assert "| the same for all | mnist_lenet |" in (tmp_path / "run" / "table.md").read_text()
 
 
+def test_networks_at_once_needs_a_network_and_each_only_once(run_script, tmp_path):
+    for given, message in (("", "names nothing"), ("mnist_lenet,mnist_lenet", "names one twice")):
+        options = (f"--networks={given}", f"--out={tmp_path / 'run'}")
+        finished = run_script("any_output/networks_at_once.py", *options)
+        assert finished.returncode == 2
+        assert f"--networks {message}" in finished.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_several_views(run_script, digits28, tmp_path):
     options = (
         *("--classifier=mnist_lenet", f"--dataset={digits28}", "--number=2", "--shifts=0"),

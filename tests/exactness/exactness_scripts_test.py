@@ -8,6 +8,7 @@ from conftest import ROOT
 from PIL import Image
 
 import outgen_jax as og
+from experiments.common import tables
 from experiments.exactness import changes, time_figure
 from outgen_jax.data import sources
 from outgen_jax.solvers.gauss_newton import GaussNewton
@@ -175,6 +176,52 @@ def test_solver_comparison_tabulates_every_preset_and_resumes(run_script, digits
     (out / "cache" / "sgd.npz").unlink()
     repeated = results_of(run_script, "solver_comparison.py", out, *options)["per_image"]
     assert repeated["sgd"] == results["per_image"]["sgd"]
+
+
+def test_solver_comparison_takes_partial_targets(run_script, digits, tmp_path):
+    options = (f"--dataset={digits}", "--steps=1", "--number=12", "--targets=true=0.9,rest=0.1")
+    found = results_of(run_script, "solver_comparison.py", tmp_path / "run", *options)["per_image"]
+    for numbers in found.values():  # 8 bits round one step away by little
+        np.testing.assert_allclose(
+            numbers["total_variation_8bit"], numbers["total_variation"], atol=0.05
+        )
+
+
+def test_time_to_target_refuses_partial_targets_before_it_begins(run_script, digits, tmp_path):
+    options = (f"--dataset={digits}", "--number=2", "--targets=dirichlet,true=0.9;rest=0.1")
+    out = tmp_path / "run"
+    finished = run_script("exactness/time_to_target.py", CLASSIFIER, f"--out={out}", *options)
+    assert finished.returncode == 2
+    assert "'rest' cannot be used here" in finished.stderr
+    assert not out.exists()
+
+
+def table_of(script: str, results: dict, tmp_path) -> str:
+    directory = f"experiments/exactness/results/{script}"
+    (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / directory / "results.json").write_text(json.dumps(results))
+    return tables.made(directory, tmp_path)
+
+
+def test_a_method_without_a_hit_has_dashes(tmp_path):
+    hit = {"within": [False, True], "l2": [1.0, 2.0], "steps": [3, 4], "seconds": 1.0}
+    none = hit | {"within": [False, False]}
+    methods = {"plain call": hit, "Gauss-Newton": none, "search": none}
+    found = {"found": {"0.9 / 0.1": {"0.01": methods}}}
+    text = table_of("change_by_tolerance", found, tmp_path)
+    assert "| 0.9 / 0.1 | 0.01 | plain call | 50.0% | 2 | 2 | 2 | 4 | 0.50 |" in text
+    assert "| 0.9 / 0.1 | 0.01 | Gauss-Newton | 0.0% | - | - | - | 4 | 0.50 |" in text
+    assert "| 0.9 / 0.1 | 0.01 | search | 0 of 2 | - | - |" in text
+
+
+def test_images_count_as_within_the_tolerance_that_was_asked_for(tmp_path):
+    names = ("in_order", "in_order_8bit", "total_variation_8bit", "l2", "steps")
+    numbers = {name: [0.0, 1.0] for name in names} | {"total_variation": [0.005, 0.05]}
+    numbers["seconds"] = 1.0
+    found = {"flags": {"tolerance": 0.01}, "k": {"5": numbers}}
+    text = table_of("ordered_top_k", found, tmp_path)
+    assert "| K | images | in order | within 0.01 |" in text
+    assert "| 5 | 2 | 50% | 50% |" in text
 
 
 def test_a_figure_of_changes_says_what_was_asked_and_what_was_reached():

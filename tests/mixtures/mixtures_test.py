@@ -123,11 +123,23 @@ def test_answers_are_counted_by_network(tmp_path):
         ({"1": [], "2": []}, "each of the numbers 1 to 3"),
         ({"1": [], "2": ["cow"], "3": []}, r"image 2 has the answer \['cow'\]"),
         ({"1": [], "2": [], "3": list(NAMES)}, "at most two of cat, dog, ship"),
+        ({"1": [], "2": [], "3": "cat"}, "image 3 has the answer cat"),
+        ({"1": [], "2": [], "3": [["cat"]]}, r"image 3 has the answer \[\['cat'\]\]"),
+        ({"1": [], "2": [], "3": None}, "image 3 has the answer None"),
+        ({"1": [], "2": [], "x": []}, "each of the numbers 1 to 3"),
+        ([[], [], []], "each of the numbers 1 to 3"),
     ],
 )
 def test_answers_that_do_not_fit_are_refused(tmp_path, answers, message):
     write_answers(tmp_path, a=answers)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"a\.json: .*{message}"):
+        viewers.read_answers(tmp_path, NAMES, 3)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff"])
+def test_answers_that_are_no_json_are_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json is no JSON"):
         viewers.read_answers(tmp_path, NAMES, 3)
 
 
@@ -221,6 +233,9 @@ def test_the_script_at_its_smallest(run_script, tmp_path):
     [
         ("--ends=3,nine", "--ends=3,nine must be two of the classes 0, 1, 2"),
         ("--ends=3", "--ends=3 must be two of the classes"),
+        ("--ends=3,3", "--ends=3,3 must be two of the classes"),
+        ("--judges=", "--judges names nothing"),
+        ("--shown=3=0.5,rest=0.5", "'rest' cannot be used here"),
         ("--parts=10", "--parts=10 must be below the number of classes, 10"),
         ("--viewed=11", "--viewed=11 takes 22 sources"),
         ("--shown=3=0.5,nine=0.5", "nine"),

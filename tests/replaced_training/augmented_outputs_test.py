@@ -41,3 +41,13 @@ def test_generated_images_are_exact_until_they_are_augmented(run_script, digits2
     assert (out / "figure.png").stat().st_size > 10_000
     again = run_script("replaced_training/augmented_outputs.py", *options)
     assert "synthesi" not in again.stderr  # kept
+
+
+def test_shifts_that_are_none_are_refused_before_anything_is_made(run_script, digits28, tmp_path):
+    options = ("--classifier=mnist_lenet", f"--dataset={digits28}", "--number=2", "--shifts=")
+    done = run_script(
+        "replaced_training/augmented_outputs.py", *options, f"--out={tmp_path / 'run'}"
+    )
+    assert done.returncode == 2
+    assert "views" in done.stderr
+    assert not (tmp_path / "run").exists()

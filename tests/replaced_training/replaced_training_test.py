@@ -150,6 +150,8 @@ def test_smoke_resumes_and_never_mixes(study, tmp_path, monkeypatch, write_data)
         ("--arms=plain,plain", "names one twice"),
         ("--only=plain/7", "no job 'plain/7'; this run's are plain/0, plain/1, sgd:0.5/0"),
         ("--targets=true=0.9,rnadom=0.1", "rnadom"),
+        ("--own_targets=true=0.9,rest=0.1", "'rest' cannot be used here, every class needs"),
+        ("--targets=true=0.6,confused=0.3,rest=0.1", "'rest' cannot be used here, every class"),
         ("--batch_size=65", "--batch_size=65 exceeds the 64 images"),
         ("--test_images=96", "has 96 images, of which --test_images=96"),
         ("--classifier=cifar10_vgg16_half", "knows other classes"),
@@ -372,6 +374,10 @@ def test_summary_by_hand():
     assert plain["high"] - 0.52 == pytest.approx(4.302653 * 0.02 / 3**0.5)  # t of two degrees
     # 20 s of training, and 15 s for 30 images.
     assert found["sgd:0.3"]["cost"] == pytest.approx(35 / 20)
+    unknown = report.summarise(jobs, {"sgd": None})
+    assert unknown["sgd:0.3"]["cost"] is None
+    assert unknown["plain"]["cost"] == 1
+    assert "| sgd:0.3 | 2 | 10 |  | 54.50 " in report.table({"arms": unknown, "jobs": jobs})
     assert found["plain@2"]["cost"] == pytest.approx(2)
     test = found["sgd:0.3"]["against"]["plain"]["accuracy"]
     assert test["difference"] == pytest.approx((0.03 + 0.02) / 2)  # seeds 0 and 2, paired
@@ -386,6 +392,13 @@ def test_summary_by_hand():
     assert with_sets.startswith(text)
     assert with_sets.endswith("| sgd | 1,000 | 0.25 | 0.5 |\n")
     json.dumps(found, allow_nan=False)
+
+
+def test_what_generating_took_is_not_known_without_a_record(tmp_path):
+    """As after a process that ended between the last image and the record."""
+    assert sets.seconds_an_image(tmp_path / "sgd") is None
+    (tmp_path / "sgd_seconds.txt").write_text("0.25\n")
+    assert sets.seconds_an_image(tmp_path / "sgd") == 0.25
 
 
 def test_a_figure_of_one_seed_and_without_plain():
