@@ -113,11 +113,6 @@ def whole_set(workload: Workload, *, updates: int, data_dir: str | None) -> Numb
     }
 
 
-def with_batch(workload: Workload, size: int) -> Workload:
-    """The same workload with so many images."""
-    return workload._replace(batch_size=size)
-
-
 def _seconds(function: Callable[[], Any]) -> list[float]:
     """Of a call, in each of some rounds."""
     timed = Operations({"it": function}, wait=jax.block_until_ready, to_array=np.asarray)
