@@ -2,7 +2,11 @@
 
 import math
 
+import numpy as np
 import scipy.special
+
+_REACH = 40  # the normal density beyond is 0 in float64
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 def paired_power(
@@ -12,7 +16,8 @@ def paired_power(
 
     .. math:: P(|T| > t_{n-1,\,1-\alpha/2}), \quad T \sim t'_{n-1}(\sqrt n\, \delta / \sigma)
 
-    T is noncentral: the differences are normal with mean δ and standard deviation σ.
+    T is noncentral: the differences are normal with mean δ and standard deviation σ. The probability is integrated
+    numerically.
 
     Example:
       >>> from outgen_jax.metrics import power
@@ -32,10 +37,8 @@ def paired_power(
         raise ValueError(f"paired_power: pairs must be at least 2, got {pairs}; run more seeds")
     _check(difference, deviation, significance, caller="paired_power")
     degrees = pairs - 1
-    critical = scipy.special.stdtrit(degrees, 1 - significance / 2)
-    shift = math.sqrt(pairs) * abs(difference) / deviation
-    below = scipy.special.nctdtr(degrees, shift, -critical)
-    return float(below + 1 - scipy.special.nctdtr(degrees, shift, critical))
+    critical = -float(scipy.special.stdtrit(degrees, significance / 2))
+    return _exceeded(degrees, math.sqrt(pairs) * abs(difference) / deviation, critical)
 
 
 def pairs_needed(
@@ -66,12 +69,33 @@ def pairs_needed(
             f"pairs_needed: the difference must not be 0 and the power must lie between the significance "
             f"{significance} and 1, got {difference} and {power}; 0.8 is usual for the power"
         )
-    quantiles = scipy.special.ndtri(1 - significance / 2) + scipy.special.ndtri(power)
-    # Enough if the deviation were known. Student's test needs a few more.
-    pairs = max(2, math.floor((quantiles * deviation / difference) ** 2))
-    while paired_power(pairs, difference, deviation, significance=significance) < power:
-        pairs += 1
+
+    def enough(pairs: int) -> bool:
+        return paired_power(pairs, difference, deviation, significance=significance) >= power
+
+    too_few, pairs = 1, 2
+    while not enough(pairs):
+        too_few, pairs = pairs, 2 * pairs
+    while pairs - too_few > 1:
+        middle = (too_few + pairs) // 2
+        too_few, pairs = (too_few, middle) if enough(middle) else (middle, pairs)
     return pairs
+
+
+def _exceeded(degrees: int, shift: float, critical: float) -> float:
+    """P(|Z + shift| > critical √(V / ν)) for Z normal and V chi-squared with ν degrees of freedom.
+
+    That is the mean over Z of P(V < ν (Z + shift)² / critical²). SciPy's noncentral t is NaN for many large shifts.
+    """
+    # The second factor rises around |Z + shift| = critical, within a multiple of this width.
+    rise = critical * (1 + np.linspace(-8, 8, 17) / math.sqrt(2 * degrees))
+    edges = np.concatenate([np.arange(-_REACH, _REACH + 1), [-shift], rise - shift, -rise - shift])
+    edges = np.unique(np.clip(edges, -_REACH, _REACH))  # [pieces + 1]
+    halves = np.diff(edges)[:, None] / 2
+    z = edges[:-1, None] + halves * (1 + _NODES)  # [pieces, 16]
+    below = scipy.special.gammainc(degrees / 2, degrees / 2 * ((z + shift) / critical) ** 2)
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    return min(1.0, float(np.sum(halves * _WEIGHTS * density * below)))
 
 
 def _check(difference: float, deviation: float, significance: float, *, caller: str) -> None:

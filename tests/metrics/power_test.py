@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 from outgen_jax.metrics import power
@@ -19,6 +20,65 @@ def test_power_is_how_often_the_test_finds_the_difference():
 
 def test_power_without_a_difference_is_the_significance():
     assert power.paired_power(5, 0.0, 1.0, significance=0.01) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 8, 50, 1000])
+@pytest.mark.parametrize("significance", [0.05, 0.05 / 38, 1e-17])
+def test_power_rises_from_the_significance_to_1(pairs, significance):
+    """Also where SciPy's noncentral t is NaN."""
+    effects = np.geomspace(1e-3, 1e18, 200)
+    found = [power.paired_power(pairs, d, 1.0, significance=significance) for d in (0, *effects)]
+    assert found[0] == pytest.approx(significance, rel=1e-6)
+    assert found[-1] == pytest.approx(1)
+    assert (np.diff(found) >= -1e-14).all()
+    assert max(found) <= 1
+
+
+@pytest.mark.parametrize("significance", [0.05, 0.05 / 38])
+def test_power_equals_the_noncentral_t_where_scipy_computes_it(significance):
+    for pairs in (2, 3, 8, 50, 1000):
+        critical = scipy.special.stdtrit(pairs - 1, 1 - significance / 2)
+        shifts = np.linspace(0, 2 * min(critical, 40), 30)
+        below, above = (scipy.special.nctdtr(pairs - 1, shifts, c) for c in (-critical, critical))
+        expected = below + 1 - above
+        found = [
+            power.paired_power(pairs, shift / pairs**0.5, 1.0, significance=significance)
+            for shift in shifts
+        ]
+        known = np.isfinite(expected)
+        assert known.sum() >= 5
+        np.testing.assert_allclose(np.array(found)[known], expected[known], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("effect", "options", "pairs"),
+    [
+        (8.0, {}, 3),  # two pairs have a power of 0.62, see below
+        (3.0, {"significance": 0.05 / 38}, 7),
+        (0.1, {"significance": 0.5, "power": 0.51}, 6),
+    ],
+)
+def test_pairs_for_unusual_questions(effect, options, pairs):
+    assert power.pairs_needed(effect, 1.0, **options) == pairs
+    significance, wanted = options.get("significance", 0.05), options.get("power", 0.8)
+    rng = np.random.default_rng(0)
+    for count, enough in ((pairs - 1, False), (pairs, True)):
+        differences = effect + rng.standard_normal((40_000, count))
+        p_values = scipy.stats.ttest_1samp(differences, 0, axis=1).pvalue
+        share, exact = (
+            (p_values < significance).mean(),
+            power.paired_power(count, effect, 1.0, significance=significance),
+        )
+        assert share == pytest.approx(exact, abs=0.01)
+        assert (exact >= wanted) == enough
+
+
+def test_a_very_small_significance_needs_many_pairs():
+    needed = power.pairs_needed(1.0, 1.0, significance=1e-17)
+    before, after = (
+        power.paired_power(pairs, 1.0, 1.0, significance=1e-17) for pairs in (needed - 1, needed)
+    )
+    assert before < 0.8 <= after
 
 
 @pytest.mark.parametrize(
