@@ -250,6 +250,13 @@ TARGETS = [
 
 FEATURES, OTHERS = array(40, 3, seed=1), array(40, 3, seed=2)
 SHARES = np.full((40, 5), 0.2, np.float32)
+TWO_SETS = (
+    metrics.frechet_distance,
+    metrics.kernel_distance,
+    metrics.prdc,
+    metrics.realism_score,
+    metrics.nearest_neighbours,
+)
 METRICS = [
     Row("l2_change", metrics.l2_change, (IMAGES, IMAGES[::-1]), gradient=False),
     Row("linf_change", metrics.linf_change, (IMAGES, IMAGES[::-1]), gradient=False),
@@ -328,6 +335,19 @@ def test_functions(row):
         found = outcome(row)
     check_types(found, row.name)
     check_equal(found, expected, 1e-5)
+
+
+@pytest.mark.parametrize("row", METRICS, ids=[row.name for row in METRICS])
+def test_measures_of_float64(row):
+    """Sets of float64, and of both types, under strict promotion."""
+    expected = outcome(row)
+    wide = [x.astype(np.float64) if x.dtype == np.float32 else x for x in row.inputs]
+    with switches():
+        found = [row.call(*wide)]
+        if row.call in TWO_SETS:
+            found.append(row.call(row.inputs[0], wide[1]))
+    for outputs in found:
+        check_equal(outputs, expected, 1e-4)
 
 
 # --- networks ---

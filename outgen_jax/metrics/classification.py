@@ -94,7 +94,7 @@ def validated_probs(probs: ArrayLike, *, caller: str) -> jax.Array:
     Raises:
       ValueError: not of rank 2, empty, or, outside of a trace, rows that are not distributions.
     """
-    p = as_float(probs)
+    (p,) = as_float(probs)
     if p.ndim != 2 or 0 in p.shape:
         raise ValueError(
             f"{caller}: probs must have shape [B, K] with at least one row, got {list(p.shape)}; "
@@ -120,10 +120,12 @@ def validated_probs(probs: ArrayLike, *, caller: str) -> jax.Array:
     return p
 
 
-def as_float(array: ArrayLike) -> jax.Array:
-    """The array with at least float32's precision: bfloat16 and integers are widened, float64 stays."""
-    array = jnp.asarray(array)
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+def as_float(*arrays: ArrayLike) -> tuple[jax.Array, ...]:
+    """The arrays in one type, at least float32: bfloat16 and integers are widened, float64 stays."""
+    given = [jnp.asarray(array) for array in arrays]
+    with jax.numpy_dtype_promotion("standard"):  # "strict" knows no wider one of two types
+        dtype = functools.reduce(jnp.promote_types, [array.dtype for array in given], jnp.float32)
+    return tuple(array.astype(dtype) for array in given)
 
 
 def _labelled(probs: ArrayLike, labels: ArrayLike, *, caller: str) -> tuple[jax.Array, jax.Array]:

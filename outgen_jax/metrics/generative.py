@@ -289,12 +289,12 @@ def by_rows(function: Callable[[Any], Any], rows: Any, *, width: int) -> Any:
 def validated_features(
     x: ArrayLike, y: ArrayLike, *, caller: str, names: tuple[str, str]
 ) -> tuple[jax.Array, jax.Array]:
-    """Two sets of features [n, d] and [m, d] as float arrays; errors name `caller` and `names`.
+    """Two sets of features [n, d] and [m, d] as floats of one type; errors name `caller` and `names`.
 
     Raises:
       ValueError: shapes that do not match, fewer than 2 rows in a set, or features that are not finite.
     """
-    pair = classification.as_float(x), classification.as_float(y)
+    pair = classification.as_float(x, y)
     if any(f.ndim != 2 or 0 in f.shape for f in pair) or pair[0].shape[1] != pair[1].shape[1]:
         raise ValueError(
             f"{caller}: {names[0]} and {names[1]} must be features of shapes [n, d] and [m, d], got "
@@ -314,4 +314,4 @@ def validated_features(
                 f"{caller}: {name} must be finite; row {bad[0][0]} has {features[tuple(bad[0])]:g} "
                 f"in column {bad[0][1]}. Leave such images out, and count them"
             )
-    return pair
+    return pair[0], pair[1]
