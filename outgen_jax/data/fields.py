@@ -3,6 +3,8 @@
 Images are uint8 in 0..255, [H, W, C] with 1 or 3 channels, stored as PNG.
 """
 
+import operator
+import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +15,14 @@ from outgen_jax import files
 Example = Mapping[str, Any]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER = struct.Struct(">8x8xIIBB")  # width, height, bits of a value, and what the values are
+_PNG_VALUES = {
+    0: (1, "grey"),
+    2: (3, "RGB"),
+    3: (1, "palette"),
+    4: (2, "grey + alpha"),
+    6: (4, "RGBA"),
+}
 
 
 class Field(NamedTuple):
@@ -30,7 +40,7 @@ def text() -> Field:
 
 
 def image(shape: tuple[int, int, int]) -> Field:
-    """A uint8 image of `shape` (height, width, channels): an array, or PNG bytes of that shape."""
+    """A uint8 image of `shape` (height, width, channels): an array, or the bytes of such a PNG file, grey or RGB."""
     return Field("image", tuple(shape))
 
 
@@ -98,16 +108,49 @@ def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> 
 
 
 def _entry(key: str, field: Field, value: Any) -> Any:
-    """A value as tfds encodes it without TensorFlow; it would itself cut 3.5 to an int32 3."""
-    if field.kind == "image" and isinstance(value, bytes):
-        if not value.startswith(_PNG_SIGNATURE):
-            raise ValueError(f"the bytes of {key!r} must be those of a PNG file")
+    """A value as tfds encodes it without TensorFlow; it would itself cut 3.5 to an int32 3, and a label 1.7 to 1."""
+    if field.kind == "text":
         return value
-    if field.kind not in ("image", "tensor"):
+    if field.kind == "label":
+        return value if isinstance(value, str | bytes) else _class_index(key, value)
+    if field.kind == "image" and isinstance(value, bytes):
+        _check_png(key, field, value)
         return value
     array = np.asarray(value)
     if array.shape != field.shape:
         raise ValueError(f"{key!r} must have shape {list(field.shape)}; got {list(array.shape)}")
-    if field.kind == "image":
-        return files.png_bytes(array)
-    return array.astype(field.dtype, casting="same_kind")
+    return files.png_bytes(array) if field.kind == "image" else _as_type(key, field, array)
+
+
+def _class_index(key: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(
+            f"{key!r} must be a class's index, an integer, or its name; got {value!r}"
+        ) from None
+
+
+def _check_png(key: str, field: Field, data: bytes) -> None:
+    if not data.startswith(_PNG_SIGNATURE) or len(data) < _PNG_HEADER.size:
+        raise ValueError(f"the bytes of {key!r} must be those of a PNG file")
+    width, height, bits, values = _PNG_HEADER.unpack_from(data)
+    channels, meaning = _PNG_VALUES.get(values, (0, "unknown"))
+    if (height, width, channels) != field.shape or bits != 8 or meaning not in ("grey", "RGB"):
+        raise ValueError(
+            f"{key!r} must be an image [H, W, C] of shape {list(field.shape)}, 8-bit grey or RGB; the PNG is "
+            f"{[height, width, channels]}, {bits}-bit {meaning}. Decode it, and give an array of that shape"
+        )
+
+
+def _as_type(key: str, field: Field, array: np.ndarray) -> np.ndarray:
+    """The array in the field's type; floats may be rounded, but no value may leave the type's range."""
+    with np.errstate(over="ignore"):
+        cast = array.astype(field.dtype, casting="same_kind")
+    whole = np.issubdtype(cast.dtype, np.integer)
+    lost = cast != array if whole else np.isfinite(array) & ~np.isfinite(cast)
+    if lost.any():
+        raise ValueError(
+            f"{key!r} must be of type {field.dtype}, which cannot hold {array[lost][0]}; give the field a wider type"
+        )
+    return cast

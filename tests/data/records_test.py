@@ -1,10 +1,12 @@
 """Written data sets are read back exactly, or do not exist."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from outgen_jax import files
 from outgen_jax.data import records
@@ -24,6 +26,13 @@ def example(row: int, **changes: Any) -> dict[str, Any]:
     probs = np.array([row / 8, 1 - row / 8], np.float32)
     entries = {"id": f"id{row}", "image": pixels, "label": row % 2, "probs": probs, "steps": row}
     return entries | changes
+
+
+def png(mode: str, size: tuple[int, int]) -> bytes:
+    """The bytes of a PNG file of `size` (width, height)."""
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def write(directory: Path, splits: dict[str, Any], **options: Any) -> Path:
@@ -94,6 +103,23 @@ def test_shards_written_one_by_one_equal_the_whole(tmp_path):
         assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_values_that_their_type_cannot_hold_are_refused(tmp_path):
+    cases = [
+        ("int32", 2**40 + 5, "1099511627781"),
+        ("int32", np.uint32(2**31), "2147483648"),
+        ("float16", 1e6, r"1000000\.0"),
+        ("float32", 1e39, r"1e\+39"),
+    ]
+    for dtype, value, shown in cases:
+        fields = {"value": records.tensor((2,), dtype)}
+        given = [{"value": np.array([1, value])}]
+        with pytest.raises(ValueError, match=rf"'value' must be of type {dtype}, .*{shown}; give"):
+            records.write_shard(tmp_path / "shard", fields=fields, examples=given)
+    fields = {"value": records.tensor((4,), "float16")}
+    kept = [{"value": np.array([0.1, np.inf, -np.inf, np.nan])}]  # rounded, and no number at all
+    records.write_shard(tmp_path / "shard", fields=fields, examples=kept)
+
+
 def test_png_bytes_and_class_names_are_taken_too(tmp_path):
     import tensorflow_datasets as tfds
 
@@ -146,6 +172,13 @@ def test_an_existing_target_is_left_alone(tmp_path):
         ({"image": np.zeros((6, 4, 1), np.uint8)}, r"'image' must have shape \[6, 4, 3\]"),
         ({"image": np.zeros((6, 4, 3))}, "expected uint8"),
         ({"image": b"GIF89a"}, "must be those of a PNG file"),
+        ({"image": files.png_bytes(np.zeros((6, 4, 3), np.uint8))[:20]}, "those of a PNG file"),
+        ({"image": png("RGB", (4, 7))}, r"shape \[6, 4, 3\].*the PNG is \[7, 4, 3\], 8-bit RGB"),
+        ({"image": png("L", (4, 6))}, r"the PNG is \[6, 4, 1\], 8-bit grey"),
+        ({"image": png("RGBA", (4, 6))}, r"the PNG is \[6, 4, 4\], 8-bit RGBA"),
+        ({"image": png("P", (4, 6))}, r"the PNG is \[6, 4, 1\], 1-bit palette"),
+        ({"label": 1.7}, "'label' must be a class's index, an integer, or its name; got 1.7"),
+        ({"label": None}, "got None"),
     ],
 )
 def test_wrong_examples_are_refused_by_place(tmp_path, changes, message):
