@@ -1,9 +1,9 @@
 """Weights that come with the package, or from your own files, with their model cards.
 
 A weight file is an .npz without pickles: one array per parameter and statistic, named by its path
-in the network. Kernels are bfloat16, stored as their 16 bits (uint16); arrays of one axis are
-float32. Beside `name.npz` lies `name.json`, the model card: network, classes, recipe, accuracy,
-seed, and the SHA-256 of the weight file.
+in the network. Kernels are bfloat16, stored as their 16 bits (uint16); floats of one axis are
+float32, and integers stay as they are. Beside `name.npz` lies `name.json`, the model card: network,
+classes, recipe, accuracy, seed, and the SHA-256 of the weight file.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -101,9 +102,13 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
 def restore(path: str | Path, build: Callable[[Mapping[str, Any]], M]) -> tuple[M, dict[str, Any]]:
     """A network of your own class in inference mode, with the weights that `save` wrote, and its card.
 
+    Only `nnx.Param` and `nnx.BatchStat` are stored. Whatever else the network holds is as `build` makes it, such as the
+    random numbers of dropout, variables of other types, and plain arrays.
+
     Args:
       path: the .npz, its .json card beside it.
-      build: card -> network. Only its shapes are used: it runs under `nnx.eval_shape`.
+      build: card -> network. It runs under `nnx.eval_shape`, so that no values are drawn to be replaced; and a second
+        time, for the values, if the network holds anything that is not stored.
 
     Raises:
       FileNotFoundError: no such file, or no card beside it.
@@ -118,6 +123,10 @@ def restore(path: str | Path, build: Callable[[Mapping[str, Any]], M]) -> tuple[
     card = _card(path.with_suffix(".json"), caller=caller, needed=frozenset({"sha256"}))
     model = nnx.eval_shape(lambda: build(card))
     _fill(model, path.read_bytes(), card, path, caller=caller)
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(nnx.state(model))):
+        stored, model = _stored(model), build(card)
+        nnx.update(model, stored)
+        model.eval()
     return model, card
 
 
@@ -150,11 +159,19 @@ def _card(path: Path, *, caller: str, needed: frozenset[str] | None = None) -> d
 def save(path: str | Path, model: nnx.Module, card: Mapping[str, Any]) -> None:
     """Writes `model`'s weights to `path` (.npz), and `card` with their hash to the .json beside.
 
+    The weights are all `nnx.Param` and `nnx.BatchStat`. Variables of other types are not stored.
+
     Raises:
       TypeError: the card holds what JSON cannot; nothing is written then.
+      ValueError: `path` does not end in .npz.
       FileNotFoundError: the directory of `path` does not exist.
     """
     path = Path(path).expanduser()
+    if path.suffix != ".npz":
+        raise ValueError(
+            f"pretrained.save: the path must end in .npz, as its card takes the name with .json; got {str(path)!r}, "
+            f"use {path.name + '.npz'!r}"
+        )
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {name: _encode(value) for name, value in _arrays(model).items()}
     np.savez(buffer, **arrays)
@@ -198,7 +215,7 @@ def _empty_vgg(card: Mapping[str, Any], side: int, dtype: Any) -> VGG16:
 def rounded(model: M) -> M:
     """A copy in inference mode with exactly the values that `save` would write."""
     copy = nnx.clone(model)
-    _set(copy, {name: _decode(_encode(value)) for name, value in _arrays(model).items()})
+    _set(copy, {name: _encode(value) for name, value in _arrays(model).items()})
     copy.eval()
     return copy
 
@@ -215,10 +232,10 @@ def _arrays(model: nnx.Module) -> dict[str, np.ndarray]:
     return {name: np.asarray(variable[...]) for name, variable in _named(_stored(model)).items()}
 
 
-def _set(model: nnx.Module, values: Mapping[str, np.ndarray]) -> None:
+def _set(model: nnx.Module, encoded: Mapping[str, np.ndarray]) -> None:
     state = _stored(model)
     for name, variable in _named(state).items():
-        variable.set_value(jnp.asarray(values[name], variable.dtype))
+        variable.set_value(jnp.asarray(_decode(encoded[name], variable.dtype), variable.dtype))
     nnx.update(model, state)
 
 
@@ -241,13 +258,20 @@ def _fill(
                 f"{caller}: {path} does not fit the network of its card: "
                 f"{', '.join(differing[:5])} differ; the card and the weights are not of one export"
             )
-        _set(model, {name: _decode(arrays[name]) for name in arrays})
+        _set(model, arrays)
     model.eval()
 
 
 def _encode(value: np.ndarray) -> np.ndarray:
-    return value if value.ndim < 2 else value.astype(ml_dtypes.bfloat16).view(np.uint16)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    if value.ndim < 2:  # NumPy's files know no floats but its own
+        return value.astype(np.promote_types(value.dtype, np.float32))
+    return value.astype(ml_dtypes.bfloat16).view(np.uint16)
 
 
-def _decode(value: np.ndarray) -> np.ndarray:
-    return value.view(ml_dtypes.bfloat16).astype(np.float32) if value.dtype == np.uint16 else value
+def _decode(value: np.ndarray, dtype: Any) -> np.ndarray:
+    """The values of a variable of type `dtype`, of which `value` is stored."""
+    if value.dtype != np.uint16 or dtype == np.uint16:
+        return value
+    return value.view(ml_dtypes.bfloat16).astype(np.float32)

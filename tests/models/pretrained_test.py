@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from flax import nnx
 
 from outgen_jax import files
-from outgen_jax.models import pretrained
+from outgen_jax.models import adapters, pretrained
 
 CARD = {"class_names": ["ant", "bee", "cow"], "width_multiplier": 1 / 16, "hidden": 4}
 
@@ -181,6 +182,68 @@ def test_a_network_of_ones_own_is_restored(tmp_path):
         pretrained.restore(path, build)
     with pytest.raises(FileNotFoundError, match=r"with its \.json card beside it"):
         pretrained.restore(tmp_path / "none.npz", build)
+
+
+class Statistic(nnx.Variable):
+    """A type of variable that is not stored."""
+
+
+class OwnNetwork(nnx.Module):
+    """A network with dropout, a variable of another type and a plain array, beside a layer."""
+
+    def __init__(self, seed: int) -> None:
+        self.linear = nnx.Linear(3, 2, rngs=nnx.Rngs(seed))
+        self.norm = nnx.BatchNorm(2, rngs=nnx.Rngs(seed))
+        self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(seed))
+        self.mean = Statistic(jnp.full(3, 0.5))
+        self.scale = nnx.data(jnp.full(3, 4.0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.dropout(self.norm(self.linear((x - self.mean[...]) * self.scale)))
+
+
+def test_what_is_not_stored_is_as_it_is_built(tmp_path):
+    saved = OwnNetwork(4)
+    saved.norm.mean[...] = jnp.ones(2)
+    pretrained.save(tmp_path / "own.npz", saved, {})
+    model, _ = pretrained.restore(tmp_path / "own.npz", lambda card: OwnNetwork(0))
+    x = jnp.arange(6.0).reshape(2, 3)
+    np.testing.assert_allclose(model(x), pretrained.rounded(saved)(x), rtol=1e-6)
+    apply_fn, variables = adapters.from_nnx(model)
+    np.testing.assert_allclose(jax.jit(apply_fn)(variables, x), model(x), rtol=1e-6)
+
+
+class Tables(nnx.Module):
+    """Parameters of all kinds of types."""
+
+    def __init__(self, scale: int) -> None:
+        self.whole = nnx.Param(scale * jnp.arange(300_000, 300_006, dtype=jnp.int32).reshape(2, 3))
+        self.bits = nnx.Param(scale * jnp.arange(6, dtype=jnp.uint16).reshape(2, 3))
+        self.row = nnx.Param(scale * jnp.arange(3, dtype=jnp.uint16))
+        self.chosen = nnx.Param(jnp.array([[True, False]]) & bool(scale))
+        self.kernel = nnx.Param(scale * jnp.array([[0.1, 1000.1]]))
+        self.half = nnx.Param(scale * jnp.array([[0.5, 2.0]], jnp.float16))
+        self.bias = nnx.Param(scale * jnp.array([0.1, 2.0], jnp.bfloat16))
+
+
+def test_integers_are_stored_as_they_are(tmp_path):
+    saved = Tables(1)
+    pretrained.save(tmp_path / "own.npz", saved, {})
+    restored, _ = pretrained.restore(tmp_path / "own.npz", lambda card: Tables(0))
+    original, promised, got = values(saved), values(pretrained.rounded(saved)), values(restored)
+    for name, value in original.items():
+        assert got[name].dtype == value.dtype
+        np.testing.assert_array_equal(got[name], promised[name])
+        if name != "kernel":
+            np.testing.assert_array_equal(got[name], value)
+    assert not np.array_equal(got["kernel"], original["kernel"])
+
+
+@pytest.mark.parametrize("name", ["net", "net.v1", "net.json", "net.npz.old"])
+def test_another_suffix_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"must end in \.npz.*use '{re.escape(name)}\.npz'"):
+        pretrained.save(tmp_path / name, nnx.Linear(3, 2, rngs=nnx.Rngs(4)), {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_size_of_the_images_is_on_the_card(small_vgg16, tmp_path):
