@@ -1,7 +1,8 @@
 """Networks of other frameworks as pairs `(apply_fn, variables)`, as `synthesize` takes them.
 
 Every adapter puts the network into inference mode: no dropout, batch normalisation by stored
-statistics. Networks of one structure share one `apply_fn`, so new weights do not compile again.
+statistics. Networks of one structure share one `apply_fn`, so new weights do not compile again. A
+network that holds what has no hash, such as a list or a dictionary, gets an `apply_fn` of its own.
 Images are [B, H, W, C] here; `channels_first` says that the network takes [C, H, W].
 
 A plain function `f(variables, images) -> outputs` needs no adapter. No framework but Flax is
@@ -12,8 +13,9 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import numbers
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from typing import Any
 
 import jax
@@ -54,11 +56,10 @@ def from_nnx(model: nnx.Module) -> tuple[ApplyFn, nnx.State]:
     model = nnx.clone(model)
     model.eval()
     graphdef, variables = nnx.split(model)
-    return _nnx_apply(graphdef), variables
+    return _shared(_nnx_apply, graphdef, {}, graphdef), variables
 
 
-@functools.lru_cache(maxsize=_CACHED)
-def _nnx_apply(graphdef: nnx.GraphDef) -> ApplyFn:
+def _nnx_apply(graphdef: nnx.GraphDef, options: dict[str, Any]) -> ApplyFn:
     return lambda variables, images: nnx.merge(graphdef, variables)(images)
 
 
@@ -115,7 +116,7 @@ def from_equinox(
     network = (eqx.nn.inference_mode(model), state)
     variables, static = eqx.partition(network, lambda x: isinstance(x, jax.Array | np.ndarray))
     leaves, structure = jax.tree.flatten(static)
-    key = (structure, tuple((type(leaf), leaf) for leaf in leaves), channels_first)
+    key = (structure, tuple(leaves), channels_first)
     return _shared(_equinox_apply, (static, channels_first), options, key), variables
 
 
@@ -229,11 +230,12 @@ def framework(module: str, distribution: str, *, caller: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Request:
-    """What an `apply_fn` is made of; equal to another where key and options are."""
+    """What an `apply_fn` is made of; equal to another where key, options and their types are."""
 
     make: Callable[[Any, dict[str, Any]], ApplyFn]
     key: Hashable
     options: tuple[tuple[str, Any], ...]
+    types: Hashable
     network: Any = dataclasses.field(compare=False)
 
 
@@ -244,12 +246,37 @@ def _shared(
     key: Hashable,
 ) -> ApplyFn:
     """`make(network, options)`, the same for equal keys and options; a new one where they have no hash."""
-    request = _Request(make, key, tuple(sorted(options.items())), network)
+    named = tuple(sorted(options.items()))
     try:
-        hash(request)
+        hash((key, named))
     except TypeError:
         return make(network, options)
-    return _made(request)
+    return _made(_Request(make, key, named, _types((key, named)), network))
+
+
+def _types(value: Any) -> Hashable:
+    """What tells equal values apart that are not the same: all types within, and numbers as they are written.
+
+    To Python 1 == True and 0.0 == -0.0, alone or in tuples, dataclasses and trees; a network may differ by them.
+    """
+    if isinstance(value, numbers.Number):
+        return type(value), repr(value)
+    if isinstance(value, Set):
+        return type(value), frozenset(map(_types, value))
+    return type(value), tuple(map(_types, _parts(value)))
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, tuple | list):
+        return value
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, jax.tree_util.PyTreeDef):
+        return (value.node_data(), *value.children())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        compared = [f.name for f in dataclasses.fields(value) if f.compare and f.hash is not False]
+        return [getattr(value, name, None) for name in compared]
+    return ()
 
 
 @functools.lru_cache(maxsize=_CACHED)

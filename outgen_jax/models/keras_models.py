@@ -20,8 +20,8 @@ def from_keras(model: Any, *, channels_first: bool = False) -> tuple[ApplyFn, An
 
     Equal models share one `apply_fn`, so the second one does not compile again. Models are equal if all their layers
     are Keras's own and have the same options; the names of layers do not matter. A model with layers or functions of
-    yours gets a new `apply_fn` at each call. To avoid compiling it again, keep the first `apply_fn`, and pass it the
-    variables of the later call.
+    yours, or whose options JSON cannot hold, gets a new `apply_fn` at each call. To avoid compiling it again, keep the
+    first `apply_fn`, and pass it the variables of the later call.
 
     Example:
       >>> import os; os.environ["KERAS_BACKEND"] = "jax"  # before the first import of keras
@@ -57,7 +57,7 @@ def from_keras(model: Any, *, channels_first: bool = False) -> tuple[ApplyFn, An
         )
     _check_layout(model, channels_first)
     # Copies: `fit`, `evaluate` and `predict` of Keras donate the arrays of the model, which deletes them.
-    variables = [jnp.array(variable.value, copy=True) for variable in _variables(model)]
+    variables = [jnp.array(variable.value, copy=True) for variable in model.variables]
     return _apply_fn(model, channels_first), variables
 
 
@@ -88,18 +88,21 @@ def _apply_fn(model: Any, channels_first: bool) -> ApplyFn:
 def _new_apply_fn(model: Any, channels_first: bool) -> ApplyFn:
     from keras import StatelessScope
 
+    # All variables of the network, those of batch normalisation too, but none of an optimiser or a metric. They are
+    # ordered by layer: unlike `trainable_variables`, in an order that freezing the model does not change.
+    own = list(model.variables)
+
     def apply_fn(variables: Any, images: jax.Array) -> Any:
+        if list(map(id, model.variables)) != list(map(id, own)):
+            raise ValueError(
+                "from_keras: the model has got or lost variables since this apply_fn was made; call from_keras again"
+            )
         if channels_first:
             images = jnp.moveaxis(images, -1, 1)
-        with StatelessScope(state_mapping=zip(_variables(model), variables, strict=True)):
+        with StatelessScope(state_mapping=zip(own, variables, strict=True)):
             return model(images, training=False)
 
     return apply_fn
-
-
-def _variables(model: Any) -> list[Any]:
-    """All variables of the network, those of batch normalisation too, but none of an optimiser or a metric."""
-    return [*model.trainable_variables, *model.non_trainable_variables]
 
 
 def _check_layout(model: Any, channels_first: bool) -> None:
@@ -119,13 +122,19 @@ def _check_layout(model: Any, channels_first: bool) -> None:
 
 
 def _structure(model: Any) -> str | None:
-    """A model's configuration as text, its layers named by their order; None where others' code is part of it."""
+    """A model's configuration as text, its layers named by their order.
+
+    None where others' code is part of it, or what has no JSON, such as a NumPy number.
+    """
     layers = list(model._flatten_layers())
     if not all(map(_is_of_keras, layers)):
         return None
     places = {layer.name: f"#{place}" for place, layer in enumerate(layers)}
-    config = _renamed(model.get_config(), places, within=False)
-    return json.dumps([type(model).__name__, config], sort_keys=True)
+    try:
+        config = _renamed(model.get_config(), places, within=False)
+        return json.dumps([type(model).__name__, config], sort_keys=True)
+    except (TypeError, NotImplementedError):  # the latter from operations without a `get_config`
+        return None
 
 
 def _is_of_keras(layer: Any) -> bool:

@@ -1,5 +1,6 @@
 """Networks of every framework, plain functions and pytrees, each through `synthesize`."""
 
+import dataclasses
 import functools
 import sys
 from typing import Any
@@ -22,6 +23,10 @@ IMAGES = np.random.default_rng(0).random((3, *SHAPE), np.float32)
 TARGET = np.array([0.2, 0.5, 0.3])
 FEW = og.preset("sgd", steps=3)
 MEAN, VAR = np.array([0.1, -0.2, 0.3], np.float32), np.array([0.5, 1.0, 2.0], np.float32)
+
+
+class OwnNorm(keras.layers.BatchNormalization):
+    """A layer of one's own class."""
 
 
 class NnxNetwork(nnx.Module):
@@ -260,6 +265,31 @@ def test_keras_may_use_its_model_after_the_call():
     np.testing.assert_array_equal(apply_fn(variables, IMAGES), expected)
 
 
+@pytest.mark.parametrize("norm", [keras.layers.BatchNormalization, OwnNorm])
+def test_a_keras_model_may_be_frozen_after_the_call(norm):
+    """Freezing changes which variables Keras calls trainable; two layers of both kinds would change places."""
+    layers = [norm(), norm(), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input(SHAPE), *layers])
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        weight.assign(rng.uniform(0.5, 2, weight.shape))
+    expected = model(IMAGES, training=False)
+    apply_fn, variables = og.models.from_keras(model)
+    for change in (lambda: None, lambda: setattr(model, "trainable", False), model.compile):
+        change()
+        np.testing.assert_array_equal(apply_fn(variables, IMAGES), expected)
+        np.testing.assert_array_equal(apply_fn(og.models.from_keras(model)[1], IMAGES), expected)
+
+
+def test_a_keras_model_with_more_layers_than_at_the_call_is_refused():
+    layers = [OwnNorm(), keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input(SHAPE), *layers])  # a function of its own
+    apply_fn, variables = og.models.from_keras(model)
+    model.add(keras.layers.Dense(3))
+    with pytest.raises(ValueError, match=r"got or lost variables since .*call from_keras again"):
+        apply_fn(variables, IMAGES)
+
+
 class OwnKeras(keras.Model):
     """A model of one's own class, whose `call` knows nothing of training."""
 
@@ -378,6 +408,138 @@ def test_options_without_a_hash_make_a_new_function():
     first, second = (og.models.from_linen(module, variables, **options)[0] for _ in range(2))
     assert first is not second
     np.testing.assert_array_equal(first(variables, IMAGES)[0], second(variables, IMAGES)[0])
+
+
+def noise(strength: Any) -> Any:
+    layer = keras.layers.GaussianNoise(strength)
+    layer.build((None, *SHAPE))
+    return layer
+
+
+def test_a_keras_layer_whose_options_json_cannot_hold_makes_a_new_function():
+    layer = noise(np.float32(0.3))
+    apply_fn, variables = og.models.from_keras(layer)
+    np.testing.assert_array_equal(apply_fn(variables, IMAGES), IMAGES)
+    assert og.models.from_keras(layer)[0] is not apply_fn
+    assert og.models.from_keras(noise(0.3))[0] is og.models.from_keras(noise(0.3))[0]
+
+
+class Doubled(keras.Operation):
+    """An operation without a configuration."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def call(self, images: jax.Array) -> jax.Array:
+        return self.function(images)
+
+    def compute_output_spec(self, images: Any) -> Any:
+        return keras.KerasTensor(images.shape, images.dtype)
+
+
+def test_so_does_a_keras_operation_without_a_configuration():
+    given = keras.Input(SHAPE)
+    model = keras.Model(given, Doubled(lambda images: 2 * images)(given))
+    apply_fn, variables = og.models.from_keras(model)
+    np.testing.assert_array_equal(apply_fn(variables, IMAGES), 2 * IMAGES)
+    assert og.models.from_keras(model)[0] is not apply_fn
+
+
+@dataclasses.dataclass
+class Config:
+    """Options that may be changed, so without a hash."""
+
+    names: tuple[str, ...] = ("a", "b")
+
+
+class NnxOption(nnx.Module):
+    """A network with an attribute that is no array."""
+
+    def __init__(self, option: Any) -> None:
+        self.option = option
+        self.linear = nnx.Linear(48, 3, rngs=nnx.Rngs(0))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        logits = self.linear(images.reshape(len(images), -1))
+        return 2 * logits if is_flag(self.option) else logits
+
+
+class LinenOption(linen.Module):
+    """The same in Linen, without weights."""
+
+    option: Any
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return images.mean((1, 2)) * (2 if is_flag(self.option) else 1)
+
+
+class EquinoxOption(eqx.Module):
+    """The same in Equinox, by a static field or a leaf."""
+
+    option: Any
+    static: Any = eqx.field(static=True)
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        twice = is_flag(self.option) or is_flag(self.static)
+        return image.mean((1, 2)) * (2 if twice else 1)
+
+
+def is_flag(option: Any) -> bool:
+    """Whether an option, or what it holds, is True, not 1, or is the negative zero."""
+    if isinstance(option, Held):
+        return is_flag(option.value)
+    if isinstance(option, tuple):
+        return is_flag(option[0])
+    return option is True or (isinstance(option, float) and np.signbit(option))
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """Options of one's own class."""
+
+    value: Any
+
+
+@pytest.mark.parametrize(
+    "option", [["a"], {"a": 1}, {1, 2}, Config()], ids=lambda o: type(o).__name__
+)
+def test_nnx_attributes_without_a_hash_make_a_new_function(option):
+    model = NnxOption(option)
+    apply_fn, variables = og.models.from_nnx(model)
+    np.testing.assert_allclose(jax.jit(apply_fn)(variables, IMAGES), model(IMAGES), atol=1e-6)
+    assert og.models.from_nnx(model)[0] is not apply_fn
+    assert og.models.from_nnx(NnxOption(("a",)))[0] is og.models.from_nnx(NnxOption(("a",)))[0]
+
+
+OPTIONS = {
+    "nnx": lambda option: og.models.from_nnx(NnxOption(option)),
+    "linen": lambda option: og.models.from_linen(LinenOption(option), {}),
+    "linen, of the call": lambda option: og.models.from_linen(Called(), {}, option=option),
+    "equinox": lambda option: og.models.from_equinox(EquinoxOption(option, None)),
+    "equinox, static": lambda option: og.models.from_equinox(EquinoxOption(None, option)),
+}
+
+
+class Called(linen.Module):
+    """A network with an option of the call."""
+
+    @linen.compact
+    def __call__(self, images: jax.Array, option: Any) -> jax.Array:
+        return LinenOption(option)(images)
+
+
+@pytest.mark.parametrize("framework", OPTIONS)
+@pytest.mark.parametrize(
+    "held", [lambda x: x, lambda x: (x, "a"), Held], ids=["itself", "tuple", "class"]
+)
+def test_options_that_are_equal_but_not_the_same_have_functions_of_their_own(framework, held):
+    make = OPTIONS[framework]
+    for plain, flag in ((1, True), (0.0, -0.0)):
+        one, other = make(held(plain)), make(held(flag))
+        assert one[0] is not other[0]
+        np.testing.assert_allclose(other[0](other[1], IMAGES), 2 * one[0](one[1], IMAGES))
+        assert make(held(plain))[0] is one[0]
 
 
 # --- what is no function ---
