@@ -1,5 +1,7 @@
 """A network's outputs for images, a batch at a time on all devices."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +16,9 @@ from outgen_jax.synthesis import engine, request, slots
 from outgen_jax.synthesis import network as networks
 from outgen_jax.synthesis.programs import Network, per_network
 from outgen_jax.synthesis.request import Meaning
+
+# Numbers that go to the default device at a time, where a function of outputs is called there.
+_NUMBERS_AT_ONCE = 2**24
 
 
 def predict(
@@ -64,7 +69,22 @@ def predict(
 def readout(meaning: Meaning, parts: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
     """Raw outputs in the units of targets: [B, R, K] a part."""
     zipped = zip(meaning.kinds, parts, strict=True)
-    return tuple(np.array(jax.vmap(jax.vmap(kind.readout))(part)) for kind, part in zipped)
+    return tuple(by_rows(jax.vmap(kind.readout), part) for kind, part in zipped)
+
+
+def by_rows(function: Callable[..., jax.Array], *trees: Any) -> np.ndarray:
+    """`function` of every row of trees of arrays [B, ...] on the host, with few enough at a time for a device's memory.
+
+    The number of rows at a time does not depend on the devices, so the bits of the result do not either.
+    """
+    leaves = jax.tree.leaves(trees)
+    numbers = sum(math.prod(leaf.shape[1:]) for leaf in leaves)
+    at_once = max(1, _NUMBERS_AT_ONCE // numbers)
+    found = []
+    for start in range(0, max(1, len(leaves[0])), at_once):
+        chosen = jax.tree.map(lambda leaf, s=start: leaf[s : s + at_once], trees)
+        found.append(np.asarray(jax.vmap(function)(*chosen)))
+    return np.concatenate(found)
 
 
 def outputs_of(
@@ -79,16 +99,19 @@ def outputs_of(
 ) -> tuple[np.ndarray, ...]:
     """Cleaned outputs of images [B, H, W, C]: one [B, R, K] for each part.
 
-    `variables` lie on all devices of `mesh`; `fixed_shares` is that of `engine.Job`.
+    `variables` lie on all devices of `mesh`; `fixed_shares` is that of `engine.Job`. The devices hold the outputs of
+    two batches at most.
     """
     share = batch_size or engine.default_batch_size(images, mesh)
     size = engine.batch_for(len(images), share, mesh, fixed_shares=fixed_shares)
-    found = []
+    found: list[Any] = []
     for start in range(0, len(images), size):
         # The last batch is filled up with copies, so that one shape is compiled for all.
         chosen = np.minimum(np.arange(start, start + size), len(images) - 1)
         placed = slots.shared(mesh, networks.as_float(images[chosen]))
         found.append(_outputs(network, variables, placed, kinds=kinds, mesh=mesh))
+        if len(found) > 1:  # the batch before is fetched while the devices work on this one
+            found[-2] = jax.tree.map(np.array, found[-2])
     joined = zip(*found, strict=True)
     return tuple(np.concatenate([np.asarray(x) for x in part])[: len(images)] for part in joined)
 

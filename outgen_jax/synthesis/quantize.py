@@ -11,6 +11,9 @@ the first half, quarter and eighth, since the linear model holds for small chang
 rounds of an image end when it meets the tolerance or a round does not help. An image that misses the tolerance starts
 once more from a random rounding, which keeps changes of less than half a grey level on average.
 
+For a target of so many coordinates that solvers make no Jacobian, there are no rounds: the better of the two roundings
+is the result.
+
 Here an image is a vector [D] of grey levels 0 to 255 (float32, whole numbers).
 """
 
@@ -27,7 +30,7 @@ from outgen_jax.networks import ApplyFn
 from outgen_jax.outputs import Output
 from outgen_jax.solvers import jacobian
 from outgen_jax.solvers.objective import Objective, Outputs
-from outgen_jax.synthesis import engine, predict, request, slots
+from outgen_jax.synthesis import engine, predict, request, slot_sizes, slots
 from outgen_jax.synthesis.programs import Network, per_network
 from outgen_jax.whole_numbers import check_integers
 
@@ -71,6 +74,9 @@ def quantize(
 
     Starts from the nearest 8-bit image, and returns for every image the best one found. To measure it, call `predict`
     on the result.
+
+    For a target of more than 512 coordinates, such as a dense map of outputs, no Jacobian is computed. The result is
+    then the nearest rounding or a random one, whichever is closer to the target.
 
     Args:
       apply_fn: the network; see `synthesize`.
@@ -148,16 +154,19 @@ def quantized(
     def attempt(start: np.ndarray, rows: np.ndarray) -> None:
         for counted, group in engine.grouped(counts, rows).items():
             num_rows = engine.num_coordinates(kinds, targets, counted)
-            passes = min(num_rows, jacobian.BLOCK)
+            has_jacobian = num_rows <= engine._MOST_ROWS
+            num_rounds = rounds if has_jacobian else 0
+            passes = min(num_rows, jacobian.BLOCK) if has_jacobian else 1
             share = batch_size or engine.default_batch_size(images, mesh, passes=passes)
-            size = engine.batch_for(len(group), share, mesh, fixed_shares=fixed_shares)
+            most = engine.batch_for(len(images), share, mesh, fixed_shares=fixed_shares)
+            size = _batch_size(len(group), most, mesh, fixed_shares=fixed_shares)
             options = {"kinds": kinds, "counts": counted, "mesh": mesh}
             for first in range(0, len(group), size):
                 # The last batch is filled up with copies of the last image, so that one shape is compiled.
                 places = np.minimum(np.arange(first, first + size), len(group) - 1)
                 chosen = group[places]
                 batch = (start[chosen], tuple(t[chosen] for t in targets))
-                state = _corrected(network, variables, batch, rounds, tolerance, options)
+                state = _corrected(network, variables, batch, num_rounds, tolerance, options)
                 found = np.asarray(state.distance)
                 better = found < distance[chosen]
                 result[chosen[better]] = np.asarray(state.levels).astype(np.uint8)[better]
@@ -181,6 +190,14 @@ def dithered(images: np.ndarray) -> np.ndarray:
     # What is whole but for rounding stays.
     whole = np.abs(levels - np.round(levels)) < 1e-3
     return np.where(whole, np.round(levels), np.floor(levels + noise)).astype(np.uint8)
+
+
+def _batch_size(count: int, most: int, mesh: Mesh, *, fixed_shares: bool) -> int:
+    """Images at a time on all devices, for `count` images in batches of at most `most`; few sizes, a program each."""
+    if fixed_shares:
+        sizes = slot_sizes.ladder(most // mesh.size, devices=1)
+        return mesh.size * slot_sizes.smallest(sizes, count)
+    return slot_sizes.smallest(slot_sizes.ladder(most, devices=mesh.size), count)
 
 
 def _corrected(
@@ -282,7 +299,8 @@ def _round(
         def one(state: _Levels, targets: Outputs) -> _Levels:
             shape, objective = state.levels.shape, Objective(targets, kinds, counts)
             outputs, r, rows = jacobian.jacobian(seen, objective, state.levels / 255)
-            effects = jax.jacobian(objective.compared)(r) @ rows / 255  # [N, D], of a level
+            _, compared = jax.linearize(objective.compared, r)
+            effects = jax.vmap(compared, in_axes=1, out_axes=1)(rows) / 255  # [N, D], of a level
             error = objective.compared_targets(objective.goals(outputs)) - objective.compared(r)
             free = jnp.isnan(error)
             error, effects = jnp.where(free, 0, error), jnp.where(free[:, None], 0, effects)

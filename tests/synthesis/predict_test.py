@@ -8,6 +8,7 @@ import scipy.special
 from toy_synthesis import APPLY, WEIGHTS, sources
 
 import outgen_jax as og
+from outgen_jax.synthesis import predict
 
 LOGITS = np.asarray(APPLY(WEIGHTS, sources(5) / np.float32(255)))
 
@@ -17,6 +18,37 @@ def test_probabilities_of_a_classifier_in_batches_of_any_size(batch_size):
     found = og.predict(APPLY, WEIGHTS, sources(5), batch_size=batch_size)
     np.testing.assert_allclose(found, scipy.special.softmax(LOGITS, -1), atol=1e-6)
     assert found.dtype == np.float32
+
+
+def test_the_devices_hold_two_batches_at_most(monkeypatch):
+    outputs, held = predict._outputs, []
+
+    def watched(*args, **options):
+        held.append(sum(array.shape == (1, 1, 5) for array in jax.live_arrays()))
+        return outputs(*args, **options)
+
+    monkeypatch.setattr(predict, "_outputs", watched)
+    og.predict(APPLY, WEIGHTS, sources(5), batch_size=1)
+    assert len(held) == 5
+    assert max(held) - held[0] == 1  # and the one that is called for
+
+
+def test_outputs_are_read_a_few_rows_at_a_time(monkeypatch):
+    whole, readout, calls = (
+        og.predict(APPLY, WEIGHTS, sources(5)),
+        type(og.outputs.softmax()).readout,
+        [],
+    )
+
+    def watched(kind, output):
+        calls.append(output)
+        return readout(kind, output)
+
+    monkeypatch.setattr(predict, "_NUMBERS_AT_ONCE", 10)
+    monkeypatch.setattr(type(og.outputs.softmax()), "readout", watched)
+    found = og.predict(APPLY, WEIGHTS, sources(5))
+    assert len(calls) == 3  # two rows of five numbers, twice, and one
+    np.testing.assert_allclose(found, whole, rtol=1e-6)
 
 
 def test_every_kind_of_output_in_the_networks_own_tree():

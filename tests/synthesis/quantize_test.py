@@ -1,6 +1,7 @@
 """8-bit images that keep their targets: the picks against brute force, and the stage as a whole."""
 
 import itertools
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import reference
 
 import outgen_jax as og
+from outgen_jax.solvers import jacobian
 from outgen_jax.synthesis import quantize
 
 SHAPE = (8, 8, 3)
@@ -209,3 +211,51 @@ def test_dithering_is_right_on_average_and_keeps_whole_levels():
     assert found[0].mean() == pytest.approx(100.3, abs=0.02)
     assert (found[1] == 51).all()
     assert set(np.unique(found[0])) == {100, 101}
+
+
+@pytest.mark.parametrize("fixed_shares", [False, True])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_few_programs_serve_any_number_of_missed_images(monkeypatch, fixed_shares, devices):
+    """And with fixed shares a device has as many images as a single one would have."""
+    sizes, rng = set(), np.random.default_rng(0)
+
+    def corrected(network, variables, batch, *_):
+        images, _ = batch
+        sizes.add(len(images))
+        distance = rng.choice([1e-4, 1e-2], len(images))
+        return quantize._Levels(np.zeros(images.shape), distance, np.ones(len(images), bool))
+
+    monkeypatch.setattr(quantize, "_corrected", corrected)
+    images, rows = rng.random((100, 2, 2, 1), np.float32), np.full((100, 1, 5), 0.2, np.float32)
+    for _ in range(20):
+        quantize.quantized(
+            None,
+            None,
+            images,
+            (rows,),
+            counts=[(None if draw < 0.8 else 2,) for draw in rng.random(100)],
+            kinds=(og.outputs.softmax(),),
+            mesh=types.SimpleNamespace(size=devices),
+            batch_size=64,
+            fixed_shares=fixed_shares,
+        )
+    if fixed_shares:
+        assert sizes <= {devices * share for share in (4, 16, 64)}
+    assert len(sizes) <= 4
+
+
+def test_a_dense_map_of_outputs_is_rounded_without_a_jacobian(monkeypatch):
+    """A Jacobian of all its 768 coordinates would need much memory, and that of larger ones more than there is."""
+
+    def fails(*_):
+        raise AssertionError("a Jacobian")
+
+    def network(weights, images):
+        return images[..., :1] * weights
+
+    monkeypatch.setattr(jacobian, "jacobian", fails)
+    weights, images = np.float32([-9, 0, 9, 3]), np.full((2, 16, 16, 1), 100.4 / 255, np.float32)
+    images[1] = 0.2  # 51
+    rows = og.predict(network, weights, images)
+    found = og.quantize(network, weights, images, rows)
+    np.testing.assert_array_equal(found, np.rint(255 * images))
