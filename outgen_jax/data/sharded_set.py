@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from outgen_jax import files
-from outgen_jax.data import records
+from outgen_jax.data import directory_lock, records
 from outgen_jax.data.image_source import PathLike
 
 NAME, VERSION, SPLIT = "generated", "1.0.0", "train"
 
+_CALLER = "generate_dataset"  # whom the error messages name
 _MANIFEST = "manifest.json"
 _OWN = (
     f"{NAME}-{SPLIT}.array_record-*",
@@ -66,7 +67,7 @@ def check(dataset: ShardedSet, *, overwrite: bool) -> None:
     with _explained(dataset.directory):
         found = _manifest(dataset.directory)
         strangers = [] if found is not None else _entries(dataset.directory)
-    where = f"generate_dataset: {str(dataset.directory)!r} holds"
+    where = f"{_CALLER}: {str(dataset.directory)!r} holds"
     if strangers:
         raise FileExistsError(
             f"{where} {strangers[0]!r} and no data set of this kind; choose an empty directory"
@@ -83,21 +84,40 @@ def check(dataset: ShardedSet, *, overwrite: bool) -> None:
         )
 
 
-def open_directory(dataset: ShardedSet, *, overwrite: bool) -> None:
-    """Makes the directory ready, rid of what a killed run left half-written.
+@contextmanager
+def opened(dataset: ShardedSet, *, overwrite: bool) -> Iterator[None]:
+    """Makes the directory ready, rid of what a killed run left half-written, and keeps other runs out.
 
     Raises:
+        BlockingIOError: another run is writing there.
         OSError: it cannot be written.
     """
     directory = dataset.directory
     with _explained(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            _remove(directory, _OWN)
-        (directory / "shards").mkdir(exist_ok=True)
-        _remove(directory, (".*.tmp", "shards/.*.tmp"))
-        if _manifest(directory) is None or overwrite:
-            _write_json(directory / _MANIFEST, {"made_from": dataset.made_from})
+    with directory_lock.opened(directory, caller=_CALLER) as lock:
+        lock(alone=True)  # before anything that another run may be writing is removed
+        with _explained(directory):
+            if overwrite:
+                _remove(directory, _OWN)
+            (directory / "shards").mkdir(exist_ok=True)
+            _remove(directory, (".*.tmp", "shards/.*.tmp"))
+            if _manifest(directory) is None or overwrite:
+                _write_json(directory / _MANIFEST, {"made_from": dataset.made_from})
+        lock(alone=False)
+        yield
+
+
+@contextmanager
+def joined(dataset: ShardedSet) -> Iterator[None]:
+    """Keeps other runs out of the directory in a further process of the run that has opened it.
+
+    Raises:
+        BlockingIOError: another run is opening it.
+    """
+    with directory_lock.opened(dataset.directory, caller=_CALLER) as lock:
+        lock(alone=False)
+        yield
 
 
 def finished(dataset: ShardedSet, index: int) -> Finished | None:
@@ -235,6 +255,6 @@ def _explained(directory: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error).removeprefix("write_shard: ")
         raise OSError(
-            f"generate_dataset: cannot write {str(directory)!r}: {why}. Finished shards are kept: "
+            f"{_CALLER}: cannot write {str(directory)!r}: {why}. Finished shards are kept: "
             "make room, or make it writable, and the same call goes on"
         ) from error

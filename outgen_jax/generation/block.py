@@ -136,19 +136,35 @@ def wanted(job: Job, chosen: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     Raises:
         ValueError: they do not fit the outputs.
     """
-    return request.checked_targets(
-        job.meaning,
-        job.targets(chosen, labels),
-        len(chosen),
-        caller=f"{CALLER}: rows {chosen[0]} to {chosen[-1]}",
-    )
+    where = f"{CALLER}: rows {chosen[0]} to {chosen[-1]}"
+    found = job.targets(chosen, labels)
+    leaves = request.target_leaves(job.meaning.structure, found, caller=where)
+    zipped = zip(leaves, job.meaning.shapes, strict=True)
+    by_row = [_by_row(leaf, len(chosen), shape) for leaf, shape in zipped]
+    tree = jax.tree.unflatten(job.meaning.structure, by_row)
+    return request.checked_targets(job.meaning, tree, len(chosen), caller=where)
 
 
-def read_inputs(job: Job, index: int) -> Inputs:
-    """Reads what shard `index` is made from; raises ValueError for rows or targets that are wrong."""
+def _by_row(leaf: np.ndarray, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Targets [count, K] as [count, 1, ..., K]: they are of rows, also in a shard of as many images as views."""
+    if leaf.ndim != 2 or len(leaf) != count:
+        return leaf
+    return leaf.reshape(count, *(1,) * (len(shape) - 1), leaf.shape[1])
+
+
+def read(job: Job, index: int) -> random_access.Block:
+    """Reads the rows that shard `index` is made from; raises ValueError for rows that are wrong."""
     chosen = rows_of(job, index)
     start, stop = int(chosen[0]), int(chosen[-1]) + 1
-    block = random_access.read(job.source, job.spec, start, stop, caller=CALLER)
+    return random_access.read(job.source, job.spec, start, stop, caller=CALLER)
+
+
+def inputs_of(job: Job, block: random_access.Block) -> Inputs:
+    """The rows of a shard with their targets; raises ValueError for targets that are wrong.
+
+    It calls the caller's function of targets, so it must run in the caller's thread: settings such as
+    `with jax.enable_x64(True)` hold there alone.
+    """
     targets = wanted(job, block.rows, block.labels)
     return Inputs(block, targets, block.digest(targets))
 
@@ -189,11 +205,11 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
         return Objective(wanted, kinds, (None,) * len(kinds)).distance(outputs)
 
     with relaxed():  # NaN marks free entries
-        distance = jax.vmap(distance_of)(raw, targets)
+        distance = predict.by_rows(distance_of, raw, targets)
     converged = pool.finite & (pool.distance <= job.tolerance)
     readout = predict.readout(job.meaning, raw)
     unrounded = pool.images if job.save_float else None
-    return Outputs(rounded, unrounded, readout, np.asarray(distance), pool.steps, converged)
+    return Outputs(rounded, unrounded, readout, distance, pool.steps, converged)
 
 
 def examples(job: Job, inputs: Inputs, outputs: Outputs) -> Iterator[records.Example]:

@@ -1,5 +1,6 @@
 """The README of a generated data set: what its manifest says, in words, and how near its images are."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -46,8 +47,10 @@ def data_card(
     """
     about = manifest["made_from"]["about"]
     license_ = about.get("license")
+    # What is JSON is YAML too, whatever signs it has.
+    header = json.dumps("other" if license_ is None else license_, ensure_ascii=False)
     sections = [
-        f"---\nlicense: {'other' if license_ is None else license_}\n---\n",
+        f"---\nlicense: {header}\n---\n",
         "# Images changed until a network says what was asked\n",
         "Made by `outgen_jax.generate_dataset`, which wrote this page from `manifest.json`.\n",
         markdown_table(("", ""), _facts(manifest)),
@@ -66,7 +69,9 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     made, counts = manifest["made_from"], manifest["counts"]
     names = made["class_names"]
     source = made["about"].get("source", "not stated; give `about={'source': ...}`")
-    rounding = "corrected for the target" if made["quantize"] else "to the nearest grey level"
+    rounding = (
+        "with `og.quantize`, for the target" if made["quantize"] else "to the nearest grey level"
+    )
     return [
         ("images", str(counts["examples"])),
         ("converged before rounding", str(counts["converged"])),

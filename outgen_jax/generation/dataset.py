@@ -6,9 +6,10 @@ change the files. While the devices work on one shard, the next is read and the 
 written: at most three shards are in memory.
 """
 
+import contextlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +119,7 @@ def generate_dataset(
       ValueError: arguments that `synthesize` refuses; rows that cannot be stored; `about` that JSON cannot hold; parts
         of the output whose names become the same.
       FileExistsError: `directory` holds other files, or a data set of another source, target, network or solver.
+      BlockingIOError: another run is writing in `directory`.
       OSError: the disk is full, or `directory` cannot be written. Finished shards are kept.
     """
     if tolerance is not None:
@@ -173,25 +175,22 @@ def generate_dataset(
 def _run(
     job: block.Job, written: sharded_set.ShardedSet, overwrite: bool, progress: bool
 ) -> DatasetReport:
-    """Makes the missing shards of this process; the first process opens the directory and completes the set."""
+    """Makes the missing shards of this process; the first process completes the set."""
     first = jax.process_index() == 0
-    sharded_set.check(written, overwrite=overwrite)
-    if first:
-        sharded_set.open_directory(written, overwrite=overwrite)
-    _meet("opened")
-    mine = range(jax.process_index(), written.num_shards, jax.process_count())
-    missing = [index for index in mine if not _is_finished(job, written, index)]
-    # Images of this process; those of finished shards are there from the start.
-    total = sum(len(block.rows_of(job, index)) for index in mine)
-    left = sum(len(block.rows_of(job, index)) for index in missing)
-    bar = synthesize.progress_bar(total, show=progress and first, done=total - left)
-    with bar as advance:
-        _make(job, written, missing, advance)
-    _meet("made")
-    if first:
-        about = {"versions": provenance.versions()}
-        sharded_set.complete(written, about, _card_of(written), description=_DESCRIPTION)
-    _meet("completed")
+    with _opened(written, overwrite):
+        mine = range(jax.process_index(), written.num_shards, jax.process_count())
+        missing = [index for index in mine if not _is_finished(job, written, index)]
+        # Images of this process; those of finished shards are there from the start.
+        total = sum(len(block.rows_of(job, index)) for index in mine)
+        left = sum(len(block.rows_of(job, index)) for index in missing)
+        bar = synthesize.progress_bar(total, show=progress and first, done=total - left)
+        with bar as advance:
+            _make(job, written, missing, advance)
+        _meet("made")
+        if first:
+            about = {"versions": provenance.versions()}
+            sharded_set.complete(written, about, _card_of(written), description=_DESCRIPTION)
+        _meet("completed")
     notes = sharded_set.notes(written)
     return DatasetReport(
         directory=written.directory,
@@ -200,6 +199,19 @@ def _run(
         shards=written.num_shards,
         made=len(missing),
     )
+
+
+@contextlib.contextmanager
+def _opened(written: sharded_set.ShardedSet, overwrite: bool) -> Iterator[None]:
+    """The directory, kept from other runs; the first process of this one makes it ready."""
+    sharded_set.check(written, overwrite=overwrite)
+    with contextlib.ExitStack() as held:
+        if jax.process_index() == 0:
+            held.enter_context(sharded_set.opened(written, overwrite=overwrite))
+        _meet("opened")
+        if jax.process_index() > 0:
+            held.enter_context(sharded_set.joined(written))
+        yield
 
 
 def _card_of(
@@ -217,25 +229,14 @@ def _target_function(
     if callable(targets):
         return targets
     leaves = request.target_leaves(meaning.structure, targets, caller=block.CALLER)
-    by_row = [leaf.ndim > 1 and len(leaf) == num_images and num_images > 1 for leaf in leaves]
-    for index, (shape, is_by_row) in enumerate(zip(meaning.shapes, by_row, strict=True)):
-        leaf = leaves[index]
-        if is_by_row:
-            continue
-        if leaf.ndim == len(shape) + 1 and len(leaf) != 1:
-            raise ValueError(
-                f"{block.CALLER}: targets must have one row per image, or be one for all; they have "
-                f"{len(leaf)} for {num_images} images. Repeat them so that each image has its row"
-            )
-        # Without an axis of images, a shard of as many images as views would take its views for rows.
-        if leaf.ndim == len(shape):
-            leaves[index] = leaf[None]
+    # As for all images: the rows of a shard could be taken for another axis, or another axis for its rows.
+    whole = [
+        request.with_all_axes(leaf, num_images, shape, caller=block.CALLER)
+        for leaf, shape in zip(leaves, meaning.shapes, strict=True)
+    ]
 
     def of_rows(rows: np.ndarray, labels: np.ndarray) -> Any:
-        chosen = [
-            leaf[rows] if is_by_row else leaf
-            for leaf, is_by_row in zip(leaves, by_row, strict=True)
-        ]
+        chosen = [leaf[rows] if len(leaf) == num_images else leaf for leaf in whole]
         return jax.tree.unflatten(meaning.structure, chosen)
 
     return of_rows
@@ -289,17 +290,18 @@ def _make(
     missing: Sequence[int],
     advance: Callable[[float], object],
 ) -> None:
-    """Makes shards one after another, reading ahead and writing behind in threads."""
+    """Makes shards one after another, reading rows ahead and writing behind in threads."""
     fields.import_writers()
     if not missing:
         return
     writing: Future[None] | None = None
     with ThreadPoolExecutor(2) as threads:
-        reading = threads.submit(block.read_inputs, job, missing[0])
+        reading = threads.submit(block.read, job, missing[0])
         for index, following in itertools.zip_longest(missing, missing[1:]):
-            inputs = reading.result()
+            rows = reading.result()
             if following is not None:
-                reading = threads.submit(block.read_inputs, job, following)
+                reading = threads.submit(block.read, job, following)
+            inputs = block.inputs_of(job, rows)
             outputs = block.make_outputs(job, inputs, advance)
             if writing is not None:
                 writing.result()
@@ -330,7 +332,7 @@ def _is_finished(job: block.Job, written: sharded_set.ShardedSet, index: int) ->
     note = sharded_set.finished(written, index)
     if note is None:
         return False
-    if note.inputs != block.read_inputs(job, index).digest:
+    if note.inputs != block.inputs_of(job, block.read(job, index)).digest:
         chosen = block.rows_of(job, index)
         raise FileExistsError(
             f"{block.CALLER}: {str(written.directory)!r} was made from another source or "

@@ -100,14 +100,15 @@ def _is_hashable(solver: Solver) -> bool:
 def _solver_hash(
     solver: Solver, network: Network, meaning: Meaning, variables: Any, image: np.ndarray
 ) -> str:
-    """SHA-256 of the first step of a solver, as a program."""
+    """SHA-256 of the first step of a solver as a program, and of what it says of the state after it."""
     counts = tuple(None if shape[-1] <= ALL_CLASSES else _COUNTED for shape in meaning.shapes)
 
     def one(variables: Any, image: jax.Array, targets: Any, tolerance: jax.Array) -> Any:
         objective = Objective(targets, meaning.kinds, counts)
         steered = slots.network_of(network, meaning.kinds, variables)
         problem = Problem(steered, objective, image, tolerance)
-        return solver.update(problem, solver.init(problem, image))
+        state, outputs = solver.update(problem, solver.init(problem, image))
+        return state, outputs, solver.image(state), solver.is_done(state)
 
     tolerance = jax.ShapeDtypeStruct((), jnp.float32)
     return _hash(one, _abstract(variables), _image(image), _targets(meaning), tolerance)

@@ -179,7 +179,7 @@ def checked_targets(
         zip(leaves, meaning.shapes, meaning.kinds, strict=True)
     ):
         where = caller if len(leaves) == 1 else f"{caller}: part {index}"
-        rows = _broadcast(as_masked(leaf), num_images, shape, caller=where)
+        rows = with_all_axes(as_masked(leaf), num_images, shape, caller=where)
         flat = kind.validated(rows.reshape(-1, shape[-1]), caller=where)
         checked = np.broadcast_to(flat.reshape(rows.shape), (num_images, *shape))
         parts.append(np.ascontiguousarray(checked).reshape(num_images, -1, shape[-1]))
@@ -260,10 +260,16 @@ def _described(structure: Any) -> str:
     return str(structure).removeprefix("PyTreeDef(").removesuffix(")")
 
 
-def _broadcast(
-    target: np.ma.MaskedArray, num_images: int, shape: tuple[int, ...], *, caller: str
-) -> np.ma.MaskedArray:
-    """`target` with all axes [B or 1, ..., K] of outputs [B, *shape]; axes that are left out have length 1."""
+def with_all_axes(
+    target: np.ndarray, num_images: int, shape: tuple[int, ...], *, caller: str
+) -> np.ndarray:
+    """`target` with all axes [B or 1, ..., K] of outputs [B, *shape]; axes that are left out have length 1.
+
+    It is a view: a memory map stays on disk.
+
+    Raises:
+      ValueError: a shape that does not broadcast.
+    """
     full = (num_images, *shape)
     rank, wanted = target.ndim, len(full)
     middle = wanted - 2

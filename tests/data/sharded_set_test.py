@@ -27,12 +27,16 @@ def card(manifest, notes):
 
 
 def write_all(of):
-    sharded_set.open_directory(of, overwrite=False)
-    for index in range(2):
-        sharded_set.write(
-            of, index, examples(index), inputs=f"in{index}", converged=index + 1, within=[index, 2]
-        )
-    sharded_set.complete(of, {"versions": {}}, card, description="two shards")
+    with sharded_set.opened(of, overwrite=False):
+        for index in range(2):
+            noted = {"inputs": f"in{index}", "converged": index + 1, "within": [index, 2]}
+            sharded_set.write(of, index, examples(index), **noted)
+        sharded_set.complete(of, {"versions": {}}, card, description="two shards")
+
+
+def open_and_close(of, *, overwrite=False):
+    with sharded_set.opened(of, overwrite=overwrite):
+        pass
 
 
 def files(directory):
@@ -108,14 +112,38 @@ def test_temporary_files_of_a_killed_run_go(tmp_path):
     for folder in (of.directory, of.directory / "shards"):
         (folder / ".0123456789abcdef.tmp").write_bytes(b"half")
     sharded_set.check(of, overwrite=False)
-    sharded_set.open_directory(of, overwrite=False)
+    open_and_close(of)
     assert files(of.directory) == whole
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_second_run_is_refused_and_spoils_nothing(tmp_path, overwrite):
+    of = a_set(tmp_path)
+
+    def started_again():
+        with (
+            pytest.raises(BlockingIOError, match=r"another run is writing in '.*set'; wait"),
+            sharded_set.opened(of, overwrite=overwrite),
+        ):
+            pass
+
+    def while_written():
+        yield from examples(0)
+        assert any(name.endswith(".tmp") for name in files(of.directory))
+        started_again()
+
+    with sharded_set.opened(of, overwrite=False):
+        sharded_set.write(of, 0, while_written(), inputs="in0", converged=1, within=[0, 2])
+        assert sharded_set.finished(of, 0) is not None
+        with sharded_set.joined(of):  # another process of this run
+            started_again()
+    open_and_close(of, overwrite=overwrite)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES])
 def test_errors_of_the_disk_are_explained_and_leave_nothing(tmp_path, monkeypatch, error):
     of = a_set(tmp_path)
-    sharded_set.open_directory(of, overwrite=False)
+    open_and_close(of)
     before = files(of.directory)
 
     def fails(descriptor):
@@ -133,7 +161,7 @@ def test_a_full_disk_is_an_error_of_the_operating_system(tmp_path):
     code = (
         "import sys, pathlib, resource, signal; sys.path.insert(0, sys.argv[1]);"
         "import sharded_set_test as t; of = t.a_set(pathlib.Path(sys.argv[2]));"
-        "t.sharded_set.open_directory(of, overwrite=False);"
+        "t.open_and_close(of);"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
         "t.sharded_set.write(of, 0, t.examples(0), inputs='', converged=0, within=[])"
@@ -154,7 +182,7 @@ def test_another_data_set_is_refused_and_can_be_replaced(tmp_path):
         sharded_set.check(other, overwrite=False)
     assert files(tmp_path / "set") == before
     sharded_set.check(other, overwrite=True)
-    sharded_set.open_directory(other, overwrite=True)
+    open_and_close(other, overwrite=True)
     assert set(files(tmp_path / "set")) == {"manifest.json"}
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+import yaml
 from conftest import ROOT, flags_of_devices
 from toy_dataset import COUNT, NAMES, SHARD, SOLVER, SOURCE, TOLERANCE, Streamed, contents, make
 from toy_synthesis import APPLY, CLASSES, WEIGHTS, sources, targets
@@ -192,14 +194,15 @@ def test_the_card_tells_what_a_reader_needs(tmp_path, whole):
         assert f"| {level} | {count} | {count / COUNT:.1%} |" in text
     for entry in examples[0]:
         assert f"| `{entry}` |" in text
-    assert text.startswith("---\nlicense: other\n---\n")
+    assert text.startswith('---\nlicense: "other"\n---\n')
     assert "give `about={'license': ...}`" in text
-    about = {"source": "toy | images", "license": "cc-by-4.0"}
+    about = {"source": "toy | images", "license": "cc-by-4.0: 'as is' # é"}
     make(tmp_path / "set", about=about, solver=og.gradient_descent(optax.sgd(1.0), steps=0))
     text = (tmp_path / "set" / "README.md").read_text()
-    assert text.startswith("---\nlicense: cc-by-4.0\n---\n")
+    header = text.split("---\n")[1]
+    assert yaml.safe_load(header) == {"license": about["license"]}
     assert "| source | toy / images |" in text
-    assert "holds for them: cc-by-4.0." in text
+    assert "holds for them: cc-by-4.0: 'as is' # é." in text
 
 
 def test_every_entry_of_several_outputs_is_described():
@@ -216,7 +219,7 @@ def test_streamed_rows_and_targets_by_function(tmp_path):
 
     def wanted(rows, labels):
         np.testing.assert_array_equal(labels, rows % CLASSES)
-        asked.append(len(rows))
+        asked.append((len(rows), threading.get_ident()))
         return og.targets.dirichlet(3, len(rows), CLASSES, image_ids=rows)
 
     make(tmp_path / "set", source=Streamed(COUNT), targets=wanted)
@@ -224,7 +227,21 @@ def test_streamed_rows_and_targets_by_function(tmp_path):
     np.testing.assert_allclose(
         [e["target"] for e in examples], og.targets.dirichlet(3, COUNT, CLASSES), rtol=1e-6
     )
-    assert asked == [10, 10, 3]
+    # In the caller's thread: settings of jax such as `with jax.enable_x64(True)` hold there alone.
+    assert asked == [(count, threading.get_ident()) for count in (10, 10, 3)]
+
+
+def test_a_second_run_in_the_same_directory_is_refused(tmp_path, whole):
+    """While the first one goes on."""
+
+    def wanted(rows, labels):
+        if rows[0] == SHARD:
+            with pytest.raises(BlockingIOError, match="generate_dataset: another run is writing"):
+                make(tmp_path / "set")
+        return targets(COUNT)[rows]
+
+    make(tmp_path / "set", targets=wanted)
+    assert contents(tmp_path / "set") == contents(whole)
 
 
 def several(weights, images):
@@ -273,6 +290,37 @@ def test_a_target_for_each_view_is_no_target_for_each_image():
         found = of_rows(np.arange(number), np.zeros(number, int))
         (rows,) = request.checked_targets(of_network, found, number, caller="test")
         np.testing.assert_allclose(rows, np.tile(of_views, (number, 1, 1)), rtol=1e-6)
+
+
+def test_a_function_gives_targets_of_rows_also_of_as_many_as_there_are_views(tmp_path):
+    views = og.views(APPLY, (lambda image: image, lambda image: image[:, ::-1]))
+    make(
+        tmp_path / "set",
+        apply_fn=views,
+        source=SOURCE.images[:5],
+        targets=lambda rows, _: targets(5)[rows],
+        shard_size=3,  # the last one has two images
+        solver=og.gradient_descent(optax.sgd(1.0), steps=0),
+    )
+    _, examples = read(tmp_path / "set")
+    stored = np.stack([example["target"] for example in examples])
+    np.testing.assert_allclose(stored, np.stack([targets(5)] * 2, 1), rtol=1e-6)
+
+
+def test_targets_of_dense_outputs_are_understood_as_those_of_all_images():
+    """Whatever the number of images in a shard."""
+    dense = request.Meaning(jax.tree.structure(0), ((2, 3, CLASSES),), (og.outputs.softmax(),))
+    with pytest.raises(ValueError, match=r"one of the shapes .*\[2, 5\]. Give one row"):
+        dataset._target_function(targets(2), dense, 4)  # two rows of targets, and shards of two
+    with pytest.raises(ValueError, match=r"one of the shapes .*\[4, 3, 5\]. Give one row"):
+        dataset._target_function(targets(12).reshape(4, 3, CLASSES), dense, 4)
+    one_for_all = targets(6).reshape(2, 3, CLASSES)
+    of_rows = dataset._target_function(one_for_all, dense, 2)  # as many images as rows of outputs
+    (found,) = request.checked_targets(dense, of_rows(np.arange(2), None), 2, caller="test")
+    np.testing.assert_allclose(found, [one_for_all.reshape(6, CLASSES)] * 2, rtol=1e-6)
+    of_rows = dataset._target_function(targets(4), dense, 4)  # for all places of an image
+    (found,) = request.checked_targets(dense, of_rows(np.array([3]), None), 1, caller="test")
+    np.testing.assert_allclose(found[0], [targets(4)[3]] * 6, rtol=1e-6)
 
 
 def test_the_exact_solver_is_the_default_and_on_record(tmp_path):
@@ -478,7 +526,7 @@ ABOUT = "about must be a mapping of names to what JSON can hold"
         ({"about": "a text"}, ABOUT),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"shard_size": -1}, "shard_size must be at least 1, got -1"),
-        ({"targets": targets(COUNT - 1)}, "22 for 23 images"),
+        ({"targets": targets(COUNT - 1)}, r"for 23 images and 5 outputs; they have \[22, 5\]"),
         ({"targets": targets(COUNT) * 2}, r"rows 0 to 9: targets must sum to 1 per row; row 0"),
         ({"targets": np.full(4, 0.25)}, r"must have one of the shapes .*\[5\]"),
         ({"source": sources(0)}, "no rows"),

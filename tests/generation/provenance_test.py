@@ -36,6 +36,24 @@ def test_programs_of_networks_are_told_apart():
     assert program(image=IMAGE / np.float32(255)) == found[0]
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Brightened(og.Solver):
+    """A solver with an option that only `image` uses."""
+
+    steps: int = 1
+    by: float = 0.1
+
+    def init(self, problem, image):
+        return image
+
+    def update(self, problem, state):
+        return state, problem.network(state)
+
+    def image(self, state):
+        return state + self.by
+
+
 def test_solvers_are_told_apart_by_their_options_and_programs():
     def record(solver):
         return str(provenance.solver_record(solver, *asked(), IMAGE))
@@ -54,6 +72,10 @@ def test_solvers_are_told_apart_by_their_options_and_programs():
         og.then(og.gauss_newton(), og.gauss_newton(steps=2), at=0.1),
         og.restarted(og.gauss_newton(), times=1),
         og.restarted(og.gauss_newton(), times=1, from_source=True),
+        og.smallest_change(),
+        dataclasses.replace(og.smallest_change(), patience=10),  # of `is_done`
+        Brightened(),
+        Brightened(by=0.2),  # of `image`
     ]
     found = [record(solver) for solver in solvers]
     assert len(set(found)) == len(found)
