@@ -31,7 +31,7 @@ _CPU_BATCH_PIXELS = 2**17
 _ACCELERATOR_BATCH_PIXELS = 2**21
 _MIN_BATCH = 8
 # Rows of a Jacobian at most.
-_MOST_ROWS = 512
+MOST_ROWS = 512
 # A device ends a call early once this share of its slots is done, while others wait for a slot.
 _QUOTA = 1 / 16
 
@@ -151,7 +151,7 @@ class Pool:
         if any(count is not None and count > MOST_CLASSES for count in counts):
             return None
         total = num_coordinates(self.job.kinds, self.targets, counts)
-        return total if total <= _MOST_ROWS else None
+        return total if total <= MOST_ROWS else None
 
     def run(
         self,

@@ -154,7 +154,7 @@ def quantized(
     def attempt(start: np.ndarray, rows: np.ndarray) -> None:
         for counted, group in engine.grouped(counts, rows).items():
             num_rows = engine.num_coordinates(kinds, targets, counted)
-            has_jacobian = num_rows <= engine._MOST_ROWS
+            has_jacobian = num_rows <= engine.MOST_ROWS
             num_rounds = rounds if has_jacobian else 0
             passes = min(num_rows, jacobian.BLOCK) if has_jacobian else 1
             share = batch_size or engine.default_batch_size(images, mesh, passes=passes)

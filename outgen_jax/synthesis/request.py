@@ -36,6 +36,12 @@ class Meaning(NamedTuple):
         return jax.tree.unflatten(self.structure, shaped)
 
     @property
+    def names(self) -> list[str]:
+        """Where each part is in the network's output, such as "['logits']"; empty for a plain array."""
+        indices = jax.tree.unflatten(self.structure, range(self.structure.num_leaves))
+        return [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(indices)]
+
+    @property
     def is_one_softmax(self) -> bool:
         """Whether the network is a plain classifier."""
         return (
@@ -175,10 +181,9 @@ def checked_targets(
     """
     leaves = target_leaves(meaning.structure, targets, caller=caller)
     parts = []
-    for index, (leaf, shape, kind) in enumerate(
-        zip(leaves, meaning.shapes, meaning.kinds, strict=True)
-    ):
-        where = caller if len(leaves) == 1 else f"{caller}: part {index}"
+    zipped = zip(meaning.names, leaves, meaning.shapes, meaning.kinds, strict=True)
+    for name, leaf, shape, kind in zipped:
+        where = f"{caller}: output{name}" if name else caller
         rows = with_all_axes(as_masked(leaf), num_images, shape, caller=where)
         flat = kind.validated(rows.reshape(-1, shape[-1]), caller=where)
         checked = np.broadcast_to(flat.reshape(rows.shape), (num_images, *shape))
@@ -256,6 +261,12 @@ def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ndarr
     return found
 
 
+def _rows_remedy(target: np.ndarray, shape: tuple[int, ...]) -> str:
+    if target.ndim == 1 and target.dtype.kind in "iu":
+        return f"For class labels, pass numpy.eye({shape[-1]})[labels]"
+    return "Give one row per image, in the order of the network's outputs"
+
+
 def _described(structure: Any) -> str:
     return str(structure).removeprefix("PyTreeDef(").removesuffix(")")
 
@@ -273,6 +284,11 @@ def with_all_axes(
     full = (num_images, *shape)
     rank, wanted = target.ndim, len(full)
     middle = wanted - 2
+    if rank == 2 and wanted == 3 and target.shape[0] == num_images == shape[0] > 1:
+        raise ValueError(
+            f"{caller}: targets {list(target.shape)} may be for {num_images} images or for {shape[0]} views. Pass "
+            "targets[:, None] for a target of each image, targets[None] for one of each view"
+        )
     if rank == wanted:
         found = target
     elif rank == 1:
@@ -289,6 +305,6 @@ def with_all_axes(
         listed = ", ".join(dict.fromkeys(map(str, options)))
         raise ValueError(
             f"{caller}: targets must have one of the shapes {listed} for {num_images} images and {shape[-1]} outputs; "
-            f"they have {list(target.shape)}. Give one row per image, in the order of the network's outputs"
+            f"they have {list(target.shape)}. {_rows_remedy(target, shape)}"
         )
     return found

@@ -166,12 +166,17 @@ def normalised_rows(
     Rows with `free` entries [n, K] bool, which are 0, may sum to less than 1 and stay as they are.
     """
     names = range(len(rows)) if numbers is None else numbers
-    for wrong, expected in ((~np.isfinite(rows), "be finite"), (rows < 0, "not be negative")):
+    mask = "Mask entries that are free: numpy.ma.masked_invalid(targets)"
+    other = "Give probabilities, not logits; for outputs that are numbers, pass output=og.outputs.values()"
+    for wrong, expected, remedy in (
+        (~np.isfinite(rows), "be finite", mask),
+        (rows < 0, "not be negative", other),
+    ):
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise ValueError(
                 f"{caller}: targets must {expected}; row {names[row]} has {rows[row, column]:g} "
-                f"for class {column}. Give probabilities, not logits"
+                f"for class {column}. {remedy}"
             )
     sums = rows.sum(axis=1)
     partial_rows = np.zeros(len(rows), bool) if free is None else free.any(axis=1)

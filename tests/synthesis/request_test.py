@@ -96,7 +96,7 @@ SHAPES = r"must have one of the shapes \[3, 5\], \[5\] for 3 images and 5 output
             changed(TARGETS, (1, 4), -0.1),
             r"must not be negative; row 1 has -0\.1 for class 4\. Give probabilities",
         ),
-        (changed(TARGETS, (0, 3), np.nan), r"must be finite; row 0 has nan for class 3\. Give"),
+        (changed(TARGETS, (0, 3), np.nan), r"must be finite; row 0 has nan for class 3\. Mask"),
         (TARGETS[:, :4] * 1.25, SHAPES.format("3, 4")),
         (TARGETS[:2], SHAPES.format("2, 5")),
         (TARGETS[None], SHAPES.format("1, 3, 5")),
@@ -238,20 +238,20 @@ HALVES = np.full(5, 0.5)
         ({"a": HALVES, "b": np.zeros(3)}, "targets must be a tree like the network's outputs"),
         (
             (HALVES + 0.6, np.zeros(3)),
-            r"part 0: targets of a sigmoid .* \[0, 1\]; row 0 has 1.1 for label 0",
+            r"output\[0\]: targets of a sigmoid .* \[0, 1\]; row 0 has 1.1 for label 0",
         ),
         (
             (HALVES[:4], np.zeros(3)),
-            r"part 0: targets must have one of the shapes \[3, 5\], \[5\] .* \[4\]",
+            r"output\[0\]: targets must have one of the shapes \[3, 5\], \[5\] .* \[4\]",
         ),
         (
             (HALVES, np.zeros((4, 3))),
-            r"part 1: targets must have one of the shapes \[3, 2, 3\], \[3, 3\], \[3\] for 3 images and 3 "
+            r"output\[1\]: targets must have one of the shapes \[3, 2, 3\], \[3, 3\], \[3\] for 3 images and 3 "
             r"outputs; they have \[4, 3\]",
         ),
         (
             (HALVES, np.full(3, np.inf)),
-            r"part 1: targets must be numbers; row 0 has inf in column 0",
+            r"output\[1\]: targets must be numbers; row 0 has inf in column 0",
         ),
     ],
 )
@@ -291,6 +291,16 @@ def test_targets_are_broadcast(shape):
     _, part = request.checked_targets(found, (HALVES, target), 4, caller="test")
     spread = target[:, None] if shape == (4, 3) else target
     np.testing.assert_array_equal(part, np.broadcast_to(spread, (4, 2, 3)))
+
+
+def test_targets_for_images_or_views_are_not_guessed():
+    found = request.meaning(Network(pair), WEIGHTS, IMAGES[:2], KINDS, caller="test")
+    target = np.arange(6.0).reshape(2, 3)
+    with pytest.raises(ValueError, match="may be for 2 images or for 2 views"):
+        request.checked_targets(found, (HALVES, target), 2, caller="test")
+    for clear in (target[:, None], target[None]):  # what the message asks for
+        _, part = request.checked_targets(found, (HALVES, clear), 2, caller="test")
+        np.testing.assert_array_equal(part, np.broadcast_to(clear, (2, 2, 3)))
 
 
 def test_one_kind_serves_all_parts_and_classes_are_counted_by_what_is_wanted():
@@ -455,3 +465,20 @@ def test_what_is_no_solver_is_named(solver, message, tmp_path):
         og.synthesize(APPLY, WEIGHTS, IMAGES, TARGETS, solver=solver)
     with pytest.raises(ValueError, match=f"^generate_dataset: solver must be a solver, {message}"):
         og.generate_dataset(APPLY, WEIGHTS, IMAGES, TARGETS, tmp_path / "set", solver=solver)
+
+
+def test_a_part_of_the_output_is_named_as_the_network_names_it():
+    def named(weights, images):
+        first, second = pair(weights, images)
+        return {"kind": first, "views": second}
+
+    kinds = dict(zip(("kind", "views"), KINDS, strict=True))
+    found = request.meaning(Network(named), WEIGHTS, IMAGES, kinds, caller="test")
+    wrong = {"kind": HALVES, "views": np.full(3, np.inf)}
+    with pytest.raises(ValueError, match=r"^test: output\['views'\]: targets must be numbers"):
+        request.checked_targets(found, wrong, len(IMAGES), caller="test")
+
+
+def test_class_labels_are_not_taken_for_targets():
+    with pytest.raises(ValueError, match=r"For class labels, pass numpy\.eye\(5\)\[labels\]"):
+        og.synthesize(APPLY, WEIGHTS, IMAGES, np.array([0, 2, 1]))
