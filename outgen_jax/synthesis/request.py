@@ -262,7 +262,8 @@ def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ndarr
 
 
 def _rows_remedy(target: np.ndarray, shape: tuple[int, ...]) -> str:
-    if target.ndim == 1 and target.dtype.kind in "iu":
+    """What to do about targets for outputs [B, ..., K] of this `shape`."""
+    if target.shape == shape[:1]:
         return f"For class labels, pass numpy.eye({shape[-1]})[labels]"
     return "Give one row per image, in the order of the network's outputs"
 
@@ -305,6 +306,6 @@ def with_all_axes(
         listed = ", ".join(dict.fromkeys(map(str, options)))
         raise ValueError(
             f"{caller}: targets must have one of the shapes {listed} for {num_images} images and {shape[-1]} outputs; "
-            f"they have {list(target.shape)}. {_rows_remedy(target, shape)}"
+            f"they have {list(target.shape)}. {_rows_remedy(target, full)}"
         )
     return found
