@@ -66,6 +66,18 @@ def flags_of_devices(count: int) -> str:
     return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
 
 
+@contextlib.contextmanager
+def switches() -> Iterator[None]:
+    """All of JAX's global switches, as a researcher may set them for a whole program."""
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+        jax.debug_nans(True),
+    ):
+        yield
+
+
 class Finished(NamedTuple):
     """What a script's process would have left behind."""
 

@@ -6,14 +6,14 @@ is called with and without them, and so is its gradient, whose types are looked 
 that leaks in says nothing by itself, it only slows and changes everything after it.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import switches
 from flax import nnx
 
 import outgen_jax as og
@@ -44,18 +44,6 @@ class Row(NamedTuple):
     call: Callable[..., Any]
     inputs: tuple[Any, ...]
     gradient: bool = True  # whether it is traced, and the sum of its outputs has one in all inputs
-
-
-@contextlib.contextmanager
-def switches() -> Iterator[None]:
-    """All of JAX's global switches, as a researcher may set them."""
-    with (
-        jax.enable_x64(True),
-        jax.numpy_dtype_promotion("strict"),
-        jax.numpy_rank_promotion("raise"),
-        jax.debug_nans(True),
-    ):
-        yield
 
 
 def array(*shape: int, low: float = 0.1, high: float = 0.9, seed: int = 0) -> np.ndarray:

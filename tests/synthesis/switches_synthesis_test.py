@@ -1,14 +1,13 @@
 """JAX's global switches, all of them at once, change nothing of what synthesis returns."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import switches
 from toy_synthesis import APPLY, CLASSES, FAST, WEIGHTS, assert_same, sources, targets
 
 import outgen_jax as og
@@ -16,18 +15,6 @@ from outgen_jax.solvers.momentum import Momentum
 
 IMAGES, ROWS = sources(3), targets(3)
 MIXED_KINDS = (og.outputs.sigmoid(), og.outputs.values(scale=2.0))
-
-
-@contextlib.contextmanager
-def switches() -> Iterator[None]:
-    """As a researcher may set them for a whole program."""
-    with (
-        jax.enable_x64(True),
-        jax.numpy_dtype_promotion("strict"),
-        jax.numpy_rank_promotion("raise"),
-        jax.debug_nans(True),
-    ):
-        yield
 
 
 def strict(weights, images):
