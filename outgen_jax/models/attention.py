@@ -33,11 +33,14 @@ class Attention(NamedTuple):
 
 
 class Glance(NamedTuple):
-    """Attention before training, for any h: a grid in the middle of the image.
+    """Attention before training: a grid in the middle of the image.
+
+    With a stride it is the same for any h, since the kernel of W begins with zeros. Without one the grid spans the
+    image and the kernel is random, as in DRAW: this is the attention for h = 0 only. Another h moves the grid, and
+    multiplies stride, sigma and intensity.
 
     A filter's weights sum to 1, so a write changes a pixel by about intensity / stride² times the numbers of the patch.
-    With intensity 1 that is almost nothing on a canvas of logits, and only the first step learns to write. Without a
-    stride the grid spans the image.
+    With intensity 1 that is almost nothing on a canvas of logits, and only the first step learns to write.
     """
 
     stride: float | None = None  # in pixels
@@ -124,13 +127,13 @@ def attend(parameters: jax.Array, *, points: int, height: int, width: int) -> At
 def attention_layer(
     units: int, points: int, image_shape: tuple[int, ...], first: Glance, rngs: nnx.Rngs
 ) -> nnx.Linear:
-    """W of `attend`, with a bias that gives the attention `first` before training.
+    """W of `attend`, with a bias that gives the attention `first` before training: where it has no stride, for h = 0.
 
     Args:
       units: length of h.
       points: N, filters along each axis.
       image_shape: (H, W, ...).
-      first: the attention before training.
+      first: the attention before training, see `Glance`. With a stride, the kernel of W begins with zeros.
       rngs: initial values.
 
     Raises:

@@ -117,7 +117,7 @@ class Generator(nnx.Module):
           points: N; a patch is N×N.
           steps: T, number of writes.
           latent: length of z_t.
-          first: where and how strongly it writes before training.
+          first: where and how strongly it writes before training; without a stride, for h = 0 only, see `Glance`.
           rngs: initial values.
 
         Raises:

@@ -5,11 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outgen_jax.models import draw
-from outgen_jax.models.attention import Attention, attend, filter_bank, read, write, write_all
+from outgen_jax.models.attention import (
+    DRAW_GLANCE,
+    Attention,
+    Glance,
+    attend,
+    attention_layer,
+    filter_bank,
+    read,
+    write,
+    write_all,
+)
 
 bank = jax.jit(filter_bank, static_argnames=("points", "size"))
 
@@ -99,6 +110,18 @@ def test_gradients_of_the_filter_bank_equal_finite_differences():
 def test_zeros_attend_to_the_whole_image():
     got = attend(jnp.zeros(5), points=5, height=28, width=20)
     np.testing.assert_allclose(got, (9.5, 13.5, 27 / 4, 1, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("first", [DRAW_GLANCE, Glance(stride=2.0, sigma=3.0, intensity=4.0)])
+def test_the_first_glance_is_that_of_any_h_with_a_stride_and_of_zeros_without(first):
+    layer = attention_layer(6, 5, (28, 20, 1), first, nnx.Rngs(0))
+    at_zeros, elsewhere = (
+        np.array(attend(layer(h), points=5, height=28, width=20))
+        for h in (jnp.zeros(6), normal(0, 6))
+    )
+    expected = (9.5, 13.5, first.stride or 27 / 4, first.sigma, first.intensity)
+    np.testing.assert_allclose(at_zeros, expected, rtol=1e-6)
+    assert np.allclose(elsewhere, at_zeros, rtol=1e-6) == (first.stride is not None)
 
 
 def test_attend_equals_draw_counted_from_one():
