@@ -86,7 +86,7 @@ def nearby_images(
 
         def difference(image: jax.Array, own: jax.Array, other: jax.Array) -> Any:
             logits = logits_of(image)
-            return logits[own] - logits[other], logits.argmax() == own
+            return logits[own] - logits[other], logits.argmax().astype(own.dtype) == own
 
         def step(image: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
             slope = jax.value_and_grad(difference, has_aux=True)

@@ -30,7 +30,7 @@ class ClassifierRecipe:
       optimizer: one of `OPTIMIZERS`.
       learning_rate: the largest one of the schedule.
       momentum: in [0, 1).
-      weight_decay: of kernels; biases and normalisation have none.
+      weight_decay: of kernels; biases and normalisation have none. With "muon", what is called `head` has none either.
       label_smoothing: share of each label that is spread over all classes.
       schedule: one of `SCHEDULES`, see `learning_rate_schedule`.
       robust_radius: of the L2 ball of adversarial training, see `adversarial_examples.robust`. None: the images are

@@ -26,7 +26,7 @@ from flax import nnx
 
 from outgen_jax import losses
 from outgen_jax.data import augment
-from outgen_jax.training import finetuning_recipe
+from outgen_jax.training import finetuning_recipe, objectives
 from outgen_jax.training.finetuning_recipe import (
     HELD,
     Coefficients,
@@ -160,7 +160,7 @@ def make_update(
         crossed = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
         recognition = crossed.mean()
         loss = recognition + c.weight * extra
-        accuracy = (logits.argmax(-1) == batch.labels).mean()
+        accuracy = objectives.top_1(logits, batch.labels)
         metrics = Metrics(loss, recognition, extra, accuracy, gain)
         return loss, (nnx.state(student, nnx.Not(nnx.Param)), metrics)
 

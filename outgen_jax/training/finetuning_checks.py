@@ -27,6 +27,7 @@ def validate(
     penalty: Penalty,
     distort: Distort,
     teacher: nnx.Module | None,
+    checkpoint_every: int = 1,
 ) -> None:
     """Checks all arguments of `finetune`.
 
@@ -35,6 +36,11 @@ def validate(
     """
     _check_recipe(recipe, len(labels))
     _check_penalty(penalty)
+    if checkpoint_every < 1:
+        raise ValueError(
+            f"finetune: checkpoint_every must be at least 1 update, got {checkpoint_every}; leave `checkpoints` out to "
+            "keep none"
+        )
     if not callable(getattr(model, "activations", None)):
         raise ValueError(
             f"finetune: {type(model).__name__} has no activations(images) -> (logits, {{layer name: "

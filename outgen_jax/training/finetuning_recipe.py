@@ -51,8 +51,8 @@ class Penalty:
     Attributes:
       kind: one of `PENALTIES`, see `finetuning`.
       weight: λ.
-      layers: names of the layers whose pre-activations are compared.
-      layer_weights: one for each layer. None: every neuron counts the same.
+      layers: names of the layers whose pre-activations are compared; any sequence becomes a tuple.
+      layer_weights: one for each layer; any sequence becomes a tuple. None: every neuron counts the same.
       gain: α of the constraint, at first.
       gain_end: α at the end, reached geometrically. None: α stays the same.
       gain_rate: if positive, log α is learned at this rate, from the same loss.
@@ -69,6 +69,12 @@ class Penalty:
     gain_end: float | None = None
     gain_rate: float = 0.0
     held_pass: str = "training"
+
+    def __post_init__(self) -> None:
+        """Makes tuples of sequences: compiled updates are kept by penalty, which must be hashable."""
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if self.layer_weights is not None:
+            object.__setattr__(self, "layer_weights", tuple(map(float, self.layer_weights)))
 
     def without_numbers(self) -> "Penalty":
         """The options on which the compiled program depends; the others are its `Coefficients`."""

@@ -53,7 +53,8 @@ def top_1(logits: jax.Array, labels: jax.Array) -> jax.Array:
       >>> float(objectives.top_1(jnp.array([[0.0, 1.0], [2.0, 1.0]]), jnp.array([1, 1])))
       0.5
     """
-    return (logits.argmax(-1) == labels).mean()
+    # With 64-bit types on, argmax returns int64.
+    return (logits.argmax(-1).astype(jnp.int32) == jnp.asarray(labels, jnp.int32)).mean()
 
 
 class Objective(NamedTuple):
@@ -79,8 +80,15 @@ def plain(label_smoothing: float = 0.0) -> Objective:
       1.3863
 
     Args:
-      label_smoothing: share of t that is spread evenly over all classes (Szegedy et al. 2016).
+      label_smoothing: share of t that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1].
+
+    Raises:
+      ValueError: a share outside [0, 1], or NaN.
     """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(
+            f"objectives.plain: label_smoothing must lie in [0, 1], got {label_smoothing}; 0.1 is 10 %"
+        )
 
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
         t = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)

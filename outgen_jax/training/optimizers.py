@@ -48,8 +48,8 @@ def muon(
     """Muon (Jordan et al. 2024) for convolutions and hidden layers, Adam for the rest.
 
     The momentum of each kernel, as a matrix [inputs, outputs], is replaced by the nearest orthogonal matrix, so that
-    all of its directions learn equally fast. The weight decay is decoupled. Adam has a tenth of the learning rate,
-    and takes what is called `head`, biases and normalisation.
+    all of its directions learn equally fast. Its weight decay is decoupled. Adam has a tenth of the learning rate and
+    no weight decay, and takes what is called `head`, biases and normalisation.
 
     Example:
       >>> import optax

@@ -8,6 +8,7 @@ of all that changes (`state`), of arrays that stay as they are (`data`: images, 
 rows [B] of the data set that form its batch.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,6 +48,7 @@ def compile_updates(update: Update) -> Update:
             return state, jax.tree.map(lambda m: m[None], metrics)
         return jax.lax.scan(lambda state, batch: update(state, *data, batch), state, rows)
 
+    functools.update_wrapper(chunk, update, assigned=())  # with the attributes of the update
     return jax.jit(chunk, donate_argnums=0)
 
 
@@ -71,6 +73,7 @@ def with_precision(update: Update, precision: str | None) -> Update:
         with jax.default_matmul_precision(precision):
             return update(*arguments)
 
+    functools.update_wrapper(traced, update, assigned=())
     return traced
 
 
@@ -156,12 +159,12 @@ def epoch_rows(key: jax.Array, epoch: int, num_images: int, batch_size: int) -> 
       int32 [num_images // batch_size, batch_size].
 
     Raises:
-      ValueError: a batch larger than the data set.
+      ValueError: a batch of no images, or larger than the data set.
     """
-    if batch_size > num_images:
+    if not 1 <= batch_size <= num_images:
+        fault = f"exceeds the {num_images} images" if batch_size > 0 else "is not positive"
         raise ValueError(
-            f"epoch_rows: batch_size {batch_size} exceeds the {num_images} images; use a smaller "
-            "batch"
+            f"epoch_rows: batch_size {batch_size} {fault}; use one from 1 to the number of images"
         )
     order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_images))
     steps = num_images // batch_size
@@ -183,11 +186,11 @@ def consecutive_rows(
       int32 [steps, batch_size].
 
     Raises:
-      ValueError: a batch larger than the data set.
+      ValueError: a batch of no images, or larger than the data set.
     """
-    a_pass = num_images // batch_size
-    if a_pass == 0:
+    if not 1 <= batch_size <= num_images:
         return epoch_rows(key, 0, num_images, batch_size)  # refuses it
+    a_pass = num_images // batch_size
     passes = range(first // a_pass, (first + steps - 1) // a_pass + 1)
     rows = np.concatenate([epoch_rows(key, number, num_images, batch_size) for number in passes])
     return rows[first % a_pass :][:steps]

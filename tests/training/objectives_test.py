@@ -76,6 +76,12 @@ def test_plain_is_the_cross_entropy_of_smoothed_labels(smoothing):
     np.testing.assert_allclose(objective.loss(LOGITS, wanted), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5, float("nan")])
+def test_a_share_of_the_label_outside_0_to_1_is_refused(smoothing):
+    with pytest.raises(ValueError, match=r"plain: label_smoothing must lie in \[0, 1\], got"):
+        objectives.plain(smoothing)
+
+
 def test_replaced_takes_the_teacher_where_it_is_marked():
     objective = objectives.replaced()
     marks = np.arange(BATCH) % 3 == 0

@@ -124,6 +124,14 @@ def test_epoch_rows_visit_each_image_once_in_an_order_of_key_and_epoch():
         updates.epoch_rows(key, 0, 50, 51)
 
 
+@pytest.mark.parametrize("batch_size", [0, -4])
+def test_a_batch_of_no_images_is_refused(batch_size):
+    for rows in (updates.epoch_rows, updates.consecutive_rows):
+        arguments = (0, 50) if rows is updates.epoch_rows else (0, 2, 50)
+        with pytest.raises(ValueError, match=f"batch_size {batch_size} is not positive; use one f"):
+            rows(KEY, *arguments, batch_size)
+
+
 def test_consecutive_rows_are_parts_of_endless_passes():
     straight = [updates.consecutive_rows(KEY, 2 * number, 2, 12, 5) for number in range(3)]
     parts = updates.consecutive_rows(KEY, 0, 6, 12, 5)  # passes of two batches
