@@ -207,6 +207,7 @@ def train() -> None:
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             checkpoints=checkpoints,
+            settings=dataclasses.asdict(recipe),
             title="training",
             on_epoch=epoch_logger(log, apply, found.test),
         )

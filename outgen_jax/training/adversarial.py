@@ -51,7 +51,8 @@ class GameState(NamedTuple):
 class Metrics(NamedTuple):
     """Means over the batches of an update."""
 
-    discriminator_loss: jax.Array  # nats; 2 log 2 = 1.39 if it cannot tell real from generated
+    # Nats, with γ/2 R₁ where there is a penalty; without, 2 log 2 = 1.39 if it cannot tell real from generated.
+    discriminator_loss: jax.Array
     generator_loss: jax.Array  # nats
     real: jax.Array  # D(x), [0, 1]
     fake: jax.Array  # D(G(z)) before the discriminator's step, [0, 1]
@@ -135,7 +136,7 @@ def create(
     probability: float | None = None,
     key: jax.Array | None = None,
 ) -> GameState:
-    """The state before the first update.
+    """The state before the first update, which shares no buffer with its arguments.
 
     Args:
       generator: its first state.
@@ -143,7 +144,8 @@ def create(
       probability: with which the augmentation changes an image, at first. None: there is no augmentation.
       key: of everything random in the updates. None: `make_update` has it.
     """
-    # Copies: the state is donated, so no buffer may be in two places or be the caller's key.
+    # Copies: the state is donated, so no buffer may be in two places or be the caller's.
+    generator, discriminator = jax.tree.map(jnp.copy, (generator, discriminator))
     average = jax.tree.map(jnp.copy, generator.params)
     key = None if key is None else jax.random.clone(key)
     first = None if probability is None else jnp.asarray(probability, jnp.float32)

@@ -1,7 +1,7 @@
 """The epochs of an adversarial training, with checkpoints; stops when a loss or a weight is not finite."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 from outgen_jax.training import updates
 from outgen_jax.training.adversarial import GameState, Metrics, Update
-from outgen_jax.training.checkpoints import Checkpoints, kept
+from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
 
 
 class Progress(NamedTuple):
@@ -32,6 +32,7 @@ def train(
     save_every: int = 1,
     num_images: int | None = None,
     steps_per_epoch: int | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
     """Trains for some epochs, from the newest checkpoint on if there is one; yields after each epoch.
 
@@ -46,24 +47,36 @@ def train(
       key: of the order of the images.
       epochs: in all, those before the checkpoint included.
       batch_size: images of an update.
-      checkpoints: where the training is kept and resumed from, numbered by epoch. None: nowhere.
+      checkpoints: where the training is kept and resumed from, numbered by epoch. A checkpoint of other keys, images,
+        `settings`, batch size or steps per epoch is refused. None: nowhere.
       save_every: epochs between two checkpoints. The last epoch is always saved.
       num_images: the number of rows to draw from, needed where `images` is not one array.
       steps_per_epoch: updates of an epoch, whatever the number of images, so that data sets of different sizes train
         equally long. None: those of one pass.
+      settings: what else a checkpoint must share with this run, such as learning rates; the update does not tell. As
+        JSON.
 
     Raises:
-      ValueError: images of another type, fewer images than a batch, or a checkpoint of other networks or images or of
-        an older format.
+      ValueError: images of another type, fewer images than a batch, numbers below 1, or a checkpoint of other networks,
+        of another run or of an older format.
       FloatingPointError: losses or weights that are not finite. The message says since which update, and which
         checkpoint is kept.
     """
     num_images = _count(images) if num_images is None else num_images
-    steps = steps_per_epoch or max(1, num_images // batch_size)
-    updates.consecutive_rows(key, 0, 1, num_images, batch_size)  # refuses a batch that is too large
+    updates.consecutive_rows(key, 0, 1, num_images, batch_size)  # refuses a batch that does not fit
+    steps = num_images // batch_size if steps_per_epoch is None else steps_per_epoch
+    if steps < 1 or save_every < 1:
+        raise ValueError(
+            f"adversarial_fit.train: steps_per_epoch and save_every must be at least 1, got {steps_per_epoch} and "
+            f"{save_every}; without steps_per_epoch an epoch is one pass over the images"
+        )
     history: list[dict[str, float]] = []
+    own = {"num_images": num_images, "batch_size": batch_size, "steps_per_epoch": steps}
+    run = run_identity([key, state.key], images, {**(settings or {}), **own})
     if checkpoints is not None and checkpoints.latest is not None:
-        state, history = restore(checkpoints, state, images)
+        state, notes = _restored(checkpoints, state, images)
+        check_run(checkpoints, notes, run, most=epochs, caller="adversarial_fit.train")
+        history = notes["history"]
     if len(history) >= epochs:
         yield Progress(state, history)
     on_device = jax.tree.map(jnp.asarray, images)
@@ -79,27 +92,34 @@ def train(
         row = {"epoch": epoch + 1, **means, "seconds": time.perf_counter() - start}
         history = [*history, row]
         if checkpoints is not None and ((epoch + 1) % save_every == 0 or epoch + 1 == epochs):
-            checkpoints.save(epoch + 1, state, {"history": history})
+            checkpoints.save(epoch + 1, state, {"history": history, "run": run})
         yield Progress(state, history)
 
 
 def restore(
     checkpoints: Checkpoints, state: GameState, images: Any
 ) -> tuple[GameState, list[dict[str, float]]]:
-    """State and history of the newest checkpoint; `state` and `images` as in `train`.
+    """State and history of the newest checkpoint; `state` and `images` as in `train`, which compares the runs too.
 
     Raises:
       ValueError: a checkpoint of other networks or images, or of an older format.
     """
+    state, notes = _restored(checkpoints, state, images)
+    return state, notes["history"]
+
+
+def _restored(
+    checkpoints: Checkpoints, state: GameState, images: Any
+) -> tuple[GameState, dict[str, Any]]:
+    """State and notes of the newest checkpoint."""
     try:
-        state, notes = checkpoints.restore(state)
+        return checkpoints.restore(state)
     except ValueError as error:
         shape = list(jax.tree.leaves(images)[0].shape[1:])
         raise ValueError(
             f"adversarial_fit.train: the checkpoint is not one of these networks for images {shape}: "
             f"{error}. Train on the data set of the checkpoint, or elsewhere"
         ) from error
-    return state, notes["history"]
 
 
 def _count(images: Any) -> int:

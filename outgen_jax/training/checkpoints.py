@@ -5,6 +5,8 @@ A checkpoint is a directory of arrays without pickles. Each array has the name o
 and renames it when it is complete; a run that is killed while it saves resumes from the one before.
 """
 
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,7 +47,23 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, notes: Mapping[str, Any]) -> None:
-        """Writes `state` (a pytree of arrays) and `notes` (JSON) as the checkpoint of `step`."""
+        """Writes `state` (a pytree of arrays) and `notes` (JSON) as the checkpoint of `step`.
+
+        Raises:
+          ValueError: a step that is not after the newest, or notes that JSON cannot hold. Nothing is written.
+        """
+        where = f"Checkpoints.save: step {step} in {self._manager.directory}"
+        if self.latest is not None and step <= self.latest:
+            raise ValueError(
+                f"{where} is not after the newest checkpoint, {self.latest}; restore that one and go on from it, or "
+                "use another directory"
+            )
+        try:
+            json.dumps(dict(notes))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{where}: notes must be JSON: {error}. Convert numbers of numpy and JAX with float()"
+            ) from error
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -112,6 +130,68 @@ def kept(checkpoints: Checkpoints | None, unit: str) -> str:
     latest = None if checkpoints is None else checkpoints.latest
     return (
         "there is no checkpoint" if latest is None else f"the checkpoint of {unit} {latest} is kept"
+    )
+
+
+def run_identity(
+    keys: Sequence[jax.Array | None], data: Any, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a checkpoint and a run that resumes from it must share, as the notes of a checkpoint return it.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> from outgen_jax.training import checkpoints
+      >>> checkpoints.run_identity([jax.random.key(7)], np.arange(3, dtype=np.int32), {"batch_size": 4})
+      {'keys': [[0, 7]], 'checksum of the data': '1d760e7a', 'batch_size': 4}
+
+    Args:
+      keys: random keys of the run.
+      data: pytree of arrays, of which a checksum is kept.
+      settings: numbers, strings, None, and sequences and dictionaries of them, by name.
+    """
+    checksum = 0
+    for leaf in jax.tree.leaves(data):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, checksum)
+    fields = {
+        "keys": [None if k is None else np.asarray(jax.random.key_data(k)).tolist() for k in keys],
+        "checksum of the data": f"{checksum:08x}",
+        **settings,
+    }
+    found: dict[str, Any] = json.loads(json.dumps(fields, default=float))
+    return found
+
+
+def check_run(
+    checkpoints: Checkpoints,
+    notes: Mapping[str, Any],
+    run: Mapping[str, Any],
+    *,
+    most: int,
+    caller: str,
+) -> None:
+    """Refuses, in the name of `caller`, to resume from the checkpoint of another run.
+
+    Args:
+      checkpoints: where the newest checkpoint has been restored from.
+      notes: of that checkpoint, `run` among them. Earlier versions did not write it: then it is not compared.
+      run: from `run_identity`.
+      most: the step that this run ends with.
+      caller: the function that resumes.
+
+    Raises:
+      ValueError: the first field in which the runs differ, or a checkpoint after the end of this run.
+    """
+    found = notes.get("run", run)
+    differing = [name for name in [*run, *found] if run.get(name) != found.get(name)]
+    if not differing and (checkpoints.latest or 0) <= most:
+        return
+    what = f"this run ends with {most}"
+    if differing:
+        name = differing[0]
+        what = f"{name} is {found.get(name)} there and {run.get(name)} here"
+    raise ValueError(
+        f"{caller}: checkpoint {checkpoints.latest} is of another run: {what}. Use the settings of that run, or "
+        "another directory"
     )
 
 

@@ -6,6 +6,7 @@ uninterrupted one, bit for bit. An objective says what the network learns from i
 (`classifier_recipe`); `classifier_fit` runs the epochs.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ Update = Callable[[TrainState, jax.Array, Labels, jax.Array], tuple[TrainState, 
 def create(
     model: nnx.Module, optimizer: optax.GradientTransformation
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Puts `model` into training mode, and splits it into its definition and its first state.
+    """The definition of the network in training mode, and the first state, which shares no buffer with `model`.
 
     Example:
       >>> import optax
@@ -53,9 +54,10 @@ def create(
       >>> int(state.step)
       0
     """
-    model.train()
-    graphdef, *states = nnx.split(model, nnx.Param, ...)
-    params, variables = states
+    trained = nnx.clone(model)
+    trained.train()
+    graphdef, *states = nnx.split(trained, nnx.Param, ...)
+    params, variables = jax.tree.map(jnp.copy, states)  # the buffers of the state are donated
     state = TrainState(params, variables, optimizer.init(params), jnp.zeros((), jnp.int32))
     return graphdef, state
 
@@ -127,7 +129,34 @@ def make_update(
         accuracy = learnt.correct(logits, chosen.labels)
         return TrainState(params, variables, opt_state, state.step + 1), Metrics(loss, accuracy)
 
+    # `updates.compile_updates` hands it on: values of labels are not seen inside of an update.
+    update.__dict__["check"] = functools.partial(_check, graphdef, learnt)
     return update
+
+
+def _check(
+    graphdef: nnx.GraphDef,
+    objective: Objective,
+    state: TrainState,
+    images: Any,
+    supervision: Supervision,
+) -> None:
+    """Refuses, where the objective learns classes, labels that are not classes of the network."""
+    if objective.correct is not objectives.top_1:
+        return
+    labels = np.asarray(supervision.labels)
+    grey_levels.check_labelled(images, labels, caller="fit")
+
+    def logits_of(params: nnx.State, variables: nnx.State, batch: jax.Array) -> Any:
+        return nnx.merge(graphdef, params, variables, copy=True)(batch)
+
+    batch = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    num_classes = jax.eval_shape(logits_of, state.params, state.variables, batch).shape[-1]
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"fit: labels must be in 0..{num_classes - 1}, the network's classes; they span "
+            f"{labels.min()}..{labels.max()}. Match the data's classes to the network's"
+        )
 
 
 def _the_key(key: jax.Array | None, supervision: Supervision) -> jax.Array:

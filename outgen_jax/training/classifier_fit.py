@@ -1,17 +1,17 @@
 """The epochs of a classifier's training, with checkpoints; stops when the loss or a weight is not finite."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import jax
 import numpy as np
 
 from outgen_jax.training import updates
-from outgen_jax.training.checkpoints import Checkpoints, kept
+from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
 from outgen_jax.training.classifier import TrainState, Update
-from outgen_jax.training.objectives import Labels
+from outgen_jax.training.objectives import Labels, Supervision
 
 CHECKPOINT_SECONDS = 30.0  # the shortest time of training between two checkpoints
 
@@ -36,8 +36,9 @@ def fit(
     epochs: int,
     batch_size: int,
     checkpoints: Checkpoints | None = None,
+    settings: Mapping[str, Any] | None = None,
     title: str | None = None,
-    on_epoch: Callable[[Epoch, TrainState], dict[str, float]] | None = None,
+    on_epoch: Callable[[Epoch, TrainState], Mapping[str, SupportsFloat] | None] | None = None,
 ) -> tuple[TrainState, list[Epoch]]:
     """Trains for some epochs, from the newest checkpoint on if there is one.
 
@@ -48,27 +49,36 @@ def fit(
       update: from `classifier.make_update`, compiled by `updates.compile_updates`.
       state: before the first update, from `classifier.create`.
       images: [N, H, W, C] uint8.
-      labels: int32 [N], or a `Supervision`.
+      labels: int32 [N] in 0..K-1, or a `Supervision`. Other arrays with N rows where the objective takes them.
       key: of the order of the images, see `updates.order_key`; it may be the key of the update, too.
       epochs: in all, those before the checkpoint included.
       batch_size: images of an update.
       checkpoints: where the training is kept and resumed from. One is written after the last epoch, and at the end of
-        an epoch if the last one is `CHECKPOINT_SECONDS` old. None: nowhere.
+        an epoch if the last one is `CHECKPOINT_SECONDS` old. A checkpoint of other keys, `settings`, number of images
+        or batch size, or of other labels is refused. None: nowhere.
+      settings: what else a checkpoint must share with this run, such as `dataclasses.asdict` of the recipe; the update
+        does not tell. As JSON.
       title: of a progress bar. None: there is none.
-      on_epoch: called after every epoch that is run here; the history keeps what it returns.
+      on_epoch: called after every epoch that is run here; the history keeps the numbers that it returns, if any.
 
     Returns:
       The state after the last epoch, and the history, a row for each epoch.
 
     Raises:
       FloatingPointError: the loss or the weights are not finite. The last checkpoint is kept.
-      ValueError: a checkpoint of another network or of an older format, or a batch larger than the data set.
+      ValueError: images that are not uint8 [N, H, W, C], labels that are not one for each or not classes of the
+        network, a batch larger than the data set, or a checkpoint of another network or run or of an older format.
     """
+    supervision = labels if isinstance(labels, Supervision) else Supervision(labels)
+    _check_data(update, state, images, supervision)
     history: list[Epoch] = []
+    num_images = len(images)
+    own = {"num_images": num_images, "batch_size": batch_size}
+    run = run_identity([key, supervision.key], supervision.labels, {**(settings or {}), **own})
     if checkpoints is not None and checkpoints.latest is not None:
         state, notes = checkpoints.restore(state)
+        check_run(checkpoints, notes, run, most=epochs, caller="fit")
         history = [Epoch(**row) for row in notes["history"]]
-    num_images = len(images)
     saved = time.perf_counter()
     for epoch in range(len(history), epochs):
         start, found = time.perf_counter(), []
@@ -82,12 +92,37 @@ def fit(
         _check_finite(metrics.loss, state, epoch, checkpoints)
         seconds = time.perf_counter() - start
         row = Epoch(epoch + 1, float(metrics.loss.mean()), float(metrics.accuracy.mean()), seconds)
-        history.append(row if on_epoch is None else row._replace(measured=on_epoch(row, state)))
+        measured = None if on_epoch is None else on_epoch(row, state)
+        if measured is not None:
+            row = row._replace(measured={name: float(value) for name, value in measured.items()})
+        history.append(row)
         last = epoch + 1 == epochs
         if checkpoints is not None and (last or time.perf_counter() - saved >= CHECKPOINT_SECONDS):
-            checkpoints.save(epoch + 1, state, {"history": [row._asdict() for row in history]})
+            notes = {"history": [row._asdict() for row in history], "run": run}
+            checkpoints.save(epoch + 1, state, notes)
             saved = time.perf_counter()
     return state, history
+
+
+def _check_data(
+    update: Update, state: TrainState, images: jax.Array, supervision: Supervision
+) -> None:
+    """Refuses images of another type, fewer rows than images, and what the update's own check refuses."""
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(
+            f"fit: images must be uint8 [N, H, W, C], got {images.dtype} {list(images.shape)}; "
+            "outgen_jax.data.to_uint8 makes such images of floats in [0, 1]"
+        )
+    for name, rows in zip(("labels", "teacher_logits", "generated"), supervision, strict=False):
+        for leaf in jax.tree.leaves(rows):
+            if np.shape(leaf)[:1] != (len(images),):
+                raise ValueError(
+                    f"fit: {name} must have a row for each of the {len(images)} images, got shape "
+                    f"{list(np.shape(leaf))}"
+                )
+    check = getattr(update, "check", None)
+    if check is not None:  # an update of `classifier.make_update`
+        check(state, images, supervision)
 
 
 def _check_finite(

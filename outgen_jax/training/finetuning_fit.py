@@ -5,6 +5,7 @@ device works. Everything random is a function of the key and the number of the u
 the uninterrupted one, bit for bit on CPU.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from outgen_jax.training import finetuning, finetuning_recipe, updates
-from outgen_jax.training.checkpoints import Checkpoints, kept
+from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
 from outgen_jax.training.finetuning_checks import validate
 from outgen_jax.training.finetuning_recipe import Coefficients, Distort, FinetuningRecipe, Penalty
 
@@ -68,7 +69,10 @@ def finetune(
         another function object compiles another program.
       key: of everything random. Give each seed its own.
       teacher: the frozen network, of the same architecture. None: `model`.
-      checkpoints: where the training is kept and resumed from, numbered by updates. None: nowhere.
+      checkpoints: where the training is kept and resumed from, numbered by updates. A checkpoint of another recipe,
+        penalty, key, number of images, or of other labels is refused; images, networks and `distort` are not compared.
+        A longer run may resume from a shorter one, unless the number of updates decides the learning rate or α. None:
+        nowhere.
       checkpoint_every: the largest number of updates between two checkpoints; there is one at the end of each epoch.
       on_updates: called with the number of updates since its last call.
 
@@ -77,7 +81,7 @@ def finetune(
         of another architecture, or checkpoints of another run or of an older format.
       FloatingPointError: the loss or the weights are not finite. The last checkpoint is kept.
     """
-    validate(model, images, labels, recipe, penalty, distort, teacher)
+    validate(model, images, labels, recipe, penalty, distort, teacher, checkpoint_every)
     images = jnp.asarray(images) if isinstance(images, np.ndarray) else images
     labels = np.asarray(labels, np.int32)
     graphdef, state = finetuning.create(model, recipe, key)
@@ -85,8 +89,10 @@ def finetune(
     advance = compile_update(graphdef, frozen_graphdef, recipe, penalty.without_numbers(), distort)
     constant = frozen, finetuning_recipe.coefficients(penalty)
     history: list[dict[str, float]] = []
+    run = _identity(recipe, penalty, key, labels)
     if checkpoints is not None and checkpoints.latest is not None:
         state, notes = checkpoints.restore(state)
+        check_run(checkpoints, notes, run, most=recipe.updates, caller="finetune")
         history = notes["history"]
         on_updates(int(state.step))
     while (done := int(state.step)) < recipe.updates:
@@ -98,7 +104,7 @@ def finetune(
             on_updates(metrics.loss.size)
         history.append(_means(found, state, done, len(rows), checkpoints))
         if checkpoints is not None:
-            checkpoints.save(done + len(rows), state, {"history": history})
+            checkpoints.save(done + len(rows), state, {"history": history, "run": run})
     tuned = nnx.merge(graphdef, state.params, state.variables, copy=True)
     tuned.eval()
     return Finetuned(tuned, history)
@@ -121,6 +127,17 @@ def compile_update(
     return updates.compile_updates(
         finetuning.make_update(graphdef, frozen_graphdef, optimizer, recipe, penalty, distort)
     )
+
+
+def _identity(
+    recipe: FinetuningRecipe, penalty: Penalty, key: jax.Array, labels: np.ndarray
+) -> dict[str, Any]:
+    """What a checkpoint must share with the run, see `finetune`."""
+    settings = dataclasses.asdict(recipe)
+    if recipe.schedule == "constant" and penalty.gain_end is None:
+        del settings["updates"]
+    settings |= {f"penalty's {name}": value for name, value in dataclasses.asdict(penalty).items()}
+    return run_identity([key], labels, {**settings, "num_images": len(labels)})
 
 
 def _next_rows(

@@ -202,11 +202,9 @@ def run(
             averaged() if update is None else updates.compile_updates(update),
             start(),
             images() if data is None else data,
-            key=KEY,
             epochs=epochs,
-            batch_size=5,
             checkpoints=checkpoints,
-            **options,
+            **({"key": KEY, "batch_size": 5} | options),
         )
     )
 
@@ -333,6 +331,36 @@ def test_refuses_data_that_does_not_fit(tmp_path):
         )
 
 
+def test_the_checkpoint_of_another_run_is_refused(tmp_path):
+    run(1, tmp_path / "run", settings={"rate": 0.3})
+    for name, options in {
+        "keys": {"key": jax.random.fold_in(KEY, 1)},
+        "checksum of the data": {"data": 255 - images()},
+        "rate": {"settings": {"rate": 0.1}},
+        "batch_size": {"batch_size": 6},
+        "steps_per_epoch": {"steps_per_epoch": 3},
+    }.items():
+        message = f"adversarial_fit.train: checkpoint 1 is of another run: {name} is"
+        with pytest.raises(ValueError, match=message):
+            run(2, tmp_path / "run", **({"settings": {"rate": 0.3}} | options))
+    with pytest.raises(ValueError, match="of another run: this run ends with 0"):
+        run(0, tmp_path / "run", settings={"rate": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps_per_epoch": 0}, "steps_per_epoch and save_every must be at least 1, got 0 and 1"),
+        ({"steps_per_epoch": -1}, "must be at least 1, got -1 and 1; without steps_per_epoch"),
+        ({"save_every": 0}, "must be at least 1, got None and 0"),
+        ({"batch_size": 0}, "batch_size 0 is not positive"),
+    ],
+)
+def test_refuses_numbers_below_one(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(1, **options)
+
+
 # --- augmentation, sets as other pytrees, keys in the state ---
 
 
@@ -426,10 +454,10 @@ def test_a_state_is_created_with_what_the_update_lacks():
     state = adversarial.create(generator, discriminator, probability=0.5, key=KEY)
     assert (state.probability, state.key, state.step) == (0.5, KEY, 0)
     assert state.probability.dtype == jnp.float32
-    compiled_identity = jax.jit(lambda state: state, donate_argnums=0)
-    compiled_identity((state.key, state.average))
+    jax.jit(lambda state: state, donate_argnums=0)(state)
+    assert state.average["w"].is_deleted()
     assert not KEY.is_deleted()  # training donates the state, not what the caller gave
-    assert not generator.params["w"].is_deleted()
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((generator, discriminator)))
     state = adversarial.create(generator, discriminator, probability=0.5, key=KEY)
     bare = adversarial.create(generator, discriminator)
     assert bare.probability is None

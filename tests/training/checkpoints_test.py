@@ -15,7 +15,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.checkpoints import Checkpoints, check_run, run_identity
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,6 +74,47 @@ def test_keeps_as_many_as_asked_for(tmp_path):
     for step in (1, 2, 3):
         checkpoints.save(step, state(step), {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_step_that_is_not_after_the_newest_is_refused(tmp_path, step):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, state(2), {"of": 2})
+    with pytest.raises(ValueError, match=f"step {step} in .* is not after the newest .*, 2; rest"):
+        checkpoints.save(step, state(step), {"of": step})
+    assert [path.name for path in tmp_path.iterdir()] == ["2"]
+    assert checkpoints.restore(zeros())[1] == {"of": 2}
+
+
+def test_notes_that_are_no_json_are_refused_before_anything_is_written(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(ValueError, match=r"step 1 in .*notes must be JSON: .*float32.*float\(\)"):
+        checkpoints.save(1, state(), {"accuracy": np.float32(0.5)})
+    assert not list(tmp_path.iterdir())
+    checkpoints.save(1, state(), {"accuracy": 0.5})
+    assert Checkpoints(tmp_path).restore(zeros())[1] == {"accuracy": 0.5}
+
+
+def test_what_a_run_shares_with_its_checkpoint_survives_json(tmp_path):
+    settings = {"rate": np.float32(0.5), "layers": ("a", "b"), "none": None}
+    keys, data = [jax.random.key(3), None], {"labels": np.arange(4)}
+    run = run_identity(keys, data, settings)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, state(), {"run": run})
+    _, notes = checkpoints.restore(zeros())
+    assert notes["run"] == run
+    check_run(checkpoints, notes, run, most=2, caller="example")
+    check_run(checkpoints, {}, run, most=2, caller="example")  # an earlier version kept none
+    for name, other in {
+        "keys": run_identity([jax.random.key(4), None], data, settings),
+        "checksum of the data": run_identity(keys, {"labels": np.arange(4)[::-1]}, settings),
+        "rate": run_identity(keys, data, settings | {"rate": 0.25}),
+        "more": run_identity(keys, data, settings | {"more": 1}),
+    }.items():
+        with pytest.raises(ValueError, match=f"example: checkpoint 2 is of another run: {name} is"):
+            check_run(checkpoints, notes, other, most=2, caller="example")
+    with pytest.raises(ValueError, match="checkpoint 2 is of another run: this run ends with 1"):
+        check_run(checkpoints, notes, run, most=1, caller="example")
 
 
 def test_no_pickles(tmp_path):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,13 @@ def test_what_is_measured_after_an_epoch_stays_in_the_history(tmp_path, monkeypa
     assert [row.measured for row in resumed] == [*expected, None]
 
 
+@pytest.mark.parametrize("number", [np.float32, jnp.float32])
+def test_numbers_of_numpy_and_jax_may_be_measured(tmp_path, number):
+    _, history = fit(tmp_path, epochs=1, on_epoch=lambda row, state: {"half": number(0.5)})
+    assert history[0].measured == {"half": 0.5}
+    assert fit(tmp_path, epochs=1)[1] == history
+
+
 def test_the_key_of_the_supervision_is_the_seed_and_compiles_nothing_anew():
     update, _ = program()
     (first, _), programs = fit(epochs=1), update._cache_size()
@@ -209,6 +217,74 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     Checkpoints(tmp_path).save(1, {"kernel": jnp.zeros(3)}, {"history": []})
     with pytest.raises(ValueError, match="written with other settings"):
         fit(tmp_path)
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path):
+    fit(tmp_path, epochs=1, settings={"rate": 0.05})
+    for name, options in {
+        "keys": {"key": jax.random.fold_in(KEY, 1)},
+        "batch_size": {"batch_size": 6},
+        "rate": {"settings": {"rate": 0.1}},
+    }.items():
+        message = f"fit: checkpoint 1 is of another run: {name} is"
+        with pytest.raises(ValueError, match=message):
+            fit(tmp_path, **({"settings": {"rate": 0.05}} | options))
+    with pytest.raises(ValueError, match="of another run: keys is"):
+        fit(tmp_path, seed=1)
+    with pytest.raises(ValueError, match="of another run: this run ends with 0"):
+        fit(tmp_path, epochs=0, settings={"rate": 0.05})
+    images, given = data()
+    with pytest.raises(ValueError, match="of another run: checksum of the data is"):
+        check(images, 1 - given.labels, checkpoints=Checkpoints(tmp_path))
+
+
+# --- what goes in ---
+
+
+def check(images: Any, labels: Any, update: Any = None, **options: Any) -> None:
+    """What `fit` does before its first update."""
+    own, start = program()
+    given = data()[1]._replace(labels=labels) if not isinstance(labels, Supervision) else labels
+    update = own if update is None else update
+    classifier_fit.fit(
+        update, start(), images, given, key=KEY, epochs=0, batch_size=BATCH, **options
+    )
+
+
+def test_refuses_other_data():
+    images, given = data()
+    labels = given.labels
+    check(images, labels)
+    check(np.asarray(images), np.asarray(labels, np.int64))
+    logits = jnp.zeros((COUNT - 1, 2))
+    for wrong, message in (
+        ((images / 255, labels), r"uint8 \[N, H, W, C\], got float32 \[24, 8, 8, 3\]; .*to_uint8"),
+        ((images[..., 0], labels), r"uint8 \[N, H, W, C\], got uint8 \[24, 8, 8\]"),
+        ((images, labels[:-1]), r"labels must have a row for each of the 24 images, .*\[23\]"),
+        ((images, given._replace(teacher_logits=logits)), r"teacher_logits must have .*\[23, 2\]"),
+        ((images, labels[:, None]), r"labels must be 24 integers, .*int32 \[24, 1\]"),
+        ((images, jax.nn.one_hot(labels, 2)), r"24 integers, .*float32 \[24, 2\]"),
+        ((images, labels + 1), r"labels must be in 0\.\.1, .*; they span 1\.\.2\. Match"),
+        ((images, labels - 1), r"labels must be in 0\.\.1, .*; they span -1\.\.0\. Match"),
+    ):
+        with pytest.raises(ValueError, match=f"fit: .*{message}"):
+            check(*wrong)
+
+
+def test_labels_of_another_kind_are_left_to_their_objective():
+    optimizer = make_optimizer(ClassifierRecipe(epochs=1), 1)
+    graphdef, _ = classifier.create(Network(), optimizer)
+    images, given = data()
+    for correct, refused in (
+        (lambda logits, wanted: jnp.zeros(()), False),
+        (objectives.top_1, True),
+    ):
+        objective = objectives.plain()._replace(correct=correct)
+        update = classifier.make_update(graphdef, optimizer, objective=objective)
+        compiled = updates.compile_updates(updates.with_precision(update, "bfloat16"))
+        wanted = jax.nn.one_hot(given.labels, 2)
+        with pytest.raises(ValueError, match="24 integers") if refused else nullcontext():
+            check(images, wanted, compiled)
 
 
 def test_progress_is_shown_under_the_title(capsys):

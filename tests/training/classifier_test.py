@@ -188,6 +188,16 @@ def test_update_is_a_step_of_sgd_on_the_smoothed_cross_entropy(monkeypatch):
     assert int(state.step) == 1
 
 
+def test_the_network_given_is_left_as_it_is():
+    model = Network()
+    model.eval()
+    _, state = classifier.create(model, optax.sgd(0.1))
+    jax.jit(lambda state: state, donate_argnums=0)(state)  # as training does
+    assert state.params["kernel"][...].is_deleted()
+    assert model.dropout.deterministic
+    assert model(jnp.zeros((1, 8, 8, 3))).shape == (1, 2)
+
+
 def test_every_step_and_key_augments_anew(monkeypatch):
     def crop(key, images, *, padding):
         keys.append(key)

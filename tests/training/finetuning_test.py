@@ -268,6 +268,13 @@ def test_a_grid_of_numbers_shares_one_compiled_update():
     assert finetuning_fit.compile_update.cache_info().misses == before
 
 
+def test_lists_of_layers_and_weights_are_tuples():
+    lists = Penalty(layers=["fc1"], layer_weights=np.ones(1, np.float32))
+    tuples = Penalty(layers=("fc1",), layer_weights=(1.0,))
+    assert lists == tuples
+    assert hash(lists.without_numbers()) == hash(tuples.without_numbers())
+
+
 # --- what goes in ---
 
 
@@ -376,6 +383,35 @@ def test_resuming_is_exact(tmp_path):
     assert_same(again.model, whole.model)  # nothing is left to do
 
 
+def test_the_checkpoint_of_another_run_is_refused(tmp_path):
+    tune(checkpoints=Checkpoints(tmp_path))
+    replaced = functools.partial(dataclasses.replace, STEPS)
+    for name, options in {
+        "keys": {"key": jax.random.fold_in(KEY, 1)},
+        "checksum of the data": {"labels": LABELS[::-1]},
+        "learning_rate": {"recipe": replaced(learning_rate=0.2)},
+        "batch_size": {"recipe": replaced(batch_size=6)},
+        "updates": {"penalty": Penalty(gain_end=50.0)},  # here they decide α
+        "penalty's kind": {"penalty": mse()},
+        "penalty's weight": {"penalty": Penalty(weight=0.5)},
+    }.items():
+        with pytest.raises(
+            ValueError, match=f"finetune: checkpoint 3 is of another run: {name} is"
+        ):
+            tune(checkpoints=Checkpoints(tmp_path), **options)
+    with pytest.raises(ValueError, match="of another run: this run ends with 2"):
+        tune(replaced(updates=2), checkpoints=Checkpoints(tmp_path))
+
+
+def test_a_longer_run_resumes_from_a_shorter_one(tmp_path):
+    tune(checkpoints=Checkpoints(tmp_path))
+    longer = dataclasses.replace(STEPS, updates=4)
+    resumed = tune(longer, checkpoints=Checkpoints(tmp_path))
+    straight = tune(longer)
+    assert resumed.history == straight.history
+    assert_same(resumed.model, straight.model)
+
+
 def test_a_divergence_stops_and_keeps_the_checkpoint(tmp_path):
     def breaking(key, images):
         return jnp.where(jax.random.bernoulli(key, 0.1), jnp.inf, images)
@@ -473,6 +509,10 @@ ERRORS = {
         "one per layer, not negative and not all 0",
     ),
     "all layer weights 0": ({"penalty": mse(layer_weights=(0.0, 0.0))}, "all 0"),
+    "no updates between checkpoints": (
+        {"checkpoint_every": 0},
+        "checkpoint_every must be at least 1 update, got 0",
+    ),
     "another architecture": (
         {"teacher": Network(hidden=7)},
         r"architecture of the network, Network; .*fc1.bias is \(7,\), not \(6,\)",
