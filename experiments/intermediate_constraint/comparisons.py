@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.common.cells import label
 from experiments.intermediate_constraint.study import MSE, PLAIN, PROPOSED, Condition, Job
+from outgen_jax import report
 from outgen_jax.metrics import holm, statistics
 
 GROUPS = ("clean", "noise", "blur")
@@ -125,26 +126,16 @@ def comparisons(found: Found, table: Sequence[Condition]) -> list[Comparison]:
 
 
 def verdict(tests: Iterable[Comparison], names: Iterable[str]) -> str:
-    """Whether the paper's order holds, and whether any variant beats plain fine-tuning; of `corrected` tests."""
+    """A table: whether the paper's order holds, and whether any variant beats plain; of `corrected` tests."""
     both = {(c.a, c.b, c.group): c for c in tests if c.kind == "both"}
-    parts = []
-    for a, b in PAIRS:
-        said = [_stands(both.get((a, b, g))) for g in GROUPS]
-        parts.append(
-            f"{label(a)} > {label(b)}: "
-            + ", ".join(f"{g} {s}" for g, s in zip(GROUPS, said, strict=True))
-        )
+    rows = [
+        [f"{label(a)} > {label(b)}", *(_stands(both.get((a, b, g))) for g in GROUPS)]
+        for a, b in PAIRS
+    ]
     better = [label(n) for n in names if n != PLAIN and _beats_plain(both, n)]
-    parts.append(
-        "Better than plain on noise and blur with no significant loss of clean accuracy: "
-        + (", ".join(better) if better else "none of those tried")
-    )
-    rule = (
-        f"A claim is confirmed or refuted if p < {LEVEL_SEEDS} over seeds, corrected, and McNemar's p < {LEVEL_IMAGES} "
-        "over images: confirmed if the mean is better, refuted if it is worse. Otherwise it is open. The nine tests of "
-        "this order are corrected together, and all other tests together"
-    )
-    return f"The paper's order. {rule}. " + ". ".join(parts) + ".\n"
+    claim = "better than plain on noise and blur, with no significant loss of clean accuracy"
+    rows.append([claim, ", ".join(better) or "none of those tried", *[""] * (len(GROUPS) - 1)])
+    return report.markdown_table(("the paper's order", *GROUPS), rows)
 
 
 def _stands(c: Comparison | None) -> str:

@@ -372,11 +372,11 @@ def test_the_verdict_confirms_refutes_and_leaves_open():
         return comparisons.verdict(comparisons.corrected(tests), names)
 
     text = said({"plain": (0.6, 0.4, 0.4), "MSE": (0.6, 0.5, 0.5), "proposed": (0.6, 0.6, 0.6)})
-    assert "constraint > MSE: clean open, noise confirmed, blur confirmed" in text
-    assert "constraint > plain: clean open, noise confirmed, blur confirmed" in text
-    assert "with no significant loss of clean accuracy: MSE, constraint." in text
+    assert "| constraint > MSE | open | confirmed | confirmed |" in text
+    assert "| constraint > plain | open | confirmed | confirmed |" in text
+    assert "with no significant loss of clean accuracy | MSE, constraint |" in text
     text = said({"plain": (0.7, 0.6, 0.6), "MSE": (0.6, 0.5, 0.5), "proposed": (0.5, 0.6, 0.6)})
-    assert "MSE > plain: clean refuted, noise refuted, blur refuted" in text
+    assert "| MSE > plain | refuted | refuted | refuted |" in text
     assert "none of those tried" in text
 
 
