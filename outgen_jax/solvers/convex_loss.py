@@ -73,7 +73,7 @@ class ExcessLoss(NamedTuple):
 
     def value(self, r: jax.Array) -> jax.Array:
         """ℓ []."""
-        excess = jnp.maximum(self.objective.excess(r, self.goals, self.floor), 0)
+        excess = self.objective.joined(self._excess, r, self.goals)
         divergence = self.objective.divergence_at(r, self.goals)
         return divergence + self.weight * _pseudo_huber(excess).sum()
 
@@ -100,6 +100,7 @@ class ExcessLoss(NamedTuple):
         return self.objective.hessian_at(r, self.goals) + self.weight * penalty
 
     def _excess(self, kind: Output, r: jax.Array, goal: jax.Array) -> jax.Array:
+        """How far the probabilities of a row are from targets of 0 or 1, in nats: [E]; 0 within the floor."""
         return jnp.maximum(kind.excess(r, goal, self.floor), 0)
 
 

@@ -125,10 +125,6 @@ class Objective:
         found = [jax.vmap(lambda g, kind=kind: kind.one_sided(g, floor))(g) for kind, g in parts]
         return jnp.concatenate([x.ravel() for x in found])
 
-    def excess(self, r: jax.Array, goals: Goals, floor: jax.Array) -> jax.Array:
-        """How far probabilities are from targets of 0 or 1, all rows one after another: [E]; see `Output.excess`."""
-        return self.joined(lambda kind, r, goal: kind.excess(r, goal, floor), r, goals)
-
     def compared(self, r: jax.Array) -> jax.Array:
         """The quantities that the distance compares, all rows one after another: [N]; see `Output.compared`."""
         parts = zip(self.kinds, self._split(r), strict=True)

@@ -412,10 +412,8 @@ class _Stream:
         on_cpu = mesh.devices.flat[0].platform == "cpu"
         share = self.job.batch_size or self._default_size()  # of each device, at most
         if self.job.fixed_shares:
-            own = slot_sizes.smallest(
-                slot_sizes.ladder(min(share, count), devices=1), len(self.waiting)
-            )
-            return SlotSizes([mesh.size * own])
+            size = slot_sizes.fixed(min(share, count), len(self.waiting), devices=mesh.size)
+            return SlotSizes([size])
         largest = mesh.size * min(share, -(-count // mesh.size))
         key = jax.tree.structure(self.solver), self.counts
         if key not in self.pool.slot_sizes:

@@ -159,7 +159,11 @@ def quantized(
             passes = min(num_rows, jacobian.BLOCK) if has_jacobian else 1
             share = batch_size or engine.default_batch_size(images, mesh, passes=passes)
             most = engine.batch_for(len(images), share, mesh, fixed_shares=fixed_shares)
-            size = _batch_size(len(group), most, mesh, fixed_shares=fixed_shares)
+            size = (
+                slot_sizes.fixed(most // mesh.size, len(group), devices=mesh.size)
+                if fixed_shares
+                else slot_sizes.smallest(slot_sizes.ladder(most, devices=mesh.size), len(group))
+            )
             options = {"kinds": kinds, "counts": counted, "mesh": mesh}
             for first in range(0, len(group), size):
                 # The last batch is filled up with copies of the last image, so that one shape is compiled.
@@ -190,14 +194,6 @@ def dithered(images: np.ndarray) -> np.ndarray:
     # What is whole but for rounding stays.
     whole = np.abs(levels - np.round(levels)) < 1e-3
     return np.where(whole, np.round(levels), np.floor(levels + noise)).astype(np.uint8)
-
-
-def _batch_size(count: int, most: int, mesh: Mesh, *, fixed_shares: bool) -> int:
-    """Images at a time on all devices, for `count` images in batches of at most `most`; few sizes, a program each."""
-    if fixed_shares:
-        sizes = slot_sizes.ladder(most // mesh.size, devices=1)
-        return mesh.size * slot_sizes.smallest(sizes, count)
-    return slot_sizes.smallest(slot_sizes.ladder(most, devices=mesh.size), count)
 
 
 def _corrected(

@@ -6,8 +6,9 @@ costs. Both are counted in backward passes of the network, not in seconds: the s
 programs, so its results are the same to the bit.
 """
 
-# Work that costs about as much as compiling a program, in backward passes. On two CPU cores, the program of
-# `smallest_change` cost 7,000 with a VGG16 of half width, 12,000 with LeNet. Accelerators make more passes at a time.
+# Work that costs about as much as compiling a program, in backward passes. In a trial on two CPU cores, the program of
+# `smallest_change` cost about 7,000 with a VGG16 of half width, and 12,000 with LeNet. The value for accelerators is a
+# guess: they make more passes in that time.
 _WORTH_ON_CPU = 5_000
 _WORTH_ON_ACCELERATOR = 1_000_000
 # Each number of slots is about a fourth of the next larger one, and not below `_FEW`.
@@ -60,6 +61,17 @@ def ladder(largest: int, *, devices: int) -> list[int]:
         if sizes[0] >= sizes[1]:
             return sizes[1:]
     return sizes
+
+
+def fixed(most: int, count: int, *, devices: int) -> int:
+    """The number of slots where every device has as many as a single one would have for `count` images.
+
+    Args:
+      most: slots of each device at most.
+      count: images.
+      devices: how many.
+    """
+    return devices * smallest(ladder(most, devices=1), count)
 
 
 def smallest(sizes: list[int], count: int) -> int:
