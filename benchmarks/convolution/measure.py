@@ -1,4 +1,4 @@
-"""One operation on all sides: what agrees with XLA's is timed in turns."""
+"""Times one operation on all sides, alternately. A side whose result differs from XLA's is not timed."""
 
 from collections.abc import Mapping
 from typing import Any

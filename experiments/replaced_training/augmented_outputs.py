@@ -70,10 +70,8 @@ def stored_images(case: Case, method: str) -> np.ndarray:
         )
         return og.data.to_uint8(found.images)
     if method == "exact under views":
-        network, targets = (
-            (case.shifted, case.variables),
-            targets[:, None],
-        )  # the same in every view
+        network = case.shifted, case.variables
+        targets = targets[:, None]  # the same in every view
     found = og.synthesize(*network, case.images, targets, tolerance=_TOLERANCE.value, progress=True)
     return og.quantize(*network, found.images, targets)
 

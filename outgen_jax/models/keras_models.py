@@ -133,7 +133,10 @@ def _structure(model: Any) -> str | None:
     try:
         config = _renamed(model.get_config(), places, within=False)
         return json.dumps([type(model).__name__, config], sort_keys=True)
-    except (TypeError, NotImplementedError):  # the latter from operations without a `get_config`
+    except (
+        TypeError,
+        NotImplementedError,
+    ):  # no JSON; an operation of Keras without a configuration
         return None
 
 
