@@ -100,7 +100,7 @@ def test_smoke_preset_runs_resumes_and_reports(run, tmp_path, monkeypatch):
         first = np.unpackbits(bits["final_plain_0_both_1"], axis=-1, count=64)
     np.testing.assert_allclose(first.mean(-1), jobs[0]["accuracy"], atol=1e-6)
     assert "| both | constraint | 0.1 | 2 |" in text
-    assert "The paper's order" in text
+    assert "| the paper's order | clean | noise | blur |" in text
     with Image.open(out / "levels.png") as image:
         assert min(image.size) > 500
     _, gain, _ = figures.levels_figure(results).axes[:3]  # of noise
