@@ -1,6 +1,6 @@
 """The arms: how each is written, and the training step that it stands for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -77,6 +77,21 @@ def parse(name: str) -> Arm:
     if needs_fraction and arm.fraction == 0:
         raise ValueError(f"--arms: {name!r} generates nothing; use plain")
     return arm
+
+
+def compared_with(name: str, names: Sequence[str]) -> list[str]:
+    """The arms among `names` that an arm is compared with: plain training.
+
+    Images at boundaries are also compared with distillation without them, and those of the solver with those of Heo
+    et al.
+    """
+    methods = ["plain"]
+    if (method := parse(name).method) in BOUNDARY:
+        methods.append("distillation")
+    if method == "boundary":
+        methods.append("heo")
+    by_method = [other for wanted in methods for other in names if parse(other).method == wanted]
+    return [other for other in by_method if other != name]
 
 
 def objective(

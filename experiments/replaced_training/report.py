@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.replaced_training import paired
-from experiments.replaced_training.arms import parse
+from experiments.replaced_training.arms import compared_with, parse
 from outgen_jax import report
 from outgen_jax.metrics import statistics
 from outgen_jax.report import dot_plots
@@ -30,7 +30,7 @@ Jobs = Sequence[Mapping[str, Any]]
 
 
 def summarise(jobs: Jobs, set_cost: Mapping[str, float | None]) -> dict[str, Any]:
-    """For every arm: means and 95 % intervals over seeds, cost, and tests against the plain arms.
+    """For every arm: means and 95 % intervals over seeds, cost, and tests against the arms of `compared_with`.
 
     Arms are sorted by fraction. Only what all jobs have measured is reported.
 
@@ -42,7 +42,6 @@ def summarise(jobs: Jobs, set_cost: Mapping[str, float | None]) -> dict[str, Any
     measured = [key for key in MEASURES if all(key in job["measures"] for job in jobs)]
     plain = arms.get(_BASELINE)
     unit = _training_seconds(plain) if plain else None
-    baselines = [name for name in arms if name.split("@")[0] == _BASELINE]
     return {
         name: {
             "seeds": [job["seed"] for job in found],
@@ -51,8 +50,8 @@ def summarise(jobs: Jobs, set_cost: Mapping[str, float | None]) -> dict[str, Any
             "cost": _cost(found, set_cost, unit),
             "against": {
                 baseline: tests
-                for baseline in baselines
-                if baseline != name and (tests := _tests(found, arms[baseline], measured))
+                for baseline in compared_with(name, list(arms))
+                if (tests := _tests(found, arms[baseline], measured))
             },
         }
         for name, found in arms.items()
@@ -75,7 +74,10 @@ def table(results: Mapping[str, Any]) -> str:
         accuracy = f"{100 * frozen:.2f}"
         rows.append(["frozen network", "1", "", "", accuracy, *[""] * (len(shown) - 1)])
     parts = [report.markdown_table(headings, rows), _differences(summary)]
-    parts.append(paired.table(results["jobs"], list(summary), _BASELINE))
+    pairs = [(name, b) for name in summary for b in compared_with(name, list(summary))]
+    # What more epochs of plain training change is in the table before.
+    short = [(a, b) for a, b in pairs if parse(b).method != _BASELINE or b == _BASELINE]
+    parts.append(paired.table(results["jobs"], short))
     parts.append(_generated(results.get("generated", {})))  # earlier results have no such entry
     return "\n".join(part for part in parts if part)
 
@@ -93,7 +95,7 @@ def _generated(sets: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _differences(summary: Mapping[str, Any]) -> str:
-    """A row per arm and plain arm: differences of paired seeds in all measures, with their p-values."""
+    """A row per arm and arm it is compared with: differences of paired seeds in all measures, with their p-values."""
     pairs = [
         (name, baseline, tests)
         for name, arm in summary.items()

@@ -424,6 +424,22 @@ def test_arms_are_sorted_by_fraction_and_what_is_not_measured_has_no_column():
     assert len(report.figure(found, jobs_).axes) == 3
 
 
+def test_images_at_boundaries_are_compared_with_distillation_and_those_of_heo():
+    names = ("plain", "distillation", "distillation@2", "heo:0.5", "boundary:0.5")
+    jobs_ = [job(name, seed, 0.5) for name in names for seed in (0, 1)]
+    found = report.summarise(jobs_, {})
+    against = {name: list(arm["against"]) for name, arm in found.items()}
+    assert against == {
+        "plain": [],
+        "distillation": ["plain"],
+        "distillation@2": ["plain"],
+        "heo:0.5": ["plain", "distillation", "distillation@2"],
+        "boundary:0.5": ["plain", "distillation", "distillation@2", "heo:0.5"],
+    }
+    text = report.table({"arms": found, "jobs": jobs_}).split("\n\n")[2]
+    assert "| boundary:0.5 | heo:0.5 | 2 | +0.00 |" in text
+
+
 def test_what_accuracies_exclude_by_hand():
     a, b = (0.50, 0.52, 0.54, 0.50), (0.51, 0.52, 0.56, 0.53)
     jobs_ = [job("plain", seed, value) for seed, value in enumerate(a)]
@@ -431,7 +447,7 @@ def test_what_accuracies_exclude_by_hand():
     np.testing.assert_allclose(
         paired.differences(jobs_, "sgd:0.3", "plain"), [0.01, 0, 0.02, 0.03], atol=1e-12
     )
-    text = paired.table(jobs_, ["plain", "sgd:0.1", "sgd:0.3"], "plain")
+    text = paired.table(jobs_, [("sgd:0.1", "plain"), ("sgd:0.3", "plain")])
     row = text.strip().split("\n")[-1].split(" | ")
     # Mean 1.5 points, deviation √(5/3), three degrees: t is 3.182 at 95 % and 2.353 at 90 %.
     assert row[3:5] == ["+1.50", "-0.55 to +3.55"]
