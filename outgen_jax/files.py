@@ -69,9 +69,13 @@ def png_bytes(image: np.ndarray) -> bytes:
     from PIL import Image
 
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+        by_rank = {2: "a grey image is image[..., None]", 4: "write a batch image by image"}
+        remedy = by_rank.get(image.ndim, "keep 1 or 3 of its channels")
+        if image.dtype != np.uint8:
+            remedy = "scale floats to 0..255, round them, and convert to uint8"
         raise ValueError(
             "png_bytes: expected uint8 [H, W, C] with C 1 or 3; got "
-            f"{image.dtype} {list(image.shape)}. Scale floats to 0..255 and round them first"
+            f"{image.dtype} {list(image.shape)}; {remedy}"
         )
     buffer = io.BytesIO()
     pixels = image[..., 0] if image.shape[-1] == 1 else image

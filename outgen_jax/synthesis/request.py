@@ -1,5 +1,6 @@
 """Checks of what a caller gives: images, a network, kinds of outputs, and targets."""
 
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -57,6 +58,11 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
     Raises:
       ValueError: no images, several sizes, another rank, another type, or values outside [0, 1].
     """
+    if isinstance(images, str | os.PathLike):
+        raise ValueError(
+            f"{caller}: images must be an array [B, H, W, C], got the path {str(images)!r}; "
+            "og.data.sources.load(path).images reads a folder of images, an .npz or a tfds data set"
+        )
     try:
         array = np.asarray(images)
     except ValueError:

@@ -80,9 +80,10 @@ def terms_in(text: str, where: str) -> list[tuple[str, float]]:
         try:
             value = float(written)
         except ValueError:
+            is_percentage = written.strip().endswith("%")
+            remedy = "0.6 for 60%" if is_percentage else "pairs such as 'true=0.9,random=0.1'"
             raise ValueError(
-                f"{where}: expected name=weight, got {term.strip()!r}. "
-                "Write pairs such as 'true=0.9,random=0.1'"
+                f"{where}: expected name=weight, got {term.strip()!r}. Write {remedy}"
             ) from None
         terms.append((name.strip(), value))
     return terms

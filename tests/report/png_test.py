@@ -26,8 +26,15 @@ def test_png_is_lossless_and_repeatable(pixels):
 
 
 @pytest.mark.parametrize(
-    "pixels", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8)]
+    ("pixels", "remedy"),
+    [
+        (np.zeros((4, 4, 3)), "scale floats to 0..255, round them, and convert to uint8"),
+        (np.zeros((4, 4), np.uint8), r"a grey image is image\[\.\.\., None\]"),
+        (np.zeros((4, 4, 2), np.uint8), "keep 1 or 3 of its channels"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "write a batch image by image"),
+    ],
 )
-def test_png_refuses_other_arrays(pixels):
-    with pytest.raises(ValueError, match=r"png_bytes: expected uint8 \[H, W, C\] with C 1 or 3"):
+def test_png_refuses_other_arrays(pixels, remedy):
+    expected = rf"png_bytes: expected uint8 \[H, W, C\] with C 1 or 3; got .*; {remedy}"
+    with pytest.raises(ValueError, match=expected):
         files.png_bytes(pixels)

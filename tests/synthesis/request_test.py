@@ -60,6 +60,7 @@ RANK_4 = r"images must have shape \[B, H, W, C\], got \[{}\]; {}"
         ),
         (IMAGES[:, :0], RANK_4.format("3, 0, 6, 3", "leave out images without pixels")),
         (IMAGES[None], RANK_4.format("1, 3, 8, 6, 3", r"stack images \[H, W, C\]")),
+        ("photos/", r"must be an array .*, got the path 'photos/'; og.data.sources.load\(path\)"),
         (IMAGES[:0], r"there are no images, got shape \[0, 8, 6, 3\]; give at least one"),
         (
             [IMAGES[0], IMAGES[1, :4]],

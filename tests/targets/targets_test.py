@@ -140,6 +140,7 @@ def test_parse_leaves_its_arguments_alone() -> None:
         ("cat,dog", "expected name=weight, got 'cat'"),
         ("cat=1=1", "expected name=weight, got 'cat=1=1'"),
         ("cat=most", "expected name=weight, got 'cat=most'"),
+        ("cat=60%,dog=40%", "expected name=weight, got 'cat=60%'. Write 0.6 for 60%"),
         ("cat=1.5,dog=-0.5", "weights must be 0 or more; 'dog' has -0.5"),
         ("cat=nan", "weights must be 0 or more; 'cat' has nan"),
         ("cat=inf", "weights must be 0 or more; 'cat' has inf"),
