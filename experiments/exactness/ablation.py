@@ -51,13 +51,14 @@ _SEED = common_flags.seed("the random classes")
 _OUT = common_flags.out("ablation")
 _OVERWRITE = common_flags.overwrite()
 
-KINDS = {"0.9 / 0.1": "true=0.9,random=0.1", "Dirichlet(1)": None}
+KINDS = {"0.9 / 0.1": "true=0.9,random=0.1", "Dirichlet(1)": None, "one-hot": "random=1"}
 # Trust that never falls below the first: the damping is left at its least.
 _ALWAYS = TrustRule(good=-np.inf, poor=-np.inf, growth=1000.0)
 _SMALLEST: Mapping[str, Any] = {
     REFERENCE: SmallestChange(),
     "no second trial with the corrected J": SmallestChange(correction=False),
     "no penalty on zeros": SmallestChange(excess=ExcessPenalty(weight=0.0)),
+    "no limit on the weight of zeros": SmallestChange(excess=ExcessPenalty(most_distance=np.inf)),
     "J as computed for all trials": SmallestChange(correction=False, secant=False),
     "one trial for each J": SmallestChange(trials=1),
     "three trials for each J": SmallestChange(trials=3),

@@ -111,17 +111,20 @@ class ExcessPenalty:
     Attributes:
       weight: w over the distance. The gradient of the penalty then stays comparable to that of the divergence, which
         also vanishes with the distance. The distance counts as at least the tolerance.
+      most_distance: the distance counts as at most this, so that the penalty does not dominate while the target is far.
       share: of the tolerance that probabilities that should be 0 may take together. The rest is for the other classes.
     """
 
     weight: float = 10.0
+    most_distance: float = 1e-2
     share: float = 0.7
 
     def loss(
         self, objective: Objective, goals: Goals, distance: jax.Array, tolerance: jax.Array
     ) -> ExcessLoss:
         """ℓ at an image of this distance."""
-        weight = self.weight * jnp.maximum(distance, tolerance)
+        most = jnp.maximum(self.most_distance, tolerance)
+        weight = self.weight * jnp.clip(distance, tolerance, most)
         return ExcessLoss(objective, goals, weight, self.share * tolerance)
 
 
