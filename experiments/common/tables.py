@@ -53,6 +53,7 @@ MODULES = {
     "experiments/replaced_training/results/small_controls": "experiments.replaced_training.report",
     "experiments/replaced_training/results/main": "experiments.replaced_training.report",
     "experiments/replaced_training/results/boundary": "experiments.replaced_training.report",
+    "experiments/replaced_training/results/boundary_trial": "experiments.replaced_training.report",
     "experiments/replaced_training/results/attempts": "experiments.replaced_training.attempts",
     "experiments/augmented_gan/results/main": "experiments.augmented_gan.table",
     "experiments/augmented_gan/results/discriminator": "experiments.augmented_gan.table",
