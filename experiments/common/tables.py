@@ -33,11 +33,17 @@ MODULES = {
     "experiments/any_output/results/network_numbers": "experiments.any_output.train",
     "experiments/any_output/results/values": "experiments.any_output.values",
     "experiments/exactness/results/ablation": "experiments.exactness.ablation_table",
+    "experiments/exactness/results/ablation_mnist": "experiments.exactness.ablation_table",
+    "experiments/exactness/results/ablation_limit": "experiments.exactness.ablation_table",
     "experiments/exactness/results/arithmetic": "experiments.exactness.arithmetic",
     "experiments/exactness/results/change_by_tolerance": "experiments.exactness.change_by_tolerance",
     "experiments/exactness/results/exact_targets": "experiments.exactness.exact_targets",
     "experiments/exactness/results/exact_targets_mnist": "experiments.exactness.exact_targets",
     "experiments/exactness/results/file_formats": "experiments.exactness.file_formats",
+    "experiments/exactness/results/exact_targets_no_limit": "experiments.exactness.exact_targets",
+    "experiments/exactness/results/exact_targets_mnist_no_limit": (
+        "experiments.exactness.exact_targets"
+    ),
     "experiments/exactness/results/exact_targets_quarter": "experiments.exactness.exact_targets",
     "experiments/exactness/results/out_of_reach": "experiments.exactness.out_of_reach",
     "experiments/exactness/results/full_targets": "experiments.exactness.full_targets",

@@ -10,8 +10,9 @@ Expected  Without a part that is worth its place, fewer images are within the to
 Duration  about two hours on one CPU core; MNIST a quarter of that
 Output    --out gets results.json (per image), table.md. The same command resumes.
 
-All images are of the training split: settings are chosen by these tables, and results on the test split are left out of
-it. Seconds are those of the processor, without compilation.
+By default images are of the training split: settings are chosen by these tables, and no image that results are reported
+on should take part. `--split=test[:1000]` has images that the classifier was not fitted to. Seconds are those of the
+processor, without compilation.
 """
 
 import dataclasses
