@@ -73,6 +73,7 @@ MODULES = {
     "experiments/intermediate_constraint/results/earlier": (
         "experiments.intermediate_constraint.tables"
     ),
+    "benchmarks/compilation/results": "benchmarks.compilation.table",
     "benchmarks/convolution/results": "benchmarks.convolution.table",
     "benchmarks/draw_gan/results": "benchmarks.draw_gan.table",
     "benchmarks/finetuning/results": "benchmarks.finetuning.table",
