@@ -35,6 +35,7 @@ MODULES = {
     "experiments/exactness/results/ablation": "experiments.exactness.ablation_table",
     "experiments/exactness/results/ablation_mnist": "experiments.exactness.ablation_table",
     "experiments/exactness/results/ablation_limit": "experiments.exactness.ablation_table",
+    "experiments/exactness/results/ablation_limit_mnist": "experiments.exactness.ablation_table",
     "experiments/exactness/results/arithmetic": "experiments.exactness.arithmetic",
     "experiments/exactness/results/change_by_tolerance": "experiments.exactness.change_by_tolerance",
     "experiments/exactness/results/exact_targets": "experiments.exactness.exact_targets",

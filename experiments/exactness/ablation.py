@@ -7,7 +7,7 @@ Command   python -m experiments.exactness.ablation --data_dir=... --out=experime
           MNIST: --dataset=mnist --classifier=mnist_lenet
 Expected  Without a part that is worth its place, fewer images are within the tolerance, or they need more Jacobians or
           larger changes. Measured: README.md.
-Duration  about two hours on one CPU core; MNIST a quarter of that
+Duration  hours on one CPU core; MNIST half an hour without the passes of `og.exact`
 Output    --out gets results.json (per image), table.md. The same command resumes.
 
 By default images are of the training split: settings are chosen by these tables, and no image that results are reported

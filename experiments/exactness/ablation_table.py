@@ -6,6 +6,7 @@ import numpy as np
 
 from experiments.common.cells import percentile_headings, percentiles
 from outgen_jax import report
+from outgen_jax.metrics import statistics
 
 REFERENCE = "all parts"  # the variant that the others are compared with
 
@@ -25,14 +26,12 @@ def _one_table(title: str, variants: dict[str, Any]) -> str:
     reference = variants[REFERENCE]
     for name, numbers in variants.items():
         within, l2, steps = (np.array(numbers[key]) for key in ("within", "l2", "steps"))
-        both = within & np.array(reference["within"])
-        ratio = np.median(l2[both] / np.array(reference["l2"])[both]) if both.any() else np.nan
         rows.append(
             [
                 *(name, str(len(within)), f"{within.mean():.1%}"),
                 *(f"{np.percentile(steps, q):.0f}" for q in (50, 95)),
                 *percentiles(l2[within], 50, 95),
-                "-" if np.isnan(ratio) else f"{ratio:.2f}",
+                "1" if name == REFERENCE else _ratio(numbers, reference),
                 f"{numbers['seconds'] / len(within):.2f}",
             ]
         )
@@ -43,3 +42,14 @@ def _one_table(title: str, variants: dict[str, Any]) -> str:
         *("L2, over that of all parts", "s per image"),
     )
     return report.markdown_table(headings, rows)
+
+
+def _ratio(numbers: dict[str, Any], reference: dict[str, Any]) -> str:
+    """The geometric mean of the ratio of L2 to that of the reference, with its 95 % interval over images."""
+    ours, theirs = np.array(numbers["l2"]), np.array(reference["l2"])
+    both = np.array(numbers["within"]) & np.array(reference["within"])
+    if both.sum() < 2:
+        return "-"
+    found = statistics.mean_interval(np.log(ours[both] / theirs[both]))
+    mean, low, high = np.exp([found.estimate, found.low, found.high])
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})"

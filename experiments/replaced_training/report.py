@@ -74,8 +74,8 @@ def table(results: Mapping[str, Any]) -> str:
         accuracy = f"{100 * frozen:.2f}"
         rows.append(["frozen network", "1", "", "", accuracy, *[""] * (len(shown) - 1)])
     parts = [report.markdown_table(headings, rows), _differences(summary)]
-    pairs = [(name, b) for name in summary for b in compared_with(name, list(summary))]
-    # What more epochs of plain training change is in the table before.
+    pairs = [(name, b) for name, arm in summary.items() for b in arm["against"]]
+    # Differences from longer plain training are in the table before.
     short = [(a, b) for a, b in pairs if parse(b).method != _BASELINE or b == _BASELINE]
     parts.append(paired.table(results["jobs"], short))
     parts.append(_generated(results.get("generated", {})))  # earlier results have no such entry

@@ -9,7 +9,7 @@ from PIL import Image
 
 import outgen_jax as og
 from experiments.common import tables
-from experiments.exactness import changes, time_figure
+from experiments.exactness import ablation_table, changes, time_figure
 from outgen_jax.data import sources
 from outgen_jax.solvers.gauss_newton import GaussNewton
 
@@ -122,6 +122,20 @@ def test_ablation_runs_the_chosen_variants_beside_all_parts(run_script, digits, 
         "one trial for each J",
     ]
     assert f"| ends at the tolerance | {NUMBER} |" in (out / "table.md").read_text()
+
+
+def test_the_ratio_of_an_ablation_is_the_geometric_mean_of_images_that_both_solve():
+    reference = {"within": [True, True, True, False], "l2": [1.0, 2.0, 1.0, 1.0]}
+    variant = {"within": [True, True, False, True], "l2": [2.0, 1.0, 9.0, 9.0]}
+    shared = {"steps": [1, 2, 3, 4], "seconds": 4.0}
+    variants = {"all parts": reference | shared, "a part less": variant | shared}
+    text = ablation_table.table({"found": {"solver": {"kind": {"0.1": variants}}}})
+    # ln 2 and −ln 2: the standard error is ln 2, and t 12.706 with one degree of freedom.
+    assert text.splitlines()[-1].endswith("| 1.00 (0.00 to 6682.65) | 1.00 |")
+    variants["a part less"]["within"] = [False, True, False, True]
+    assert "| - | 1.00 |" in ablation_table.table(
+        {"found": {"solver": {"kind": {"0.1": variants}}}}
+    )
 
 
 def test_full_targets(run_script, digits, tmp_path):
