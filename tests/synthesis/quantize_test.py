@@ -72,6 +72,35 @@ def test_more_picks_only_help_and_each_pixel_moves_once():
     assert errors[-1] < 0.01
 
 
+@pytest.mark.parametrize("size", [3, 256, 300, 1000])
+def test_picks_among_candidates_do_as_well_as_picks_among_all_pixels(size):
+    rng = np.random.default_rng(size)
+    levels, effects = rng.integers(0, 256, size), rng.normal(size=(3, size))
+    error = np.full(3, 60.0)
+    arrays = (jnp.asarray(a, jnp.float32) for a in (levels, effects, error))
+    change, order = map(np.asarray, quantize.greedy_picks(*arrays))
+    made = np.sort(order[change != 0])
+    np.testing.assert_array_equal(
+        made, np.arange(len(made))
+    )  # no pick is counted twice or left out
+    assert (levels + change).min() >= 0
+    assert (levels + change).max() <= 255
+    best = np.zeros(size)
+    while True:
+        along = (error - effects @ best) @ effects
+        moved = levels + np.sign(along)
+        is_open = (best == 0) & (moved >= 0) & (moved <= 255)
+        gain = np.where(is_open, 2 * np.abs(along) - (effects**2).sum(0), 0)
+        if gain.max() <= 0:
+            break
+        best[gain.argmax()] = np.sign(along[gain.argmax()])
+    ours, brute = (squared_error(c, effects, error) for c in (change, best))
+    if size <= quantize._CANDIDATES:
+        np.testing.assert_allclose(ours, brute, rtol=1e-4)
+    else:
+        assert ours < 2 * brute + 1e-2
+
+
 def test_rounded_images_meet_their_targets(exact):
     images, rows = exact
     plain = distances(og.data.to_uint8(images), rows)
