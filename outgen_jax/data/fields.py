@@ -45,8 +45,28 @@ def image(shape: tuple[int, int, int]) -> Field:
 
 
 def label(class_names: Iterable[str]) -> Field:
-    """A class: its index, or its name."""
-    return Field("label", class_names=tuple(class_names))
+    """A class: its index, or its name.
+
+    Raises:
+        ValueError: a name that would come back as another one, or as none.
+    """
+    names = tuple(class_names)
+    check_class_names(names, where="label")
+    return Field("label", class_names=names)
+
+
+def check_class_names(names: Iterable[str], *, where: str) -> None:
+    """Refuses names that change when they are stored, one a line.
+
+    Raises:
+        ValueError: an empty name, one with a line break, or with blanks at an end.
+    """
+    for number, name in enumerate(names):
+        if [name.strip()] != name.splitlines():
+            raise ValueError(
+                f"{where}: class names are stored one a line, so they must not be empty, contain line breaks, or begin "
+                f"or end with blanks; class {number} is {name!r}. Rename it"
+            )
 
 
 def tensor(shape: tuple[int, ...], dtype: str) -> Field:
@@ -110,7 +130,9 @@ def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> 
 def _entry(key: str, field: Field, value: Any) -> Any:
     """A value as tfds encodes it without TensorFlow; it would itself cut 3.5 to an int32 3, and a label 1.7 to 1."""
     if field.kind == "text":
-        return value
+        # Names of files may hold bytes that are not UTF-8, which Python keeps as surrogates.
+        is_text = isinstance(value, str)
+        return value.encode("utf-8", "backslashreplace").decode() if is_text else value
     if field.kind == "label":
         return value if isinstance(value, str | bytes) else _class_index(key, value)
     if field.kind == "image" and isinstance(value, bytes):

@@ -63,6 +63,22 @@ class ImageSource(NamedTuple):
         return self._replace(images=grey)
 
 
+def check_lengths(source: ImageSource, *, where: str) -> None:
+    """Refuses a source whose images, labels and ids are not equally many.
+
+    Raises:
+        ValueError: their numbers.
+    """
+    images, ids = len(source.images), len(source.ids)
+    labels = images if source.labels is None else len(source.labels)
+    if not images == labels == ids:
+        has = "no" if source.labels is None else f"{labels:,}"
+        raise ValueError(
+            f"{where}: the source has {images:,} images, {has} labels and {ids:,} ids; give every image a label and an "
+            "id, or pass labels=None"
+        )
+
+
 def check_options(caller: str, size: Size | None, limit: int | None) -> None:
     """Raises ValueError, in the name of `caller`, for the options that every reader has."""
     if limit is not None and limit < 1:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax.data import value_range
-from outgen_jax.data.image_source import ImageSource, eight_bits, id_text
+from outgen_jax.data import fields, value_range
+from outgen_jax.data.image_source import ImageSource, check_lengths, eight_bits, id_text
 
 
 class RandomAccessSource(Protocol):
@@ -67,7 +67,8 @@ def spec(source: Source, *, caller: str) -> Spec:
     """Looks at the first row of a source.
 
     Raises:
-        ValueError: no rows, class names that repeat, or a first image that could not be stored.
+        ValueError: no rows, class names that repeat or could not be stored, lengths that differ, or a first image that
+            could not be stored.
     """
     count = _length(source, caller)
     if count < 1:
@@ -78,6 +79,7 @@ def spec(source: Source, *, caller: str) -> Spec:
         raise ValueError(
             f"{caller}: class_names of the source must differ; {twice!r} names several classes. Rename all but one"
         )
+    fields.check_class_names(names or (), where=f"{caller}: class_names of the source")
     image, _, _ = _entry(source, 0, names, caller)
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
         raise ValueError(
@@ -127,6 +129,7 @@ def read(source: Source, spec: Spec, start: int, stop: int, *, caller: str) -> B
 
 def _length(source: Source, caller: str) -> int:
     if isinstance(source, ImageSource):
+        check_lengths(source, where=caller)
         return len(source.ids)
     if isinstance(source, Mapping) and source and all(map(_has_features, source.values())):
         raise ValueError(

@@ -140,16 +140,25 @@ def wanted(job: Job, chosen: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     found = job.targets(chosen, labels)
     leaves = request.target_leaves(job.meaning.structure, found, caller=where)
     zipped = zip(leaves, job.meaning.shapes, strict=True)
-    by_row = [_by_row(leaf, len(chosen), shape) for leaf, shape in zipped]
+    by_row = [_by_row(leaf, len(chosen), shape, where) for leaf, shape in zipped]
     tree = jax.tree.unflatten(job.meaning.structure, by_row)
     return request.checked_targets(job.meaning, tree, len(chosen), caller=where)
 
 
-def _by_row(leaf: np.ndarray, count: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Targets [count, K] as [count, 1, ..., K]: they are of rows, also in a shard of as many images as views."""
-    if leaf.ndim != 2 or len(leaf) != count:
+def _by_row(leaf: np.ndarray, count: int, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Targets [count or 1, K] as [count or 1, 1, ..., K], whatever the length of the shard.
+
+    Raises:
+        ValueError: another length; two axes are never of views, of which there may be as many as rows.
+    """
+    if leaf.ndim != 2 or len(shape) == 1:
         return leaf
-    return leaf.reshape(count, *(1,) * (len(shape) - 1), leaf.shape[1])
+    if len(leaf) not in (1, count):
+        raise ValueError(
+            f"{where}: a function of targets must return {[count, shape[-1]]} for {count} rows; it returned "
+            f"{list(leaf.shape)}. For a target of each view, return targets[None], {[1, *shape]}"
+        )
+    return leaf.reshape(len(leaf), *(1,) * (len(shape) - 1), leaf.shape[1])
 
 
 def read(job: Job, index: int) -> random_access.Block:

@@ -258,7 +258,7 @@ def greedy_picks(
         return found._replace(
             change=picks.change.at[chosen].set(found.change),
             order=picks.order.at[chosen].set(found.order),
-            gains=gain.max() > 0,
+            gains=found.made > picks.made,
         )
 
     none = jnp.zeros_like(levels)

@@ -186,4 +186,6 @@ def _shifted(rows: int, columns: int, image: jax.Array) -> jax.Array:
 
 
 def _straight_through(transform: Transform, image: jax.Array) -> jax.Array:
-    return image + jax.lax.stop_gradient(transform(image) - image)
+    # No derivative of the transform is asked for: a callback has none.
+    fixed = jax.lax.stop_gradient(image)
+    return image + jax.lax.stop_gradient(transform(fixed) - fixed)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from outgen_jax.data.image_source import ImageSource
+from outgen_jax.data.image_source import ImageSource, check_lengths
 from outgen_jax.targets.names import composed, folded
 
 
@@ -38,6 +38,7 @@ def of_source(
             f"{where}: source must be an ImageSource, as data.sources.load returns; it is a "
             f"{type(source).__name__}. Give its labels, image_ids and num_images by those names"
         )
+    check_lengths(source, where=where)
     if source.labels is None:
         return None
     if source.class_names is not None and class_names is None:

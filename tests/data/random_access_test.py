@@ -88,6 +88,22 @@ def test_class_names_that_repeat_are_refused_before_any_work():
         random_access.spec(source, caller="f")
 
 
+@pytest.mark.parametrize("name", ["", "a\nb", " a", "a\t"])
+def test_class_names_that_would_be_stored_as_others_are_refused_before_any_work(name):
+    source = ImageSource(IMAGES, LABELS, ("crane", name), tuple("abcde"))
+    with pytest.raises(ValueError, match=r"^f: class_names of the source: .* class 1 is .* Rename"):
+        random_access.spec(source, caller="f")
+
+
+def test_a_source_with_too_few_labels_or_ids_is_refused():
+    fewer = ImageSource(IMAGES, LABELS, ("cat", "dog"), tuple("abc"))
+    with pytest.raises(ValueError, match="f: the source has 5 images, 5 labels and 3 ids"):
+        random_access.spec(fewer, caller="f")
+    unlabelled = ImageSource(IMAGES, None, None, tuple("abcdef"))
+    with pytest.raises(ValueError, match="f: the source has 5 images, no labels and 6 ids"):
+        random_access.spec(unlabelled, caller="f")
+
+
 def test_images_alone_are_named_by_their_row(tmp_path):
     np.save(tmp_path / "images.npy", IMAGES)
     for source in (IMAGES, np.load(tmp_path / "images.npy", mmap_mode="r"), list(IMAGES)):

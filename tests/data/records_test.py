@@ -132,6 +132,21 @@ def test_png_bytes_and_class_names_are_taken_too(tmp_path):
     assert entries["probs"].tolist() == [0.25, 0.75]
 
 
+def test_a_name_that_is_not_utf8_is_stored_with_its_bytes_escaped(tmp_path):
+    import tensorflow_datasets as tfds
+
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")  # as Python names such a file
+    directory = write(tmp_path / "set", {"train": [example(0, id=name)]})
+    (entries,) = tfds.builder_from_directory(directory).as_data_source(split="train")
+    assert entries["id"].decode() == "caf\\udce9.png"
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a "])
+def test_class_names_that_would_be_stored_as_others_are_refused(name):
+    with pytest.raises(ValueError, match=r"label: class names are stored one a line.* class 1 is"):
+        records.label(["a", name])
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_interrupted_writing_leaves_nothing(tmp_path, error):
     def stops():

@@ -307,6 +307,24 @@ def test_a_function_gives_targets_of_rows_also_of_as_many_as_there_are_views(tmp
     np.testing.assert_allclose(stored, np.stack([targets(5)] * 2, 1), rtol=1e-6)
 
 
+def test_a_function_that_gives_a_target_for_each_view_must_say_so(tmp_path):
+    views = og.views(APPLY, (lambda image: image, lambda image: image[:, ::-1]))
+    of_views = targets(2)
+    options = {
+        "apply_fn": views,
+        "source": SOURCE.images[:5],
+        "shard_size": 3,  # the last shard has as many images as there are views
+        "solver": og.gradient_descent(optax.sgd(1.0), steps=0),
+    }
+    message = r"must return \[3, 5\] for 3 rows; it returned \[2, 5\].* return targets\[None\], \[1, 2, 5\]"
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path / "refused", targets=lambda rows, _: of_views, **options)
+    make(tmp_path / "set", targets=lambda rows, _: of_views[None], **options)
+    _, examples = read(tmp_path / "set")
+    stored = np.stack([example["target"] for example in examples])
+    np.testing.assert_allclose(stored, np.stack([of_views] * 5), rtol=1e-6)
+
+
 def test_targets_of_dense_outputs_are_understood_as_those_of_all_images():
     """Whatever the number of images in a shard."""
     dense = request.Meaning(jax.tree.structure(0), ((2, 3, CLASSES),), (og.outputs.softmax(),))

@@ -48,6 +48,26 @@ def test_straight_through_has_the_value_of_one_and_the_slope_of_another():
     np.testing.assert_array_equal(jax.grad(lambda x: rounded(x).sum())(image), 1)
 
 
+def test_straight_through_takes_a_transform_of_the_host():
+    """Such as the encoder of another library, which has no derivative."""
+
+    def coarse(image):
+        shape = jax.ShapeDtypeStruct(image.shape, image.dtype)
+        return jax.pure_callback(
+            lambda x: np.round(x * 4) / 4, shape, image, vmap_method="expand_dims"
+        )
+
+    one = views.straight_through(coarse)
+    image = jnp.asarray(IMAGES[0])
+    np.testing.assert_allclose(one(image), np.round(image * 4) / 4, atol=1e-6)
+    np.testing.assert_array_equal(jax.grad(lambda x: one(x).sum())(image), 1)
+    seen = og.views(APPLY, [lambda x: x, one])
+    found = og.synthesize(
+        seen, WEIGHTS, IMAGES[:1], np.full(5, 0.2), solver=og.gauss_newton(steps=1)
+    )
+    assert found.finite.all()
+
+
 def test_solvers_see_the_views_apart_with_the_outputs_of_all():
     """Without the views apart, each row of the Jacobian would pass through all of them."""
     transforms = [lambda x: x, lambda x: x[:, ::-1], views.shift(1, -2)]

@@ -177,3 +177,9 @@ def test_class_names_may_be_an_array() -> None:
             place = list(names).index
             wanted = [1, 0] if class_names is None else [place("ship"), place("cat")]
             assert classes_of(found) == wanted
+
+
+def test_a_source_with_fewer_ids_than_images_is_refused():
+    pictures = source([0, 1], ("cat", "dog"))._replace(ids=("a",))
+    with pytest.raises(ValueError, match="source has 2 images, 2 labels and 1 ids"):
+        targets.parse("true", source=pictures, class_names=("cat", "dog"))
