@@ -225,7 +225,18 @@ def test_a_method_without_a_hit_has_dashes(tmp_path):
     text = table_of("change_by_tolerance", found, tmp_path)
     assert "| 0.9 / 0.1 | 0.01 | plain call | 50.0% | 2 | 2 | 2 | 4 | 0.50 |" in text
     assert "| 0.9 / 0.1 | 0.01 | Gauss-Newton | 0.0% | - | - | - | 4 | 0.50 |" in text
-    assert "| 0.9 / 0.1 | 0.01 | search | 0 of 2 | - | - |" in text
+    assert "| 0.9 / 0.1 | 0.01 | search | 0 of 2 | - | - | - | - |" in text
+
+
+def test_changes_are_compared_on_the_images_that_both_methods_reach(tmp_path):
+    plain = {"within": [True, True, True, True], "l2": [1.0, 3.0, 5.0, 7.0]}
+    search = {"within": [True, True, False], "l2": [2.0, 2.0, 1.0]}
+    rest = {"steps": [1], "seconds": 1.0}
+    methods = {"plain call": plain | rest, "search": search | rest}
+    found = {"found": {"0.9 / 0.1": {"0.01": methods}}}
+    text = table_of("change_by_tolerance", found, tmp_path)
+    assert "| 0.9 / 0.1 | 0.01 | plain call | 3 of 3 | 3 | 5 | 1.00 | 1.50 |" in text
+    assert "| 0.9 / 0.1 | 0.01 | search | 2 of 3 | 2 | 2 | 1.00 | 1.00 |" in text
 
 
 def test_images_count_as_within_the_tolerance_that_was_asked_for(tmp_path):
