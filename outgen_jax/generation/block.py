@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from outgen_jax.data import random_access, records
 from outgen_jax.data.grey_levels import to_uint8
-from outgen_jax.solvers.combinators import Combinator
+from outgen_jax.solvers.combinators import Combinator, kept_limits
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, quantize, request, synthesize
@@ -203,6 +203,8 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
             counts=counts,
             kinds=kinds,
             mesh=job.mesh,
+            sources=images,
+            limits=kept_limits(job.solver),
             batch_size=job.batch_size,
             fixed_shares=True,
         )

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import optax
 
+from outgen_jax.solvers.limits import Restriction
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.whole_numbers import check_integers
 
@@ -88,6 +89,20 @@ class Combinator(abc.ABC):
         self, pool: Pool, rows: np.ndarray, tolerance: float, *, start: Start | None = None
     ) -> None:
         """Changes the images `rows` of a pool until they are within `tolerance`, or for all steps."""
+
+
+def kept_limits(solver: Any) -> Restriction:
+    """The limits on the change that all parts of a solver have; none where they differ, or a part has none.
+
+    >>> from outgen_jax.solvers.gauss_newton import gauss_newton
+    >>> kept_limits(restarted(gauss_newton(max_change=0.1), times=2)).max_change
+    0.1
+    """
+    own = getattr(solver, "restriction", None)
+    if own is not None:
+        return own
+    found = {kept_limits(part) for part in getattr(solver, "parts", ())}
+    return found.pop() if len(found) == 1 else Restriction()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

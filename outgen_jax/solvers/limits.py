@@ -82,7 +82,7 @@ class Restriction:
         Raises:
           ValueError: the mask is of another size.
         """
-        self._check_mask(source.shape)
+        self.check(source.shape)
         reach = 1.0 if self.max_change is None else self.max_change
         allowed = jnp.float32(1) if self.mask is None else jnp.asarray(self.mask.allowed)
         free = jnp.broadcast_to(allowed.astype(jnp.float32), source.shape)
@@ -97,8 +97,8 @@ class Restriction:
         # exp(−f²/2r²) is the square of the filter of radius √2 r.
         return Limits(low, high, lambda row: smoothed(row, 1), lambda row: smoothed(row, 2**0.5))
 
-    def _check_mask(self, shape: tuple[int, ...]) -> None:
-        """Refuses a mask that is not of an image's height and width, and of one channel or as many."""
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuses a mask that is not of the height and width of images [H, W, C], and of one channel or as many."""
         if self.mask is None:
             return
         height, width, channels = np.shape(self.mask.allowed)

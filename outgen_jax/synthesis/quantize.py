@@ -19,6 +19,7 @@ is the result.
 Here an image is a vector [D] of grey levels 0 to 255 (float32, whole numbers).
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ from outgen_jax.data.grey_levels import to_uint8
 from outgen_jax.networks import ApplyFn
 from outgen_jax.outputs import Output
 from outgen_jax.solvers import jacobian
+from outgen_jax.solvers.limits import Restriction, restriction
 from outgen_jax.solvers.objective import Objective, Outputs
 from outgen_jax.synthesis import engine, predict, request, slot_sizes, slots
 from outgen_jax.synthesis.programs import Network, per_network
@@ -48,6 +50,8 @@ class _Levels(NamedTuple):
     """One image."""
 
     levels: jax.Array  # [H, W, C]
+    low: jax.Array  # [H, W, C], levels at least
+    high: jax.Array  # [H, W, C], levels at most
     distance: jax.Array  # [], of their output to the target
     is_done: jax.Array  # [] bool: it meets the tolerance, or the last round did not help
 
@@ -56,6 +60,8 @@ class _Pixels(NamedTuple):
     """Pixels that may be picked."""
 
     levels: jax.Array  # [D]
+    low: jax.Array  # [D], levels at least
+    high: jax.Array  # [D], levels at most
     effects: jax.Array  # [N, D], change of the output per grey level
     squares: jax.Array  # [D], of the effects
 
@@ -77,6 +83,9 @@ def quantize(
     targets: Any,
     *,
     output: Any = None,
+    source: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    max_change: float | None = None,
     rounds: int = ROUNDS,
     tolerance: float = TOLERANCE,
     batch_size: int | None = None,
@@ -96,6 +105,10 @@ def quantize(
       images: [B, H, W, C], float in [0, 1] or uint8: images that meet their targets, such as `Result.images`.
       targets: the targets of the images; see `synthesize`.
       output: what the outputs mean; see `synthesize`.
+      source: [B, H, W, C], float in [0, 1] or uint8: the images that `mask` and `max_change` are about.
+      mask: [H, W] or [H, W, C]: where an entry is 0, the result has the level of `source`.
+      max_change: no level is farther than this from `source`, in [0, 1]. With the `mask` and `max_change` of a solver,
+        the result keeps its limits.
       rounds: the largest number of Jacobians. After each, up to 1,024 pixels change by one grey level. Float images
         that then miss the tolerance are rounded again at random, and get as many Jacobians from there.
       tolerance: distance at which an image is finished.
@@ -106,8 +119,9 @@ def quantize(
       uint8 [B, H, W, C].
 
     Raises:
-      ValueError: images, targets or outputs that `synthesize` refuses; negative rounds; a batch size or tolerance that
-        is not positive; an unknown `precision`.
+      ValueError: images, targets or outputs that `synthesize` refuses; a mask or `max_change` that solvers refuse, or
+        without `source`; a `source` of another shape; negative rounds; a batch size or tolerance that is not positive;
+        an unknown `precision`.
 
     >>> import jax.numpy as jnp
     >>> import outgen_jax as og
@@ -125,6 +139,8 @@ def quantize(
         raise ValueError(
             f"quantize: rounds must not be negative, got {rounds}; 0 rounds to the nearest level"
         )
+    limits = restriction(mask, max_change, None, caller="quantize")
+    origin = _checked_source(source, array, limits)
     network = Network(apply_fn, precision)
     meaning = request.meaning(network, variables, array, output, caller="quantize")
     wanted = request.checked_targets(meaning, targets, len(array), caller="quantize")
@@ -139,10 +155,36 @@ def quantize(
         counts=request.counts(meaning, wanted),
         kinds=meaning.kinds,
         mesh=mesh,
+        sources=origin,
+        limits=limits,
         rounds=rounds,
         tolerance=float(tolerance),
         batch_size=batch_size,
     )
+
+
+def _checked_source(
+    source: ArrayLike | None, images: np.ndarray, limits: Restriction
+) -> np.ndarray | None:
+    """The images that limits are about.
+
+    Raises:
+      ValueError: there are limits and no source; its shape is not that of the images.
+    """
+    if source is None:
+        if limits != Restriction():
+            raise ValueError(
+                "quantize: mask and max_change are about the change from the source images; pass these too, source=..."
+            )
+        return None
+    origin = request.checked_images(source, caller="quantize: source")
+    if origin.shape != images.shape:
+        raise ValueError(
+            f"quantize: source must have the shape of the images, {list(images.shape)}; it has {list(origin.shape)}. "
+            "Pass the images that `synthesize` was given"
+        )
+    limits.check(images.shape[1:])
+    return origin
 
 
 def quantized(
@@ -154,12 +196,15 @@ def quantized(
     counts: list[tuple[int | None, ...]],
     kinds: tuple[Output, ...],
     mesh: Mesh,
+    sources: np.ndarray | None = None,
+    limits: Restriction = Restriction(),  # noqa: B008, it is immutable
     rounds: int = ROUNDS,
     tolerance: float = TOLERANCE,
     batch_size: int | None = None,
     fixed_shares: bool = False,
 ) -> np.ndarray:
     """`quantize` of a checked request; `variables` lie on all devices of `mesh`. `fixed_shares` as in `engine.Job`."""
+    sources = images if sources is None else sources
     nearest = images if images.dtype == np.uint8 else to_uint8(images)
     result, distance = nearest.copy(), np.full(len(images), np.inf)
 
@@ -181,8 +226,10 @@ def quantized(
                 # The last batch is filled up with copies of the last image, so that one shape is compiled.
                 places = np.minimum(np.arange(first, first + size), len(group) - 1)
                 chosen = group[places]
-                batch = (start[chosen], tuple(t[chosen] for t in targets))
-                state = _corrected(network, variables, batch, num_rounds, tolerance, options)
+                batch = (start[chosen], sources[chosen], tuple(t[chosen] for t in targets))
+                state = _corrected(
+                    network, variables, limits, batch, num_rounds, tolerance, options
+                )
                 found = np.asarray(state.distance)
                 better = found < distance[chosen]
                 result[chosen[better]] = np.asarray(state.levels).astype(np.uint8)[better]
@@ -211,14 +258,16 @@ def dithered(images: np.ndarray) -> np.ndarray:
 def _corrected(
     network: Network,
     variables: Any,
-    batch: tuple[np.ndarray, tuple[np.ndarray, ...]],
+    limits: Restriction,
+    batch: tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]],
     rounds: int,
     tolerance: float,
     options: dict[str, Any],
 ) -> _Levels:
     """The best of a batch of 8-bit images, and of what up to so many rounds of picks make of it."""
-    images, targets = slots.shared(options["mesh"], batch)
-    state = _start(network, variables, np.float32(tolerance), images, targets, **options)
+    images, sources, targets = slots.shared(options["mesh"], batch)
+    begin = functools.partial(_start, network, variables, np.float32(tolerance), limits)
+    state = begin(images, sources, targets, **options)
     for _ in range(rounds):
         if np.asarray(state.is_done).all():
             break
@@ -226,8 +275,28 @@ def _corrected(
     return state
 
 
+def level_range(limits: Restriction, source: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The least and largest levels [H, W, C] that the limits on the change of a source [H, W, C] in [0, 1] allow.
+
+    Where they allow no whole level, both are the nearest one.
+    """
+    low, high, *_ = limits.limits(source)
+    nearest = jnp.round(127.5 * (low + high))
+    # A whole level may be 1e-5 off by rounding.
+    least, most = jnp.ceil(255 * low - 1e-3), jnp.floor(255 * high + 1e-3)
+    is_empty = least > most
+    least, most = jnp.where(is_empty, nearest, least), jnp.where(is_empty, nearest, most)
+    return least.reshape(source.shape), most.reshape(source.shape)
+
+
 def greedy_picks(
-    levels: jax.Array, effects: jax.Array, error: jax.Array, limit: int = _PICKS
+    levels: jax.Array,
+    effects: jax.Array,
+    error: jax.Array,
+    limit: int = _PICKS,
+    *,
+    low: ArrayLike = 0.0,
+    high: ArrayLike = 255.0,
 ) -> tuple[jax.Array, jax.Array]:
     """Moves at most `limit` pixels by one grey level each, to cancel an error of the output.
 
@@ -236,11 +305,14 @@ def greedy_picks(
       effects: [N, D], change of the output per grey level.
       error: [N], wanted less present output.
       limit: of the picks; they end earlier where none reduces the error.
+      low: [D] or one number, levels at least.
+      high: [D] or one number, levels at most.
 
     Returns:
       The change of the levels [D], of -1, 0 or 1, and which pick made it [D] int32, counted from 0.
     """
-    pixels = _Pixels(levels, effects, (effects**2).sum(0))
+    least, most = (jnp.broadcast_to(jnp.float32(x), levels.shape) for x in (low, high))
+    pixels = _Pixels(levels, least, most, effects, (effects**2).sum(0))
     candidates = min(_CANDIDATES, levels.size)
 
     def picks_among_candidates(picks: _Picks) -> _Picks:
@@ -248,7 +320,13 @@ def greedy_picks(
         padding = (0, -gain.size % candidates)
         groups = jnp.pad(gain, padding, constant_values=-jnp.inf).reshape(-1, candidates)
         chosen = groups.argmax(0) * candidates + jnp.arange(candidates)
-        few = _Pixels(levels[chosen], effects[:, chosen], pixels.squares[chosen])
+        few = pixels._replace(
+            levels=levels[chosen],
+            low=least[chosen],
+            high=most[chosen],
+            effects=effects[:, chosen],
+            squares=pixels.squares[chosen],
+        )
         until = jnp.minimum(picks.made + _PICKS_AMONG, limit)
         found = jax.lax.while_loop(
             lambda picks: picks.gains & (picks.made < until),
@@ -274,7 +352,7 @@ def _gains(pixels: _Pixels, picks: _Picks) -> tuple[jax.Array, jax.Array]:
     along = picks.error @ pixels.effects
     sign = jnp.sign(along)
     moved = pixels.levels + sign
-    is_open = (picks.change == 0) & (moved >= 0) & (moved <= 255)
+    is_open = (picks.change == 0) & (moved >= pixels.low) & (moved <= pixels.high)
     return jnp.where(is_open, 2 * jnp.abs(along) - pixels.squares, 0), sign
 
 
@@ -298,24 +376,36 @@ def _start(
     network: Network,
     variables: Any,
     tolerance: jax.Array,
+    limits: Restriction,
     images: jax.Array,
+    sources: jax.Array,
     targets: Outputs,
     *,
     kinds: tuple[Output, ...],
     counts: tuple[int | None, ...],
     mesh: Mesh,
 ) -> _Levels:
-    def share(variables: Any, tolerance: jax.Array, batch: tuple[jax.Array, Outputs]) -> _Levels:
+    def share(
+        variables: Any,
+        tolerance: jax.Array,
+        limits: Restriction,
+        batch: tuple[jax.Array, jax.Array, Outputs],
+    ) -> _Levels:
         seen = slots.network_of(network, kinds, variables)
 
-        def one(image: jax.Array, targets: Outputs) -> _Levels:
-            levels = image.astype(jnp.float32)
+        def one(image: jax.Array, source: jax.Array, targets: Outputs) -> _Levels:
+            low, high = level_range(limits, source)
+            levels = jnp.clip(image.astype(jnp.float32), low, high)
             distance = Objective(targets, kinds, counts).distance(seen(levels / 255))
-            return _Levels(levels, distance, distance <= tolerance)
+            return _Levels(levels, low, high, distance, distance <= tolerance)
 
-        return jax.vmap(one)(*batch)
+        images, sources, targets = batch
+        if sources.dtype == jnp.uint8:
+            sources = sources.astype(jnp.float32) / 255
+        return jax.vmap(one)(images, sources, targets)
 
-    return slots.on_each_device(mesh, share, slots.SPLIT)(variables, tolerance, (images, targets))
+    lifted = slots.on_each_device(mesh, share, slots.SPLIT)
+    return lifted(variables, tolerance, limits, (images, sources, targets))
 
 
 @per_network(static_argnames=("kinds", "counts", "mesh"))
@@ -341,7 +431,13 @@ def _round(
             error = objective.compared_targets(objective.goals(outputs)) - objective.compared(r)
             free = jnp.isnan(error)
             error, effects = jnp.where(free, 0, error), jnp.where(free[:, None], 0, effects)
-            change, order = greedy_picks(state.levels.ravel(), effects, error)
+            change, order = greedy_picks(
+                state.levels.ravel(),
+                effects,
+                error,
+                low=state.low.ravel(),
+                high=state.high.ravel(),
+            )
             count = (change != 0).sum(dtype=jnp.int32)
             parts = (jnp.where(order < count // part, change, 0) for part in _PARTS)
             tried = jnp.stack([state.levels + part.reshape(shape) for part in parts])
@@ -351,6 +447,8 @@ def _round(
             distance = jnp.where(better, distances[best], state.distance)
             return _Levels(
                 jnp.where(better, tried[best], state.levels),
+                state.low,
+                state.high,
                 distance,
                 state.is_done | ~better | (distance <= tolerance),
             )

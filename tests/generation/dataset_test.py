@@ -341,6 +341,18 @@ def test_targets_of_dense_outputs_are_understood_as_those_of_all_images():
     np.testing.assert_allclose(found[0], [targets(4)[3]] * 6, rtol=1e-6)
 
 
+def test_stored_images_keep_the_limits_of_the_solver(tmp_path):
+    limits = {"max_change": 20 / 255, "mask": np.eye(*SOURCE.images.shape[1:3])}
+    solver = og.restarted(og.gauss_newton(steps=4, **limits), times=1)
+    chosen = {"source": SOURCE.images[:4], "targets": targets(4), "quantize": True, "shard_size": 4}
+    make(tmp_path / "set", solver=solver, **chosen)
+    _, examples = read(tmp_path / "set")
+    stored = np.stack([example["image"] for example in examples]).astype(int)
+    change = np.abs(stored - SOURCE.images[:4])
+    assert change.max() == 20
+    assert (change[:, limits["mask"] == 0] == 0).all()
+
+
 def test_the_exact_solver_is_the_default_and_on_record(tmp_path):
     directory = tmp_path / "set"
     chosen = {"source": SOURCE.images[:4], "targets": targets(4), "quantize": True, "shard_size": 4}

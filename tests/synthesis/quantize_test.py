@@ -10,6 +10,7 @@ import reference
 
 import outgen_jax as og
 from outgen_jax.solvers import jacobian
+from outgen_jax.solvers.limits import Restriction
 from outgen_jax.synthesis import quantize
 
 SHAPE = (8, 8, 3)
@@ -112,6 +113,62 @@ def test_rounded_images_meet_their_targets(exact):
     assert (found <= plain + 1e-6).all()
     # And they stay the images they were.
     assert np.abs(result - images * 255).max() < quantize.ROUNDS + 0.5
+
+
+@pytest.fixture(scope="module")
+def limited() -> tuple[np.ndarray, np.ndarray, dict[str, object]]:
+    """Sources of 8 bits, the outputs of images within some limits, and these limits."""
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 256, (6, *SHAPE)).astype(np.uint8)
+    mask = np.zeros(SHAPE[:2])
+    mask[:, :5] = 1
+    change = rng.uniform(-1.6, 1.6, images.shape) * mask[:, :, None]
+    near = np.clip((images + change) / 255, 0, 1).astype(np.float32)
+    rows = np.asarray(og.predict(reference.perceptron_logits, WEIGHTS, near))
+    return images, rows, {"mask": mask, "max_change": 1.7 / 255}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_limits_of_a_solver_are_kept(limited, dtype):
+    images, rows, limits = limited
+    source = images if dtype == np.uint8 else images / np.float32(255)
+    network = reference.perceptron_logits, WEIGHTS
+    solver = og.smallest_change(**limits)
+    result = og.synthesize(*network, source, rows, solver=solver, tolerance=1e-4)
+    assert result.converged.all()
+    options = {"tolerance": 1e-4}
+    free = og.quantize(*network, result.images, rows, **options)
+    kept = og.quantize(*network, result.images, rows, source=source, **limits, **options)
+    change = kept.astype(int) - images
+    assert (np.abs(free.astype(int) - images)[:, :, 5:] > 0).any()  # or the test shows nothing
+    np.testing.assert_array_equal(change[:, :, 5:], 0)
+    assert np.abs(change).max() == 1
+    plain = np.clip(og.data.to_uint8(result.images), images - 1.0, images + 1.0)
+    assert np.median(distances(kept, rows)) < 0.5 * np.median(distances(plain, rows))
+
+
+def test_a_range_without_a_level_has_the_nearest_one():
+    source = jnp.full((1, 1, 3), jnp.array([0.0, 100.4, 254.9]) / 255)
+    for change, expected in ((0.1, [0, 100, 255]), (0.5, [0, 100, 255])):
+        low, high = quantize.level_range(Restriction(max_change=change / 255), source)
+        np.testing.assert_array_equal(low[0, 0], expected)
+        np.testing.assert_array_equal(high[0, 0], expected)
+    low, high = quantize.level_range(Restriction(max_change=2 / 255), source)
+    np.testing.assert_array_equal(low[0, 0], [0, 99, 253])
+    np.testing.assert_array_equal(high[0, 0], [2, 102, 255])
+    low, high = quantize.level_range(Restriction(), source)
+    assert (low.max(), high.min()) == (0, 255)
+
+
+def test_limits_without_their_source_are_refused(limited):
+    images, rows, limits = limited
+    network = reference.perceptron_logits, WEIGHTS
+    with pytest.raises(ValueError, match=r"quantize: mask and max_change are about .* source="):
+        og.quantize(*network, images, rows, **limits)
+    with pytest.raises(ValueError, match=r"quantize: source must have the shape .*\[6, 8, 8, 3\]"):
+        og.quantize(*network, images, rows, source=images[:5], **limits)
+    with pytest.raises(ValueError, match=r"mask is 4x4x1, images are 8x8x3"):
+        og.quantize(*network, images, rows, source=images, mask=np.ones((4, 4)))
 
 
 def test_does_not_depend_on_batch_or_order(exact):
@@ -248,11 +305,12 @@ def test_few_programs_serve_any_number_of_missed_images(monkeypatch, fixed_share
     """And with fixed shares a device has as many images as a single one would have."""
     sizes, rng = set(), np.random.default_rng(0)
 
-    def corrected(network, variables, batch, *_):
-        images, _ = batch
+    def corrected(network, variables, limits, batch, *_):
+        images, _, _ = batch
         sizes.add(len(images))
         distance = rng.choice([1e-4, 1e-2], len(images))
-        return quantize._Levels(np.zeros(images.shape), distance, np.ones(len(images), bool))
+        levels = np.zeros(images.shape)
+        return quantize._Levels(levels, levels, levels, distance, np.ones(len(images), bool))
 
     monkeypatch.setattr(quantize, "_corrected", corrected)
     images, rows = rng.random((100, 2, 2, 1), np.float32), np.full((100, 1, 5), 0.2, np.float32)

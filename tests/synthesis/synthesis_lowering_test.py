@@ -11,6 +11,7 @@ from flax import nnx
 from toy_synthesis import APPLY, CLASSES, SHAPE, WEIGHTS
 
 import outgen_jax as og
+from outgen_jax.solvers.limits import Restriction
 from outgen_jax.solvers.momentum import Momentum
 from outgen_jax.synthesis import predict, programs, quantize, slots
 from outgen_jax.synthesis.programs import Network
@@ -95,7 +96,8 @@ def test_quantisation():
     options = {"kinds": KINDS, "counts": COUNTS, "mesh": mesh}
     levels = np.full((2, *SHAPE), 128, np.uint8)
     limit = np.float32(1e-3)
-    begun = quantize._start(NETWORK, WEIGHTS, limit, levels, TARGETS, **options)
+    free = Restriction()
+    begun = quantize._start(NETWORK, WEIGHTS, limit, free, levels, levels, TARGETS, **options)
     found = texts(quantize._round, WEIGHTS, limit, TARGETS, begun, **options)
     assert everywhere("HIGHEST", found)
 
