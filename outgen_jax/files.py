@@ -7,6 +7,7 @@ import secrets
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,10 +48,28 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
         raise
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether it is a file that `write_atomic` was writing when its process was killed."""
+    return re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name) is not None
+
+
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike]) -> None:
-    """Writes named arrays as a compressed .npz, whole or not at all; raises as `write_atomic`."""
+    """Writes named arrays as a compressed .npz, whole or not at all; raises as `write_atomic`.
+
+    Raises:
+        ValueError: an array that would not come back as it is: of objects, or of a type that is not numpy's own, such
+            as bfloat16.
+    """
+    found: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    for name, array in found.items():
+        if array.dtype.kind == "O" or array.dtype.isbuiltin == 2:
+            remedy = "str" if array.dtype.kind == "O" else "numpy.float32"
+            raise ValueError(
+                f"save_arrays: {name!r} has the type {array.dtype}, which an .npz does not keep; convert it first with "
+                f".astype({remedy})"
+            )
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **found)
     write_atomic(path, buffer.getvalue())
 
 

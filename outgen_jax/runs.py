@@ -97,7 +97,8 @@ def open_run(
     directory = Path(directory).expanduser()
     current = json.loads(to_json(_script_flags() if flags is None else flags))
     record = directory / "run.json"
-    others = directory.exists() and any(path != record for path in directory.iterdir())
+    present = list(directory.iterdir()) if directory.exists() else []
+    others = any(path != record and not files.is_temporary(path) for path in present)
     is_run = record.exists() or (directory / "results.json").exists()
     if others and not is_run:
         raise FileExistsError(

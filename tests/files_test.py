@@ -3,6 +3,7 @@
 import os
 import stat
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -68,6 +69,20 @@ def test_a_link_stays_a_link(tmp_path):
 def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"write_atomic: no directory .*missing.*create it"):
         write_atomic(tmp_path / "missing" / "out", b"")
+
+
+@pytest.mark.parametrize(
+    ("array", "remedy"), [(jnp.ones(3, jnp.bfloat16), "float32"), (np.array(["a", None]), "str")]
+)
+def test_arrays_that_would_not_come_back_are_refused(tmp_path, array, remedy):
+    path = tmp_path / "arrays.npz"
+    with pytest.raises(
+        ValueError, match=rf"save_arrays: 'x' has the type .*\.astype\(.*{remedy}\)"
+    ):
+        files.save_arrays(path, {"x": array})
+    assert not path.exists()
+    files.save_arrays(path, {"x": np.asarray(array).astype(str if remedy == "str" else np.float32)})
+    assert files.load_arrays(path)["x"].shape == np.shape(array)
 
 
 def test_arrays_come_back_as_they_were_and_nothing_is_unpickled(tmp_path):

@@ -77,6 +77,17 @@ def test_a_run_that_failed_at_its_start_is_taken_over(call, tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["steps"] == 4
 
 
+def test_a_run_that_was_killed_at_its_first_write_is_taken_over(call, tmp_path):
+    call(steps=3)
+    killed, others = tmp_path / "killed", tmp_path / "others"
+    for directory, name in ((killed, ".0123456789abcdef.tmp"), (others, ".hidden")):
+        directory.mkdir()
+        (directory / name).write_text("{")
+    assert runs.open_run(killed).flags["steps"] == 3
+    with pytest.raises(FileExistsError, match="not a run's"):
+        runs.open_run(others)
+
+
 def test_overwrite_empties_a_run(call, tmp_path):
     call(steps=3)
     runs.open_run(tmp_path)

@@ -203,7 +203,7 @@ def jackknife_interval(
 ) -> Interval:
     r"""Interval of any statistic from leaving out a random group of rows at a time (Quenouille 1956, Tukey 1958).
 
-    .. math:: \hat\theta \pm t_{g-1} \sqrt{\frac{g - 1}{g} \sum_j (\theta_{(j)} - \bar\theta)^2}
+    .. math:: \hat\theta \pm t_{g-1} \sqrt{\frac{(n - d)^2}{n d (g - 1)} \sum_j (\theta_{(j)} - \bar\theta)^2}
 
     No row is drawn twice, as distances between sets of features need it, where a row's copy is its nearest neighbour.
     The statistic must be smooth in the rows: a median is not.
@@ -211,7 +211,8 @@ def jackknife_interval(
     Args:
       statistic: of the rows; returns a number, or an array or NamedTuple of numbers.
       rows: [n, ...].
-      groups: g, of ⌊n/g⌋ rows each; the rest of the rows is never left out.
+      groups: g, of d = ⌊n/g⌋ rows each; the rest of the rows is never left out. The factor makes the interval of a mean
+        right, also with a rest; without one it is the usual (g − 1)/g.
       confidence: of the interval, in (0, 1).
       seed: of who is in which group.
 
@@ -227,8 +228,7 @@ def jackknife_interval(
     order, size = np.random.default_rng(seed).permutation(len(rows)), len(rows) // groups
     kept = [np.delete(order, slice(j * size, (j + 1) * size)) for j in range(groups)]
     without = np.stack([np.asarray(statistic(rows[k]), np.float64) for k in kept])  # [g, ...]
-    # The standard error of g values has 1/√(g (g − 1)) where the jackknife's has √((g − 1)/g).
-    error = (groups - 1) * _standard_error(without)
+    error = (len(rows) - size) / np.sqrt(len(rows) * size) * without.std(0, ddof=1)
     half = _t_quantile(groups - 1, confidence, "jackknife_interval") * error
     estimate = np.asarray(statistic(rows), np.float64)[()]
     return Interval(estimate, estimate - half, estimate + half)

@@ -124,10 +124,11 @@ def _check_layout(model: Any, channels_first: bool) -> None:
 def _structure(model: Any) -> str | None:
     """A model's configuration as text, its layers named by their order.
 
-    None where others' code is part of it, or what has no JSON, such as a NumPy number.
+    None where others' code is part of it, or what the configuration leaves out: values without JSON, such as a NumPy
+    number, and what a preprocessing layer has learned in `adapt`, which it keeps beside its variables.
     """
     layers = list(model._flatten_layers())
-    if not all(map(_is_of_keras, layers)):
+    if not all(map(_is_of_keras, layers)) or any(hasattr(layer, "adapt") for layer in layers):
         return None
     places = {layer.name: f"#{place}" for place, layer in enumerate(layers)}
     try:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -107,8 +106,8 @@ def restore(path: str | Path, build: Callable[[Mapping[str, Any]], M]) -> tuple[
 
     Args:
       path: the .npz, its .json card beside it.
-      build: card -> network. It runs under `nnx.eval_shape`, so that no values are drawn to be replaced; and a second
-        time, for the values, if the network holds anything that is not stored.
+      build: card -> network. It runs twice: under `nnx.eval_shape`, to compare the shapes with those stored, and for
+        what is not stored.
 
     Raises:
       FileNotFoundError: no such file, or no card beside it.
@@ -121,12 +120,12 @@ def restore(path: str | Path, build: Callable[[Mapping[str, Any]], M]) -> tuple[
             "pretrained.save writes them"
         )
     card = _card(path.with_suffix(".json"), caller=caller, needed=frozenset({"sha256"}))
-    model = nnx.eval_shape(lambda: build(card))
-    _fill(model, path.read_bytes(), card, path, caller=caller)
-    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(nnx.state(model))):
-        stored, model = _stored(model), build(card)
-        nnx.update(model, stored)
-        model.eval()
+    shapes = nnx.eval_shape(lambda: build(card))
+    _fill(shapes, path.read_bytes(), card, path, caller=caller)
+    # Plain arrays that `build` makes under `eval_shape` have no values, and a state does not show them all.
+    model = build(card)
+    nnx.update(model, _stored(shapes))
+    model.eval()
     return model, card
 
 
@@ -146,6 +145,11 @@ def _card(path: Path, *, caller: str, needed: frozenset[str] | None = None) -> d
         ) from error
     if needed is None:
         network = card.get("network") if isinstance(card, dict) else None
+        if network is not None and network not in _SIZES:
+            raise ValueError(
+                f"{caller}: the card {str(path)!r} names the network {network!r}, and {caller} builds "
+                f"{', '.join(_SIZES)} only; use pretrained.restore(path, build), where build makes the network"
+            )
         needed = frozenset({"sha256", "class_names", *_SIZES.get(str(network), _SIZES["VGG16"])})
     missing = sorted(needed - set(card)) if isinstance(card, dict) else sorted(needed)
     if missing:

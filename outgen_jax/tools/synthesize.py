@@ -234,7 +234,7 @@ def write(
     who = "classifier" if _OUTPUT.value == "softmax" else "network"
     measure = job.output.measure
     summary = {
-        who: job.classifier.card["network"],
+        who: job.classifier.card.get("network", type(job.classifier.model).__name__),
         "source": _SOURCE.value,
         "solver": f"{_SOLVER.value}, until the {measure} is at most {_TOLERANCE.value:g}",
         "time": f"{seconds.text()}, on {jax.devices()[0].device_kind}",

@@ -30,7 +30,7 @@ Loss = Callable[[jax.Array], jax.Array]  # images [B, H, W, C] -> [B]
 STEPS = 20  # of the attack that networks are measured with
 _REACH = 2.5  # all steps of the default size together, in radii (Madry et al. 2018)
 _BATCH = 100  # images that `attacked` works on at a time
-_SMALLEST_NORM = 1e-30  # a gradient below it gives no direction
+_SMALLEST = 1e-30  # a gradient whose entries are all below it gives no direction
 
 
 def projected_gradient(
@@ -303,7 +303,9 @@ def _label_loss(apply_fn: ApplyFn, variables: Any, labels: jax.Array) -> Loss:
 
 
 def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.maximum(jnp.linalg.norm(x), _SMALLEST_NORM)
+    # Scaled first: the squares of entries below 1e-19 are 0 in float32.
+    scaled = x / jnp.maximum(jnp.abs(x).max(), _SMALLEST)
+    return scaled / jnp.maximum(jnp.linalg.norm(scaled), _SMALLEST)
 
 
 def _checked_step(radius: float, steps: int, step_size: float | None, *, caller: str) -> float:

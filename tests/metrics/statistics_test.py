@@ -256,6 +256,15 @@ def test_rows_beyond_the_groups_are_always_there():
     assert len(set.union(*out)) == 9
 
 
+@pytest.mark.parametrize(("count", "groups"), [(19, 10), (20, 10), (29, 10), (9, 5)])
+def test_the_jackknife_is_as_wide_where_groups_leave_a_rest(count, groups):
+    """The squared standard error is right on average: 1/n for a mean of unit variance."""
+    studies = np.random.default_rng(count).normal(size=(count, 20_000))
+    _, low, high = metrics.jackknife_interval(lambda v: v.mean(0), studies, groups=groups)
+    errors = (high - low) / 2 / scipy.stats.t.ppf(0.975, groups - 1)
+    np.testing.assert_allclose((errors**2).mean(), 1 / count, rtol=0.03)
+
+
 def test_the_jackknife_of_named_numbers():
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=(40, 3)), rng.normal(size=(30, 3))

@@ -255,6 +255,25 @@ def test_keras_in_inference_mode():
     assert_probabilities(apply_fn, variables, functools.partial(with_statistics, *weights))
 
 
+def test_what_a_keras_layer_was_adapted_to_is_the_models_own():
+    """It is kept beside the variables, and no part of the configuration."""
+
+    def adapted(seed: int) -> Any:
+        norm = keras.layers.Normalization(axis=-1)
+        norm.adapt(seed + np.random.default_rng(seed).random((20, *SHAPE)))
+        return keras.Sequential([keras.Input(SHAPE), norm, keras.layers.Flatten()]), norm
+
+    images = np.random.default_rng(9).random((2, *SHAPE), np.float32)
+    models = [adapted(seed) for seed in (0, 1)]
+    for model, _ in models:
+        apply_fn, variables = og.models.from_keras(model)
+        np.testing.assert_allclose(apply_fn(variables, images), model(images), rtol=1e-5)
+    model, norm = models[0]
+    norm.adapt(5 + np.random.default_rng(2).random((20, *SHAPE)))
+    apply_fn, variables = og.models.from_keras(model)
+    np.testing.assert_allclose(apply_fn(variables, images), model(images), rtol=1e-5)
+
+
 def test_keras_may_use_its_model_after_the_call():
     model = keras_network(0)
     apply_fn, variables = og.models.from_keras(model)

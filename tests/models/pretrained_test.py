@@ -166,6 +166,16 @@ def test_a_card_that_others_wrote_is_named(tmp_path, card, message):
         pretrained.load(tmp_path / "net.npz")
 
 
+def test_a_network_that_is_not_the_packages_is_left_to_restore(tmp_path):
+    path = tmp_path / "own.npz"
+    card = {"network": "Linear", "class_names": ["a", "b"], "sizes": [3, 2]}
+    pretrained.save(path, nnx.Linear(3, 2, rngs=nnx.Rngs(4)), card)
+    with pytest.raises(ValueError, match=r"names the network 'Linear'.* builds .*VGG16.*restore"):
+        pretrained.load(path)
+    model, _ = pretrained.restore(path, lambda c: nnx.Linear(*c["sizes"], rngs=nnx.Rngs(0)))
+    assert model.kernel.shape == (3, 2)
+
+
 def test_a_network_of_ones_own_is_restored(tmp_path):
     path = tmp_path / "own.npz"
     pretrained.save(path, nnx.Linear(3, 2, rngs=nnx.Rngs(4)), {"sizes": [3, 2]})
@@ -197,9 +207,14 @@ class OwnNetwork(nnx.Module):
         self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(seed))
         self.mean = Statistic(jnp.full(3, 0.5))
         self.scale = nnx.data(jnp.full(3, 4.0))
+        self.offset = jnp.full(3, 0.25)
+        self.tables = nnx.data({"factor": jnp.full(3, 2.0)})
+        captured = jnp.full(3, 1.5)
+        self.stretched = lambda x: captured * x
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.dropout(self.norm(self.linear((x - self.mean[...]) * self.scale)))
+        x = self.stretched((x - self.mean[...]) * self.scale + self.offset) * self.tables["factor"]
+        return self.dropout(self.norm(self.linear(x)))
 
 
 def test_what_is_not_stored_is_as_it_is_built(tmp_path):

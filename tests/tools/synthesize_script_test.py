@@ -77,6 +77,14 @@ def test_a_run_leaves_images_numbers_and_a_page(run, tmp_path):
     assert (out / "figure.png").stat().st_size > 1000
 
 
+def test_a_card_that_names_no_network_is_that_of_a_vgg16(run, tmp_path, weights):
+    card = weights.with_suffix(".json")
+    kept = {k: v for k, v in json.loads(card.read_text()).items() if k != "network"}
+    card.write_text(json.dumps(kept))
+    assert run("steps=1").returncode == 0
+    assert "VGG16" in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_the_exact_images_are_written_where_asked_for(run, tmp_path):
     assert run("save_float=true").returncode == 0
     saved = files.load_arrays(tmp_path / "out" / "images.npz")

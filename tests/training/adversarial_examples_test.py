@@ -95,6 +95,15 @@ def test_an_image_does_not_depend_on_its_neighbours():
     np.testing.assert_allclose(first(2), first(6), atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-18, 1e-20, 1e-26])
+def test_a_step_has_its_length_also_where_the_gradient_is_tiny(scale):
+    image = jnp.full((1, 2, 2, 1), 0.5)
+    found = adversarial_examples.projected_gradient(
+        lambda x: scale * x.sum((1, 2, 3)), image, None, radius=0.4, steps=1, step_size=0.01
+    )
+    np.testing.assert_allclose(jnp.linalg.norm(found - image), 0.01, rtol=1e-3)
+
+
 def test_a_loss_without_gradient_leaves_the_images():
     def flat(images):
         return jnp.zeros(len(images))
