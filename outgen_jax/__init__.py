@@ -1,5 +1,20 @@
 """Images for which a frozen network returns the output you ask for.
 
+The functions:
+
+    synthesize                       changes images until the network returns the targets
+    predict                          what a network returns for images
+    quantize                         images of 8 bits that still meet their targets
+    generate_dataset                 the same for sets of any length, on disk
+    exact, smallest_change           solvers: the default, and its first part
+    gauss_newton, gauss_newton_cg    with larger changes; for very many outputs
+    gradient_descent, preset         any optax optimiser; those of paper A
+    then, restarted, rescued         solvers made of others
+    views                            a network that sees an image in several ways
+    accelerate, as_written           a network with the fast convolutions of this package on CPU, and without
+
+`targets`, `outputs`, `pixels`, `metrics`, `losses`, `models` and `data` are modules with functions of their own.
+
 The equations of four papers, with the functions that implement them (A: output-targeted generation, Hirano, Iwamura
 and Kise; B: data augmentation for GAN training, Suzuki and Suzuki;
 C: attention GAN, Kataoka, Matsubara and Uehara;

@@ -241,7 +241,7 @@ def smallest_change(
     mask: ArrayLike | None = None,
     max_change: float | None = None,
 ) -> SmallestChange:
-    """Looks for the smallest change within the tolerance; see `solvers.smallest_change` for the equations.
+    """Looks for the smallest change (L2) within the tolerance; see `solvers.smallest_change` for the equations.
 
     The search is local: it ends at a change that small steps do not make smaller. An image within the tolerance is
     changed further until three steps in a row have made its change less than 1% smaller. A larger tolerance allows a

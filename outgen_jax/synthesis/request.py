@@ -154,7 +154,7 @@ def meaning(
             f"{network_checks.remedy(network.apply_fn, error)}"
         ) from error
     leaves, structure = jax.tree.flatten(out)
-    for leaf in leaves:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(out):
         if (
             not hasattr(leaf, "shape")
             or len(leaf.shape) < 2
@@ -162,9 +162,15 @@ def meaning(
             or 0 in leaf.shape
         ):
             found = list(leaf.shape) if hasattr(leaf, "shape") else type(leaf).__name__
+            part = f" as output{jax.tree_util.keystr(path)}" if path else ""
+            is_flat = found == [1]
+            remedy = (
+                "For a number an image, add an axis: [:, None]"
+                if is_flat
+                else "Wrap it so that it does"
+            )
             raise ValueError(
-                f"{caller}: apply_fn must return outputs [B, ..., K]; for one image it returns {found}. "
-                "Wrap it so that it does"
+                f"{caller}: apply_fn must return outputs [B, ..., K]; for one image it returns {found}{part}. {remedy}"
             )
     if not leaves:
         raise ValueError(
@@ -269,6 +275,8 @@ def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ndarr
 
 def _rows_remedy(target: np.ndarray, shape: tuple[int, ...]) -> str:
     """What to do about targets for outputs [B, ..., K] of this `shape`."""
+    if target.shape == shape[:1] and shape[-1] == 1:
+        return "For a number an image, pass targets[:, None]"
     if target.shape == shape[:1]:
         return f"For class labels, pass numpy.eye({shape[-1]})[labels]"
     return "Give one row per image, in the order of the network's outputs"

@@ -156,7 +156,7 @@ ROWS = r"must return logits, but its rows are non-negative and sum to 1.*Leave t
             sigmoids,
             r"must return logits, but all its values lie in \[0, 1\], as those of a sigmoid",
         ),
-        (with_a_name, SHAPED.format(r"\[\]")),
+        (with_a_name, SHAPED.format(r"\[\] as output\[1\]")),
         (one_row, SHAPED.format(r"\[5\]")),
         (twice, SHAPED.format(r"\[2, 5\]")),
         (nothing, r"must return outputs \[B, \.\.\., K\], but it returns nothing"),
