@@ -57,7 +57,8 @@ class Exact(Combinator):
       smallest: the solver of most targets.
       newton: the first pass of Gauss-Newton, for the images that `smallest` leaves.
       momentum: what changes an image before each further pass; None: nothing does.
-      later_steps: steps of a further pass.
+      later_steps: steps of a further pass, and of a last one. The last pass starts from the best image so far: where
+        the target cannot be met, it ends nearer.
       restarts: further passes at most.
       patience, beyond: an image is given up after so many passes in a row, none of which halved its distance, if it is
         farther than `beyond`. Images that converge late are nearer.
@@ -84,7 +85,7 @@ class Exact(Combinator):
         far = (self.from_afar(named, self.tolerance) for named in _DESCENTS)
         return self.by_rows(self.tolerance), *far, self.without_rows()
 
-    def by_rows(self, tolerance: float) -> Rescued | Restarted:
+    def by_rows(self, tolerance: float) -> Rescued | Then:
         """For targets whose Jacobian has a row for every coordinate.
 
         `SmallestChange` minimises the L2 norm, so changes of low frequencies are left to Gauss-Newton.
@@ -95,7 +96,7 @@ class Exact(Combinator):
         smallest = dataclasses.replace(self.smallest, restriction=self.restriction)
         return Rescued(solver=smallest, by=persistent)
 
-    def persistent(self, tolerance: float) -> Restarted:
+    def persistent(self, tolerance: float) -> Then:
         """Gauss-Newton, with momentum and restarts for the images that converge slowly."""
         limits, floor = self.restriction, min(_FLOOR * tolerance, _MOST_FLOOR)
         first = dataclasses.replace(self.newton, floor=floor, restriction=limits)
@@ -103,7 +104,7 @@ class Exact(Combinator):
         via = self.momentum
         if via is not None:
             via = dataclasses.replace(via, floor=floor, restriction=limits)
-        return Restarted(
+        passes = Restarted(
             solver=first,
             times=self.restarts,
             via=via,
@@ -111,6 +112,7 @@ class Exact(Combinator):
             patience=self.patience,
             beyond=self.beyond,
         )
+        return Then(first=passes, second=later, at=tolerance)
 
     def from_afar(self, named: int | None, tolerance: float) -> Then:
         """For targets that name at most `named` of a network's many classes; None: more than all the limits.
