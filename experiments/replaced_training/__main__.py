@@ -203,7 +203,7 @@ def make_set(study: Study, method: str, arms: tuple[Arm, ...]) -> replaced.Gener
         directory=directory,
         seed=0,
     )
-    return sets.load(directory)
+    return replaced.load(directory)
 
 
 def _set_directory(out: Path, method: str) -> Path:

@@ -1,6 +1,5 @@
 """The generated sets, and the targets."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,11 @@ import numpy as np
 import outgen_jax as og
 from experiments.common import target_text
 from outgen_jax import files
-from outgen_jax.data import sources
+from outgen_jax.data import sharded_set, sources
 from outgen_jax.generation import provenance
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.targets.draws import id_digests
-from outgen_jax.training.replaced import GeneratedSet
 
 CONFUSED = (
     "confused"  # in a target's text: a class drawn from what the classifier confuses the label with
@@ -173,39 +171,13 @@ def seconds_an_image(directory: Path) -> float | None:
 
 def distances(directory: Path) -> dict[str, float]:
     """Of a finished set: the number of images, and quantiles of the total variation between outputs and targets."""
-    rows = _rows(directory)
-    found = np.array([row["total_variation"] for row in rows])
+    found = np.array([row["total_variation"] for row in sharded_set.rows(directory)])
     median, high = np.quantile(found, (0.5, 0.95))
     return {"images": len(found), "median": float(median), "95th percentile": float(high)}
 
 
 def _cost(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}_seconds.txt")
-
-
-def load(directory: Path) -> GeneratedSet:
-    """Reads a set that `og.generate_dataset` has finished."""
-    source = sources.from_tfds(directory, split="train")
-    probs = np.stack([row["probs"] for row in _rows(directory)])
-    made_from = json.loads((directory / "manifest.json").read_text())["made_from"]
-    assert source.labels is not None
-    names = made_from["class_names"]
-    return GeneratedSet(
-        source.images,
-        source.labels,
-        source.ids,
-        probs,
-        None if names is None else tuple(names),
-        made_from["classifier"],
-    )
-
-
-def _rows(directory: Path) -> Any:
-    """The rows of a finished set, images undecoded."""
-    import tensorflow_datasets as tfds
-
-    undecoded = {"image": tfds.decode.SkipDecoding()}
-    return tfds.builder_from_directory(directory).as_data_source("train", decoders=undecoded)
 
 
 def classifier_hash(frozen: Frozen) -> str:

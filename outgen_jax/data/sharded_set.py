@@ -25,6 +25,8 @@ from outgen_jax.data.image_source import PathLike
 NAME, VERSION, SPLIT = "generated", "1.0.0", "train"
 
 _CALLER = "generate_dataset"  # whom the error messages name
+# Differences from another data set that a message lists, and signs of a value in it.
+_LISTED, _BRIEF = 4, 60
 _MANIFEST = "manifest.json"
 _OWN = (
     f"{NAME}-{SPLIT}.array_record-*",
@@ -65,7 +67,7 @@ def check(dataset: ShardedSet, *, overwrite: bool) -> None:
         OSError: it cannot be read.
     """
     with _explained(dataset.directory):
-        found = _manifest(dataset.directory)
+        found = read_manifest(dataset.directory)
         strangers = [] if found is not None else _entries(dataset.directory)
     where = f"{_CALLER}: {str(dataset.directory)!r} holds"
     if strangers:
@@ -75,13 +77,40 @@ def check(dataset: ShardedSet, *, overwrite: bool) -> None:
     if found is None or overwrite:
         return
     before, now = found["made_from"], dataset.made_from
-    changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-    if changed:
-        differences = ", ".join(f"{k} {before.get(k)!r}, now {now.get(k)!r}" for k in changed)
+    differences = list(_differences("", before, json.loads(json.dumps(now))))
+    if differences:
+        listed = "; ".join(differences[:_LISTED])
+        if len(differences) > _LISTED:
+            listed += f"; and {len(differences) - _LISTED} more"
         raise FileExistsError(
-            f"{where} a data set made otherwise ({differences}); choose another directory, or "
-            "overwrite"
+            f"{where} a data set made otherwise ({listed}); choose another directory, or overwrite"
         )
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
+    """Where two JSON values differ, each as "name before, now after"."""
+    if before == now:
+        return
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}, key=_plain_first(before, now)):
+            inner = f"{name}.{key}" if name else key
+            yield from _differences(inner, before.get(key), now.get(key))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, pair in enumerate(zip(before, now, strict=True)):
+            yield from _differences(f"{name}[{index}]", *pair)
+    else:
+        yield f"{name} {_brief(before)}, now {_brief(now)}"
+
+
+def _plain_first(before: Mapping[str, Any], now: Mapping[str, Any]) -> Callable[[str], Any]:
+    """Sorts keys by name, those of mappings and lists last: what they hold is longer to read."""
+    return lambda key: (isinstance(now.get(key, before.get(key)), dict | list), key)
+
+
+def _brief(value: Any) -> str:
+    """A value for a message; a hash by its first digits."""
+    text = repr(value)
+    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}..."
 
 
 @contextmanager
@@ -102,7 +131,7 @@ def opened(dataset: ShardedSet, *, overwrite: bool) -> Iterator[None]:
                 _remove(directory, _OWN)
             (directory / "shards").mkdir(exist_ok=True)
             _remove(directory, (".*.tmp", "shards/.*.tmp"))
-            if _manifest(directory) is None or overwrite:
+            if read_manifest(directory) is None or overwrite:
                 _write_json(directory / _MANIFEST, {"made_from": dataset.made_from})
         lock(alone=False)
         yield
@@ -118,6 +147,23 @@ def joined(dataset: ShardedSet) -> Iterator[None]:
     with directory_lock.opened(dataset.directory, caller=_CALLER) as lock:
         lock(alone=False)
         yield
+
+
+def read_manifest(directory: Path) -> dict[str, Any] | None:
+    """The manifest in a directory; None if there is none of a data set of this kind."""
+    try:
+        found = json.loads((directory / _MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "made_from" in found else None
+
+
+def rows(directory: Path) -> Any:
+    """The examples of a whole set, as tfds reads them, but for their images, which stay encoded."""
+    import tensorflow_datasets as tfds
+
+    encoded = {"image": tfds.decode.SkipDecoding()}
+    return tfds.builder_from_directory(directory).as_data_source(SPLIT, decoders=encoded)
 
 
 def finished(dataset: ShardedSet, index: int) -> Finished | None:
@@ -227,15 +273,6 @@ def _entries(directory: PathLike) -> list[str]:
         return []
     names = sorted(path.name for path in folder.iterdir())
     return [n for n in names if not (n.startswith(".") and n.endswith(".tmp")) and n != "shards"]
-
-
-def _manifest(directory: Path) -> dict[str, Any] | None:
-    """The manifest, if there is one of ours."""
-    try:
-        found = json.loads((directory / _MANIFEST).read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "made_from" in found else None
 
 
 def _remove(directory: Path, patterns: Iterable[str]) -> None:

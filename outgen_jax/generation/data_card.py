@@ -1,6 +1,7 @@
 """The README of a generated data set: what its manifest says, in words, and how near its images are."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,16 @@ def within(distances: np.ndarray) -> list[int]:
     [1, 1, 1, 1, 2, 2]
     """
     return [int((distances <= level).sum()) for level in LEVELS]
+
+
+def total_within(counts: Iterable[Sequence[int]]) -> dict[float, int]:
+    """The sum over shards of `within`, by level.
+
+    >>> total_within([within(np.array([2e-6])), within(np.array([0.05]))])[0.01]
+    1
+    """
+    sums = (sum(column) for column in zip(*counts, strict=True))
+    return dict(zip(LEVELS, sums, strict=True))
 
 
 def data_card(
@@ -82,6 +93,7 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("their kind", ", ".join(made["kinds"])),
         ("network's variables, SHA-256", f"`{made['classifier']}`"),
         ("solver", f"{made['solver']['name']}, at most {made['steps']} steps"),
+        ("limits on the change", _limits(made.get("limits"))),
         ("tolerance", f"{made['tolerance']:g}"),
         ("rounding", rounding),
         ("outgen_jax", str(manifest["versions"]["outgen_jax"])),
@@ -89,13 +101,28 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _limits(limits: Mapping[str, Any] | None) -> str:
+    if limits is None:
+        return "none"
+    mask, most, radius = (limits[key] for key in ("mask", "max_change", "lowpass_radius"))
+    found = []
+    if mask is not None:
+        found.append(f"a mask, {mask['free']} of {math.prod(mask['shape'])} entries free")
+    if most is not None:
+        found.append(f"at most {most:g} a pixel, of [0, 1]")
+    if radius is not None:
+        found.append(f"frequencies up to about {radius:g} cycles per image side")
+    return "; ".join(found)
+
+
 def _distances(
     manifest: Mapping[str, Any], counts: Sequence[Sequence[int]]
 ) -> list[tuple[str, str, str]]:
     total = manifest["counts"]["examples"]
-    sums = [sum(column) for column in zip(*counts, strict=True)]
-    rows = zip(LEVELS, sums, strict=True)
-    return [(f"{level:g}", str(count), f"{count / total:.1%}") for level, count in rows]
+    return [
+        (f"{level:g}", str(count), f"{count / total:.1%}")
+        for level, count in total_within(counts).items()
+    ]
 
 
 def _described(entries: Iterable[str]) -> list[tuple[str, str]]:

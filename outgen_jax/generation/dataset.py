@@ -22,7 +22,8 @@ from outgen_jax.data import fields, random_access, sharded_set
 from outgen_jax.data.image_source import PathLike
 from outgen_jax.generation import block, data_card, provenance
 from outgen_jax.networks import ApplyFn
-from outgen_jax.solvers.combinators import Combinator
+from outgen_jax.solvers.combinators import Combinator, kept_limits
+from outgen_jax.solvers.limits import Restriction
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, request, slots, synthesize
 from outgen_jax.synthesis.programs import Network
@@ -46,6 +47,9 @@ class DatasetReport(NamedTuple):
     directory: Path
     examples: int  # in the whole data set
     converged: int  # examples within the tolerance before rounding to 8 bits
+    within: dict[
+        float, int
+    ]  # examples whose stored image is within 1e-5, 1e-4, ..., 1 of its target
     shards: int
     made: int  # shards made by this call in this process; the others existed, or belong to other processes
 
@@ -196,6 +200,7 @@ def _run(
         directory=written.directory,
         examples=sum(note.examples for note in notes),
         converged=sum(note.converged for note in notes),
+        within=data_card.total_within([note.within for note in notes]),
         shards=written.num_shards,
         made=len(missing),
     )
@@ -276,8 +281,12 @@ def _made_from(job: block.Job, image: np.ndarray, about: Mapping[str, Any]) -> d
         "shard_size": job.shard_size,
         "about": dict(about),
     }
-    if job.save_float:  # sets without it are as those of earlier versions
+    # Sets without these are as those of earlier versions.
+    if job.save_float:
         found["save_float"] = True
+    limits = kept_limits(job.solver)
+    if limits != Restriction():
+        found["limits"] = provenance.limits_record(limits)
     return json.loads(json.dumps(found))  # tuples become lists, as in the manifest
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from outgen_jax.outputs.distribution import ALL_CLASSES
 from outgen_jax.solvers.combinators import Combinator
+from outgen_jax.solvers.limits import Restriction
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Problem, Solver
 from outgen_jax.synthesis import programs, slots
@@ -86,6 +87,24 @@ def solver_record(
         return {"name": name, **options, "parts": [record(inner) for inner in part.parts]}
 
     return record(solver)
+
+
+def limits_record(limits: Restriction) -> dict[str, Any]:
+    """Limits on the change as JSON has them; a mask by its shape, how many of its entries may change, and SHA-256.
+
+    >>> limits_record(Restriction(max_change=0.1))
+    {'mask': None, 'max_change': 0.1, 'lowpass_radius': None}
+    """
+    mask = None
+    if limits.mask is not None:
+        allowed = np.asarray(limits.mask.allowed)
+        digest = hashlib.sha256(allowed.tobytes()).hexdigest()
+        mask = {"shape": list(allowed.shape), "free": int(allowed.sum()), "sha256": digest}
+    return {
+        "mask": mask,
+        "max_change": limits.max_change,
+        "lowpass_radius": limits.lowpass_radius,
+    }
 
 
 def _is_hashable(solver: Solver) -> bool:

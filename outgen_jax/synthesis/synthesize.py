@@ -251,9 +251,15 @@ def progress_bar(total: int, *, show: bool, done: int = 0) -> Iterator[Callable[
     shown = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}]"
     # Without smoothing the estimate is from the mean rate: images finish in bursts.
     options = {"mininterval": 0.5, "smoothing": 0, "bar_format": shown}
-    with Bar(total=total, initial=done, **options) as bar:
-        # Shares of images add up to the total but for rounding.
-        yield lambda images: bar.update(min(images, bar.total - bar.n))
+    compiling = "compiling" if done < total else None
+    with Bar(total=total, initial=done, desc=compiling, **options) as bar:
+
+        def advance(images: float) -> None:
+            bar.set_description_str(None, refresh=False)
+            # Shares of images add up to the total but for rounding.
+            bar.update(min(images, bar.total - bar.n))
+
+        yield advance
 
 
 def _history(pool: Pool, solver: Solver | Combinator) -> np.ndarray:

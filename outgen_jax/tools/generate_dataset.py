@@ -166,7 +166,8 @@ def main(argv: list[str]) -> None:
         out.write_results({**kind, "seconds": seconds, **results})
     print(
         f"{report.examples} images in {report.shards} shards ({report.made} made now, {seconds:.0f} s); "
-        f"{report.converged} met their target\n{report.directory}"
+        f"{report.converged} met their target before rounding, {report.within[1e-3]} are within 0.001 as stored\n"
+        f"{report.directory}"
     )
 
 

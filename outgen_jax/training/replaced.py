@@ -3,11 +3,13 @@
 Each generated image takes the row of the image that it was made from.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from outgen_jax.data.image_source import ImageSource
+from outgen_jax.data import sharded_set, sources
+from outgen_jax.data.image_source import ImageSource, PathLike
 from outgen_jax.training.objectives import checked_fraction
 
 _SMALLEST = np.finfo(np.float32).tiny  # stands for a probability that float32 has rounded to 0
@@ -30,6 +32,47 @@ class ReplacedRows(NamedTuple):
     images: np.ndarray  # [N, H, W, C] uint8
     teacher_logits: np.ndarray  # [N, K] float32, zeros where nothing was replaced
     generated: np.ndarray  # [N] bool
+
+
+def load(directory: PathLike) -> GeneratedSet:
+    """Reads a set that `og.generate_dataset` has made.
+
+    It needs `tensorflow-datasets`, as `og.generate_dataset` does.
+
+    Raises:
+      FileNotFoundError: `directory` holds no such set, or one that is not finished.
+      ValueError: its network has other outputs than one softmax.
+    """
+    where = Path(directory).expanduser()
+    manifest = sharded_set.read_manifest(where)
+    if manifest is None or "counts" not in manifest:
+        state = "no data set of" if manifest is None else "an unfinished data set of"
+        remedy = (
+            "give its"
+            if manifest is None
+            else "make the same call again to finish it, or give another"
+        )
+        raise FileNotFoundError(
+            f"replaced.load: {str(where)!r} holds {state} og.generate_dataset; {remedy} directory"
+        )
+    made_from = manifest["made_from"]
+    if list(made_from["kinds"]) != ["Softmax()"]:
+        raise ValueError(
+            f"replaced.load: {str(where)!r} was made for outputs of the kind {', '.join(made_from['kinds'])}; "
+            "paper A replaces images for classifiers: generate them with output=og.outputs.softmax()"
+        )
+    source = sources.from_tfds(where, split="train")
+    probs = np.stack([row["probs"] for row in sharded_set.rows(where)])
+    assert source.labels is not None  # -1 where the images had none
+    names = made_from["class_names"]
+    return GeneratedSet(
+        source.images,
+        source.labels,
+        source.ids,
+        probs,
+        None if names is None else tuple(names),
+        made_from["classifier"],
+    )
 
 
 def rows_of(generated: GeneratedSet, source: ImageSource, *, classifier: str) -> np.ndarray:

@@ -178,7 +178,7 @@ def test_another_data_set_is_refused_and_can_be_replaced(tmp_path):
     write_all(a_set(tmp_path))
     before = files(tmp_path / "set")
     other = a_set(tmp_path, seed=1, solver="sgd")
-    with pytest.raises(FileExistsError, match=r"seed 0, now 1, solver None, now 'sgd'"):
+    with pytest.raises(FileExistsError, match=r"seed 0, now 1; solver None, now 'sgd'"):
         sharded_set.check(other, overwrite=False)
     assert files(tmp_path / "set") == before
     sharded_set.check(other, overwrite=True)

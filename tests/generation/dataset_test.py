@@ -38,7 +38,7 @@ def whole(tmp_path_factory):
     """The data set as a run without interruption makes it."""
     directory = tmp_path_factory.mktemp("whole") / "set"
     report = make(directory)
-    assert report == (directory, COUNT, report.converged, 3, 3)
+    assert report == (directory, COUNT, report.converged, report.within, 3, 3)
     return directory
 
 
@@ -351,6 +351,27 @@ def test_stored_images_keep_the_limits_of_the_solver(tmp_path):
     change = np.abs(stored - SOURCE.images[:4])
     assert change.max() == 20
     assert (change[:, limits["mask"] == 0] == 0).all()
+    on_record = json.loads((tmp_path / "set" / "manifest.json").read_text())["made_from"]["limits"]
+    assert on_record["max_change"] == 20 / 255
+    assert on_record["mask"]["free"] == limits["mask"].sum()
+    card = (tmp_path / "set" / "README.md").read_text()
+    assert "at most 0.0784314 a pixel" in card
+    assert f"a mask, {int(limits['mask'].sum())} of {limits['mask'].size} entries free" in card
+
+
+def test_a_message_about_another_solver_lists_the_differences_alone(tmp_path):
+    few = {"source": SOURCE.images[:2], "targets": targets(2)}
+    make(tmp_path / "set", solver=og.restarted(og.gauss_newton(steps=1), times=1), **few)
+    other = og.restarted(og.gauss_newton(steps=2), times=1)
+    with pytest.raises(FileExistsError) as caught:
+        make(tmp_path / "set", solver=other, **few)
+    message = str(caught.value)
+    assert "steps 2, now 4; solver.parts[0].steps 1, now 2)" in message
+    assert "program" not in message  # which steps do not change
+    make(tmp_path / "set", solver=og.exact(), overwrite=True, **few)
+    with pytest.raises(FileExistsError, match=r"and [0-9]+ more") as caught:
+        make(tmp_path / "set", solver=other, **few)
+    assert len(str(caught.value)) < 700
 
 
 def test_the_exact_solver_is_the_default_and_on_record(tmp_path):
@@ -358,6 +379,9 @@ def test_the_exact_solver_is_the_default_and_on_record(tmp_path):
     chosen = {"source": SOURCE.images[:4], "targets": targets(4), "quantize": True, "shard_size": 4}
     report = make(directory, solver=None, tolerance=None, **chosen)
     assert report.converged == report.examples == 4
+    stored = np.array([example["total_variation"] for example in read(directory)[1]])
+    assert report.within == {level: (stored <= level).sum() for level in data_card.LEVELS}
+    assert len(set(report.within.values())) > 1
     made_from = json.loads((directory / "manifest.json").read_text())["made_from"]
     assert made_from["solver"]["name"] == "Exact"
     assert made_from["tolerance"] == made_from["solver"]["tolerance"] == 1e-5

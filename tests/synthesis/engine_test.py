@@ -348,6 +348,16 @@ def test_a_progress_bar_estimates_no_time_before_an_image_is_done(capsys):
         assert re.findall(r"<\d\d:\d\d", capsys.readouterr().err)
 
 
+def test_a_progress_bar_says_that_the_first_call_compiles(capsys):
+    with synthesize.progress_bar(3, show=True) as advance:
+        assert capsys.readouterr().err.strip("\r").startswith("compiling:   0%")
+        time.sleep(0.6)
+        advance(1)
+        assert "compiling" not in capsys.readouterr().err.rpartition("\r")[2]
+    with synthesize.progress_bar(3, show=True, done=3):
+        assert "compiling" not in capsys.readouterr().err
+
+
 def test_a_progress_bar_counts_images(capsys):
     og.synthesize(APPLY, WEIGHTS, sources(5), targets(5), solver=FAST, batch_size=2, progress=True)
     shown = capsys.readouterr().err

@@ -1,9 +1,15 @@
 """Generated images take the rows they were made from, or are refused."""
 
+import json
+
 import numpy as np
 import pytest
+import toy_dataset
+from toy_synthesis import APPLY, WEIGHTS
 
+import outgen_jax as og
 from outgen_jax.data.image_source import ImageSource
+from outgen_jax.generation import provenance
 from outgen_jax.training import replaced
 
 COUNT, NAMES = 10, ("ant", "bee", "cow")
@@ -82,3 +88,32 @@ def test_too_few_generated_images_are_refused():
 def test_a_fraction_outside_0_to_1_is_refused(fraction):
     with pytest.raises(ValueError, match=r"replace: fraction must lie in \[0, 1\]"):
         replaced.replace(SOURCE, GENERATED, ORDER, fraction)
+
+
+def test_a_set_that_was_made_is_loaded(tmp_path):
+    directory = tmp_path / "set"
+    toy_dataset.make(directory)
+    found = replaced.load(str(directory))
+    source = toy_dataset.SOURCE
+    assert found.ids == source.ids
+    assert found.class_names == source.class_names
+    np.testing.assert_array_equal(found.labels, source.labels)
+    np.testing.assert_allclose(found.probs, og.predict(APPLY, WEIGHTS, found.images), atol=1e-6)
+    assert (found.images != source.images).any()
+    rows = replaced.rows_of(found, source, classifier=provenance.classifier_hash(WEIGHTS))
+    np.testing.assert_array_equal(rows, np.arange(len(source.ids)))
+
+    manifest = directory / "manifest.json"
+    whole = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({"made_from": whole["made_from"]}))
+    with pytest.raises(FileNotFoundError, match=r"unfinished data set .*same call again"):
+        replaced.load(directory)
+    whole["made_from"]["kinds"] = ["Sigmoid()"]
+    manifest.write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match=r"kind Sigmoid\(\); .*softmax\(\)"):
+        replaced.load(directory)
+
+
+def test_a_folder_without_a_set_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no data set of og\.generate_dataset"):
+        replaced.load(tmp_path)
