@@ -46,6 +46,16 @@ def convolutions(text: str) -> list[Convolution]:
     return found
 
 
+def precisions(text: str) -> set[str]:
+    """Those of the factors of all products and convolutions."""
+    found = set()
+    for line in text.splitlines():
+        if "stablehlo.dot_general" in line or "stablehlo.convolution" in line:
+            given = re.search(r"precision(?:_config)? = \[([^]]*)\]", line)
+            found |= set(re.findall("[A-Z]{4,}", given[1])) if given else {"DEFAULT"}
+    return found
+
+
 def is_in_place(traced: jax.stages.Traced, text: str) -> bool:
     """Whether there are arguments that are donated, and each gives its buffer to a result."""
     promised = sum(info.donated for info in jax.tree.leaves(traced.args_info))

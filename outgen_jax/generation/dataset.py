@@ -131,7 +131,7 @@ def generate_dataset(
             tolerance, caller=block.CALLER, remedy="use None for the solver's own"
         )
     request.check_batch_size(batch_size, caller=block.CALLER)
-    request.check_precision(precision, caller=block.CALLER)
+    precision = request.checked_precision(precision, caller=block.CALLER)
     check_integers(caller=block.CALLER, shard_size=shard_size)
     if shard_size < 1:
         raise ValueError(

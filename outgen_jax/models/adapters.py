@@ -36,7 +36,7 @@ _ADAPTERS = (
 _CACHED = 64  # structures whose `apply_fn` is kept
 
 
-def from_nnx(model: nnx.Module) -> tuple[ApplyFn, nnx.State]:
+def from_nnx(model: nnx.Module, **options: Any) -> tuple[ApplyFn, nnx.State]:
     """Splits an NNX network into `apply_fn` and its variables.
 
     Example:
@@ -47,7 +47,8 @@ def from_nnx(model: nnx.Module) -> tuple[ApplyFn, nnx.State]:
       (2, 8, 8, 5)
 
     Args:
-      model: called as `model(images)`. It is left as it is.
+      model: called as `model(images, **options)`. It is left as it is.
+      **options: of every call, such as `train=False` where the network takes that.
 
     Raises:
       TypeError: `model` is not an NNX module.
@@ -56,11 +57,11 @@ def from_nnx(model: nnx.Module) -> tuple[ApplyFn, nnx.State]:
     model = nnx.clone(model)
     model.eval()
     graphdef, variables = nnx.split(model)
-    return _shared(_nnx_apply, graphdef, {}, graphdef), variables
+    return _shared(_nnx_apply, graphdef, options, graphdef), variables
 
 
 def _nnx_apply(graphdef: nnx.GraphDef, options: dict[str, Any]) -> ApplyFn:
-    return lambda variables, images: nnx.merge(graphdef, variables)(images)
+    return lambda variables, images: nnx.merge(graphdef, variables)(images, **options)
 
 
 def from_linen(module: linen.Module, variables: Any, **options: Any) -> tuple[ApplyFn, Any]:
@@ -163,7 +164,8 @@ def from_haiku(
     """
     hk = framework("haiku", "dm-haiku", caller="from_haiku")
     kinds = (hk.Transformed, hk.TransformedWithState)
-    expect(transformed, kinds, caller="from_haiku", what="what hk.transform returns")
+    remedy = "make it with hk.transform or hk.transform_with_state"
+    expect(transformed, kinds, caller="from_haiku", what="what hk.transform returns", remedy=remedy)
     has_state = isinstance(transformed, hk.TransformedWithState)
     if has_state and state is None:
         raise ValueError(
@@ -207,12 +209,19 @@ def adapter_for(thing: object) -> str | None:
     return None
 
 
-def expect(thing: object, kinds: Any, *, caller: str, what: str) -> None:
-    """Raises TypeError where `thing` is not of `kinds`; names the adapter that it is for."""
+def expect(
+    thing: object,
+    kinds: Any,
+    *,
+    caller: str,
+    what: str,
+    remedy: str = "pass the network itself, not its class or a function of it",
+) -> None:
+    """Raises TypeError where `thing` is not of `kinds`; names the adapter that it is for, or else the `remedy`."""
     if isinstance(thing, kinds):
         return
     call = adapter_for(thing)
-    remedy = f"use {call}" if call else "pass the network itself, not its class or a function of it"
+    remedy = f"use {call}" if call else remedy
     raise TypeError(f"{caller} takes {what}, got {type(thing).__name__}; {remedy}")
 
 

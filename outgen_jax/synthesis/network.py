@@ -51,9 +51,7 @@ def _rows(kinds: tuple[Output, ...], tree: Any) -> Outputs:
 
 
 def _precisely(precision: str | None, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with its matrix products in a precision; None: as the user has set it."""
-    if precision is None:
-        return function
+    """`function` with its matrix products in a precision; None: in that of the device."""
 
     def call(*args: Any) -> Any:
         with jax.default_matmul_precision(precision):

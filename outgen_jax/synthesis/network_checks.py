@@ -10,6 +10,10 @@ from outgen_jax.models import adapters
 
 _NUMBERS = (bool, int, float, complex)
 _NOT_NUMERIC = ("O", "S", "U")  # kinds of numpy types: objects and text
+# Of networks that train: they change their statistics, or ask for random numbers or for the mode itself.
+_OF_TRAINING = re.compile(
+    r"ModifyScopeVariableError|MissingRNG|PRNG|is immutable|use_running_average|deterministic|non-None PRNGKey"
+)
 _OF_SHAPES = re.compile(r"shape|dimension|size|rank|broadcast|contract|channel|feature")
 
 
@@ -60,8 +64,15 @@ def remedy(apply_fn: Any, error: Exception) -> str:
         return "The network must be one that jax.jit can trace: jax.numpy for numpy, and no branch on values"
     if isinstance(error, TypeError) and "missing" in str(error):
         return (
-            "Give the argument to the adapter, as in og.models.from_linen(module, variables, train=False), or bind it "
-            "in a function of variables and images"
+            "Give the argument to the adapter, as in og.models.from_nnx(model, train=False) or "
+            "og.models.from_linen(module, variables, train=False), or bind it in a function of variables and images"
+        )
+    if isinstance(error, TypeError) and "unexpected keyword" in str(error):
+        return "Give the adapter only arguments that the network has, such as train, is_training or deterministic"
+    if _OF_TRAINING.search(f"{type(error).__name__}: {error}"):
+        return (
+            "The network seems to be in training mode. Give the adapter what switches that off, as in "
+            "og.models.from_linen(module, variables, train=False)"
         )
     if _OF_SHAPES.search(str(error)):
         return (

@@ -56,7 +56,7 @@ def predict(
     """
     array = request.checked_images(images, caller="predict")
     request.check_batch_size(batch_size, caller="predict")
-    request.check_precision(precision, caller="predict")
+    precision = request.checked_precision(precision, caller="predict")
     network = Network(apply_fn, precision)
     meaning = request.meaning(network, variables, array, output, caller="predict")
     mesh = slots.local_mesh()

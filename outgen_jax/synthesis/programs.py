@@ -24,9 +24,8 @@ class Network(NamedTuple):
     """A network as the engine runs it; hashed by the identity of `apply_fn`."""
 
     apply_fn: ApplyFn
-    precision: str | None = (
-        "highest"  # of its matrix products and convolutions; None: as the user has set it
-    )
+    # Of its matrix products and convolutions; None: the device's default.
+    precision: str | None = "highest"
 
     def views(self) -> Views | None:
         """The network as `og.views` made it; None if another function did."""
@@ -36,11 +35,13 @@ class Network(NamedTuple):
 
 @contextlib.contextmanager
 def relaxed() -> Iterator[None]:
-    """Sets aside the global switches of jax that would forbid what the package does on purpose.
+    """Sets aside the global switches of jax that would forbid what the package does on purpose, or spoil it.
 
-    NaN marks free entries of targets, and vectors are broadcast against matrices.
+    NaN marks free entries of targets, and vectors are broadcast against matrices. The solvers' own products are at full
+    precision: rounded to TF32 or bfloat16, some images would not converge. The network's are as `Network` says.
     """
     with (
+        jax.default_matmul_precision("highest"),
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
         jax.debug_nans(False),

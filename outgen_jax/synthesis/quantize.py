@@ -133,7 +133,7 @@ def quantize(
     array = request.checked_images(images, caller="quantize")
     request.check_tolerance(tolerance, caller="quantize", remedy=f"{TOLERANCE} is the default")
     request.check_batch_size(batch_size, caller="quantize")
-    request.check_precision(precision, caller="quantize")
+    precision = request.checked_precision(precision, caller="quantize")
     check_integers(caller="quantize", rounds=rounds)
     if rounds < 0:
         raise ValueError(

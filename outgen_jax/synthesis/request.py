@@ -121,11 +121,13 @@ def check_batch_size(batch_size: int | None, *, caller: str) -> None:
         )
 
 
-def check_precision(precision: str | None, *, caller: str) -> None:
-    """Refuses what `jax.default_matmul_precision` does not take."""
+def checked_precision(precision: str | None, *, caller: str) -> str | None:
+    """The precision, or JAX's current setting for None; refuses what `jax.default_matmul_precision` does not take."""
+    if precision is None:
+        return jax.config.jax_default_matmul_precision
     try:
         with jax.default_matmul_precision(precision):
-            pass
+            return precision
     except (ValueError, TypeError):
         raise ValueError(
             f"{caller}: precision must be a name that jax.default_matmul_precision takes, got {precision!r}; pass "

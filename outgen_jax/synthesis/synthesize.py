@@ -149,7 +149,7 @@ def synthesize(
             tolerance, caller="synthesize", remedy="use None for the solver's own"
         )
     request.check_batch_size(batch_size, caller="synthesize")
-    request.check_precision(precision, caller="synthesize")
+    precision = request.checked_precision(precision, caller="synthesize")
     if callback is not None and not callable(callback):
         raise ValueError(
             f"synthesize: callback must be a function of a Result, got {callback!r:.60}; None calls nothing"

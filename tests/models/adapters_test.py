@@ -600,7 +600,8 @@ def test_an_adapter_refuses_what_another_is_for(adapter):
     arguments = {"from_linen": ({},), "from_haiku": ({},)}.get(adapter, ())
     with pytest.raises(TypeError, match=rf"{adapter} takes .*; use og\.models\.{other}\("):
         getattr(og.models, adapter)(NETWORKS[other](), *arguments)
-    with pytest.raises(TypeError, match=f"{adapter} takes .*got function; pass the network itself"):
+    remedy = "make it with hk.transform" if adapter == "from_haiku" else "pass the network itself"
+    with pytest.raises(TypeError, match=rf"{adapter} takes .*got function; {remedy}"):
         getattr(og.models, adapter)(lambda variables, images: images, *arguments)
 
 
@@ -645,3 +646,50 @@ def test_a_callable_pytree_of_one_image():
 
     apply_fn = functools.partial(mapped, 0)
     assert_probabilities(apply_fn, module, lambda images: images.reshape(3, -1) @ kernel)
+
+
+class LinenWithModes(linen.Module):
+    """Dropout and batch normalisation, which train unless they are told not to."""
+
+    dropout: bool = True
+    statistics: bool = True
+
+    @linen.compact
+    def __call__(self, x, train=True):
+        x = x.reshape(len(x), -1)
+        if self.statistics:
+            x = linen.BatchNorm(use_running_average=not train)(x)
+        if self.dropout:
+            x = linen.Dropout(0.5, deterministic=not train)(x)
+        return linen.Dense(3)(x)
+
+
+@pytest.mark.parametrize("part", ["dropout", "statistics"])
+def test_a_network_in_training_mode_is_told_from_others(part):
+    images = np.zeros((2, 4, 4, 1), np.float32)
+    module = LinenWithModes(**{"dropout": False, "statistics": False, part: True})
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = module.init(keys, images)
+    network = og.models.from_linen(module, variables)
+    with pytest.raises(ValueError, match=r"in training mode.*variables, train=False") as caught:
+        og.predict(*network, images)
+    assert "check that variables" not in str(caught.value)
+    assert og.predict(*og.models.from_linen(module, variables, train=False), images).shape == (2, 3)
+
+
+def test_an_nnx_network_gets_its_options():
+    class Takes(nnx.Module):
+        def __call__(self, images, train):
+            return images[:, 0, 0, :1] + (5 if train else 2) * jnp.arange(3)
+
+    images = np.zeros((1, 4, 4, 1), np.float32)
+    apply_fn, variables = og.models.from_nnx(Takes(), train=False)
+    np.testing.assert_array_equal(apply_fn(variables, images), [[0, 2, 4]])
+    assert og.models.from_nnx(Takes(), train=False)[0] is apply_fn
+    assert og.models.from_nnx(Takes(), train=True)[0] is not apply_fn
+
+
+def test_what_haiku_makes_otherwise_is_refused_with_its_remedy():
+    made = hk.multi_transform(lambda: (lambda x: x, (lambda x: x,)))
+    with pytest.raises(TypeError, match=r"got MultiTransformed; make it with hk\.transform or"):
+        og.models.from_haiku(made, {})

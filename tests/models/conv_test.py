@@ -274,3 +274,14 @@ def test_depthwise_takes_the_form_of_the_platform():
     for platform, grouped in (("cpu", False), ("cuda", True), ("tpu", True)):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert ("feature_group_count = 4" in text) == grouped, platform
+
+
+def test_maps_without_pixels():
+    assert conv.convolution(jnp.ones((1, 0, 4, 32)), jnp.ones((3, 3, 32, 32))).shape == (
+        1,
+        0,
+        4,
+        32,
+    )
+    few, kernel = jnp.ones((2, 1, 4, 3)), jnp.ones((3, 3, 3, 3))
+    assert conv.convolution(few, kernel, padding="VALID").shape == (2, 0, 2, 3)

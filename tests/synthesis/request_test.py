@@ -432,6 +432,10 @@ def _branches(weights, images):
     return images[:, 0, 0] if images.sum() > 0 else images[:, 1, 1]
 
 
+def _takes_a_mode(weights, images, train):
+    return images[:, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("apply_fn", "remedy"),
     [
@@ -439,6 +443,11 @@ def _branches(weights, images):
         (lambda w, x: np.tanh(np.asarray(x)), "one that jax.jit can trace"),
         (_branches, "one that jax.jit can trace"),
         (lambda w, x: x[:, 0] @ w, "Check the image size and the number of channels"),
+        (_takes_a_mode, r"og\.models\.from_nnx\(model, train=False\)"),
+        (
+            functools.partial(_takes_a_mode, is_training=False),
+            "only arguments that the network has",
+        ),
     ],
 )
 def test_the_remedy_for_a_network_fits_its_error(apply_fn, remedy):

@@ -26,6 +26,8 @@ SOLVERS = {
     "smallest_change": og.smallest_change(mask=np.eye(8, 6)),
     "momentum": Momentum(),
 }
+# Precisions of the products that a solver itself makes.
+NEEDED = {name: {"HIGHEST"} for name in SOLVERS} | {"gradient_descent": set(), "momentum": set()}
 
 
 def texts(function: Any, *args: Any, network: Network = NETWORK, **options: Any) -> list[str]:
@@ -51,7 +53,36 @@ def test_advance_of_every_solver(name):
     threshold, quota = np.float32(1e-5), np.int32(1)
     found = texts(slots.advance, solver, WEIGHTS, threshold, quota, begun, updates=10, mesh=mesh)
     assert everywhere("stablehlo.while", found)
-    assert everywhere("HIGHEST", found)  # products at full precision
+    for text in found:
+        assert lowered.precisions(text) <= {"HIGHEST"}  # the solver's products, too
+    # Only the network's are below it where that was asked for.
+    network = Network(APPLY, "bfloat16")
+    args = (solver, WEIGHTS, threshold, quota, begun)
+    for text in texts(slots.advance, *args, network=network, updates=10, mesh=mesh):
+        assert lowered.precisions(text) == {"DEFAULT", *NEEDED[name]}
+
+
+def test_the_backward_pass_of_a_custom_derivative_is_as_precise_as_the_network():
+    """JAX traces it later, when the network has returned."""
+
+    @jax.custom_vjp
+    def product(images, weights):
+        return images @ weights
+
+    def backward(kept, cotangent):
+        images, weights = kept
+        return cotangent @ weights.T, images.T @ cotangent
+
+    product.defvjp(lambda images, weights: (images @ weights, (images, weights)), backward)
+
+    def apply_fn(weights, images):
+        return product(images.reshape(len(images), -1), weights)
+
+    weights = np.zeros((int(np.prod(SHAPE)), CLASSES), np.float32)
+    for precision, expected in (("highest", "HIGHEST"), ("bfloat16", "DEFAULT")):
+        network = Network(apply_fn, precision)
+        for text in texts(slots.gradient, weights, IMAGES[:1], network=network):
+            assert lowered.precisions(text) == {expected}
 
 
 @pytest.mark.parametrize("name", SOLVERS)

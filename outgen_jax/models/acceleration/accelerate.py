@@ -16,13 +16,14 @@ too. All other equations stay as they are. On GPU and TPU the new primitives are
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
 from jax.extend import linear_util as lu
-from jax.extend.core import ClosedJaxpr, JaxprEqn, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from outgen_jax.models.acceleration import convolutions, logarithm, pooling
 
@@ -45,6 +46,8 @@ _BODIES = {
     "custom_vjp_call": ("call_jaxpr",),
 }
 _ATTRIBUTE = "_outgen_jax_accelerated"
+# What may get the attribute. An object may copy what it holds, or list it as its state.
+_FUNCTIONS = (types.FunctionType, functools.partial, type(jax.jit(abs)))
 _logger = logging.getLogger(__name__)
 
 
@@ -71,8 +74,9 @@ def accelerate(apply_fn: Callable[P, R]) -> Callable[P, R]:
       apply_fn: a function of arrays, pytrees of them, and other values, which are passed on as they are.
 
     Returns:
-      A function of the same arguments, the same at each call for one `apply_fn` and as long as that lives, so that a
-      compiled program is found again. `apply_fn` itself if it is accelerated already or comes from `as_written`.
+      A function of the same arguments, the same at each call for one function `apply_fn` and as long as that lives, so
+      that a compiled program is found again; for a callable object, an equal one. `apply_fn` itself if it is
+      accelerated already or comes from `as_written`.
     """
     if isinstance(apply_fn, _Accelerated | _AsWritten):
         return apply_fn
@@ -83,8 +87,9 @@ def accelerate(apply_fn: Callable[P, R]) -> Callable[P, R]:
     ):  # not copied by functools.wraps
         return known
     accelerated = _Accelerated(apply_fn)
-    with contextlib.suppress(AttributeError, TypeError):  # a method or a frozen object: equal, then
-        setattr(apply_fn, _ATTRIBUTE, accelerated)
+    if isinstance(apply_fn, _FUNCTIONS):  # of a method or a network they are equal, not the same
+        with contextlib.suppress(AttributeError):
+            setattr(apply_fn, _ATTRIBUTE, accelerated)
     return accelerated
 
 
@@ -157,17 +162,26 @@ def _exchange_one(jaxpr: Any, known: _Known) -> Any:
     if isinstance(jaxpr, ClosedJaxpr) and jaxpr.jaxpr is not jaxpr:  # one class since JAX 0.12
         inner = _exchange(jaxpr.jaxpr, known)
         return jaxpr if inner is jaxpr.jaxpr else ClosedJaxpr(inner, jaxpr.consts)
-    makers = {id(var): equation for equation in jaxpr.eqns for var in equation.outvars}
-    equations = [_faster(equation, known, makers) for equation in jaxpr.eqns]
+    jaxpr, quotients = _exposed(jaxpr)
+    equations = [_faster(equation, known, quotients) for equation in jaxpr.eqns]
     if all(a is b for a, b in zip(equations, jaxpr.eqns, strict=True)):
         return jaxpr
     return jaxpr.replace(eqns=equations)
 
 
-def _faster(equation: JaxprEqn, known: _Known, makers: Mapping[int, JaxprEqn]) -> JaxprEqn:
+def _exposed(jaxpr: Jaxpr) -> tuple[Jaxpr, logarithm.Operands]:
+    """See `logarithm.exposed`; as it is where that is not possible."""
+    try:
+        return logarithm.exposed(jaxpr)
+    except Exception:  # as in `_faster`
+        _logger.debug("logarithms stay as they are", exc_info=True)
+        return jaxpr, {}
+
+
+def _faster(equation: JaxprEqn, known: _Known, quotients: logarithm.Operands) -> JaxprEqn:
     """The equation, exchanged or with its bodies exchanged; as it is where that is not possible."""
     try:
-        operands = logarithm.operands(equation, makers)
+        operands = quotients.get(id(equation), equation.invars)
         form = convolutions.form(equation) or pooling.form(equation)
         form = form or logarithm.form(equation, operands)
         if form is not None:
@@ -197,17 +211,29 @@ def _with_bodies(equation: JaxprEqn, known: _Known) -> JaxprEqn:
     name = equation.primitive.name
     old = {body: equation.params[body] for body in _BODIES.get(name, ())}
     new = {body: _exchange(jaxpr, known) for body, jaxpr in old.items()}
-    if all(new[body] is old[body] for body in old):
+    is_same = all(new[body] is old[body] for body in old)
+    if name == "custom_vjp_call":
+        backward = equation.params["bwd"]
+        function = backward.call_wrapped if is_same else _Accelerated(backward.call_wrapped)
+        new["bwd"] = lu.wrap_init(_as_precise(function), debug_info=backward.debug_info)
+        if not is_same:
+            new["fwd_jaxpr_thunk"] = _exchange_later(equation.params["fwd_jaxpr_thunk"])
+    elif is_same:
         return equation
     if name == "custom_jvp_call":
         new["jvp_jaxpr_fun"] = _exchange_later(equation.params["jvp_jaxpr_fun"])
-    if name == "custom_vjp_call":
-        new["fwd_jaxpr_thunk"] = _exchange_later(equation.params["fwd_jaxpr_thunk"])
-        backward = equation.params["bwd"]
-        new["bwd"] = lu.wrap_init(
-            _Accelerated(backward.call_wrapped), debug_info=backward.debug_info
-        )
     return equation.replace(params={**equation.params, **new})
+
+
+def _as_precise(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, traced later, with its products in the precision of now."""
+    precision = jax.config.jax_default_matmul_precision
+
+    def call(*args: Any) -> Any:
+        with jax.default_matmul_precision(precision):
+            return function(*args)
+
+    return call
 
 
 def _exchange_later(thunk: lu.WrappedFun) -> lu.WrappedFun:

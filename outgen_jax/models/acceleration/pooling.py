@@ -70,7 +70,7 @@ def form(equation: JaxprEqn) -> Callable[..., jax.Array] | None:
         padding=tuple((before, after) for before, after in params["padding"]),
         shape=tuple(array.shape),
     )
-    return functools.partial(function, windows)
+    return functools.partial(function, windows) if min(_counts(windows)) > 0 else None
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -173,7 +173,7 @@ def _first_maxima(x: jax.Array, windows: Windows) -> list[jax.Array]:
     """For each place, in which windows it is the first to hold the maximum."""
     seen = list(_seen(x, windows, -np.inf))
     maximum = functools.reduce(jnp.maximum, seen)
-    hits = [pixels == maximum for pixels in seen]
+    hits = [~(pixels < maximum) for pixels in seen]  # all of them where one is NaN
     firsts, taken = hits[:1], hits[0]
     for hit in hits[1:]:
         firsts.append(hit & ~taken)

@@ -49,8 +49,14 @@ def kernel_gradient(
     return _kernel_gradient_p.bind(x, cotangent, window=window, size=tuple(size))
 
 
-def _primitive(name: str, on_cpu: Callable[..., jax.Array], xla: Callable[..., jax.Array]) -> Any:
+def _primitive(name: str, form: Callable[..., jax.Array], xla: Callable[..., jax.Array]) -> Any:
     primitive = Primitive(name)
+
+    def on_cpu(*operands: jax.Array, **params: Any) -> jax.Array:
+        one = jax.eval_shape(functools.partial(xla, **params), *operands)
+        is_empty = 0 in [array.size for array in (*operands, one)]
+        return (xla if is_empty else form)(*operands, **params)
+
     primitive.def_impl(jax.jit(primitive.bind, static_argnames=("window", "size")))
     primitive.def_abstract_eval(functools.partial(windows.abstract_result, xla))
     mlir.register_lowering(primitive, mlir.lower_fun(xla, multiple_results=False))
@@ -108,6 +114,12 @@ def _split(array: jax.Array, mapped: int, channel: int) -> tuple[jax.Array, int]
     return array.reshape(*shape[:place], mapped, shape[place] // mapped, *shape[place + 1 :]), place
 
 
+def _unmapped(array: jax.Array, axis: int | None) -> jax.ShapeDtypeStruct:
+    """One of the arrays that are mapped along an axis."""
+    shape = array.shape if axis is None else (*array.shape[:axis], *array.shape[axis + 1 :])
+    return jax.ShapeDtypeStruct(shape, array.dtype)
+
+
 def _define_batching(primitive: Primitive, alone: Sequence[tuple[int, int] | None]) -> None:
     """Registers the rule of `primitive`.
 
@@ -119,6 +131,12 @@ def _define_batching(primitive: Primitive, alone: Sequence[tuple[int, int] | Non
         operands: Sequence[jax.Array], axes: Sequence[int | None], *, window: Window, **params: Any
     ) -> tuple[jax.Array, int]:
         (mapped,) = {a.shape[i] for a, i in zip(operands, axes, strict=True) if i is not None}
+        if mapped == 0:
+            one = jax.eval_shape(
+                functools.partial(primitive.bind, window=window, **params),
+                *(_unmapped(a, i) for a, i in zip(operands, axes, strict=True)),
+            )
+            return jnp.zeros((0, *one.shape), one.dtype), 0
         only = axes.index(None) ^ 1 if None in axes else None
         if only is not None and (alone[only] is None or window.groups == 1):
             channels, axis = alone[only], axes[only]
@@ -126,9 +144,9 @@ def _define_batching(primitive: Primitive, alone: Sequence[tuple[int, int] | Non
             merged = list(operands)
             if channels is None:
                 images = jnp.moveaxis(operands[only], axis, 0)
-                merged[only] = images.reshape(-1, *images.shape[2:])
+                merged[only] = images.reshape(mapped * images.shape[1], *images.shape[2:])
                 y = primitive.bind(*merged, window=window, **params)
-                return y.reshape(mapped, -1, *y.shape[1:]), 0
+                return y.reshape(mapped, len(y) // mapped, *y.shape[1:]), 0
             merged[only] = _merge(operands[only], axis, channels[0])
             y = primitive.bind(*merged, window=window, **params)
             return _split(y, mapped, channels[1])

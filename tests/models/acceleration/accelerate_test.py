@@ -1,5 +1,6 @@
 """Networks of every framework, accelerated, against themselves as they are written."""
 
+import copy
 import functools
 import gc
 import weakref
@@ -360,3 +361,78 @@ def test_a_logarithm_whose_form_fails_stays(monkeypatch):
     monkeypatch.setattr("outgen_jax.models.acceleration.logarithm.log", fail)
     variables = normal(0, 3, 4)
     assert_close(accelerate(apply_fn)(variables, IMAGES), apply_fn(variables, IMAGES))
+
+
+softmax = jax.jit(jax.nn.softmax)
+inner_softmax = jax.jit(lambda x: (x.sum(), softmax(x)))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda x: jnp.log(jax.nn.softmax(x)),
+        lambda x: jnp.log(softmax(x)),
+        lambda x: jnp.log(inner_softmax(x)[1]) + jnp.log(inner_softmax(x)[1]) - jnp.log(softmax(x)),
+        jax.jit(lambda x: jnp.log(softmax(x))),
+        lambda x: jax.lax.scan(lambda c, _: (jnp.log(softmax(c)), None), x, None, length=2)[0],
+    ],
+    ids=["plain", "in a jit", "in two", "all in a jit", "in a loop"],
+)
+def test_the_logarithm_of_a_softmax_that_underflows(network):
+    x = jnp.array([0.0, -200.0, 3.0])
+    expected, pull = jax.vjp(jax.nn.log_softmax, x)
+    found, pull_found = jax.vjp(jax.jit(accelerate(network)), x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    one = jnp.array([0.0, 1.0, 0.0])
+    np.testing.assert_allclose(pull_found(one)[0], pull(one)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_quotient_that_has_a_logarithm_keeps_it(dtype):
+    """Digits of large a and s would be lost in a − log s."""
+
+    def network(z):
+        return jnp.log(jnp.exp(z) / jnp.exp(z).sum())
+
+    z = jnp.array([80.0, 79.5, 79.0], dtype)
+    np.testing.assert_array_equal(jax.jit(accelerate(network))(z), jax.jit(network)(z))
+
+
+@pytest.mark.parametrize(("init", "pool"), [(-jnp.inf, lax.max), (0.0, lax.add)])
+@pytest.mark.parametrize("shape", [(2, 4, 4, 3), (2, 1, 6, 3), (0, 6, 6, 3)])
+def test_pools_of_nothing_have_a_gradient(init, pool, shape):
+    def total(x):
+        return lax.reduce_window(x, init, pool, (1, 5, 5, 1), (1, 2, 2, 1), "VALID").sum()
+
+    x = jnp.ones(shape)
+    found = jax.jit(jax.grad(accelerate(total)))(x)
+    np.testing.assert_array_equal(found, np.zeros(shape))
+
+
+def test_convolutions_of_nothing():
+    def convolve(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+    fast, kernel = accelerate(convolve), jnp.ones((3, 3, 3, 4))
+    none = jnp.ones((0, 2, 4, 4, 3))
+    assert jax.vmap(fast, (0, None))(none, kernel).shape == (0, 2, 4, 4, 4)
+    assert jax.vmap(fast)(none, jnp.ones((0, 3, 3, 3, 4))).shape == (0, 2, 4, 4, 4)
+    assert jax.vmap(fast, (0, None))(jnp.ones((2, 0, 4, 4, 3)), kernel).shape == (2, 0, 4, 4, 4)
+
+
+def test_a_maximum_that_is_nan_passes_the_gradient_on():
+    def total(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID").sum()
+
+    x = jnp.zeros((1, 2, 2, 1)).at[0, 0, 1, 0].set(jnp.nan)
+    assert jax.jit(jax.grad(accelerate(total)))(x).sum() == 1
+
+
+def test_a_network_object_is_left_as_it_is():
+    model = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
+    before = nnx.graphdef(model)
+    fast = accelerate(model)
+    assert nnx.graphdef(model) == before
+    assert copy.deepcopy(model)(jnp.ones(3)).shape == (4,)
+    assert fast == accelerate(model)
