@@ -15,7 +15,7 @@ from outgen_jax.data.grey_levels import to_uint8
 from outgen_jax.solvers.combinators import Combinator, kept_limits
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import predict, quantize, request, synthesize
+from outgen_jax.synthesis import predict, quantize, request, slots, synthesize
 from outgen_jax.synthesis.engine import Job as EngineJob
 from outgen_jax.synthesis.engine import Pool
 from outgen_jax.synthesis.programs import Network, relaxed
@@ -178,6 +178,17 @@ def inputs_of(job: Job, block: random_access.Block) -> Inputs:
     return Inputs(block, targets, block.digest(targets))
 
 
+def on_each_device(job: Job) -> list[Job]:
+    """The job on each of its devices alone."""
+    if job.mesh.size == 1:
+        return [job]
+    meshes = [slots.mesh_of([device]) for device in job.mesh.devices.flat]
+    return [
+        job._replace(mesh=mesh, variables=slots.on_all_devices(mesh, job.variables))
+        for mesh in meshes
+    ]
+
+
 def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -> Outputs:
     """Changes the images of a shard; `advance` is called with the number of images that are done."""
     images, targets = inputs.block.images, inputs.targets
@@ -189,7 +200,6 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
         mesh=job.mesh,
         batch_size=job.batch_size,
         advance=advance,
-        fixed_shares=True,
     )
     pool = Pool(engine_job, images, targets, counts, job.solver.steps)
     synthesize.move(pool, job.solver, job.tolerance)
@@ -206,11 +216,8 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
             sources=images,
             limits=kept_limits(job.solver),
             batch_size=job.batch_size,
-            fixed_shares=True,
         )
-    raw = predict.outputs_of(
-        job.network, job.variables, rounded, kinds, job.mesh, job.batch_size, fixed_shares=True
-    )
+    raw = predict.outputs_of(job.network, job.variables, rounded, kinds, job.mesh, job.batch_size)
 
     def distance_of(outputs: Any, wanted: Any) -> jax.Array:  # [R, K] a part -> []
         return Objective(wanted, kinds, (None,) * len(kinds)).distance(outputs)

@@ -26,9 +26,11 @@ from outgen_jax.synthesis.slot_sizes import SlotSizes
 from outgen_jax.synthesis.slots import Entry, Exit, Slot
 
 # Pixels of a batch (height × width × images × passes) where no size is given: 128 images of 32×32 for gradient descent
-# on CPU, 2,048 elsewhere.
+# on CPU, 2,048 on a device that does not say how much memory it has.
 _CPU_BATCH_PIXELS = 2**17
 _ACCELERATOR_BATCH_PIXELS = 2**21
+# Of a device that does, for each pixel. A VGG16 takes about a quarter by an estimate; it was not measured.
+_BYTES_A_PIXEL = 2**12
 _MIN_BATCH = 8
 # Rows of a Jacobian at most.
 MOST_ROWS = 512
@@ -55,9 +57,6 @@ class Job(NamedTuple):
     advance: Callable[[float], object] = lambda images: None
     # Called after every step, which then is a call of its own; a true answer stops.
     callback: Callable[["Pool"], object] | None = None
-    # Every device has as many slots as a single one would have, all the way: the bits of a result then do not depend on
-    # the number of devices. Few images leave some devices without work.
-    fixed_shares: bool = False
 
 
 class _Best(NamedTuple):
@@ -189,11 +188,14 @@ class Pool:
         """What a slot needs of a row."""
         return Entry(self.source(row), start, tuple(t[row] for t in self.targets))
 
-    def moved(self, row: int, updates: int, curve: np.ndarray) -> None:
-        """Hears of updates of a row, and of the divergences that were seen [n]."""
-        if self.job.keeps_history and len(curve):
+    def moved(self, rows: np.ndarray, updates: np.ndarray) -> None:
+        """Hears how many updates [n] have been made of `rows` [n]."""
+        self._show(rows, updates)
+
+    def went(self, row: int, curve: np.ndarray) -> None:
+        """Hears of the divergences of a row that were seen [n]."""
+        if len(curve):
             self.history[row].append(curve)
-        self._show(np.array([row]), np.array([updates]))
 
     def spared(self, rows: Sequence[int], steps: np.ndarray) -> None:
         """Hears that a solver has left `rows` before its last step, so many steps [n] before."""
@@ -335,15 +337,18 @@ class _Stream:
         slots, curve = self._call(
             device.advance, *args, np.int32(quota), slots, updates=updates, at_once=at_once
         )
-        after, active = np.asarray(slots.steps, np.int64), np.asarray(slots.active)
-        had_all = before >= self.solver.steps
-        is_done = ~active | had_all
-        seen = after - before + is_done
-        curves = [np.asarray(curve)[:n, place] for place, n in enumerate(seen)]
-        for place in np.flatnonzero(self.rows >= 0):
-            updates_made = int(after[place] - before[place])
-            self.pool.moved(int(self.rows[place]), updates_made, curves[place])
-        self.updates_made = int((after - before).max())
+        after, active = jax.device_get((slots.steps, slots.active))
+        after = after.astype(np.int64)
+        made = after - before
+        is_done = ~active | (before >= self.solver.steps)
+        places = np.flatnonzero(self.rows >= 0)
+        self.pool.moved(self.rows[places], made[places])
+        if self.job.keeps_history:
+            divergences = np.asarray(curve)
+            for place in places:
+                seen = made[place] + is_done[place]
+                self.pool.went(int(self.rows[place]), divergences[:seen, place])
+        self.updates_made = int(made.max())
         self.steps, self.done = after, is_done
         return slots
 
@@ -386,7 +391,7 @@ class _Stream:
 
     def _found(self, slots: Slot, places: np.ndarray) -> Exit:
         """What is in some slots, on the host."""
-        return jax.tree.map(np.asarray, self._call(device.leave, self.solver, slots, places))
+        return jax.device_get(self._call(device.leave, self.solver, slots, places))
 
     def _resized(self, slots: Slot, size: int) -> Slot:
         """The same images in `size` slots, as many as there are or fewer."""
@@ -411,9 +416,6 @@ class _Stream:
         mesh, count = self.job.mesh, len(self.pool.sources)
         on_cpu = mesh.devices.flat[0].platform == "cpu"
         share = self.job.batch_size or self._default_size()  # of each device, at most
-        if self.job.fixed_shares:
-            size = slot_sizes.fixed(min(share, count), len(self.waiting), devices=mesh.size)
-            return SlotSizes([size])
         largest = mesh.size * min(share, -(-count // mesh.size))
         key = jax.tree.structure(self.solver), self.counts
         if key not in self.pool.slot_sizes:
@@ -451,15 +453,23 @@ class _Stream:
 
 def default_batch_size(images: np.ndarray, mesh: Mesh, *, passes: int = 1) -> int:
     """Images at a time for each device, by its platform, the size of the images and how many passes run at once."""
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    pixels = _CPU_BATCH_PIXELS if on_cpu else _ACCELERATOR_BATCH_PIXELS
+    pixels = _batch_pixels(mesh.devices.flat[0])
     least = max(1, _MIN_BATCH // passes)
     return max(least, pixels // (images.shape[1] * images.shape[2] * passes))
 
 
-def batch_for(count: int, share: int, mesh: Mesh, *, fixed_shares: bool) -> int:
-    """Images at a time on all devices, of `count` in all and `share` on each device at most; see `Job.fixed_shares`."""
-    return mesh.size * min(share, count if fixed_shares else -(-count // mesh.size))
+def _batch_pixels(device: jax.Device) -> int:
+    """Pixels of a batch for a device: a power of two, so that a little less memory makes no other programs."""
+    if device.platform == "cpu":
+        return _CPU_BATCH_PIXELS
+    memory = (device.memory_stats() or {}).get("bytes_limit", 0)
+    pixels = memory // _BYTES_A_PIXEL
+    return 1 << (pixels.bit_length() - 1) if pixels > 0 else _ACCELERATOR_BATCH_PIXELS
+
+
+def batch_for(count: int, share: int, mesh: Mesh) -> int:
+    """Images at a time on all devices, of `count` in all and `share` on each device at most."""
+    return mesh.size * min(share, -(-count // mesh.size))
 
 
 def grouped(counts: Sequence[tuple[int | None, ...]], rows: np.ndarray) -> Groups:

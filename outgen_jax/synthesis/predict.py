@@ -94,16 +94,13 @@ def outputs_of(
     kinds: tuple[Output, ...],
     mesh: Mesh,
     batch_size: int | None = None,
-    *,
-    fixed_shares: bool = False,
 ) -> tuple[np.ndarray, ...]:
     """Cleaned outputs of images [B, H, W, C]: one [B, R, K] for each part.
 
-    `variables` lie on all devices of `mesh`; `fixed_shares` is that of `engine.Job`. The devices hold the outputs of
-    two batches at most.
+    `variables` lie on all devices of `mesh`. The devices hold the outputs of two batches at most.
     """
     share = batch_size or engine.default_batch_size(images, mesh)
-    size = engine.batch_for(len(images), share, mesh, fixed_shares=fixed_shares)
+    size = engine.batch_for(len(images), share, mesh)
     found: list[Any] = []
     for start in range(0, len(images), size):
         # The last batch is filled up with copies, so that one shape is compiled for all.

@@ -49,6 +49,23 @@ def relaxed() -> Iterator[None]:
         yield
 
 
+def kept_settings() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """A context manager with this thread's settings of jax that a network may depend on, for another thread."""
+    x64, random = jax.config.jax_enable_x64, jax.config.jax_default_prng_impl  # type: ignore[attr-defined]
+    partitionable = jax.config.jax_threefry_partitionable  # type: ignore[attr-defined]
+
+    @contextlib.contextmanager
+    def kept() -> Iterator[None]:
+        with (
+            jax.enable_x64(x64),
+            jax.default_prng_impl(random),
+            jax.threefry_partitionable(partitionable),
+        ):
+            yield
+
+    return kept
+
+
 def per_network(*, donate_argnames: str | None = None, static_argnames: Any = ()) -> Callable:
     """Jits `function(network, ...)` once for each network, as a decorator."""
 

@@ -201,9 +201,8 @@ def quantized(
     rounds: int = ROUNDS,
     tolerance: float = TOLERANCE,
     batch_size: int | None = None,
-    fixed_shares: bool = False,
 ) -> np.ndarray:
-    """`quantize` of a checked request; `variables` lie on all devices of `mesh`. `fixed_shares` as in `engine.Job`."""
+    """`quantize` of a checked request; `variables` lie on all devices of `mesh`."""
     sources = images if sources is None else sources
     nearest = images if images.dtype == np.uint8 else to_uint8(images)
     result, distance = nearest.copy(), np.full(len(images), np.inf)
@@ -215,12 +214,8 @@ def quantized(
             num_rounds = rounds if has_jacobian else 0
             passes = min(num_rows, jacobian.BLOCK) if has_jacobian else 1
             share = batch_size or engine.default_batch_size(images, mesh, passes=passes)
-            most = engine.batch_for(len(images), share, mesh, fixed_shares=fixed_shares)
-            size = (
-                slot_sizes.fixed(most // mesh.size, len(group), devices=mesh.size)
-                if fixed_shares
-                else slot_sizes.smallest(slot_sizes.ladder(most, devices=mesh.size), len(group))
-            )
+            most = engine.batch_for(len(images), share, mesh)
+            size = slot_sizes.smallest(slot_sizes.ladder(most, devices=mesh.size), len(group))
             options = {"kinds": kinds, "counts": counted, "mesh": mesh}
             for first in range(0, len(group), size):
                 # The last batch is filled up with copies of the last image, so that one shape is compiled.

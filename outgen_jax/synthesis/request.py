@@ -124,7 +124,7 @@ def check_batch_size(batch_size: int | None, *, caller: str) -> None:
 def checked_precision(precision: str | None, *, caller: str) -> str | None:
     """The precision, or JAX's current setting for None; refuses what `jax.default_matmul_precision` does not take."""
     if precision is None:
-        return jax.config.jax_default_matmul_precision
+        return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     try:
         with jax.default_matmul_precision(precision):
             return precision

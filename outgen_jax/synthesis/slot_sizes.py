@@ -63,17 +63,6 @@ def ladder(largest: int, *, devices: int) -> list[int]:
     return sizes
 
 
-def fixed(most: int, count: int, *, devices: int) -> int:
-    """The number of slots where every device has as many as a single one would have for `count` images.
-
-    Args:
-      most: slots of each device at most.
-      count: images.
-      devices: how many.
-    """
-    return devices * smallest(ladder(most, devices=1), count)
-
-
 def smallest(sizes: list[int], count: int) -> int:
     """The smallest of `sizes`, which ascend, that holds `count` images; the last one if none does."""
     return next((size for size in sizes if size >= count), sizes[-1])

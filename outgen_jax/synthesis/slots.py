@@ -9,7 +9,7 @@ the number of devices does not change what happens to an image.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -67,8 +67,16 @@ class Exit(NamedTuple):
 
 
 def local_mesh() -> Mesh:
-    """One axis over the devices of this process."""
-    return Mesh(np.array(jax.local_devices()), (AXIS,))
+    """One axis over the devices of this process, or over the one that `jax.default_device` names."""
+    chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
+    if isinstance(chosen, str):
+        chosen = jax.local_devices(backend=chosen)[0]
+    return mesh_of(jax.local_devices() if chosen is None else [chosen])
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """One axis over some devices."""
+    return Mesh(np.array(devices), (AXIS,))
 
 
 def on_all_devices(mesh: Mesh, tree: Any) -> Any:

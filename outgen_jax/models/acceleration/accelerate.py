@@ -227,7 +227,7 @@ def _with_bodies(equation: JaxprEqn, known: _Known) -> JaxprEqn:
 
 def _as_precise(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, traced later, with its products in the precision of now."""
-    precision = jax.config.jax_default_matmul_precision
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
     def call(*args: Any) -> Any:
         with jax.default_matmul_precision(precision):
