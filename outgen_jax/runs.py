@@ -26,6 +26,7 @@ from outgen_jax.versions import installed_version
 # These flags may differ between two calls of one run: where it writes, whether it replaces another run, and which of
 # its jobs run now.
 _FREE_FLAGS = frozenset({"out", "overwrite", "data_dir", "only"})
+_INTERRUPTED = 130  # exit code, as shells have it
 _COMMIT, _TREE_CLEAN = "_commit", "_tree_clean"  # names in the files of `kept`
 
 
@@ -209,7 +210,19 @@ def start(main: Callable[[list[str]], None]) -> None:
     """Runs the `main` of a script: an error in flags or input is one line on stderr and exit code 2."""
     from absl import app
 
-    app.run(guarded(main), flags_parser=_parse_flags)
+    try:
+        app.run(guarded(main), flags_parser=_parse_flags)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            leave(_INTERRUPTED)
+        raise
+
+
+def leave(code: int) -> None:
+    """Ends the process at once: a program that still runs on a device must not outlive the interpreter."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def guarded(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
@@ -231,7 +244,7 @@ def guarded(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted; the same command resumes where it can", file=sys.stderr)
-            sys.exit(130)
+            sys.exit(_INTERRUPTED)
 
     return wrapped
 

@@ -342,6 +342,28 @@ def test_an_interrupt_is_exit_code_130(capsys):
     assert "interrupted; the same command resumes" in capsys.readouterr().err
 
 
+def test_an_interrupt_does_not_wait_for_what_runs_on_a_device(tmp_path):
+    """The interpreter would end before the program, which crashes."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, jax\n"
+        "from outgen_jax import runs\n"
+        "def main(argv):\n"
+        "    loop = jax.jit(lambda x: jax.lax.fori_loop(0, 10**9, lambda i, x: x @ x / 300, x))\n"
+        "    running = loop(jax.numpy.ones((300, 300)))\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    running.block_until_ready()\n"
+        "if __name__ == '__main__':\n"
+        "    runs.start(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=300, cwd=tmp_path
+    )
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
+    assert "Fatal" not in done.stderr
+
+
 def test_an_argument_that_is_no_option_is_refused(capsys):
     with pytest.raises(SystemExit) as caught:
         runs.guarded(lambda argv: pytest.fail("ran"))(["study.py", "steps=3"])

@@ -1,5 +1,6 @@
 """Images as files keep them: 8 bits a pixel."""
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -47,13 +48,38 @@ def check_labelled(images: np.ndarray, labels: np.ndarray, *, caller: str) -> No
 
     >>> check_labelled(np.zeros((2, 8, 8, 3), np.uint8), np.array([1, 0]), caller="accuracy")
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
-        raise ValueError(
-            f"{caller}: images must be uint8 [N, H, W, C], at least one, got {images.dtype} {list(images.shape)}; "
-            "outgen_jax.data.to_uint8 makes such images of floats in [0, 1]"
-        )
+    check_uint8(images, caller=caller)
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        remedy = "give one for each image, in their order"
+        if labels.ndim == 2:
+            remedy = (
+                "of a row for each class, take labels.argmax(-1); to learn a whole distribution, such as the probs of "
+                "a generated set, see outgen_jax.training.objectives"
+            )
         raise ValueError(
             f"{caller}: labels must be {len(images)} integers, one for each image, got {labels.dtype} "
-            f"{list(labels.shape)}; of a row for each class, take labels.argmax(-1)"
+            f"{list(labels.shape)}; {remedy}"
         )
+
+
+def check_uint8(images: np.ndarray | jax.Array, *, caller: str) -> None:
+    """Refuses, in the name of `caller`, what is not 8-bit images [N, H, W, C], at least one.
+
+    Raises:
+      ValueError: another type or shape, or no images. The remedy depends on what came.
+
+    >>> check_uint8(np.zeros((2, 8, 8, 3), np.uint8), caller="accuracy")
+    """
+    if images.dtype == np.uint8 and images.ndim == 4 and len(images):
+        return
+    if images.ndim == 3:
+        remedy = "grey images need an axis for the channel, images[..., None]; one image needs images[None]"
+    elif images.dtype == np.uint8 or images.ndim != 4:
+        remedy = "give at least one image, with height, width and channels"
+    elif np.max(np.asarray(images), initial=0) > 1:
+        remedy = "grey levels from 0 to 255 become uint8 with .astype(np.uint8)"
+    else:
+        remedy = "outgen_jax.data.to_uint8 makes such images of floats in [0, 1]"
+    raise ValueError(
+        f"{caller}: images must be uint8 [N, H, W, C], at least one, got {images.dtype} {list(images.shape)}; {remedy}"
+    )

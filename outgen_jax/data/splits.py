@@ -71,8 +71,9 @@ def train_and_test(
 
 def _labelled(source: ImageSource, spec: PathLike) -> ImageSource:
     if source.labels is None or source.class_names is None:
+        lacks = "labels" if source.labels is None else "names of its classes"
         raise ValueError(
-            f"train_and_test: {str(spec)!r} has no labels, or no names of its classes; use a tfds name, a folder of "
+            f"train_and_test: {str(spec)!r} has no {lacks}; use a tfds name, a folder of "
             "class folders, or an .npz with labels and class_names"
         )
     return source

@@ -1,8 +1,8 @@
 """Weights that come with the package, or from your own files, with their model cards.
 
 A weight file is an .npz without pickles: one array per parameter and statistic, named by its path
-in the network. Kernels are bfloat16, stored as their 16 bits (uint16); floats of one axis are
-float32, and integers stay as they are. Beside `name.npz` lies `name.json`, the model card: network,
+in the network. Kernels are bfloat16, stored as their 16 bits (uint16), or float32; floats of one axis
+are float32, and integers stay as they are. Beside `name.npz` lies `name.json`, the model card: network,
 classes, recipe, accuracy, seed, and the SHA-256 of the weight file.
 """
 
@@ -44,6 +44,8 @@ _SIZES = {
     "WhitenedCNN": ("width_multiplier",),
     "VGG16": ("width_multiplier", "hidden"),
 }
+
+_KERNELS = ("bfloat16", "float32")
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -145,9 +147,11 @@ def _card(path: Path, *, caller: str, needed: frozenset[str] | None = None) -> d
         ) from error
     if needed is None:
         network = card.get("network") if isinstance(card, dict) else None
-        if network is not None and network not in _SIZES:
+        is_unnamed = isinstance(card, dict) and network is None and "width_multiplier" not in card
+        if is_unnamed or (network is not None and network not in _SIZES):
+            named = "names no network" if network is None else f"names the network {network!r}"
             raise ValueError(
-                f"{caller}: the card {str(path)!r} names the network {network!r}, and {caller} builds "
+                f"{caller}: the card {str(path)!r} {named}, and {caller} builds "
                 f"{', '.join(_SIZES)} only; use pretrained.restore(path, build), where build makes the network"
             )
         needed = frozenset({"sha256", "class_names", *_SIZES.get(str(network), _SIZES["VGG16"])})
@@ -160,16 +164,31 @@ def _card(path: Path, *, caller: str, needed: frozenset[str] | None = None) -> d
     return card
 
 
-def save(path: str | Path, model: nnx.Module, card: Mapping[str, Any]) -> None:
+def save(
+    path: str | Path, model: nnx.Module, card: Mapping[str, Any], *, kernels: str = "bfloat16"
+) -> None:
     """Writes `model`'s weights to `path` (.npz), and `card` with their hash to the .json beside.
 
     The weights are all `nnx.Param` and `nnx.BatchStat`. Variables of other types are not stored.
 
+    Rounded to bfloat16, the network's outputs change by about 1e-3. Change images for what is saved: for
+    `rounded(model)`, for the network that `restore` or `load` returns, or save with `kernels="float32"`.
+
+    Args:
+      path: of the weights.
+      model: the network.
+      card: of JSON values. `load` needs the entries that the package's own networks are built from.
+      kernels: type of the arrays of two or more axes in the file, "bfloat16" or "float32".
+
     Raises:
       TypeError: the card holds what JSON cannot; nothing is written then.
-      ValueError: `path` does not end in .npz.
+      ValueError: `path` does not end in .npz, or kernels of another type.
       FileNotFoundError: the directory of `path` does not exist.
     """
+    if kernels not in _KERNELS:
+        raise ValueError(
+            f"pretrained.save: kernels must be one of {', '.join(_KERNELS)}, got {kernels!r}"
+        )
     path = Path(path).expanduser()
     if path.suffix != ".npz":
         raise ValueError(
@@ -177,7 +196,9 @@ def save(path: str | Path, model: nnx.Module, card: Mapping[str, Any]) -> None:
             f"use {path.name + '.npz'!r}"
         )
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {name: _encode(value) for name, value in _arrays(model).items()}
+    arrays: dict[str, Any] = {
+        name: _encode(value, kernels) for name, value in _arrays(model).items()
+    }
     np.savez(buffer, **arrays)
     data = buffer.getvalue()
     full_card = {**card, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
@@ -266,10 +287,10 @@ def _fill(
     model.eval()
 
 
-def _encode(value: np.ndarray) -> np.ndarray:
+def _encode(value: np.ndarray, kernels: str = "bfloat16") -> np.ndarray:
     if not jnp.issubdtype(value.dtype, jnp.floating):
         return value
-    if value.ndim < 2:  # NumPy's files know no floats but its own
+    if value.ndim < 2 or kernels == "float32":  # NumPy's files know no floats but its own
         return value.astype(np.promote_types(value.dtype, np.float32))
     return value.astype(ml_dtypes.bfloat16).view(np.uint16)
 

@@ -199,7 +199,15 @@ def checked_targets(
     for name, leaf, shape, kind in zipped:
         where = f"{caller}: output{name}" if name else caller
         rows = with_all_axes(as_masked(leaf), num_images, shape, caller=where)
-        flat = kind.validated(rows.reshape(-1, shape[-1]), caller=where)
+        try:
+            flat = kind.validated(rows.reshape(-1, shape[-1]), caller=where)
+        except ValueError as error:
+            if len(meaning.kinds) == 1 or len(set(meaning.kinds)) > 1:
+                raise
+            raise ValueError(
+                f"{error}. All {len(meaning.kinds)} outputs are taken for {kind!r}; if they are of several kinds, pass "
+                "output= a tree of og.outputs like the network's outputs"
+            ) from error
         checked = np.broadcast_to(flat.reshape(rows.shape), (num_images, *shape))
         parts.append(np.ascontiguousarray(checked).reshape(num_images, -1, shape[-1]))
     return tuple(parts)

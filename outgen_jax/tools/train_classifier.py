@@ -83,6 +83,9 @@ _PRECISION = flags.DEFINE_enum(
 _CROP = flags.DEFINE_integer(
     "crop_padding", 4, "Pixels of zeros around an image before it is cropped at random.", 0
 )
+_FLIP = flags.DEFINE_bool(
+    "flip", True, "Mirror images at random; --noflip for digits, text and the like."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
 _OUT, _OVERWRITE = common_flags.out("train_classifier"), common_flags.overwrite()
 
@@ -191,7 +194,12 @@ def train() -> None:
     as_trained = classifier.make_apply(graphdef, batch_statistics=True)
     objective = classifier_recipe.make_objective(recipe, as_trained)
     update = classifier.make_update(
-        graphdef, optimizer, key=key, objective=objective, crop_padding=_CROP.value
+        graphdef,
+        optimizer,
+        key=key,
+        objective=objective,
+        crop_padding=_CROP.value,
+        flip=_FLIP.value,
     )
     checkpoints = Checkpoints(run.directory / "checkpoints")
     if checkpoints.latest is not None:
@@ -267,7 +275,7 @@ def finish(
         "class_names": list(test_set.class_names),
         "dataset": _DATASET.value,
         "held_out": found.held_out,
-        "recipe": dataclasses.asdict(recipe) | {"crop_padding": _CROP.value},
+        "recipe": dataclasses.asdict(recipe) | {"crop_padding": _CROP.value, "flip": _FLIP.value},
         "precision": _PRECISION.value,
         "seed": _SEED.value,
         **measured,

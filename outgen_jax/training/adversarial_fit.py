@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from outgen_jax.data.augmented_set import AugmentedSet
 from outgen_jax.training import updates
 from outgen_jax.training.adversarial import GameState, Metrics, Update
 from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
@@ -63,6 +64,11 @@ def train(
         checkpoint is kept.
     """
     num_images = _count(images) if num_images is None else num_images
+    if isinstance(images, AugmentedSet) and num_images > len(images.table.source):
+        raise ValueError(
+            f"adversarial_fit.train: num_images must be at most the {len(images.table.source)} rows of the set, got "
+            f"{num_images}; pass len(images.table.source)"
+        )
     updates.consecutive_rows(key, 0, 1, num_images, batch_size)  # refuses a batch that does not fit
     steps = num_images // batch_size if steps_per_epoch is None else steps_per_epoch
     if steps < 1 or save_every < 1:
@@ -74,7 +80,7 @@ def train(
     own = {"num_images": num_images, "batch_size": batch_size, "steps_per_epoch": steps}
     run = run_identity([key, state.key], images, {**(settings or {}), **own})
     if checkpoints is not None and checkpoints.latest is not None:
-        state, notes = _restored(checkpoints, state, images)
+        state, notes = _restored(checkpoints, state, images, caller="adversarial_fit.train")
         check_run(checkpoints, notes, run, most=epochs, caller="adversarial_fit.train")
         history = notes["history"]
     if len(history) >= epochs:
@@ -99,17 +105,22 @@ def train(
 def restore(
     checkpoints: Checkpoints, state: GameState, images: Any
 ) -> tuple[GameState, list[dict[str, float]]]:
-    """State and history of the newest checkpoint; `state` and `images` as in `train`, which compares the runs too.
+    """State and history of the newest checkpoint.
+
+    Args:
+      checkpoints: where `train` kept it.
+      state: as in `train`.
+      images: as there; an error names their shape. They are not compared with those of the checkpoint, as `train` does.
 
     Raises:
-      ValueError: a checkpoint of other networks or images, or of an older format.
+      ValueError: a checkpoint of other networks, or of an older format.
     """
-    state, notes = _restored(checkpoints, state, images)
+    state, notes = _restored(checkpoints, state, images, caller="adversarial_fit.restore")
     return state, notes["history"]
 
 
 def _restored(
-    checkpoints: Checkpoints, state: GameState, images: Any
+    checkpoints: Checkpoints, state: GameState, images: Any, *, caller: str
 ) -> tuple[GameState, dict[str, Any]]:
     """State and notes of the newest checkpoint."""
     try:
@@ -117,14 +128,14 @@ def _restored(
     except ValueError as error:
         shape = list(jax.tree.leaves(images)[0].shape[1:])
         raise ValueError(
-            f"adversarial_fit.train: the checkpoint is not one of these networks for images {shape}: "
+            f"{caller}: the checkpoint is not one of these networks for images {shape}: "
             f"{error}. Train on the data set of the checkpoint, or elsewhere"
         ) from error
 
 
 def _count(images: Any) -> int:
     if getattr(images, "dtype", None) != np.uint8 or images.ndim != 4:
-        layout = jax.tree.map(lambda leaf: f"{leaf.dtype} {list(leaf.shape)}", images)
+        layout = jax.tree.map(lambda x: f"{np.asarray(x).dtype} {list(np.shape(x))}", images)
         raise ValueError(
             f"adversarial_fit.train: images must be uint8 [N, H, W, C], got {layout}; what else `take` reads "
             "needs num_images"

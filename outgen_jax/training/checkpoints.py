@@ -32,13 +32,13 @@ class Checkpoints:
       7 [1. 1.] {'loss': 0.5}
     """
 
-    def __init__(self, directory: Path, *, keep: int = 2) -> None:
+    def __init__(self, directory: str | Path, *, keep: int = 2) -> None:
         """Opens or creates `directory`; the newest `keep` checkpoints stay."""
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
         # Without its handlers a manager cannot tell what a checkpoint of an earlier process holds.
         handlers = {"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(
-            directory.absolute(), options=options, item_handlers=handlers
+            Path(directory).expanduser().absolute(), options=options, item_handlers=handlers
         )
 
     @property
@@ -185,10 +185,13 @@ def check_run(
     differing = [name for name in [*run, *found] if run.get(name) != found.get(name)]
     if not differing and (checkpoints.latest or 0) <= most:
         return
-    what = f"this run ends with {most}"
-    if differing:
-        name = differing[0]
-        what = f"{name} is {found.get(name)} there and {run.get(name)} here"
+    if not differing:
+        raise ValueError(
+            f"{caller}: the run was trained up to {checkpoints.latest} before, and this call ends with {most}. Ask for "
+            f"at least {checkpoints.latest}, or use another directory"
+        )
+    name = differing[0]
+    what = f"{name} is {found.get(name)} there and {run.get(name)} here"
     raise ValueError(
         f"{caller}: checkpoint {checkpoints.latest} is of another run: {what}. Use the settings of that run, or "
         "another directory"

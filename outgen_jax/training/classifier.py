@@ -53,7 +53,15 @@ def create(
       >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optax.sgd(0.1))
       >>> int(state.step)
       0
+
+    Raises:
+      ValueError: `model` is no `flax.nnx` module.
     """
+    if not isinstance(model, nnx.Module):
+        raise ValueError(
+            f"classifier.create: model must be a flax.nnx module, got {type(model).__name__}; networks of other "
+            "frameworks are steered, see og.models, and trained by their own tools"
+        )
     trained = nnx.clone(model)
     trained.train()
     graphdef, *states = nnx.split(trained, nnx.Param, ...)
@@ -151,7 +159,13 @@ def _check(
         return nnx.merge(graphdef, params, variables, copy=True)(batch)
 
     batch = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    num_classes = jax.eval_shape(logits_of, state.params, state.variables, batch).shape[-1]
+    try:
+        num_classes = jax.eval_shape(logits_of, state.params, state.variables, batch).shape[-1]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"fit: the network fails on an image of shape {list(images.shape[1:])}: {error}. Check the image size and "
+            "the number of channels that it takes"
+        ) from error
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"fit: labels must be in 0..{num_classes - 1}, the network's classes; they span "

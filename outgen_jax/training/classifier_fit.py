@@ -8,10 +8,12 @@ from typing import Any, NamedTuple, SupportsFloat
 import jax
 import numpy as np
 
+from outgen_jax.data import grey_levels
 from outgen_jax.training import updates
 from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
 from outgen_jax.training.classifier import TrainState, Update
 from outgen_jax.training.objectives import Labels, Supervision
+from outgen_jax.whole_numbers import check_integers
 
 CHECKPOINT_SECONDS = 30.0  # the shortest time of training between two checkpoints
 
@@ -54,8 +56,8 @@ def fit(
       epochs: in all, those before the checkpoint included.
       batch_size: images of an update.
       checkpoints: where the training is kept and resumed from. One is written after the last epoch, and at the end of
-        an epoch if the last one is `CHECKPOINT_SECONDS` old. A checkpoint of other keys, `settings`, number of images
-        or batch size, or of other labels is refused. None: nowhere.
+        an epoch if the last one is `CHECKPOINT_SECONDS` old. A checkpoint of other keys, `settings`, batch size,
+        images or labels is refused. None: nowhere.
       settings: what else a checkpoint must share with this run, such as `dataclasses.asdict` of the recipe; the update
         does not tell. As JSON.
       title: of a progress bar. None: there is none.
@@ -66,15 +68,21 @@ def fit(
 
     Raises:
       FloatingPointError: the loss or the weights are not finite. The last checkpoint is kept.
-      ValueError: images that are not uint8 [N, H, W, C], labels that are not one for each or not classes of the
-        network, a batch larger than the data set, or a checkpoint of another network or run or of an older format.
+      ValueError: an update that is not compiled, a key that is none, negative epochs; images that are not uint8 [N, H, W, C]
+        or that the network fails on, labels that are not one for each or not classes of the network, a batch larger
+        than the data set; a state that was donated before; a checkpoint of another network or run or of an older
+        format.
     """
+    _check_call(update, key, epochs)
+    if not isinstance(labels, Supervision | jax.Array):
+        labels = jax.tree.map(np.asarray, labels, is_leaf=lambda x: isinstance(x, list))
     supervision = labels if isinstance(labels, Supervision) else Supervision(labels)
     _check_data(update, state, images, supervision)
     history: list[Epoch] = []
     num_images = len(images)
     own = {"num_images": num_images, "batch_size": batch_size}
-    run = run_identity([key, supervision.key], supervision.labels, {**(settings or {}), **own})
+    data = images, supervision.labels
+    run = run_identity([key, supervision.key], data, {**(settings or {}), **own})
     if checkpoints is not None and checkpoints.latest is not None:
         state, notes = checkpoints.restore(state)
         check_run(checkpoints, notes, run, most=epochs, caller="fit")
@@ -104,15 +112,24 @@ def fit(
     return state, history
 
 
+def _check_call(update: Update, key: Any, epochs: int) -> None:
+    """Refuses an update that is not compiled, what is no key, and epochs below 0."""
+    if not hasattr(update, "trace"):
+        raise ValueError(
+            "fit: update must be compiled; pass updates.compile_updates(update), of outgen_jax.training"
+        )
+    if not isinstance(key, jax.Array):
+        raise ValueError(f"fit: key must be a random key, got {key!r}; pass jax.random.key(0)")
+    check_integers(caller="fit", epochs=epochs)
+    if epochs < 0:
+        raise ValueError(f"fit: epochs must not be negative, got {epochs}; 20 is usual")
+
+
 def _check_data(
     update: Update, state: TrainState, images: jax.Array, supervision: Supervision
 ) -> None:
     """Refuses images of another type, fewer rows than images, and what the update's own check refuses."""
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise ValueError(
-            f"fit: images must be uint8 [N, H, W, C], got {images.dtype} {list(images.shape)}; "
-            "outgen_jax.data.to_uint8 makes such images of floats in [0, 1]"
-        )
+    grey_levels.check_uint8(images, caller="fit")
     for name, rows in zip(("labels", "teacher_logits", "generated"), supervision, strict=False):
         for leaf in jax.tree.leaves(rows):
             if np.shape(leaf)[:1] != (len(images),):
@@ -120,6 +137,11 @@ def _check_data(
                     f"fit: {name} must have a row for each of the {len(images)} images, got shape "
                     f"{list(np.shape(leaf))}"
                 )
+    if any(x.is_deleted() for x in jax.tree.leaves(state) if isinstance(x, jax.Array)):
+        raise ValueError(
+            "fit: the state was used before, and its buffers were given away; make another by classifier.create, or "
+            "go on from the state that fit returned"
+        )
     check = getattr(update, "check", None)
     if check is not None:  # an update of `classifier.make_update`
         check(state, images, supervision)

@@ -96,8 +96,13 @@ def make_optimizer(recipe: ClassifierRecipe, steps_per_epoch: int) -> optax.Grad
       >>> optimizer = classifier_recipe.make_optimizer(recipe, steps_per_epoch=4)
 
     Raises:
-      ValueError: an unknown optimiser or schedule, or no updates at all.
+      ValueError: an unknown optimiser or schedule, no updates at all, or numbers out of range.
     """
+    if not recipe.learning_rate > 0 or not 0 <= recipe.momentum < 1 or not recipe.weight_decay >= 0:
+        raise ValueError(
+            "make_optimizer: learning_rate must be positive, momentum in [0, 1) and weight_decay not negative; got "
+            f"{recipe.learning_rate}, {recipe.momentum} and {recipe.weight_decay}"
+        )
     schedule = learning_rate_schedule(recipe, steps_per_epoch)
     momentum, decay = recipe.momentum, recipe.weight_decay
     match recipe.optimizer:

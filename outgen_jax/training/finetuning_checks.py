@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from outgen_jax.data import grey_levels
 from outgen_jax.training.finetuning_recipe import (
     HELD,
     PASSES,
@@ -17,6 +18,9 @@ from outgen_jax.training.finetuning_recipe import (
     FinetuningRecipe,
     Penalty,
 )
+
+# A distorted pixel at most: noise may lead out of [0, 1], grey levels of 8 bits are much larger.
+_MOST = 20.0
 
 
 def validate(
@@ -76,18 +80,54 @@ def check_layers(network: str, layers: tuple[str, ...], known: tuple[str, ...]) 
 def _shapes(model: Any, images: Any, distort: Distort) -> tuple[Any, dict[str, Any]]:
     """Logits and pre-activations of one image, traced only."""
     sample = np.asarray(images[np.array([0])])
-    if sample.ndim != 4 or sample.dtype != np.uint8:
-        raise ValueError(
-            f"finetune: images must be uint8 [N, H, W, C], got {sample.dtype} rows of shape "
-            f"{list(sample.shape[1:])}; floats in [0, 1] become (255 * x).round().astype('uint8')"
-        )
+    grey_levels.check_uint8(sample, caller="finetune")
+    distorted = _distorted(distort, sample)
     graphdef, variables = nnx.split(model)
 
-    def activations(variables: Any, key: jax.Array, image: jax.Array) -> Any:
-        return nnx.merge(graphdef, variables, copy=True).activations(distort(key, image))
+    def activations(variables: Any, image: jax.Array) -> Any:
+        return nnx.merge(graphdef, variables, copy=True).activations(image)
 
-    image = jax.ShapeDtypeStruct(sample.shape, jnp.float32)
-    return jax.eval_shape(activations, variables, jax.random.key(0), image)
+    try:
+        found = jax.eval_shape(activations, variables, distorted)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"finetune: the network fails on a distorted image of shape {list(distorted.shape[1:])}: {error}. Check "
+            "the image size and the number of channels that it takes"
+        ) from error
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+        raise ValueError(
+            f"finetune: {type(model).__name__}.activations must return (logits, {{layer name: pre-activation}}), got a "
+            f"{type(found).__name__}"
+        )
+    return found
+
+
+def _distorted(distort: Distort, sample: np.ndarray) -> jax.Array:
+    """A distorted image of the data, computed; `distort` must work inside of a compiled function, too."""
+    image = jnp.asarray(sample, jnp.float32) / 255
+    try:
+        found = jax.jit(distort)(jax.random.key(0), image)
+    except Exception as error:
+        raise ValueError(
+            f"finetune: distort fails on (key, images {list(image.shape)} float32): {error}. It must be a function "
+            "that jax.jit can trace, of a random key and a batch of images"
+        ) from error
+    if not isinstance(found, jax.Array) or found.ndim != 4 or len(found) != 1:
+        shape = list(np.shape(found)) if isinstance(found, jax.Array) else type(found).__name__
+        raise ValueError(
+            f"finetune: distort must return images [B, H, W, C] for images [B, H, W, C], got {shape} for "
+            f"{list(image.shape)}"
+        )
+    if not bool(jnp.isfinite(found).all()):
+        raise ValueError(
+            "finetune: distort returns NaN or infinity for the first image; look for a division by zero in it"
+        )
+    if float(jnp.abs(found).max()) > _MOST:
+        raise ValueError(
+            f"finetune: distort must return images on the scale of [0, 1], got values up to {float(found.max()):.4g}; "
+            "divide what is on the scale of 8 bits by 255"
+        )
+    return found
 
 
 def _check_recipe(recipe: FinetuningRecipe, count: int) -> None:
@@ -113,6 +153,11 @@ def _check_penalty(penalty: Penalty) -> None:
     if penalty.kind not in PENALTIES:
         raise ValueError(
             f"finetune: unknown penalty {penalty.kind!r}; use one of {', '.join(PENALTIES)}"
+        )
+    if penalty.kind == "none" and penalty.weight != 0:
+        raise ValueError(
+            f"finetune: a penalty of weight {penalty.weight} has no kind; choose one of "
+            f"{', '.join(kind for kind in PENALTIES if kind != 'none')}, or leave the weight out"
         )
     if not (penalty.weight >= 0 and math.isfinite(penalty.weight)):
         raise ValueError(

@@ -70,7 +70,8 @@ def finetune(
       key: of everything random. Give each seed its own.
       teacher: the frozen network, of the same architecture. None: `model`.
       checkpoints: where the training is kept and resumed from, numbered by updates. A checkpoint of another recipe,
-        penalty, key, number of images, or of other labels is refused; images, networks and `distort` are not compared.
+        penalty or key, or of other images or labels is refused; networks, `distort` and images that are read from files
+        are not compared.
         A longer run may resume from a shorter one, unless the number of updates decides the learning rate or α. None:
         nowhere.
       checkpoint_every: the largest number of updates between two checkpoints; there is one at the end of each epoch.
@@ -81,6 +82,7 @@ def finetune(
         of another architecture, or checkpoints of another run or of an older format.
       FloatingPointError: the loss or the weights are not finite. The last checkpoint is kept.
     """
+    images = np.asarray(images) if isinstance(images, list | tuple) else images
     validate(model, images, labels, recipe, penalty, distort, teacher, checkpoint_every)
     images = jnp.asarray(images) if isinstance(images, np.ndarray) else images
     labels = np.asarray(labels, np.int32)
@@ -89,7 +91,7 @@ def finetune(
     advance = compile_update(graphdef, frozen_graphdef, recipe, penalty.without_numbers(), distort)
     constant = frozen, finetuning_recipe.coefficients(penalty)
     history: list[dict[str, float]] = []
-    run = _identity(recipe, penalty, key, labels)
+    run = _identity(recipe, penalty, key, images, labels)
     if checkpoints is not None and checkpoints.latest is not None:
         state, notes = checkpoints.restore(state)
         check_run(checkpoints, notes, run, most=recipe.updates, caller="finetune")
@@ -130,14 +132,17 @@ def compile_update(
 
 
 def _identity(
-    recipe: FinetuningRecipe, penalty: Penalty, key: jax.Array, labels: np.ndarray
+    recipe: FinetuningRecipe, penalty: Penalty, key: jax.Array, images: Any, labels: np.ndarray
 ) -> dict[str, Any]:
     """What a checkpoint must share with the run, see `finetune`."""
     settings = dataclasses.asdict(recipe)
     if recipe.schedule == "constant" and penalty.gain_end is None:
         del settings["updates"]
     settings |= {f"penalty's {name}": value for name, value in dataclasses.asdict(penalty).items()}
-    return run_identity([key], labels, {**settings, "num_images": len(labels)})
+    data = (
+        (images, labels) if isinstance(images, jax.Array) else labels
+    )  # not what is read from files
+    return run_identity([key], data, {**settings, "num_images": len(labels)})
 
 
 def _next_rows(

@@ -15,7 +15,7 @@ PENALTIES = ("none", "mse", "constraint", "consistency")
 HELD = ("mse", "constraint")  # to the layers of a frozen network
 PASSES = ("training", "no_dropout", "inference")
 
-# (key, clean images [B, H, W, C] float32 in [0, 1]) -> distorted images [B, H, W, 3]
+# (key, clean images [B, H, W, C] float32 in [0, 1]) -> distorted images of as many channels as the network takes
 Distort = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -51,7 +51,7 @@ class Penalty:
     Attributes:
       kind: one of `PENALTIES`, see `finetuning`.
       weight: λ.
-      layers: names of the layers whose pre-activations are compared; any sequence becomes a tuple.
+      layers: names of the layers whose pre-activations are compared; any sequence, or a single name, becomes a tuple.
       layer_weights: one for each layer; any sequence becomes a tuple. None: every neuron counts the same.
       gain: α of the constraint, at first.
       gain_end: α at the end, reached geometrically. None: α stays the same.
@@ -72,7 +72,8 @@ class Penalty:
 
     def __post_init__(self) -> None:
         """Makes tuples of sequences: compiled updates are kept by penalty, which must be hashable."""
-        object.__setattr__(self, "layers", tuple(self.layers))
+        layers = (self.layers,) if isinstance(self.layers, str) else tuple(self.layers)
+        object.__setattr__(self, "layers", layers)
         if self.layer_weights is not None:
             object.__setattr__(self, "layer_weights", tuple(map(float, self.layer_weights)))
 

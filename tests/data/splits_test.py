@@ -98,3 +98,18 @@ def test_channels():
     assert np.unique(grey.images[1]).tolist() == [77]
     assert source.with_channels(3) is source
     np.testing.assert_array_equal(grey.with_channels(3).images[1], images[1])
+
+
+def test_what_an_npz_lacks_is_named(tmp_path):
+    images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4)
+    np.savez(tmp_path / "unlabelled.npz", images=images)
+    np.savez(tmp_path / "unnamed.npz", images=images, labels=labels)
+    with pytest.raises(ValueError, match=r"unlabelled\.npz' has no labels; use"):
+        splits.train_and_test(tmp_path / "unlabelled.npz")
+    with pytest.raises(ValueError, match=r"unnamed\.npz' has no names of its classes; use"):
+        splits.train_and_test(tmp_path / "unnamed.npz")
+
+
+def test_a_folder_that_is_not_there_is_no_data_set(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nope' does not exist; give a folder of images"):
+        splits.train_and_test(tmp_path / "nope")

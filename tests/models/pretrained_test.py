@@ -317,3 +317,27 @@ def test_restore_names_itself_in_its_errors(tmp_path):
     (tmp_path / "own.json").write_text("{}")
     with pytest.raises(ValueError, match=r"^pretrained\.restore: the card '.*' has no sha256"):
         pretrained.restore(tmp_path / "own.npz", lambda card: nnx.Linear(1, 1, rngs=nnx.Rngs(0)))
+
+
+def test_kernels_may_be_kept_as_they_are(tmp_path):
+    """Rounded to bfloat16, the network is another: images made for it miss their targets."""
+    model = nnx.Linear(48, 3, rngs=nnx.Rngs(0))
+    rounded = tmp_path / "rounded.npz"
+    whole = tmp_path / "whole.npz"
+    pretrained.save(rounded, model, {"network": "Linear"})
+    pretrained.save(whole, model, {"network": "Linear"}, kernels="float32")
+
+    def build(card):
+        return nnx.Linear(48, 3, rngs=nnx.Rngs(1))
+
+    np.testing.assert_array_equal(pretrained.restore(whole, build)[0].kernel, model.kernel)
+    assert not np.array_equal(pretrained.restore(rounded, build)[0].kernel, model.kernel)
+    with pytest.raises(ValueError, match="kernels must be one of bfloat16, float32, got 'float16'"):
+        pretrained.save(whole, model, {}, kernels="float16")
+
+
+def test_a_card_that_names_no_network_is_left_to_restore(tmp_path):
+    model = nnx.Linear(48, 3, rngs=nnx.Rngs(0))
+    pretrained.save(tmp_path / "own.npz", model, {"class_names": ["a", "b", "c"]})
+    with pytest.raises(ValueError, match=r"names no network, .*pretrained\.restore\(path, build\)"):
+        pretrained.load(tmp_path / "own.npz")

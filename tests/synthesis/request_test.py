@@ -402,6 +402,16 @@ def test_arguments_are_left_as_they_were():
     np.testing.assert_array_equal(device_images, IMAGES)  # raises if its buffer was given away
 
 
+def test_one_kind_for_several_outputs_is_named_where_targets_do_not_fit():
+    def network(weights, images):
+        return {"kind": APPLY(weights, images), "age": images[:, 0, 0, :1]}
+
+    targets = {"kind": np.full(CLASSES, 1 / CLASSES), "age": np.array([30.0])}
+    message = r"output\['age'\]: .*All 2 outputs are taken for Softmax\(\); .* pass output= a tree"
+    with pytest.raises(ValueError, match=message):
+        og.synthesize(network, WEIGHTS, IMAGES, targets, solver=FAST)
+
+
 # --- networks ---
 
 

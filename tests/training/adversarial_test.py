@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from outgen_jax import chunking, losses
+from outgen_jax.data import augmented_set
 from outgen_jax.training import adversarial, adversarial_fit, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
@@ -343,7 +344,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path):
         message = f"adversarial_fit.train: checkpoint 1 is of another run: {name} is"
         with pytest.raises(ValueError, match=message):
             run(2, tmp_path / "run", **({"settings": {"rate": 0.3}} | options))
-    with pytest.raises(ValueError, match="of another run: this run ends with 0"):
+    with pytest.raises(ValueError, match="was trained up to 1 before, and this call ends with 0"):
         run(0, tmp_path / "run", settings={"rate": 0.3})
 
 
@@ -537,3 +538,10 @@ def test_probability_and_key_survive_a_checkpoint(tmp_path):
     assert resumed.probability == straight.probability == 0.5
     assert resumed.key == jax.random.fold_in(KEY, 11)
     assert_same(resumed[:4], straight[:4])
+
+
+def test_more_rows_than_an_augmented_set_has_are_refused():
+    table = augmented_set.build(jax.random.key(0), originals=4, available=12)
+    rows = augmented_set.AugmentedSet(images(), table)
+    with pytest.raises(ValueError, match="num_images must be at most the 4 rows of the set, got 5"):
+        run(1, data=rows, num_images=5)

@@ -113,7 +113,7 @@ def test_what_a_run_shares_with_its_checkpoint_survives_json(tmp_path):
     }.items():
         with pytest.raises(ValueError, match=f"example: checkpoint 2 is of another run: {name} is"):
             check_run(checkpoints, notes, other, most=2, caller="example")
-    with pytest.raises(ValueError, match="checkpoint 2 is of another run: this run ends with 1"):
+    with pytest.raises(ValueError, match="example: the run was trained up to 2 before"):
         check_run(checkpoints, notes, run, most=1, caller="example")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -231,9 +232,11 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path):
             fit(tmp_path, **({"settings": {"rate": 0.05}} | options))
     with pytest.raises(ValueError, match="of another run: keys is"):
         fit(tmp_path, seed=1)
-    with pytest.raises(ValueError, match="of another run: this run ends with 0"):
+    with pytest.raises(ValueError, match="trained up to 1 before, and this call ends with 0"):
         fit(tmp_path, epochs=0, settings={"rate": 0.05})
     images, given = data()
+    with pytest.raises(ValueError, match="of another run: checksum of the data is"):
+        check(255 - images, given.labels, checkpoints=Checkpoints(tmp_path))
     with pytest.raises(ValueError, match="of another run: checksum of the data is"):
         check(images, 1 - given.labels, checkpoints=Checkpoints(tmp_path))
 
@@ -258,8 +261,16 @@ def test_refuses_other_data():
     check(np.asarray(images), np.asarray(labels, np.int64))
     logits = jnp.zeros((COUNT - 1, 2))
     for wrong, message in (
-        ((images / 255, labels), r"uint8 \[N, H, W, C\], got float32 \[24, 8, 8, 3\]; .*to_uint8"),
-        ((images[..., 0], labels), r"uint8 \[N, H, W, C\], got uint8 \[24, 8, 8\]"),
+        ((images / 255, labels), r"uint8 .*got float32 \[24, 8, 8, 3\]; .*to_uint8"),
+        ((jnp.float32(images), labels), r"uint8 .*got float32 .*; .*\.astype\(np\.uint8\)"),
+        (
+            (images[..., 0], labels),
+            r"got uint8 \[24, 8, 8\]; grey images need .*images\[\.\.\., None\]",
+        ),
+        (
+            (images[:, :-1], labels),
+            r"fails on an image of shape \[7, 8, 3\]: .*Check the image size",
+        ),
         ((images, labels[:-1]), r"labels must have a row for each of the 24 images, .*\[23\]"),
         ((images, given._replace(teacher_logits=logits)), r"teacher_logits must have .*\[23, 2\]"),
         ((images, labels[:, None]), r"labels must be 24 integers, .*int32 \[24, 1\]"),
@@ -269,6 +280,36 @@ def test_refuses_other_data():
     ):
         with pytest.raises(ValueError, match=f"fit: .*{message}"):
             check(*wrong)
+
+
+def test_refuses_other_arguments():
+    own, start = program()
+    images, given = data()
+    options = {"key": KEY, "epochs": 1, "batch_size": BATCH}
+    raw = classifier.make_update(classifier.create(Network(), optax.sgd(0.1))[0], optax.sgd(0.1))
+    used = start()
+    jax.tree.map(lambda x: x.delete(), used)
+    for update, state, changed, message in (
+        (raw, start(), {}, "update must be compiled; pass updates.compile_updates"),
+        (own, start(), {"key": 0}, r"key must be a random key, got 0; pass jax\.random\.key"),
+        (own, start(), {"epochs": -1}, "epochs must not be negative, got -1"),
+        (own, used, {}, "the state was used before"),
+    ):
+        with pytest.raises(ValueError, match=f"fit: {message}"):
+            classifier_fit.fit(update, state, images, given, **(options | changed))
+    with pytest.raises(ValueError, match=r"create: model must be a flax\.nnx module, got function"):
+        classifier.create(lambda images: images, optax.sgd(0.1))
+
+
+def test_labels_may_be_a_list():
+    images, given = data()
+    own, start = program()
+    labels = np.asarray(given.labels).tolist()
+    supervised = given._replace(labels=labels)
+    with pytest.raises(ValueError, match="labels must have a row"):
+        check(images, supervised)
+    options = {"key": KEY, "epochs": 0, "batch_size": BATCH}
+    classifier_fit.fit(own, start(), images, labels, **options)
 
 
 def test_labels_of_another_kind_are_left_to_their_objective():
