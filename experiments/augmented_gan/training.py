@@ -26,7 +26,6 @@ _FIRST_PROBABILITY: dict[Scheme, float | None] = {
     "adaptive": 0.0,
 }
 _AT_ONCE = 100  # images generated in one call
-_PASSES = 40  # batches from which the averaged generator's statistics are taken
 
 
 class Capacity(NamedTuple):
@@ -117,16 +116,9 @@ def program(
         return nnx.merge(graphdef, params, variables, copy=True)(z)
 
     @jax.jit
-    def advance(params: Any, variables: Any, key: jax.Array) -> Any:
-        z = jax.random.normal(key, (settings.batch_size, *generator.latent_shape))
-        return g.apply(params, variables, z, key)[1]
-
     def settle(state: adversarial.GameState) -> adversarial.PlayerState:
-        # Batch normalisation remembers statistics of the parameters themselves, not of their average.
-        variables = state.generator.variables
-        for key in jax.random.split(jax.random.key(0), _PASSES):
-            variables = advance(state.average, variables, key)
-        return state.generator._replace(params=state.average, variables=variables)
+        sizes = {"latent_shape": generator.latent_shape, "batch_size": settings.batch_size}
+        return adversarial.settled(g, state, **sizes)
 
     return Program(
         updates.compile_updates(update), first_state, settle, generate, generator.latent_shape

@@ -8,7 +8,7 @@ discriminator on a batch of real and one of generated images, then one of the ge
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ import optax
 from flax import nnx
 
 from outgen_jax import losses
+
+M = TypeVar("M", bound=nnx.Module)
 
 # (params, variables, x [B, ...], key) -> output, variables. The variables change without a gradient, as the statistics
 # of batch normalisation do; the key is for dropout and the like.
@@ -127,6 +129,59 @@ def from_nnx(
         return output, nnx.state(network, nnx.Not(nnx.Param))
 
     return Player(apply, optimizer), PlayerState(params, variables, optimizer.init(params))
+
+
+def to_nnx(model: M, state: PlayerState) -> M:
+    """A copy of `model` in inference mode with the arrays of a player that `from_nnx` made of it.
+
+    Example:
+      >>> import optax
+      >>> from flax import nnx
+      >>> from outgen_jax.training import adversarial
+      >>> model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
+      >>> player, state = adversarial.from_nnx(model, lambda model, x, key: model(x)[:, 0], optax.adam(1e-3))
+      >>> adversarial.to_nnx(model, state).kernel.shape
+      (4, 1)
+
+    Args:
+      model: the network; it is left as it is.
+      state: such as the `generator` of a `GameState`, or what `settled` returns.
+    """
+    trained = nnx.clone(model)
+    nnx.update(trained, state.params, state.variables)
+    trained.eval()
+    return trained
+
+
+def settled(
+    generator: Player,
+    state: GameState,
+    *,
+    latent_shape: tuple[int, ...],
+    batch_size: int = 64,
+    passes: int = 40,
+) -> PlayerState:
+    """The generator with its averaged parameters, for samples after training.
+
+    The statistics of batch normalisation in the state are those of the parameters themselves. Those of the average are
+    taken from `passes` batches of latent vectors.
+
+    Args:
+      generator: as `make_update` takes it.
+      state: after any number of updates.
+      latent_shape: as there.
+      batch_size: of each pass; the one of the training.
+      passes: so many that the old statistics are forgotten. With a momentum of 0.9, 40 leave 1.5% of them; with
+        Flax's default, 0.99, that takes 400.
+    """
+
+    def one(variables: Any, key: jax.Array) -> tuple[Any, None]:
+        z = jax.random.normal(key, (batch_size, *latent_shape))
+        return generator.apply(state.average, variables, z, key)[1], None
+
+    keys = jax.random.split(jax.random.key(0), passes)
+    variables, _ = jax.lax.scan(one, state.generator.variables, keys)
+    return state.generator._replace(params=state.average, variables=variables)
 
 
 def create(

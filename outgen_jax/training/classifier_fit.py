@@ -68,7 +68,7 @@ def fit(
 
     Raises:
       FloatingPointError: the loss or the weights are not finite. The last checkpoint is kept.
-      ValueError: an update that is not compiled, a key that is none, negative epochs; images that are not uint8 [N, H, W, C]
+      ValueError: an update that is not compiled, a key that is none, negative epochs; images that are not uint8 NHWC
         or that the network fails on, labels that are not one for each or not classes of the network, a batch larger
         than the data set; a state that was donated before; a checkpoint of another network or run or of an older
         format.

@@ -545,3 +545,35 @@ def test_more_rows_than_an_augmented_set_has_are_refused():
     rows = augmented_set.AugmentedSet(images(), table)
     with pytest.raises(ValueError, match="num_images must be at most the 4 rows of the set, got 5"):
         run(1, data=rows, num_images=5)
+
+
+class Normalised(nnx.Module):
+    """A generator whose batch normalisation sees z."""
+
+    latent_shape = (3,)
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.scale = nnx.Param(jnp.ones(3))
+        self.norm = nnx.BatchNorm(3, momentum=0.9, rngs=rngs)
+
+    def __call__(self, z):
+        return self.norm(5 + 2 * self.scale * z)
+
+
+def test_the_settled_generator_has_the_average_and_its_statistics():
+    model = Normalised()
+    player, generator = adversarial.from_nnx(model, lambda model, z, key: model(z), optax.sgd(0.1))
+    state = adversarial.create(generator, generator)
+    average = jax.tree.map(lambda x: 3 * x, state.average)
+    settled = adversarial.settled(
+        player, state._replace(average=average), latent_shape=(3,), batch_size=500, passes=100
+    )
+    trained = adversarial.to_nnx(model, settled)
+    np.testing.assert_allclose(trained.scale[...], 3 * model.scale[...])
+    np.testing.assert_allclose(trained.norm.mean[...], 5, atol=0.3)
+    np.testing.assert_allclose(trained.norm.var[...], 36, rtol=0.1)
+    before = np.asarray(trained.norm.mean[...])
+    trained(jnp.zeros((4, 3)))  # in inference mode nothing changes
+    np.testing.assert_array_equal(trained.norm.mean[...], before)
+    np.testing.assert_array_equal(model.norm.mean[...], 0)  # left as it was
