@@ -121,7 +121,8 @@ def synthesize(
       precision: of the network's matrix products and convolutions of float32 on GPU and TPU, a value of
         `jax.default_matmul_precision`. Below "highest", outputs are not exact to 1e-5. "bfloat16" is JAX's name for its
         default: bfloat16 on TPU, but TF32 on a GPU that has it, like "tensorfloat32". For bfloat16 there, the network
-        must compute in it: `VGG16(dtype=jnp.bfloat16)`, or a cast in `apply_fn`. None: JAX's current setting.
+        must compute in it: `VGG16(dtype=jnp.bfloat16)`, or a cast in `apply_fn`. None: JAX's current setting. A
+        precision that the network itself asks for stays. The solver's own products are always at "highest".
       history: whether to record the divergence after every step.
       progress: whether to show a progress bar.
       callback: a function of the `Result` so far, without history, that is called after every step. If it returns True,
