@@ -17,7 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cifar10": {
         "dataset": "cifar10",
         "ordinary": "cifar10_whitened_half",
-        "robust": "cifar10_whitened_half_robust",
+        "robust": "cifar10_whitened_half_robust_r1",
         "judges": ["cifar10_vgg16_half"],
         "shown": [
             "horse",

@@ -30,6 +30,7 @@ SHIPPED = (
     "cifar10_vgg16_half",
     "cifar10_whitened_half",
     "cifar10_whitened_half_robust",
+    "cifar10_whitened_half_robust_r1",
     "mnist_lenet",
     "mnist_lenet_robust",
 )

@@ -30,6 +30,7 @@ _TITLES = {
     "cifar10_vgg16_half": "CIFAR-10 · VGG16 of half width",
     "cifar10_whitened_half": "CIFAR-10 · whitened network of half width",
     "cifar10_whitened_half_robust": "CIFAR-10 · whitened network of half width, robust to small changes",
+    "cifar10_whitened_half_robust_r1": "CIFAR-10 · whitened network of half width, robust to larger changes",
     "mnist_lenet": "MNIST · LeNet",
     "mnist_lenet_robust": "MNIST · LeNet, robust to small changes",
     "efficientnet_lite0": "ImageNet · EfficientNet-Lite0",

@@ -427,6 +427,7 @@ def test_the_shipped_networks_are_offered_with_images():
         "cifar10_vgg16_half": {"photograph", "noise"},
         "cifar10_whitened_half": {"photograph", "noise"},
         "cifar10_whitened_half_robust": {"photograph", "noise"},
+        "cifar10_whitened_half_robust_r1": {"photograph", "noise"},
         "mnist_lenet": {"digit", "noise"},
         "mnist_lenet_robust": {"digit", "noise"},
     }
