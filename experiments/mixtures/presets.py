@@ -28,8 +28,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             "bird=0.4,dog=0.4,frog=0.2",
         ],
         "ends": ["ship", "horse"],
-        # Below this, images of the robust network saturate: seen on two training images, six mixtures each.
-        "tolerance": 0.03,
+        # At less, more images of the robust network saturate: seen on ten training images with a mixture each.
+        "tolerance": 0.1,
         "noise_mean": 0.5,
         "noise_std": 0.1,
     },
