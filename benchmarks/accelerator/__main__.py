@@ -102,7 +102,7 @@ def other_batch_sizes() -> list[int]:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    # Without a cache of compiled programs: the time of compilation is measured.
     chosen = [part for part in all_parts() if part.name.startswith(tuple(_ONLY.value))]
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
 

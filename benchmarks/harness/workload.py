@@ -88,3 +88,14 @@ def flops_per_update(width: float) -> int:
     convolutions = [layer for block in layers(width) for layer in block]
     products = sum(9 * c * k * size**2 for c, k, size in convolutions)
     return 2 * 2 * (products + convolutions[-1][1] * CLASSES)
+
+
+def bytes_per_pass(width: float, images: int, *, itemsize: int) -> int:
+    """Bytes that a forward or a backward pass of some images has to move, if all between two convolutions is fused.
+
+    Every convolution reads its images and kernel and writes its result, once.
+    """
+    total = 0
+    for c, k, size in (layer for block in layers(width) for layer in block):
+        total += images * (c + k) * size**2 + 9 * c * k
+    return total * itemsize

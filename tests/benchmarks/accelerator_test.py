@@ -10,7 +10,7 @@ from benchmarks.accelerator import campaign, parts, roofline
 from benchmarks.accelerator.campaign import Part
 from benchmarks.accelerator.figure import figure
 from benchmarks.accelerator.table import table
-from benchmarks.harness.workload import Workload, flops_per_update
+from benchmarks.harness.workload import Workload, bytes_per_pass, flops_per_update, layers
 from benchmarks.synthesis import ours
 from outgen_jax.data.image_source import ImageSource
 
@@ -97,6 +97,14 @@ def test_parts_are_kept_left_out_and_taken_up_again(tmp_path, monkeypatch):
     again = campaign.run(todo, tmp_path, 100, lambda found: None)
     assert calls == ["b", "d"]
     assert list(again.parts) == ["a", "c", "d"]
+
+
+def test_the_bytes_of_a_pass_by_hand():
+    first = 5 * (3 + 1) * 32**2 + 9 * 3  # five images, a first layer of one channel
+    assert next(iter(layers(1 / 64)))[0] == (3, 1, 32)
+    others = [layer for block in layers(1 / 64) for layer in block][1:]
+    rest = sum(5 * (c + k) * size**2 + 9 * c * k for c, k, size in others)
+    assert bytes_per_pass(1 / 64, 5, itemsize=2) == 2 * (first + rest)
 
 
 def test_the_roofline_by_hand():

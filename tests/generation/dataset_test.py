@@ -26,7 +26,7 @@ from toy_synthesis import APPLY, CLASSES, WEIGHTS, sources, targets
 import outgen_jax as og
 from outgen_jax.data import random_access
 from outgen_jax.data import sources as readers
-from outgen_jax.generation import data_card, dataset
+from outgen_jax.generation import block, data_card, dataset
 from outgen_jax.synthesis import request
 from outgen_jax.synthesis.programs import Network
 
@@ -469,6 +469,41 @@ def test_four_devices_make_the_same(tmp_path, whole, worker):
     process = worker(tmp_path / "set", XLA_FLAGS=flags_of_devices(4))
     assert_ends_well(process)
     assert contents(tmp_path / "set") == contents(whole)
+
+
+@pytest.fixture
+def three_places(monkeypatch):
+    """A process with three devices, which are one."""
+    monkeypatch.setattr(block, "on_each_device", lambda job: [job] * 3)
+
+
+def test_shards_that_are_made_at_once_are_the_same(tmp_path, whole, three_places, monkeypatch):
+    make_outputs, seen = block.make_outputs, []
+
+    def recorded(*arguments):
+        seen.append((threading.current_thread().name, jax.config.jax_enable_x64))
+        return make_outputs(*arguments)
+
+    monkeypatch.setattr(block, "make_outputs", recorded)
+    assert make(tmp_path / "set").made == 3
+    assert contents(tmp_path / "set") == contents(whole)
+    assert threading.current_thread().name not in {name for name, _ in seen}
+    seen.clear()
+    with jax.enable_x64(True):  # a setting of the caller's thread
+        make(tmp_path / "wide")
+    assert [wide for _, wide in seen] == [True] * 3
+
+
+def test_an_error_in_one_of_several_threads_ends_the_call(tmp_path, three_places, monkeypatch):
+    def fail(job, inputs, advance):
+        if inputs.block.rows[0] == 0:
+            raise RuntimeError("out of memory")
+        while True:  # until another thread has failed
+            advance(0)
+
+    monkeypatch.setattr(block, "make_outputs", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        make(tmp_path / "set")
 
 
 @pytest.mark.slow

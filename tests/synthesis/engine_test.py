@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -405,3 +406,23 @@ def test_a_tolerance_of_numpy_is_the_number_that_the_device_compares_with():
         tolerance=np.float64(0.4),
     )
     assert found.converged.all()
+
+
+def test_a_default_device_is_the_only_one_used(monkeypatch):
+    here = jax.devices()[0]
+    monkeypatch.setattr(jax, "local_devices", lambda backend=None: [here] * 2)
+    assert device.local_mesh().size == 2
+    for chosen in (here, "cpu"):
+        with jax.default_device(chosen):
+            assert device.local_mesh().devices.tolist() == [here]
+
+
+@pytest.mark.parametrize(
+    ("memory", "pixels"),
+    [(None, 2**21), ({}, 2**21), ({"bytes_limit": 18e9}, 2**22), ({"bytes_limit": 17.5e9}, 2**22)],
+)
+def test_batches_are_as_large_as_the_memory_of_an_accelerator_allows(memory, pixels):
+    if memory:
+        memory = {"bytes_limit": int(memory["bytes_limit"])}
+    found = types.SimpleNamespace(platform="gpu", memory_stats=lambda: memory)
+    assert engine._batch_pixels(found) == pixels
