@@ -8,9 +8,10 @@ Networks  that the presets name and the package does not ship: README.md has the
           classifiers that took no part.
 Expected  Judges agree with the target more on images of the robust network. Measured: README.md
 Output    --out gets results.json (numbers of every job), table.md, mixtures.png, strip.png, and the sheets
-          for viewers, viewers/sheet_1.png and so on. The same command resumes.
-Viewers   look at the sheets and write answers to --out/viewers/answers/NAME.json, {"1": ["cat", "ship"], "2": [], ...}.
-          The same command then counts them.
+          for viewers: viewers/sheet_1.png and so on of images that begin with test images, viewers_from_noise/ of those
+          that begin with noise. The same command resumes.
+Viewers   look at the sheets and write answers to --out/viewers/answers/NAME.json, {"1": ["cat", "ship"], "2": [], ...},
+          and likewise in viewers_from_noise/. The same command then counts them.
 """
 
 import functools
@@ -250,9 +251,9 @@ def ask_judges(case: Case, run: runs.Run) -> dict[str, Any]:
     return {"jobs": jobs}
 
 
-def ask_viewers(case: Case, run: runs.Run) -> dict[str, Any]:
-    """Sheets of bare images, and the answers of the viewers that looked at them."""
-    start = case.starts["test images"]
+def ask_viewers(case: Case, run: runs.Run, start_name: str, directory_name: str) -> dict[str, Any]:
+    """Sheets of bare images that begin with one start, and the answers of the viewers that looked at them."""
+    start = case.starts[start_name]
     compute = functools.partial(
         viewers.viewed_job,
         case.networks,
@@ -262,13 +263,13 @@ def ask_viewers(case: Case, run: runs.Run) -> dict[str, Any]:
         num_classes=len(case.names),
         options=case.options,
     )
-    viewed = viewers.Viewed(**runs.kept(run.directory / "cache" / "viewers.npz", compute))
-    directory = run.directory / "viewers"
+    viewed = viewers.Viewed(**runs.kept(run.directory / "cache" / f"{directory_name}.npz", compute))
+    directory = run.directory / directory_name
     directory.mkdir(exist_ok=True)
     for index, figure in enumerate(viewers.sheets(viewed.images)):
         report.save_figure(figure, directory / f"sheet_{index + 1}.png")
     answers = viewers.read_answers(directory / "answers", case.names, len(viewed.images))
-    return {"viewers": viewers.numbers(viewed, answers, case.names)}
+    return {directory_name: viewers.numbers(viewed, answers, case.names)}
 
 
 def main(argv: list[str]) -> None:
@@ -281,8 +282,10 @@ def main(argv: list[str]) -> None:
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     draw_mixtures(case, run)
     draw_strip(case, run)
-    answers = {**ask_viewers(case, run), **ask_judges(case, run)}
-    print(common_tables.write(run, answers, table))
+    answers: dict[str, Any] = {}
+    for start, directory in viewers.DIRECTORIES.items():
+        answers |= ask_viewers(case, run, start, directory)
+    print(common_tables.write(run, answers | ask_judges(case, run), table))
 
 
 if __name__ == "__main__":

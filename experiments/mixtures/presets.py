@@ -28,9 +28,10 @@ PRESETS: dict[str, dict[str, Any]] = {
             "bird=0.4,dog=0.4,frog=0.2",
         ],
         "ends": ["ship", "horse"],
-        # At less, more images of the robust network saturate: seen on ten training images with a mixture each.
-        "tolerance": 0.1,
+        # With faint noise, and at 0.03 rather than 0.1, one viewer each named both classes more often: twenty mixtures
+        # of another seed.
+        "tolerance": 0.03,
         "noise_mean": 0.5,
-        "noise_std": 0.1,
+        "noise_std": 0.01,
     },
 }

@@ -3,6 +3,7 @@
 from typing import Any
 
 from experiments.common.cells import percentile_headings, percentiles
+from experiments.mixtures import viewers
 from outgen_jax import report
 
 
@@ -40,21 +41,21 @@ def table(results: dict[str, Any]) -> str:
                 ),
                 changes,
             ),
-            *([views(results["viewers"])] if results["viewers"]["counts"] else []),
+            *views(results),
         ]
     )
 
 
-def views(found: dict[str, Any]) -> str:
-    """A Markdown table of what viewers named, a row for each viewer and network."""
+def views(results: dict[str, Any]) -> list[str]:
+    """A Markdown table of what viewers named, a row for each start, viewer and network; none where nobody looked."""
     rows = [
-        [viewer, network, str(sum(counts)), *map(str, counts)]
-        for viewer, by_network in found["counts"].items()
+        [start, viewer, network, str(sum(counts)), *map(str, counts)]
+        for start, name in viewers.DIRECTORIES.items()
+        for viewer, by_network in results.get(name, {"counts": {}})["counts"].items()
         for network, counts in by_network.items()
     ]
-    return report.markdown_table(
-        ("viewer", "network", "images", "both classes named", "one named", "none named"), rows
-    )
+    headings = ("start", "viewer", "network", "images", "both classes named", "one named")
+    return [report.markdown_table((*headings, "none named"), rows)] if rows else []
 
 
 def interval(values: list[float], *, percent: bool = False) -> str:

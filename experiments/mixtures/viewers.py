@@ -17,6 +17,8 @@ from experiments.mixtures.starts import Mixtures
 from experiments.mixtures.study import Network, Options
 from outgen_jax.report import plotting
 
+# Of the sheets and answers, and their name in results.json, by start.
+DIRECTORIES = {"test images": "viewers", "noise": "viewers_from_noise"}
 COLUMNS, ROWS = 5, 4  # images of a sheet
 _SIDE, _GAP, _NUMBER = 1.5, 0.12, 0.24  # inches
 

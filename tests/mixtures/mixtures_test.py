@@ -226,6 +226,9 @@ def test_the_script_at_its_smallest(run_script, tmp_path):
     after = json.loads((out / "results.json").read_text())
     assert json.loads(before)["jobs"] == after["jobs"]
     assert after["viewers"]["counts"]["someone"] == {"ordinary": [0, 0, 2], "robust": [0, 0, 2]}
+    assert after["viewers_from_noise"]["counts"] == {}
+    assert shape_of(out / "viewers_from_noise" / "sheet_1.png")[0] > 300
+    assert "| test images | someone | robust | 2 | 0 | 0 | 2 |" in (out / "table.md").read_text()
 
 
 @pytest.mark.parametrize(
