@@ -113,8 +113,15 @@ def test_answers_are_counted_by_network(tmp_path):
     assert found["counts"]["a"] == {"ordinary": [0, 0, 1], "robust": [1, 1, 0]}
     assert found["network"] == ["ordinary", "robust", "robust"]
     assert found["classes"][1] == ["dog", "ship"]
-    lines = views(found).splitlines()
-    assert lines[-2:] == ["| a | ordinary | 1 | 0 | 0 | 1 |", "| a | robust | 2 | 1 | 1 | 0 |"]
+    (text,) = views({"viewers": found, "viewers_from_noise": {"counts": {}}})
+    of_images = [
+        "| test images | a | ordinary | 1 | 0 | 0 | 1 |",
+        "| test images | a | robust | 2 | 1 | 1 | 0 |",
+    ]
+    assert text.splitlines()[-2:] == of_images
+    (text,) = views({"viewers": found, "viewers_from_noise": found})
+    assert text.splitlines()[-1] == "| noise | a | robust | 2 | 1 | 1 | 0 |"
+    assert views({"viewers": {"counts": {}}}) == []
 
 
 @pytest.mark.parametrize(
