@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import unicodedata
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike]) -
     """
     found: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in found.items():
+        if name.endswith(".npy"):
+            raise ValueError(
+                f"save_arrays: the name {name!r} must not end in .npy, as members of an .npz do"
+            )
         if array.dtype.kind == "O" or array.dtype.isbuiltin == 2:
             remedy = "str" if array.dtype.kind == "O" else "numpy.float32"
             raise ValueError(
@@ -69,7 +74,11 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike]) -
                 f".astype({remedy})"
             )
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **found)
+    # As numpy.savez_compressed does, whose own options are names that an array could not have.
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in found.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
     write_atomic(path, buffer.getvalue())
 
 
@@ -121,13 +130,15 @@ def unique_file_names(names: Iterable[object], suffix: str) -> tuple[str, ...]:
         ('frame.0001.png', 'cat_1.png', 'cat_1~2.png', 'CAT_1~3.png')
     """
     taken: set[str] = set()
+    last: dict[str, int] = {}  # number of each stem
     found = []
     for name in names:
         stem = _safe_stem(str(name))
-        number, unique = 1, stem
+        number, unique = last.get(stem.casefold(), 1), stem
         while unique.casefold() in taken:
             number += 1
             unique = f"{stem}~{number}"
+        last[stem.casefold()] = number
         taken.add(unique.casefold())
         found.append(unique + suffix)
     return tuple(found)

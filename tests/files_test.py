@@ -133,3 +133,26 @@ def test_random_names_give_one_file_each_where_case_does_not_count(length):
     names = ["".join(rng.choice(alphabet, rng.integers(0, length))) for _ in range(500)]
     found = files.unique_file_names(names, ".png")
     assert len({name.casefold() for name in found}) == len(names)
+
+
+@pytest.mark.parametrize("name", ["allow_pickle", "file", "arr/0", "a b"])
+def test_an_array_may_have_any_name(tmp_path, name):
+    arrays = {name: np.arange(3), "x": np.ones((2, 2), np.float32)}
+    files.save_arrays(tmp_path / "arrays.npz", arrays)
+    found = files.load_arrays(tmp_path / "arrays.npz")
+    assert set(found) == {name, "x"}
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(found[key], array)
+        assert found[key].dtype == array.dtype
+
+
+def test_a_name_like_that_of_a_member_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'a\.npy' must not end in \.npy"):
+        files.save_arrays(tmp_path / "arrays.npz", {"a.npy": np.ones(2)})
+
+
+def test_many_equal_names_take_no_longer_each():
+    names = files.unique_file_names(["same"] * 20_000, ".png")
+    assert len(set(names)) == 20_000
+    assert names[:3] == ("same.png", "same~2.png", "same~3.png")
+    assert names[-1] == "same~20000.png"

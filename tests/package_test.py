@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the lowest floor up; a part imports only what lies below its floor.
 FLOORS = (
     (
-        *("files", "networks", "devices", "restricted_pickle", "markdown", "versions"),
+        *("files", "names", "networks", "devices", "restricted_pickle", "markdown", "versions"),
         "whole_numbers",
     ),
     ("chunking",),

@@ -29,7 +29,7 @@ def from_folder(
 ) -> ImageSource:
     """Reads a folder of images: all in one folder, or one subfolder a class.
 
-    Images are turned upright (EXIF), converted to RGB (transparency dropped, 16 bits rounded to 8)
+    Images are turned upright (EXIF), converted to RGB (transparency dropped, 16 bits brought to 8)
     and, with `size`, resized (antialiased bicubic) to cover (height, width) and centre-cropped.
     Classes are the subfolders that hold an image, in sorted order; ids are paths below `path`,
     images sorted by them. The content of a file decides what it is, not its suffix. Hidden files

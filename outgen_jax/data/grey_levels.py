@@ -25,6 +25,8 @@ def to_uint8(images: ArrayLike) -> np.ndarray:
             f"to_uint8: images must be float in [0, 1] or uint8, got {array.dtype}; grey levels become uint8 with "
             ".astype(np.uint8)"
         )
+    if array.dtype.itemsize < 4:  # products of 16 bits are rounded
+        array = array.astype(np.float32)
     levels = np.round(array * 255)
     if not ((levels >= 0) & (levels <= 255)).all():
         if not np.isfinite(array).all():

@@ -50,7 +50,12 @@ class ImageSource(NamedTuple):
             >>> red[..., 0] = 200
             >>> ImageSource(red, None, None, ("a",)).with_channels(1).images.max()
             np.uint8(60)
+
+        Raises:
+            ValueError: another number of channels.
         """
+        if channels not in (1, 3):
+            raise ValueError(f"with_channels: channels must be 1 or 3, got {channels}")
         present = self.images.shape[-1]
         if present == channels:
             return self
@@ -97,7 +102,9 @@ def id_text(name: Any, row: int) -> str:
 
 
 def eight_bits(image: Any) -> Any:
-    """Pillow's image in mode L or RGB: palettes looked up, transparency dropped, 16 bits rounded.
+    """Pillow's image in mode L or RGB: palettes looked up, transparency dropped.
+
+    16 bits of grey are rounded to 8; those of colour are cut to 8 by Pillow when it opens the file.
 
     Raises:
         ValueError: the pixels have no fixed range.
@@ -112,7 +119,9 @@ def eight_bits(image: Any) -> Any:
         return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     if "transparency" in image.info:  # a palette's warns unless it goes through RGBA
         image = image.convert("RGBA")
-    return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    return image.convert("L" if image.mode in ("1", "LA") else "RGB")
 
 
 def fit(image: Any, size: Size | None) -> Any:

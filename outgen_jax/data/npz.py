@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from outgen_jax.data import value_range
+from outgen_jax.data import grey_levels, value_range
 from outgen_jax.data.image_source import ImageSource, PathLike, Size, check_options, fit_all
 
 _Arrays = dict[str, np.ndarray]
@@ -75,7 +75,7 @@ def _images(arrays: _Arrays, limit: int | None) -> np.ndarray:
         raise ValueError(
             f"float 'images' must lie in [0, 1], {value_range.fault(images, 'images')}"
         )
-    return np.rint(images * 255).astype(np.uint8)
+    return grey_levels.to_uint8(images)
 
 
 def _shape_remedy(shape: tuple[int, ...]) -> str:

@@ -224,8 +224,10 @@ def _pixels(image: Any, where: str) -> np.ndarray:
     pillow = sys.modules.get("PIL.Image")  # where it is not loaded there can be no image of it
     if pillow is None or not isinstance(image, pillow.Image):
         return np.asarray(image)
+    from PIL import ImageOps
+
     try:
-        pixels = np.asarray(eight_bits(image))
+        pixels = np.asarray(eight_bits(ImageOps.exif_transpose(image)))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -56,6 +56,10 @@ def load(
         ValueError: what is there cannot be read as images, or an option is out of range.
     """
     text = os.fspath(spec)
+    if not text:
+        raise ValueError(
+            "load: the name of the images is empty; give a folder, an .npz, or a data set"
+        )
     path = Path(text).expanduser()
     if text == "photographs":
         return photographs(size=(224, 224) if size is None else size, limit=limit)

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+# A pixel at most, of images that may have left [0, 1] by rounding or a little more; grey levels of 8 bits are larger.
+_MOST = 2.0
+
 
 def l2_change(images: ArrayLike, sources: ArrayLike) -> jax.Array:
     """‖x − x₀‖₂ over all pixels of an image; [B, H, W, C], [B, H, W, C] -> [B].
@@ -50,5 +53,10 @@ def from_0_to_1(images: jax.Array, *, caller: str) -> jax.Array:
         raise ValueError(
             f"{caller}: images must be uint8, or float in [0, 1], got {images.dtype}; grey levels become uint8 with "
             ".astype(numpy.uint8)"
+        )
+    if not isinstance(images, jax.core.Tracer) and images.size and float(jnp.max(images)) > _MOST:
+        raise ValueError(
+            f"{caller}: float images must lie in [0, 1], got values up to {float(jnp.max(images)):.4g}; divide grey "
+            "levels by 255"
         )
     return images.astype(jnp.float32)

@@ -16,8 +16,19 @@ _SUM_TOLERANCE = 1e-3
 
 
 def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
-    """Total variation distance ½ Σ |p − q|, in [0, 1]: [..., K], [..., K] -> [...]."""
-    return jnp.abs(jnp.asarray(p) - jnp.asarray(q)).sum(-1) / 2
+    """Total variation distance ½ Σ |p − q|, in [0, 1]: [..., K], [..., K] -> [...].
+
+    Axes but the last may be left out on one side, or have length 1.
+
+    Raises:
+      ValueError: another number of classes.
+    """
+    a, b = as_float(p, q)
+    if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-1]:
+        raise ValueError(
+            f"total_variation: p and q must be over the same classes, got {list(a.shape)} and {list(b.shape)}"
+        )
+    return jnp.abs(a - b).sum(-1) / 2
 
 
 def negative_log_likelihood(probs: ArrayLike, labels: ArrayLike) -> jax.Array:

@@ -103,6 +103,9 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> jax.Array:
     over all pairs at once, where the paper averages subsets of 1,000. It is 0 on average for equal distributions, so
     single values may be negative. Often printed times 1,000.
 
+    It is computed in float32. The kernel depends on the mean of the features: where it is ten times their deviation or
+    more, digits are lost. Standardise such features, both sets alike.
+
     Args:
       x: features [n, d].
       y: features [m, d].
@@ -287,12 +290,12 @@ def by_rows(function: Callable[[Any], Any], rows: Any, *, width: int) -> Any:
 
 
 def validated_features(
-    x: ArrayLike, y: ArrayLike, *, caller: str, names: tuple[str, str]
+    x: ArrayLike, y: ArrayLike, *, caller: str, names: tuple[str, str], least: int = 2
 ) -> tuple[jax.Array, jax.Array]:
     """Two sets of features [n, d] and [m, d] as floats of one type; errors name `caller` and `names`.
 
     Raises:
-      ValueError: shapes that do not match, fewer than 2 rows in a set, or features that are not finite.
+      ValueError: shapes that do not match, fewer than `least` rows in a set, or features that are not finite.
     """
     pair = classification.as_float(x, y)
     if any(f.ndim != 2 or 0 in f.shape for f in pair) or pair[0].shape[1] != pair[1].shape[1]:
@@ -302,9 +305,9 @@ def validated_features(
             "from the same layer"
         )
     for name, features in zip(names, pair, strict=True):
-        if len(features) < 2:
+        if len(features) < least:
             raise ValueError(
-                f"{caller}: {name} must have at least 2 rows, got {len(features)}; give more images"
+                f"{caller}: {name} must have at least {least} rows, got {len(features)}; give more images"
             )
         if isinstance(features, jax.core.Tracer):
             continue

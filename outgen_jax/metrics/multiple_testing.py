@@ -26,6 +26,8 @@ def holm(p_values: ArrayLike) -> np.ndarray:
       >>> metrics.holm([0.01, 0.04, 0.03]).round(2).tolist()
       [0.03, 0.06, 0.06]
     """
+    if np.ma.is_masked(p_values):
+        raise ValueError("holm: p_values has masked entries; leave out tests that were not made")
     p = np.asarray(p_values, np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ValueError(

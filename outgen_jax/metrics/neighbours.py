@@ -81,10 +81,11 @@ def nearest_neighbours(queries: ArrayLike, references: ArrayLike) -> Nearest:
       references: [n, d].
 
     Raises:
-      ValueError: shapes that do not match, fewer than 2 rows of either, or values that are not finite.
+      ValueError: shapes that do not match, no rows, or values that are not finite.
     """
+    names = ("queries", "references")
     x, y = validated_features(
-        queries, references, caller="nearest_neighbours", names=("queries", "references")
+        queries, references, caller="nearest_neighbours", names=names, least=1
     )
     return _nearest_neighbours(x, y)
 

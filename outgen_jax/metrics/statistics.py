@@ -286,6 +286,11 @@ def _in_unit(confidence: float, caller: str) -> float:
 
 
 def _sample(values: ArrayLike, *, caller: str, name: str) -> np.ndarray:
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"{caller}: {name} has masked entries, which have no value; leave them out, values.compressed(), on both "
+            "sides of a comparison"
+        )
     v = np.asarray(values, np.float64)
     if v.ndim == 0 or len(v) < 2:
         raise ValueError(

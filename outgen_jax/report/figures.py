@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from outgen_jax.names import printable
 from outgen_jax.report.fonts import set_text
 from outgen_jax.report.plotting import (
     CURVES,
@@ -24,7 +25,6 @@ from outgen_jax.report.plotting import (
     write_below,
     write_text,
 )
-from outgen_jax.report.run import printable
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), "-.", (0, (7, 1.5, 1, 1.5, 1, 1.5)))
 

@@ -9,6 +9,7 @@ import html
 import numpy as np
 
 from outgen_jax import files
+from outgen_jax.names import printable
 from outgen_jax.report import run as runs
 from outgen_jax.report import wording
 from outgen_jax.report.parts import Part, completed, form
@@ -29,7 +30,7 @@ from outgen_jax.report.shown import (
 
 def escape(text: str) -> str:
     """The text for use in HTML, also between quotes; characters that HTML forbids are replaced."""
-    return html.escape(runs.printable(text))
+    return html.escape(printable(text))
 
 
 def png_uri(data: bytes) -> str:

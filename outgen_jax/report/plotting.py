@@ -16,8 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from outgen_jax.files import write_atomic
+from outgen_jax.names import printable
 from outgen_jax.report.fonts import drawable
-from outgen_jax.report.run import CRISP_BELOW, printable
+from outgen_jax.report.run import CRISP_BELOW
 
 # Okabe and Ito (2008): told apart with any colour vision.
 BLUE, VERMILION, SKY = "#0072b2", "#d55e00", "#56b4e9"

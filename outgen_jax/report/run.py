@@ -3,7 +3,6 @@
 Images are uint8 [N, H, W, C] with C = 1 or 3.
 """
 
-import unicodedata
 from typing import NamedTuple
 
 import jax
@@ -153,19 +152,3 @@ def number(value: float) -> str:
     if np.isinf(value):
         return "infinite"
     return "< 0.0001" if 0 < value < 0.0001 else f"{value:.4f}"
-
-
-def printable(name: str, *, limit: int | None = None) -> str:
-    """The name with control characters and lone surrogates replaced, cut to `limit` columns.
-
-    A wide character, as of Chinese, takes two columns.
-    """
-    shown = "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
-    if limit is None:
-        return shown
-    widths = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown]
-    if sum(widths) <= limit:
-        return shown
-    while sum(widths) > limit - 1:
-        widths.pop()
-    return shown[: len(widths)].rstrip() + "…"

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from outgen_jax.names import printable
 from outgen_jax.report import wording
 from outgen_jax.report.parts import Form, Part, form
 from outgen_jax.report.plotting import (
@@ -30,7 +31,6 @@ from outgen_jax.report.run import (
     finite_rows,
     one_image,
     pixel_change,
-    printable,
 )
 from outgen_jax.report.shown import (
     SMALLEST_SHOWN,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from outgen_jax.names import told_apart
 from outgen_jax.studio.networks import Network
 from outgen_jax.studio.session import State
 
@@ -49,10 +50,7 @@ def finite(distance: float) -> float | None:
 
 def _named(network: Network, says: np.ndarray) -> dict[str, float]:
     """Probabilities, likeliest first and at most twenty, or all numbers; the index tells names apart that are alike."""
-    names = network.class_names
+    names = told_apart(network.class_names)
     order = np.argsort(-says, kind="stable")[:_MOST_CLASSES]
     chosen = order if network.unit is None else range(len(names))
-    return {
-        names[k] if names.count(names[k]) == 1 else f"{names[k]} ({k})": float(says[k])
-        for k in chosen
-    }
+    return {names[k]: float(says[k]) for k in chosen}

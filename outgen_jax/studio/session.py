@@ -171,7 +171,9 @@ class Session:
         names = self.state.network.class_names
         folded = [known.strip().casefold() for known in names]
         name = name.strip()
-        if name.casefold() in folded:
+        if name in names:
+            entry = names.index(name)
+        elif name.casefold() in folded:
             entry = folded.index(name.casefold())
         elif name.isdecimal() and int(name) < len(names):
             entry = int(name)

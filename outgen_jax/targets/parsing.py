@@ -231,7 +231,9 @@ def _class_columns(
         cells = [[bool(cell) for cell in record.cells] for record in records]
         entries = np.ma.masked_all((len(records), context.num_classes))
         entries.data[:] = 0
-        entries[:, classes] = np.ma.masked_array(found, ~np.reshape(cells, found.shape))
+        entries[:, classes] = np.ma.masked_array(
+            found, ~np.reshape(np.asarray(cells, bool), found.shape)
+        )
         check_values(entries, context, numbers)
         return entries.astype(np.float32)
     rows = np.zeros((len(records), context.num_classes))

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
+from outgen_jax.names import printable
 
 _SMALL = 32  # pixels: larger images are for ImageNet's network, where none is named
 _LARGE_IMAGES = "efficientnet_lite0"
@@ -46,7 +47,7 @@ def load(
             f"{size[0]}x{size[1]} and {found.channels}, for {classifier}"
         )
     for skipped in source.skipped:
-        print(f"skipped {skipped}")
+        print(f"skipped {printable(skipped)}")
     if source.skipped:
         print(f"{len(source.skipped)} unreadable files skipped, {len(source.ids)} images read")
     return Loaded(found, source.with_channels(found.channels))

@@ -26,6 +26,7 @@ import outgen_jax as og
 from outgen_jax import files, report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
+from outgen_jax.names import told_apart
 from outgen_jax.tools import common_flags, loading
 
 _SOURCE = flags.DEFINE_string(
@@ -182,6 +183,7 @@ def describe(job: Job, result: og.Result) -> report.SynthesisRun:
 def image_rows(run: report.SynthesisRun, result: og.Result) -> list[dict[str, Any]]:
     """One entry of results.json per image, with the entries that its target names."""
     (part,) = run.parts
+    entries = told_apart(part.entries)
     is_softmax = _OUTPUT.value == "softmax"
     divergence, distance = ("kl", "total_variation") if is_softmax else ("divergence", "distance")
     rows = []
@@ -198,8 +200,8 @@ def image_rows(run: report.SynthesisRun, result: og.Result) -> list[dict[str, An
                 divergence: float(result.divergence[i]),
                 distance: float(result.distance[i]),
                 f"{distance}_8bit": float(run.distance[i]),
-                "wanted": {part.entries[k]: float(part.wanted[i, k]) for k in asked},
-                "reached_8bit": {part.entries[k]: float(part.reached[i, k]) for k in asked},
+                "wanted": {entries[k]: float(part.wanted[i, k]) for k in asked},
+                "reached_8bit": {entries[k]: float(part.reached[i, k]) for k in asked},
             }
         )
     return rows

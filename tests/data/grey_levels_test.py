@@ -1,5 +1,6 @@
 """8-bit images: what comes back as it is, and what is refused."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -43,3 +44,10 @@ def test_floats_and_labels_that_do_not_fit_are_refused_where_8_bits_are_needed()
     for wrong in (labels[:1], np.eye(2)):
         with pytest.raises(ValueError, match=r"accuracy: labels must be 2 integers"):
             grey_levels.check_labelled(images, wrong, caller="accuracy")
+
+
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])
+def test_sixteen_bits_go_to_the_nearest_level(dtype):
+    values = np.linspace(0, 1, 2000).astype(dtype)
+    expected = np.rint(255 * values.astype(np.float64)).astype(np.uint8)
+    np.testing.assert_array_equal(grey_levels.to_uint8(values), expected)

@@ -1,5 +1,6 @@
 """Rows of any source come as they are, or are refused by number."""
 
+import io
 import re
 from types import SimpleNamespace
 from typing import ClassVar
@@ -275,3 +276,20 @@ def test_sources_of_grain():
     with pytest.raises(ValueError, match="encoded, 36 bytes; decode it"):
         block_of(encoded)
     assert isinstance(entries, grain.sources.RandomAccessDataSource)
+
+
+def test_photographs_are_turned_upright():
+    image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    exif = image.getexif()
+    exif[274] = 6  # to be turned by a quarter
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+    with Image.open(buffer) as opened:
+        pixels = random_access._pixels(opened, "row 0")
+    assert pixels.shape == (3, 2, 1)
+    np.testing.assert_array_equal(pixels[..., 0], [[3, 0], [4, 1], [5, 2]])
+
+
+def test_grey_with_premultiplied_transparency_is_grey():
+    image = Image.new("LA", (2, 2), (100, 255)).convert("La")
+    np.testing.assert_array_equal(random_access._pixels(image, "row 0"), np.full((2, 2, 1), 100))

@@ -134,3 +134,15 @@ def test_a_file_that_is_no_npz_is_told_from_a_folder(tmp_path):
     np.savez(tmp_path / "a", images=np.zeros((1, 4, 4, 3), np.uint8))
     (tmp_path / "a.npz").rename(tmp_path / "A.NPZ")
     assert len(sources.load(tmp_path / "A.NPZ").images) == 1
+
+
+def test_an_empty_name_is_no_folder():
+    with pytest.raises(ValueError, match="the name of the images is empty"):
+        sources.load("")
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_images_have_one_channel_or_three(channels):
+    source = sources.ImageSource(np.zeros((1, 2, 2, 3), np.uint8), None, None, ("a",))
+    with pytest.raises(ValueError, match=f"channels must be 1 or 3, got {channels}"):
+        source.with_channels(channels)

@@ -40,3 +40,11 @@ def test_other_shapes_are_errors(change, shapes):
         ValueError, match=r"must be \[B, H, W, C\], the same for both.*images\[None\]"
     ):
         change(*map(np.zeros, shapes))
+
+
+def test_grey_levels_as_floats_are_refused():
+    images = np.full((1, 4, 4, 3), 200.0)
+    with pytest.raises(
+        ValueError, match=r"float images must lie in \[0, 1\], got values up to 200"
+    ):
+        og.metrics.l2_change(images, images)

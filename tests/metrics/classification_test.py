@@ -238,3 +238,14 @@ def test_shapes_are_checked_under_a_trace_and_values_are_not(name):
     with pytest.raises(ValueError, match=r"labels must have shape \[3\]"):
         jitted(EVEN, np.zeros(2, int))
     assert np.isfinite(jitted(EVEN * 2, np.zeros(3, int)))
+
+
+def test_total_variation_of_any_type_of_number():
+    p, q = np.eye(3, dtype=np.uint8)[[0, 1]], np.full(3, 1 / 3)
+    np.testing.assert_allclose(metrics.total_variation(p, q), [2 / 3, 2 / 3], rtol=1e-6)
+    rng = np.random.default_rng(0)
+    a, b = (rng.dirichlet(np.ones(1000), 4).astype(np.float16) for _ in range(2))
+    expected = np.abs(a.astype(np.float64) - b).sum(-1) / 2
+    np.testing.assert_allclose(metrics.total_variation(a, b), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"the same classes, got \[4, 1000\] and \[4, 1\]"):
+        metrics.total_variation(a, b[:, :1])

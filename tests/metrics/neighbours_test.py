@@ -107,10 +107,19 @@ def test_both_may_be_jitted():
         (lambda x: neighbours.realism_score(x, x, k=4), "realism_score: k must .* 4; got 4. Give"),
         (lambda x: neighbours.realism_score(x, x, k=0), "k must be at least 1 .* got 0"),
         (lambda x: neighbours.realism_score(x, x[:, :1]), r"realism_score: real and fake must be"),
-        (lambda x: neighbours.nearest_neighbours(x[:1], x), "queries must have at least 2 rows"),
+        (lambda x: neighbours.realism_score(x[:1], x), "real must have at least 2 rows"),
         (lambda x: neighbours.nearest_neighbours(x, x / 0), "references must be finite; row 0"),
     ],
 )
 def test_bad_features_are_named(call, message):
     with np.errstate(all="ignore"), pytest.raises(ValueError, match=message):
         call(np.arange(8.0).reshape(4, 2))
+
+
+def test_one_query_has_a_neighbour():
+    found = neighbours.nearest_neighbours(
+        np.array([[1.0, 1.0]]), np.array([[0.0, 0.0], [1.0, 2.0]])
+    )
+    assert found.row.tolist() == [1]
+    with pytest.raises(ValueError, match="must be features of shapes"):
+        neighbours.nearest_neighbours(np.zeros((0, 2)), np.zeros((1, 2)))

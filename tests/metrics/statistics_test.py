@@ -332,3 +332,12 @@ VALUES = np.arange(4.0)
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("measure", [metrics.mean_interval, lambda v: metrics.paired_t_test(v, v)])
+def test_masked_entries_are_refused(measure):
+    values = np.ma.array([1.0, 2.0, 3.0, 1e9], mask=[0, 0, 0, 1])
+    with pytest.raises(ValueError, match="masked entries, which have no value"):
+        measure(values)
+    with pytest.raises(ValueError, match="holm: p_values has masked entries"):
+        metrics.holm(np.ma.array([0.1, 0.2], mask=[0, 1]))

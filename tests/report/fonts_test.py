@@ -12,8 +12,8 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
 from outgen_jax import report
+from outgen_jax.names import printable
 from outgen_jax.report import fonts
-from outgen_jax.report.run import printable
 
 NAMES = ("猫", "犬", "кот", "🐱", "חתול", "\u200b", "\ue000")
 
