@@ -348,6 +348,8 @@ def test_an_interrupt_does_not_wait_for_what_runs_on_a_device(tmp_path):
     script.write_text(
         "import os, signal, jax\n"
         "from outgen_jax import runs\n"
+        # A shell may have started the tests with interrupts ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def main(argv):\n"
         "    loop = jax.jit(lambda x: jax.lax.fori_loop(0, 10**9, lambda i, x: x @ x / 300, x))\n"
         "    running = loop(jax.numpy.ones((300, 300)))\n"
