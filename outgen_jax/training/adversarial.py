@@ -135,13 +135,12 @@ def to_nnx(model: M, state: PlayerState) -> M:
     """A copy of `model` in inference mode with the arrays of a player that `from_nnx` made of it.
 
     Example:
-      >>> import optax
       >>> from flax import nnx
-      >>> from outgen_jax.training import adversarial
-      >>> model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
-      >>> player, state = adversarial.from_nnx(model, lambda model, x, key: model(x)[:, 0], optax.adam(1e-3))
-      >>> adversarial.to_nnx(model, state).kernel.shape
-      (4, 1)
+      >>> import optax
+      >>> generator = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+      >>> _, first = from_nnx(generator, lambda network, z, key: network(z), optax.sgd(0.1))
+      >>> to_nnx(generator, first).kernel.shape
+      (2, 3)
 
     Args:
       model: the network; it is left as it is.
