@@ -29,8 +29,8 @@ from outgen_jax.synthesis.slots import Entry, Exit, Slot
 # on CPU, 2,048 on a device that does not say how much memory it has.
 _CPU_BATCH_PIXELS = 2**17
 _ACCELERATOR_BATCH_PIXELS = 2**21
-# Of a device that does, for each pixel. A VGG16 takes about a quarter by an estimate; it was not measured.
-_BYTES_A_PIXEL = 2**12
+# Memory for each pixel, of a device that does. By an estimate (docs/scale.md), VGG16 takes less than half of it.
+_BYTES_A_PIXEL = 2**13
 _MIN_BATCH = 8
 # Rows of a Jacobian at most.
 MOST_ROWS = 512

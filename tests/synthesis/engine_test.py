@@ -419,7 +419,7 @@ def test_a_default_device_is_the_only_one_used(monkeypatch):
 
 @pytest.mark.parametrize(
     ("memory", "pixels"),
-    [(None, 2**21), ({}, 2**21), ({"bytes_limit": 18e9}, 2**22), ({"bytes_limit": 17.5e9}, 2**22)],
+    [(None, 2**21), ({}, 2**21), ({"bytes_limit": 18e9}, 2**21), ({"bytes_limit": 105e9}, 2**23)],
 )
 def test_batches_are_as_large_as_the_memory_of_an_accelerator_allows(memory, pixels):
     if memory:
