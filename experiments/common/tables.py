@@ -61,6 +61,7 @@ MODULES = {
     "experiments/replaced_training/results/main": "experiments.replaced_training.report",
     "experiments/replaced_training/results/boundary": "experiments.replaced_training.report",
     "experiments/replaced_training/results/boundary_trial": "experiments.replaced_training.report",
+    "experiments/replaced_training/results/table_a1_half": "experiments.replaced_training.report",
     "experiments/replaced_training/results/attempts": "experiments.replaced_training.attempts",
     "experiments/augmented_gan/results/main": "experiments.augmented_gan.table",
     "experiments/augmented_gan/results/discriminator": "experiments.augmented_gan.table",
