@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import unicodedata
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike
 
 _IMAGE_SUFFIXES = re.compile(r"\.(png|jpe?g|jfif|bmp|gif|tiff?|webp|ppm|pgm)$", re.IGNORECASE)
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)  # by Windows
+_RESERVED_NAMES = ("file", "allow_pickle")  # of numpy.savez's own arguments
 _LONGEST = 180  # bytes of a name; file systems take 255, with counter and suffix
 
 
@@ -58,14 +58,14 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike]) -
     """Writes named arrays as a compressed .npz, whole or not at all; raises as `write_atomic`.
 
     Raises:
-        ValueError: an array that would not come back as it is: of objects, or of a type that is not numpy's own, such
-            as bfloat16.
+        ValueError: an array that would not come back as it is: of objects, of a type that is not numpy's own, such
+            as bfloat16, or with a name that an .npz cannot hold.
     """
     found: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in found.items():
-        if name.endswith(".npy"):
+        if name in _RESERVED_NAMES or name.endswith(".npy"):
             raise ValueError(
-                f"save_arrays: the name {name!r} must not end in .npy, as members of an .npz do"
+                f"save_arrays: no array can have the name {name!r} in an .npz; choose another one"
             )
         if array.dtype.kind == "O" or array.dtype.isbuiltin == 2:
             remedy = "str" if array.dtype.kind == "O" else "numpy.float32"
@@ -74,11 +74,7 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike]) -
                 f".astype({remedy})"
             )
     buffer = io.BytesIO()
-    # As numpy.savez_compressed does, whose own options are names that an array could not have.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in found.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    np.savez_compressed(buffer, **found)
     write_atomic(path, buffer.getvalue())
 
 

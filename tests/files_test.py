@@ -135,7 +135,7 @@ def test_random_names_give_one_file_each_where_case_does_not_count(length):
     assert len({name.casefold() for name in found}) == len(names)
 
 
-@pytest.mark.parametrize("name", ["allow_pickle", "file", "arr/0", "a b"])
+@pytest.mark.parametrize("name", ["arr/0", "a b", "arr_0"])
 def test_an_array_may_have_any_name(tmp_path, name):
     arrays = {name: np.arange(3), "x": np.ones((2, 2), np.float32)}
     files.save_arrays(tmp_path / "arrays.npz", arrays)
@@ -146,9 +146,11 @@ def test_an_array_may_have_any_name(tmp_path, name):
         assert found[key].dtype == array.dtype
 
 
-def test_a_name_like_that_of_a_member_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"'a\.npy' must not end in \.npy"):
-        files.save_arrays(tmp_path / "arrays.npz", {"a.npy": np.ones(2)})
+@pytest.mark.parametrize("name", ["a.npy", "file", "allow_pickle"])
+def test_a_name_that_an_npz_cannot_hold_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"no array can have the name {name!r}"):
+        files.save_arrays(tmp_path / "arrays.npz", {name: np.ones(2)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_many_equal_names_take_no_longer_each():
