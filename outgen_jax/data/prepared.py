@@ -109,12 +109,6 @@ def _directory(name: str, data_dir: PathLike | None) -> Path:
     for candidate in (itself, below, *_versions(below), *_versions(itself)):
         if (candidate / "dataset_info.json").is_file():
             return candidate
-    if name.startswith(("/", ".", "~")):
-        there = "holds no prepared data set" if itself.exists() else "does not exist"
-        raise FileNotFoundError(
-            f"from_tfds: the folder {name!r} {there}; give a folder of images, an .npz, or the directory of a "
-            "tfds data set, in which dataset_info.json lies"
-        )
     found = sorted({path.parts[-3] for path in root.glob("*/*/dataset_info.json")})
     near = difflib.get_close_matches(name, found, 1)
     raise FileNotFoundError(

@@ -74,7 +74,7 @@ def load(
             f"load: {text!r} is a file, and no .npz; give the folder that it is in, "
             f"{str(path.parent)!r}, if it is an image, or extract it first if it is an archive"
         )
-    if not path.is_dir() and (path.is_absolute() or text.startswith(".")):
+    if _is_absent_folder(path, text):
         raise FileNotFoundError(f"load: no folder {text!r}; check the path")
     return from_tfds(text, split=split, data_dir=data_dir, size=size, limit=limit)
 
@@ -88,7 +88,12 @@ def has_splits(spec: PathLike) -> bool:
     path = Path(spec).expanduser()
     if os.fspath(spec) in ("photographs", "digits") or path.suffix.lower() == ".npz":
         return False
-    return is_prepared(path) or not path.exists()
+    return is_prepared(path) or not (path.exists() or _is_absent_folder(path, os.fspath(spec)))
+
+
+def _is_absent_folder(path: Path, text: str) -> bool:
+    """Whether a spec is written as a path, and no folder is there; names of data sets are not."""
+    return not path.is_dir() and (path.is_absolute() or text.startswith("."))
 
 
 def digits(*, size: Size | None = None, limit: int | None = None) -> ImageSource:
