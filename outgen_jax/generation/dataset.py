@@ -7,12 +7,8 @@ either. Meanwhile the next shard is read and the one before is written.
 """
 
 import contextlib
-import itertools
 import json
-import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +16,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from outgen_jax.data import fields, random_access, sharded_set
+from outgen_jax.data import random_access, sharded_set
 from outgen_jax.data.image_source import PathLike
-from outgen_jax.generation import block, data_card, provenance
+from outgen_jax.generation import block, data_card, provenance, shards
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator, kept_limits
 from outgen_jax.solvers.limits import Restriction
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import predict, programs, request, slots, synthesize
+from outgen_jax.synthesis import predict, request, slots, synthesize
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.whole_numbers import check_integers
 
@@ -191,7 +187,7 @@ def _run(
         left = sum(len(block.rows_of(job, index)) for index in missing)
         bar = synthesize.progress_bar(total, show=progress and first, done=total - left)
         with bar as advance:
-            _make(job, written, missing, advance)
+            shards.make(job, written, missing, advance)
         _meet("made")
         if first:
             about = {"versions": provenance.versions()}
@@ -290,116 +286,6 @@ def _made_from(job: block.Job, image: np.ndarray, about: Mapping[str, Any]) -> d
     if limits != Restriction():
         found["limits"] = provenance.limits_record(limits)
     return json.loads(json.dumps(found))  # tuples become lists, as in the manifest
-
-
-# --- shard by shard ---
-
-
-class _Cancelled(Exception):  # noqa: N818 (no error: another thread has failed, or was interrupted)
-    """The shard is no longer wanted."""
-
-
-def _make(
-    job: block.Job,
-    written: sharded_set.ShardedSet,
-    missing: Sequence[int],
-    advance: Callable[[float], object],
-) -> None:
-    """Makes shards, one on each device at a time, reading rows ahead and writing behind in threads."""
-    fields.import_writers()
-    places = block.on_each_device(job)
-    if len(places) == 1:  # in the caller's thread, which Ctrl+C interrupts at once
-
-        def make(inputs: block.Inputs) -> Future[block.Outputs]:
-            done: Future[block.Outputs] = Future()
-            done.set_result(block.make_outputs(job, inputs, advance))
-            return done
-
-        _stream(job, written, missing, make, at_once=1)
-        return
-    free: queue.SimpleQueue[block.Job] = queue.SimpleQueue()
-    for place in places:
-        free.put(place)
-    settings, cancelled, lock = programs.kept_settings(), threading.Event(), threading.Lock()
-
-    def advance_in_turn(images: float) -> None:
-        if cancelled.is_set():
-            raise _Cancelled
-        with lock:
-            advance(images)
-
-    def on_a_free_device(inputs: block.Inputs) -> block.Outputs:
-        place = free.get()
-        try:
-            with settings():
-                return block.make_outputs(place, inputs, advance_in_turn)
-        finally:
-            free.put(place)
-
-    with ThreadPoolExecutor(len(places)) as threads:
-
-        def submit(inputs: block.Inputs) -> Future[block.Outputs]:
-            return threads.submit(on_a_free_device, inputs)
-
-        try:
-            _stream(job, written, missing, submit, at_once=len(places))
-        finally:
-            cancelled.set()
-
-
-def _stream(
-    job: block.Job,
-    written: sharded_set.ShardedSet,
-    missing: Sequence[int],
-    make: Callable[[block.Inputs], Future[block.Outputs]],
-    *,
-    at_once: int,
-) -> None:
-    """Reads, makes and writes shards, `at_once` of them at work; at most two more are in memory."""
-    at_work: dict[Future[block.Outputs], tuple[int, block.Inputs]] = {}
-    with ThreadPoolExecutor(2) as threads:
-        writing: Future[None] | None = None
-
-        def write_one() -> None:
-            nonlocal writing
-            (made, *_), _ = wait(at_work, return_when=FIRST_COMPLETED)
-            index, inputs = at_work.pop(made)
-            outputs = made.result()
-            if writing is not None:
-                writing.result()
-            writing = threads.submit(_write, job, written, index, inputs, outputs)
-
-        reading = threads.submit(block.read, job, missing[0]) if missing else None
-        for index, following in itertools.zip_longest(missing, missing[1:]):
-            assert reading is not None
-            rows = reading.result()
-            if following is not None:
-                reading = threads.submit(block.read, job, following)
-            inputs = block.inputs_of(job, rows)
-            if len(at_work) == at_once:
-                write_one()
-            at_work[make(inputs)] = index, inputs
-        while at_work:
-            write_one()
-        if writing is not None:
-            writing.result()
-
-
-def _write(
-    job: block.Job,
-    written: sharded_set.ShardedSet,
-    index: int,
-    inputs: block.Inputs,
-    outputs: block.Outputs,
-) -> None:
-    sharded_set.write(
-        written,
-        index,
-        block.examples(job, inputs, outputs),
-        inputs=inputs.digest,
-        converged=int(outputs.converged.sum()),
-        within=data_card.within(outputs.distance),
-    )
 
 
 def _is_finished(job: block.Job, written: sharded_set.ShardedSet, index: int) -> bool:

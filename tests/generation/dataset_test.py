@@ -660,6 +660,10 @@ def test_bad_rows_on_the_way_are_named(tmp_path):
     images[13, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="row 13 of the source: float images must lie in"):
         make(tmp_path / "set", source=images)
+    # The shard before was finished, and is kept.
+    assert one_of(tmp_path / "set", "00000-of-00003").exists()
+    images[13] = 0
+    assert make(tmp_path / "set", source=images).made == 2
 
 
 def test_a_progress_bar_counts_images(copy, capsys):
