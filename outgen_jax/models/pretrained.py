@@ -172,7 +172,7 @@ def save(
 
     The weights are all `nnx.Param` and `nnx.BatchStat`. Variables of other types are not stored.
 
-    Rounded to bfloat16, the network's outputs change by about 1e-3. Change images for what is saved: for
+    Rounded to bfloat16, a network is another one: outputs may change by 1e-3. Change images for what is saved: for
     `rounded(model)`, for the network that `restore` or `load` returns, or save with `kernels="float32"`.
 
     Args:

@@ -188,20 +188,13 @@ class Pool:
         """What a slot needs of a row."""
         return Entry(self.source(row), start, tuple(t[row] for t in self.targets))
 
-    def moved(self, rows: np.ndarray, updates: np.ndarray) -> None:
-        """Hears how many updates [n] have been made of `rows` [n]."""
-        self._show(rows, updates)
-
     def went(self, row: int, curve: np.ndarray) -> None:
         """Hears of the divergences of a row that were seen [n]."""
         if len(curve):
             self.history[row].append(curve)
 
-    def spared(self, rows: Sequence[int], steps: np.ndarray) -> None:
-        """Hears that a solver has left `rows` before its last step, so many steps [n] before."""
-        self._show(np.array(rows), steps)
-
-    def _show(self, rows: np.ndarray, steps: np.ndarray) -> None:
+    def moved(self, rows: np.ndarray, steps: np.ndarray) -> None:
+        """Hears how many steps [n] `rows` [n] have made, or have been spared since the solver left them earlier."""
         shown = np.minimum(steps * self._share_of_a_step, 1 - self._shown[rows])
         self._shown[rows] += shown
         self.job.advance(float(shown.sum()))
@@ -373,7 +366,7 @@ class _Stream:
         size = len(padded)
         rows = [int(r) for r in self.rows[places]]
         self.pool.ended(rows, self._found(slots, padded))
-        self.pool.spared(rows, np.maximum(self.solver.steps - self.steps[places], 0))
+        self.pool.moved(np.array(rows), np.maximum(self.solver.steps - self.steps[places], 0))
         self.rows[places] = -1
         count = min(len(places), len(self.waiting))
         if count:

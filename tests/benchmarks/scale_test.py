@@ -1,11 +1,13 @@
 """The model of scale against counts by hand, and what it takes from this machine."""
 
 import dataclasses
+import types
 
 import pytest
 
 from benchmarks.scale import measure, model, scenarios
-from benchmarks.scale.table import duration, kept, table
+from benchmarks.scale.table import _BATCH, duration, kept, table
+from outgen_jax.synthesis import engine
 
 WORK = model.Work(
     images=1000,
@@ -84,3 +86,9 @@ def test_this_machine_is_measured():
     assert 3072 / 2 < small["bytes"] < large["bytes"] < 2 * 3 * 64**2  # noise hardly compresses
     assert measure.photographs(3, 32).std() > 20
     assert measure.handing(2, 8) > 0
+
+
+def test_the_default_batch_of_an_h200_is_the_engines():
+    memory = {"bytes_limit": int(0.75 * 141e9)}  # what JAX takes of it
+    h200 = types.SimpleNamespace(platform="gpu", memory_stats=lambda: memory)
+    assert engine._batch_pixels(h200) == _BATCH * 32**2

@@ -99,7 +99,7 @@ def form(equation: JaxprEqn, operands: Sequence[Any]) -> Callable[..., jax.Array
 
 def _log_of_quotient(exponent: jax.Array, divisor: jax.Array, quotient: jax.Array) -> jax.Array:
     """log(e^a / s); a − log s where the quotient has no logarithm, since e^a or s is too small or too large."""
-    is_lost = (quotient == 0) | jnp.isinf(quotient) | jnp.isnan(quotient)
+    is_lost = (quotient == 0) | ~jnp.isfinite(quotient)
     one = jnp.ones((), quotient.dtype)
     # Both are differentiated: an infinite slope of one must not meet the other's 0.
     direct = log(jnp.where(is_lost, one, quotient))
