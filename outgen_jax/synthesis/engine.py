@@ -406,12 +406,12 @@ class _Stream:
 
     def _slot_sizes(self) -> SlotSizes:
         """Those of this solver, which all its streams of a call share."""
-        mesh, count = self.job.mesh, len(self.pool.sources)
+        mesh = self.job.mesh
         on_cpu = mesh.devices.flat[0].platform == "cpu"
-        share = self.job.batch_size or self._default_size()  # of each device, at most
-        largest = mesh.size * min(share, -(-count // mesh.size))
         key = jax.tree.structure(self.solver), self.counts
         if key not in self.pool.slot_sizes:
+            share = self.job.batch_size or self._default_size()  # of each device, at most
+            largest = batch_for(len(self.pool.sources), share, mesh)
             sizes = slot_sizes.ladder(largest, devices=mesh.size)
             self.pool.slot_sizes[key] = SlotSizes(sizes, on_cpu=on_cpu)
         return self.pool.slot_sizes[key]
@@ -461,8 +461,11 @@ def _batch_pixels(device: jax.Device) -> int:
 
 
 def batch_for(count: int, share: int, mesh: Mesh) -> int:
-    """Images at a time on all devices, of `count` in all and `share` on each device at most."""
-    return mesh.size * min(share, -(-count // mesh.size))
+    """Images at a time on all devices, of `count` in all and `share` on each device at most.
+
+    There may be room for more than `count`: calls with about as many images run the same programs.
+    """
+    return mesh.size * min(share, slot_sizes.rounded(-(-count // mesh.size)))
 
 
 def grouped(counts: Sequence[tuple[int | None, ...]], rows: np.ndarray) -> Groups:

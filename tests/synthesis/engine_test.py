@@ -106,6 +106,31 @@ def test_restarts_and_hand_overs_do_not_mix_images_either(batch_size):
         assert_same(found, rows_of(expected, chosen), atol=1e-4)
 
 
+def test_about_as_many_images_run_the_same_programs():
+    """Else every other number of images would compile for seconds to minutes."""
+    traced = []
+
+    def apply_fn(variables, images):
+        traced.append(images.shape)
+        return APPLY(variables, images)
+
+    def call(count):
+        solver = og.then(FAST, og.gauss_newton(steps=3), at=0.1)
+        result = og.synthesize(
+            apply_fn, WEIGHTS, sources(count), targets(count), solver=solver, tolerance=0.05
+        )
+        og.quantize(apply_fn, WEIGHTS, result.images, targets(count))
+        og.predict(apply_fn, WEIGHTS, result.images)
+        return result
+
+    found, programs = call(9), len(traced)
+    assert programs > 0
+    assert_same(rows_of(call(10), slice(9)), found)
+    assert len(traced) == programs
+    call(11)
+    assert len(traced) > programs
+
+
 def test_four_devices_give_what_one_gives(tmp_path):
     """Synthesis by several solvers, quantisation and predictions, in a process of its own."""
     settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags_of_devices(4)}

@@ -31,6 +31,14 @@ def test_sizes_are_about_fourths_and_multiples_of_the_devices(largest, devices, 
     assert all(size % devices == 0 for size in sizes[:-1])
 
 
+def test_counts_are_rounded_to_few_sizes_at_most_a_quarter_above():
+    found = [slot_sizes.rounded(count) for count in range(1, 1025)]
+    assert found[:8] == list(range(1, 9))
+    assert all(0 <= size - count <= count / 4 for count, size in enumerate(found, 1))
+    assert len(set(found)) == 8 + 4 * 7
+    assert [slot_sizes.rounded(size) for size in found] == found
+
+
 def test_the_first_images_get_the_slots_that_fit():
     assert SlotSizes([4, 16]).first(3) == 4
     assert SlotSizes([4, 16]).first(5) == 16
