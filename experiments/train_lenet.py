@@ -12,7 +12,6 @@ The same command resumes an interrupted run.
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from absl import flags
 from flax import nnx
 
@@ -21,7 +20,7 @@ from outgen_jax import runs
 from outgen_jax.data import splits
 from outgen_jax.models import pretrained
 from outgen_jax.tools import common_flags
-from outgen_jax.training import classifier, classifier_fit, classifier_recipe, export, updates
+from outgen_jax.training import classifier_fit, classifier_recipe, export
 from outgen_jax.training.checkpoints import Checkpoints
 
 _DATASET = flags.DEFINE_string("dataset", "mnist", "tfds name, .npz file, or class folders.")
@@ -64,6 +63,8 @@ def recipe_from_flags() -> classifier_recipe.ClassifierRecipe:
         epochs=_EPOCHS.value,
         batch_size=_BATCH.value,
         learning_rate=_LR.value,
+        crop_padding=SHIFT,
+        flip=False,
         robust_radius=_RADIUS.value,
         robust_steps=common_flags.steps_of_attack(_RADIUS, _ATTACK_STEPS),
     )
@@ -76,51 +77,34 @@ def train() -> None:
     images, labels = test_set.images, test_set.labels
     assert labels is not None
     assert test_set.class_names is not None
-    optimizer = classifier_recipe.make_optimizer(recipe, len(train_set.ids) // recipe.batch_size)
-    # Only now, so that flags that do not fit leave no directory behind.
+    # Flags that do not fit are refused before there is a directory.
+    classifier_recipe.make_optimizer(recipe, len(train_set.ids) // recipe.batch_size)
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     model = og.models.LeNet(len(test_set.class_names), rngs=nnx.Rngs(_SEED.value))
     channels = [model.conv1.kernel.shape[-1], model.conv2.kernel.shape[-1]]
-    graphdef, state = classifier.create(model, optimizer)
-    key = jax.random.key(_SEED.value)
-    apply = jax.jit(classifier.make_apply(graphdef))
-    update = classifier.make_update(
-        graphdef,
-        optimizer,
-        key=key,
-        objective=classifier_recipe.make_objective(recipe, apply),
-        crop_padding=SHIFT,
-        flip=False,
-    )
-    state, history = classifier_fit.fit(
-        updates.compile_updates(update),
-        state,
-        jnp.asarray(train_set.images),
-        jnp.asarray(train_set.labels),
-        key=key,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
+    trained = classifier_fit.train(
+        model,
+        train_set.images,
+        train_set.labels,
+        recipe,
+        key=jax.random.key(_SEED.value),
+        test=(images, labels),
         checkpoints=Checkpoints(run.directory / "checkpoints"),
         title="training",
-        on_epoch=lambda row, state: {
-            "test_accuracy": classifier.accuracy(apply, state, images, labels)
-        },
     )
-    rounded, measured = export.prepare(
-        graphdef, state, history, images, labels, apply=apply, robust_radius=recipe.robust_radius
-    )
+    rounded, measured = export.prepare(trained, images, labels, robust_radius=recipe.robust_radius)
     card = {
         "network": "LeNet",
         "channels": channels,
         "class_names": list(test_set.class_names),
         "dataset": _DATASET.value,
         "held_out": found.held_out,
-        "recipe": {**dataclasses.asdict(recipe), "shift": SHIFT},
+        "recipe": dataclasses.asdict(recipe),
         "seed": _SEED.value,
         **measured,
     }
     pretrained.save(run.directory / "weights.npz", rounded, card)
-    run.write_results({"history": [row._asdict() for row in history], "card": card})
+    run.write_results({"history": [row._asdict() for row in trained.history], "card": card})
     print(f"{run.directory}/weights.npz: {card['test_accuracy']:.2%} of the {found.test_name}")
 
 

@@ -112,7 +112,7 @@ def replaced_data(
     num_classes = logits.shape[1]
 
     def loss(x: jax.Array, label: jax.Array, teacher: jax.Array, is_new: jax.Array) -> jax.Array:
-        t = jax.nn.one_hot(label, num_classes, dtype=x.dtype)
+        t = one_hot(label, num_classes)
         if printed_smoothing is None:
             divergence = kl_divergence(jnp.where(is_new, jax.nn.softmax(teacher), t), x)
         else:
@@ -123,7 +123,19 @@ def replaced_data(
 
     x = logits.astype(jnp.float32)
     teacher = jax.lax.stop_gradient(teacher_logits).astype(jnp.float32)
+    teacher = jnp.where(generated[:, None], teacher, 0)  # other rows may hold anything, also NaN
     return jnp.mean(jax.vmap(loss)(x, labels, teacher, generated))
+
+
+def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:
+    """Labels of any integer type -> float32 [..., K], 1 for the class and 0 for the others.
+
+    `jax.nn.one_hot` counts the classes in the labels' own type: uint8 has no class 256.
+
+    >>> one_hot(jnp.uint8(3), 260).sum().item()
+    1.0
+    """
+    return jax.nn.one_hot(labels.astype(jnp.int32), num_classes, dtype=jnp.float32)
 
 
 def discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
@@ -324,11 +336,12 @@ def _check_replaced_data(
         )
     if not isinstance(labels, jax.core.Tracer):
         num_classes = logits.shape[1]
-        outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+        values = np.asarray(labels)  # by NumPy: within a trace, JAX would trace the comparison
+        outside = np.flatnonzero((values < 0) | (values >= num_classes))
         if outside.size:
             raise ValueError(
                 f"replaced_data: labels must be in 0..{num_classes - 1}; row {outside[0]} has "
-                f"{labels[outside[0]]}. Count from 0, in the order of the classifier's outputs"
+                f"{values[outside[0]]}. Count from 0, in the order of the classifier's outputs"
             )
     if printed_smoothing is not None and not 0 < printed_smoothing < 1:
         raise ValueError(

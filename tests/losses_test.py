@@ -138,6 +138,23 @@ def test_replaced_data_and_its_gradient_equal_float64(smoothing):
     np.testing.assert_allclose(gradient, differences, atol=1e-5)
 
 
+def test_labels_of_few_bits_name_one_class():
+    """uint8 cannot count to 259, which 3 would name as well."""
+    logits = np.random.default_rng(2).normal(size=(2, 600)).astype(np.float32)
+    labels, none = np.array([3, 200], np.uint8), np.zeros(2, bool)
+    found = losses.replaced_data(logits, labels, logits, none)
+    np.testing.assert_allclose(found, losses.replaced_data(logits, np.int32(labels), logits, none))
+    np.testing.assert_array_equal(losses.one_hot(labels, 600).argmax(-1), labels)
+    np.testing.assert_array_equal(losses.one_hot(labels, 600).sum(-1), 1)
+
+
+def test_replaced_data_takes_labels_that_a_compiled_function_closes_over():
+    logits, *rest = batch()
+    given = [jnp.asarray(x) for x in rest]
+    found = jax.jit(lambda z: losses.replaced_data(z, *given))(logits)
+    np.testing.assert_allclose(found, replaced_data_float64(logits, *rest), rtol=1e-5)
+
+
 def test_replaced_data_by_hand():
     even, label = jnp.zeros((1, 2)), jnp.array([0])
     teacher = jnp.log(jnp.array([[0.9, 0.1]]))

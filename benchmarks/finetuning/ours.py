@@ -86,7 +86,7 @@ def outgen(workload: Workload, *, hidden: int, updates: int) -> Operations:
     model, given_inputs = network(workload, hidden), inputs(workload, hidden)
     images, labels = jnp.asarray(given_inputs.pairs), jnp.asarray(given_inputs.labels)
     rows = jnp.tile(jnp.arange(len(labels)), (updates, 1))
-    recipe = FinetuningRecipe(updates=1, batch_size=len(labels), learning_rate=RATE, mirror=False)
+    recipe = FinetuningRecipe(updates=1, batch_size=len(labels), learning_rate=RATE, flip=False)
 
     def operation(penalty: Penalty, distortion: Any) -> Any:
         graphdef, state = finetuning.create(model, recipe, jax.random.key(workload.seed))

@@ -14,10 +14,8 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from flax import nnx
 
 import outgen_jax as og
 from experiments.any_output import networks
@@ -26,7 +24,7 @@ from experiments.common import tables as common_tables
 from outgen_jax import report, runs
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
-from outgen_jax.training import classifier, classifier_fit, classifier_recipe, updates
+from outgen_jax.training import classifier_fit, classifier_recipe
 from outgen_jax.training.checkpoints import Checkpoints
 
 _KIND = flags.DEFINE_enum("kind", "twenty", networks.KINDS, "What it learns.")
@@ -77,33 +75,25 @@ def train(run: runs.Run) -> None:
         middle, spread = train_set.wanted.mean(0), train_set.wanted.std(0)
     wanted, test_wanted = ((x - middle) / spread for x in (train_set.wanted, test_set.wanted))
     recipe = classifier_recipe.ClassifierRecipe(
-        epochs=_EPOCHS.value, batch_size=_BATCH.value, learning_rate=_LR.value
-    )
-    optimizer = classifier_recipe.make_optimizer(recipe, len(wanted) // recipe.batch_size)
-    graphdef, state = classifier.create(networks.empty(kind, seed=seed), optimizer)
-    key = jax.random.key(seed)
-    update = classifier.make_update(
-        graphdef,
-        optimizer,
-        key=key,
-        objective=networks.numbers_objective()
-        if kind == "numbers"
-        else networks.labels_objective(),
+        epochs=_EPOCHS.value,
+        batch_size=_BATCH.value,
+        learning_rate=_LR.value,
         crop_padding=0 if kind == "numbers" else _SHIFT,
         flip=False,
     )
-    state, history = classifier_fit.fit(
-        updates.compile_updates(update),
-        state,
-        jnp.asarray(train_set.images),
-        jnp.asarray(wanted, jnp.float32),
-        key=key,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
+    trained = classifier_fit.train(
+        networks.empty(kind, seed=seed),
+        train_set.images,
+        wanted.astype(np.float32),
+        recipe,
+        key=jax.random.key(seed),
+        objective=networks.numbers_objective()
+        if kind == "numbers"
+        else networks.labels_objective(),
         checkpoints=Checkpoints(run.directory / "checkpoints"),
         title="training",
     )
-    rounded = pretrained.rounded(nnx.merge(graphdef, state.params, state.variables, copy=True))
+    rounded = pretrained.rounded(trained.model)
     network = og.models.from_nnx(rounded)
     said = og.predict(*network, test_set.images, output=networks.output_of(kind))
     card = {
@@ -117,11 +107,11 @@ def train(run: runs.Run) -> None:
         **networks.scores(kind, said, test_wanted),
         "recipe": {**dataclasses.asdict(recipe), "images": len(wanted)},
         "seed": seed,
-        "seconds": sum(row.seconds for row in history),
+        "seconds": sum(row.seconds for row in trained.history),
         "device": jax.devices()[0].device_kind,
     }
     pretrained.save(run.directory / "weights.npz", rounded, card)
-    results = {"history": [row._asdict() for row in history], "card": card}
+    results = {"history": [row._asdict() for row in trained.history], "card": card}
     common_tables.write(run, results, table)
     print(table(results))
 

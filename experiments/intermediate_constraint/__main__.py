@@ -184,10 +184,11 @@ def base_network(
         if preset.convolutions is not None and width == preset.width:
             begin_with_convolutions(model, preset.convolutions)
     checks.check_network(model, split, settings)  # before the time is spent
+    batch_size = min(128, len(split.labels))
     recipe = dataclasses.replace(
         settings.recipe,
-        updates=max(1, int(epochs * (len(split.labels) // 128))),
-        batch_size=min(128, len(split.labels)),
+        updates=max(1, int(epochs * (len(split.labels) // batch_size))),
+        batch_size=batch_size,
         learning_rate=preset.base_rate,
         momentum=0.9,
         weight_decay=5e-4,

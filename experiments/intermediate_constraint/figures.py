@@ -1,5 +1,6 @@
 """The figure of the study of paper D: accuracy and agreement at every level, and what the penalties change there."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ def levels_figure(results: Results) -> Figure:
     """
     names = [name for name in variants_of(results) if records_of(results, name, "both")]
     arms = {name: records_of(results, name, "both") for name in names}
-    colors = dict(zip(names, plotting.CURVES, strict=False))
+    colors = dict(zip(names, itertools.cycle(plotting.CURVES), strict=False))
     penalties = [name for name in names if name not in (PLAIN, AUGMIX)]
     figure = plotting.blank_figure(plotting.WIDTH, 3 * _STEP + 0.8)
     wide = (plotting.WIDTH - _LEFT - 0.1 - _BETWEEN) / 2

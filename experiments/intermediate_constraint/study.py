@@ -93,7 +93,7 @@ def variants(layers: tuple[str, ...], beyond: tuple[str, ...]) -> dict[str, Pena
         "last layer only": hold(kind="constraint", layers=layers[-1:]),
         # The student's layers without dropout, and also with running statistics, as the original network's are.
         "no dropout": hold(kind="constraint", held_pass="no_dropout"),
-        "MSE, no dropout": hold(kind="mse", held_pass="no_dropout"),
+        "MSE no dropout": hold(kind="mse", held_pass="no_dropout"),
         "inference": hold(kind="constraint", held_pass="inference"),
         "conv5 too": hold(kind="constraint", layers=("conv5_1", "conv5_2", "conv5_3", *layers)),
     }

@@ -13,7 +13,11 @@ def random_crop(key: jax.Array, images: jax.Array, *, padding: int) -> jax.Array
     """Pads each side with `padding` zero pixels and cuts a random window of the old size per image.
 
     (Paper A, Sec. 3.)
+
+    Raises:
+      ValueError: images of another rank than 4.
     """
+    _check_rank("random_crop", images)
     b, h, w, c = images.shape
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     corners = jax.random.randint(key, (b, 2), 0, 2 * padding + 1, jnp.int32)
@@ -26,12 +30,22 @@ def random_crop(key: jax.Array, images: jax.Array, *, padding: int) -> jax.Array
 
 
 def flip_left_right(images: jax.Array) -> jax.Array:
-    """Mirrors every image left to right (paper B): [B, H, W, C] -> [B, H, W, C]."""
+    """Mirrors every image left to right (paper B): [B, H, W, C] -> [B, H, W, C].
+
+    Raises:
+      ValueError: images of another rank than 4.
+    """
+    _check_rank("flip_left_right", images)
     return images[:, :, ::-1]
 
 
 def flip_up_down(images: jax.Array) -> jax.Array:
-    """Turns every image upside down (paper B): [B, H, W, C] -> [B, H, W, C]."""
+    """Turns every image upside down (paper B): [B, H, W, C] -> [B, H, W, C].
+
+    Raises:
+      ValueError: images of another rank than 4.
+    """
+    _check_rank("flip_up_down", images)
     return images[:, ::-1]
 
 
@@ -56,9 +70,10 @@ def contrast(images: jax.Array, factor: ArrayLike = 1.5) -> jax.Array:
         contrast.
 
     Raises:
-      ValueError: images that are not floats, or a factor of another shape.
+      ValueError: images that are not floats or not [B, H, W, C], or a factor of another shape.
     """
     _check_floats("contrast", images)
+    _check_rank("contrast", images)
     factors = jnp.asarray(factor, images.dtype)
     if factors.shape not in ((), images.shape[:1]):
         raise ValueError(
@@ -71,9 +86,23 @@ def contrast(images: jax.Array, factor: ArrayLike = 1.5) -> jax.Array:
 
 
 def random_flip_left_right(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors each image of [B, H, W, C] left to right with probability 1/2."""
+    """Mirrors each image of [B, H, W, C] left to right with probability 1/2.
+
+    Raises:
+      ValueError: images of another rank than 4.
+    """
+    _check_rank("random_flip_left_right", images)
     flip = jax.random.bernoulli(key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
     return jnp.where(flip, flip_left_right(images), images)
+
+
+def _check_rank(caller: str, images: jax.Array) -> None:
+    """Refuses single images, whose axes would be taken for others."""
+    if len(images.shape) != 4:
+        raise ValueError(
+            f"{caller}: images must be [B, H, W, C], got {list(images.shape)}; one image is image[None], and grey "
+            "images need an axis for the channel, images[..., None]"
+        )
 
 
 def _check_floats(caller: str, images: jax.Array) -> None:

@@ -194,7 +194,8 @@ def _validated_sigmas(caller: str, images: jax.Array, sigma: ArrayLike) -> jax.A
     if len(images.shape) != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(
             f"{caller}: images must be floats [B, H, W, C] in [0, 1], got {images.dtype} "
-            f"{list(images.shape)}; divide 8-bit ones by 255, and one image is image[None]"
+            f"{list(images.shape)}; divide 8-bit ones by 255, one image is image[None], and grey images need an axis "
+            "for the channel, images[..., None]"
         )
     sigmas = jnp.asarray(sigma, jnp.float32)
     if sigmas.shape not in ((), images.shape[:1]):

@@ -51,9 +51,12 @@ def check_labelled(images: np.ndarray, labels: np.ndarray, *, caller: str) -> No
     >>> check_labelled(np.zeros((2, 8, 8, 3), np.uint8), np.array([1, 0]), caller="accuracy")
     """
     check_uint8(images, caller=caller)
+    labels = np.asarray(labels)
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         remedy = "give one for each image, in their order"
-        if labels.ndim == 2:
+        if labels.shape == images.shape[:1]:
+            remedy = "whole numbers become integers with .astype(int)"
+        elif labels.ndim == 2:
             remedy = (
                 "of a row for each class, take labels.argmax(-1); to learn a whole distribution, such as the probs of "
                 "a generated set, see outgen_jax.training.objectives"

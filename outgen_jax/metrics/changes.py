@@ -54,9 +54,11 @@ def from_0_to_1(images: jax.Array, *, caller: str) -> jax.Array:
             f"{caller}: images must be uint8, or float in [0, 1], got {images.dtype}; grey levels become uint8 with "
             ".astype(numpy.uint8)"
         )
-    if not isinstance(images, jax.core.Tracer) and images.size and float(jnp.max(images)) > _MOST:
-        raise ValueError(
-            f"{caller}: float images must lie in [0, 1], got values up to {float(jnp.max(images)):.4g}; divide grey "
-            "levels by 255"
-        )
+    if not isinstance(images, jax.core.Tracer):
+        largest = np.asarray(images).max(initial=0)  # by NumPy: within a trace, JAX would trace it
+        if largest > _MOST:
+            raise ValueError(
+                f"{caller}: float images must lie in [0, 1], got values up to {float(largest):.4g}; divide grey "
+                "levels by 255"
+            )
     return images.astype(jnp.float32)

@@ -159,8 +159,8 @@ def bootstrap_interval(
     """Interval of any statistic by resampling rows with replacement (Efron 1979).
 
     "percentile" takes the quantiles of the resampled statistic. Copied rows raise every distance between sets of
-    features (`frechet_distance`, `kernel_distance`), so that it may miss even the estimate: take "basic" there, which
-    mirrors the quantiles at the estimate. Neither is reliable with few rows.
+    features (`frechet_distance`, `kernel_distance`), so that the interval may lie above the estimate. "basic" mirrors
+    the quantiles at the estimate, which corrects for that; it may then lie below. Neither is reliable with few rows.
 
     Args:
       statistic: of the samples, in their order; returns a number, an array, or a NamedTuple of numbers.

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from outgen_jax.models import conv
+from outgen_jax.models import conv, image_input
 
 # Of Lite0, per stage: blocks, kernel size, stride of the first block, expansion, output channels.
 _STAGES = (
@@ -167,6 +167,7 @@ class EfficientNetLite(nnx.Module):
                 f"{type(self).__name__}: images must be [B, H, W, 3], H and W at least {_SMALLEST}, "
                 f"got {images.shape}; add the batch axis with images[None], or resize"
             )
+        image_input.check_floats(images, caller="EfficientNetLite")
         pre = [self.stem((255 * images - 127) / 128)]
         x = jax.nn.relu6(pre[0])
         for block in self.blocks:

@@ -31,11 +31,13 @@ def image_logits(
             f"image_logits: the image must have the shape {tuple(image_shape)}, got {given.shape}; "
             "take a mean over the first axis of the images only"
         )
-    if not isinstance(given, jax.core.Tracer) and not (given.min() >= 0 and given.max() <= 1):
-        raise ValueError(
-            f"image_logits: the image must lie in [0, 1], got {given.min():g} to {given.max():g}; "
-            "divide 8-bit images by 255 first"
-        )
+    if not isinstance(image, jax.core.Tracer):
+        values = np.asarray(image)  # by NumPy: within a trace, JAX would trace the comparison
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(
+                f"image_logits: the image must lie in [0, 1], got {values.min():g} to {values.max():g}; "
+                "divide 8-bit images by 255 first"
+            )
     return jax.scipy.special.logit(jnp.clip(given, clip, 1 - clip))
 
 

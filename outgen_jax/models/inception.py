@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from outgen_jax.models import image_input
 from outgen_jax.models import inception_blocks as parts
 from outgen_jax.models.inception_blocks import Layer
 from outgen_jax.models.pytorch import torch_file, torch_weights
@@ -99,6 +100,7 @@ class InceptionV3(nnx.Module):
                 f"InceptionV3: images must be [B, H, W, 3], got {list(images.shape)}; add the batch axis with "
                 "images[None], and repeat a grey channel three times"
             )
+        image_input.check_floats(images, caller="InceptionV3")
         found = {}
         x = (parts.resize(255 * images, SIDE) - 128) / 128
         for step in _STEM:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from outgen_jax.models import conv
+from outgen_jax.models import conv, image_input
 
 _SIDE = 28
 _MEAN, _STD = 0.1307, 0.3081  # of MNIST's training pixels
@@ -89,6 +89,7 @@ class LeNet(nnx.Module):
                 f"LeNet: images must be [B, 28, 28, 1], got {images.shape}; add the batch axis with images[None], "
                 "resize, or take the mean over the channels"
             )
+        image_input.check_floats(images, caller="LeNet")
         conv1 = self.conv1((images - _MEAN) / _STD)
         # Pooling before the ReLU gives the same values from a quarter of the elements.
         conv2 = self.conv2(jax.nn.relu(conv.max_pool(conv1)))

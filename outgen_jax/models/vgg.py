@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from outgen_jax.models import conv
+from outgen_jax.models import conv, image_input
 
 # Channels of each block's convolutions; every block ends in 2×2 max-pooling.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -114,6 +114,7 @@ class VGG16(nnx.Module):
                 "VGG16: images must be [B, H, W, 3], H and W multiples of 32, got "
                 f"{images.shape}; add the batch axis with images[None], or resize"
             )
+        image_input.check_floats(images, caller="VGG16")
         x = normalised(images, MEAN, STD).astype(self.dtype)
         x, convolved = through_blocks(self.blocks, x)
         # fc1 sees the whole map where there is one, the plain head its mean.

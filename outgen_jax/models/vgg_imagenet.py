@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from outgen_jax.models import conv, vgg
+from outgen_jax.models import conv, image_input, vgg
 from outgen_jax.models.pytorch import torch_file, torch_weights
 from outgen_jax.models.vgg import BLOCKS
 
@@ -114,6 +114,7 @@ class ImageNetVGG16(nnx.Module):
                 f"ImageNetVGG16: images must be [B, {size}, {size}, 3], got {images.shape}; add the "
                 "batch axis with images[None], or resize"
             )
+        image_input.check_floats(images, caller="ImageNetVGG16")
         x = vgg.normalised(images, _MEAN, _STD).astype(self.dtype)
         x, convolved = vgg.through_blocks(self.blocks, x)
         x = x.reshape(x.shape[0], -1)  # [B, (H/32)·(W/32)·512]

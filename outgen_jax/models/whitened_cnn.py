@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from outgen_jax.models import conv
+from outgen_jax.models import conv, image_input
 from outgen_jax.models.vgg import MEAN, STD, normalised
 
 WIDTHS = (64, 256, 256)  # channels of the three blocks
@@ -152,6 +152,7 @@ class WhitenedCNN(nnx.Module):
                 f"{images.shape}; add the batch axis with images[None], or resize"
             )
         x = normalised(images, MEAN, STD)
+        image_input.check_floats(images, caller="WhitenedCNN")
         bias = self.whitening_bias[...].reshape(1, 1, 1, -1)
         x = conv.convolution(x, self.whitening[...]) + bias
         x = jax.nn.gelu(x).astype(self.dtype)

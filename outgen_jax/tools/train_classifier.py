@@ -19,7 +19,7 @@ one before) and to the same bits (on CPU).
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
 from pathlib import Path
 
 import jax
@@ -34,11 +34,10 @@ from outgen_jax import devices, runs
 from outgen_jax.data import sources, splits
 from outgen_jax.data.splits import Splits
 from outgen_jax.models import pretrained
-from outgen_jax.networks import ApplyFn
 from outgen_jax.tools import common_flags
-from outgen_jax.training import classifier, classifier_fit, classifier_recipe, export, updates
+from outgen_jax.training import classifier_fit, classifier_recipe, export
 from outgen_jax.training.checkpoints import Checkpoints
-from outgen_jax.training.classifier_fit import Epoch
+from outgen_jax.training.classifier_fit import Epoch, Trained
 from outgen_jax.training.classifier_recipe import ClassifierRecipe
 
 _DATASET = flags.DEFINE_string(
@@ -152,6 +151,8 @@ def recipe_from_flags() -> ClassifierRecipe:
         weight_decay=_DECAY.value,
         label_smoothing=_SMOOTHING.value,
         schedule=_SCHEDULE.value,
+        crop_padding=_CROP.value,
+        flip=_FLIP.value,
         robust_radius=_RADIUS.value,
         robust_steps=common_flags.steps_of_attack(_RADIUS, _ATTACK_STEPS),
     )
@@ -182,89 +183,46 @@ def train() -> None:
     recipe, found = recipe_from_flags(), load_splits()
     train_set = found.train
     assert train_set.class_names is not None
-    steps = len(train_set.ids) // recipe.batch_size
-    optimizer = classifier_recipe.make_optimizer(recipe, steps)
+    assert train_set.labels is not None
+    assert found.test.labels is not None
     model = build_model(len(train_set.class_names), train_set.images)
-    # Only now, so that flags that do not fit leave no directory behind.
+    # Flags that do not fit are refused before there is a directory.
+    classifier_recipe.make_optimizer(recipe, len(train_set.ids) // recipe.batch_size)
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
-    graphdef, state = classifier.create(model, optimizer)
-    key = jax.random.key(_SEED.value)
-    apply = jax.jit(classifier.make_apply(graphdef))
-    # The running statistics lag behind a fast training; an attack with them would not be one of this network.
-    as_trained = classifier.make_apply(graphdef, batch_statistics=True)
-    objective = classifier_recipe.make_objective(recipe, as_trained)
-    update = classifier.make_update(
-        graphdef,
-        optimizer,
-        key=key,
-        objective=objective,
-        crop_padding=_CROP.value,
-        flip=_FLIP.value,
-    )
     checkpoints = Checkpoints(run.directory / "checkpoints")
     if checkpoints.latest is not None:
         print(f"resuming after epoch {checkpoints.latest}")
-
     with SummaryWriter(str(run.directory / "logs")) as log:
-        state, history = classifier_fit.fit(
-            updates.compile_updates(updates.with_precision(update, _PRECISION.value)),
-            state,
-            jnp.asarray(train_set.images),
-            jnp.asarray(train_set.labels),
-            key=key,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
+        trained = classifier_fit.train(
+            model,
+            train_set.images,
+            train_set.labels,
+            recipe,
+            key=jax.random.key(_SEED.value),
+            precision=_PRECISION.value,
+            test=(found.test.images, found.test.labels),
             checkpoints=checkpoints,
-            settings=dataclasses.asdict(recipe),
             title="training",
-            on_epoch=epoch_logger(log, apply, found.test),
+            on_epoch=functools.partial(log_epoch, log),
         )
-    finish(run, recipe, graphdef, apply, state, history, found)
+    finish(run, recipe, trained, found)
 
 
-def epoch_logger(
-    log: SummaryWriter, apply: ApplyFn, test_set: sources.ImageSource
-) -> Callable[[Epoch, classifier.TrainState], dict[str, float]]:
-    """A function that measures the test accuracy after an epoch, logs it with the loss, and returns it."""
-
-    def on_epoch(row: Epoch, state: classifier.TrainState) -> dict[str, float]:
-        found = {"test_accuracy": accuracy(apply, state, test_set)}
-        shown = {"loss": row.loss, "train_accuracy": row.train_accuracy, **found}
-        for name, value in shown.items():
-            log.add_scalar(name, value, row.epoch)
-        print("  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
-        return found
-
-    return on_epoch
+def log_epoch(log: SummaryWriter, row: Epoch) -> None:
+    """Logs and prints the numbers of an epoch."""
+    shown = {"loss": row.loss, "train_accuracy": row.train_accuracy, **(row.measured or {})}
+    for name, value in shown.items():
+        log.add_scalar(name, value, row.epoch)
+    print("  ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
 
 
-def accuracy(apply: ApplyFn, state: classifier.TrainState, test_set: sources.ImageSource) -> float:
-    """Top-1 accuracy on the test images, in [0, 1]."""
-    assert test_set.labels is not None
-    return classifier.accuracy(apply, state, test_set.images, test_set.labels)
-
-
-def finish(
-    run: runs.Run,
-    recipe: ClassifierRecipe,
-    graphdef: nnx.GraphDef,
-    apply: ApplyFn,
-    state: classifier.TrainState,
-    history: list[Epoch],
-    found: Splits,
-) -> None:
+def finish(run: runs.Run, recipe: ClassifierRecipe, trained: Trained, found: Splits) -> None:
     """Exports the weights, rounded to bf16, with the accuracy of exactly these weights, and writes the results."""
     test_set = found.test
     assert test_set.class_names is not None
     assert test_set.labels is not None
     model, measured = export.prepare(
-        graphdef,
-        state,
-        history,
-        test_set.images,
-        test_set.labels,
-        apply=apply,
-        robust_radius=recipe.robust_radius,
+        trained, test_set.images, test_set.labels, robust_radius=recipe.robust_radius
     )
     hidden = {"hidden": _HIDDEN.value} if _NETWORK.value == "vgg16" else {}
     card = {
@@ -275,13 +233,13 @@ def finish(
         "class_names": list(test_set.class_names),
         "dataset": _DATASET.value,
         "held_out": found.held_out,
-        "recipe": dataclasses.asdict(recipe) | {"crop_padding": _CROP.value, "flip": _FLIP.value},
+        "recipe": dataclasses.asdict(recipe),
         "precision": _PRECISION.value,
         "seed": _SEED.value,
         **measured,
     }
     pretrained.save(run.directory / "weights.npz", model, card)
-    run.write_results({"history": [row._asdict() for row in history], "card": card})
+    run.write_results({"history": [row._asdict() for row in trained.history], "card": card})
     print(
         f"{run.directory}/results.json and weights.npz: {card['test_accuracy']:.2%} of "
         f"{card['test_images']} {found.test_name}"

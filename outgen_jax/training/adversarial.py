@@ -175,7 +175,7 @@ def settled(
     """
 
     def one(variables: Any, key: jax.Array) -> tuple[Any, None]:
-        z = jax.random.normal(key, (batch_size, *latent_shape))
+        z = jax.random.normal(key, (batch_size, *latent_shape), jnp.float32)
         return generator.apply(state.average, variables, z, key)[1], None
 
     keys = jax.random.split(jax.random.key(0), passes)

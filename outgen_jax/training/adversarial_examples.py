@@ -12,7 +12,7 @@ test images wrong. Make the examples with the statistics of the batch there
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -196,9 +196,7 @@ def attacked(
     length = _checked_step(radius, steps, None, caller=caller)
     grey_levels.check_labelled(images, labels, caller=caller)
     moved = []
-    for batch, first in enumerate(range(0, len(images), _BATCH)):
-        # The last batch is filled up with copies, so that one shape is compiled for all.
-        rows = np.minimum(np.arange(first, first + _BATCH), len(images) - 1)
+    for batch, rows in enumerate(_batches(len(images))):
         centres = jnp.asarray(images[rows], jnp.float32) / 255
         found, wanted = centres, jnp.asarray(labels[rows])
         if key is not None:
@@ -253,12 +251,24 @@ def robust_accuracy(
         that are not one for each.
     """
     moved = attacked(apply_fn, variables, images, labels, radius=radius, steps=steps, key=key)
-    correct = 0
-    for first in range(0, len(moved), _BATCH):
-        rows = slice(first, first + _BATCH)
-        logits = apply_fn(variables, jnp.asarray(moved[rows]))
-        correct += int((np.asarray(logits).argmax(-1) == labels[rows]).sum())
-    return correct / len(images)
+    found = [
+        np.asarray(_compiled_class(apply_fn, variables, jnp.asarray(moved[rows])))
+        for rows in _batches(len(moved))
+    ]
+    return float((np.concatenate(found)[: len(moved)] == labels).mean())
+
+
+def _batches(count: int) -> Iterator[np.ndarray]:
+    """The rows of each batch. The last one is filled up with copies, so that one shape is compiled for all."""
+    for first in range(0, count, _BATCH):
+        yield np.minimum(np.arange(first, first + _BATCH), count - 1)
+
+
+@functools.partial(jax.jit, static_argnames="apply_fn")
+def _compiled_class(apply_fn: ApplyFn, variables: Any, images: jax.Array) -> jax.Array:
+    """The most probable class, [B]; -1 where the network returns NaN."""
+    logits = apply_fn(variables, images)
+    return jnp.where(jnp.isnan(logits).any(-1), -1, logits.argmax(-1))
 
 
 @functools.partial(jax.jit, static_argnames="apply_fn")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from outgen_jax.data import grey_levels
 from outgen_jax.data.augmented_set import AugmentedSet
 from outgen_jax.training import updates
 from outgen_jax.training.adversarial import GameState, Metrics, Update
@@ -63,12 +64,7 @@ def train(
       FloatingPointError: losses or weights that are not finite. The message says since which update, and which
         checkpoint is kept.
     """
-    num_images = _count(images) if num_images is None else num_images
-    if isinstance(images, AugmentedSet) and num_images > len(images.table.source):
-        raise ValueError(
-            f"adversarial_fit.train: num_images must be at most the {len(images.table.source)} rows of the set, got "
-            f"{num_images}; pass len(images.table.source)"
-        )
+    num_images = _num_images(images, num_images)
     updates.consecutive_rows(key, 0, 1, num_images, batch_size)  # refuses a batch that does not fit
     steps = num_images // batch_size if steps_per_epoch is None else steps_per_epoch
     if steps < 1 or save_every < 1:
@@ -133,14 +129,28 @@ def _restored(
         ) from error
 
 
-def _count(images: Any) -> int:
-    if getattr(images, "dtype", None) != np.uint8 or images.ndim != 4:
-        layout = jax.tree.map(lambda x: f"{np.asarray(x).dtype} {list(np.shape(x))}", images)
+def _num_images(images: Any, given: int | None) -> int:
+    """The number of rows to draw from: of one array all, if no number is `given`."""
+    if hasattr(images, "dtype"):
+        grey_levels.check_uint8(images, caller="adversarial_fit.train")
+        most, whole, remedy = len(images), "images", "leave it out"
+    elif isinstance(images, AugmentedSet):
+        most = len(images.table.source)
+        whole, remedy = "set", "pass len(images.table.source)"
+    elif given is None:
         raise ValueError(
-            f"adversarial_fit.train: images must be uint8 [N, H, W, C], got {layout}; what else `take` reads "
-            "needs num_images"
+            "adversarial_fit.train: num_images is needed where images is not one array, got "
+            f"{type(images).__name__}; pass the number of rows that `take` reads"
         )
-    return len(images)
+    else:
+        return given
+    if given is None:
+        return most
+    if given > most:
+        raise ValueError(
+            f"adversarial_fit.train: num_images must be at most the {most} rows of the {whole}, got {given}; {remedy}"
+        )
+    return given
 
 
 def _check_finite(

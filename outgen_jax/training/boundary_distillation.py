@@ -86,7 +86,7 @@ def nearby_images(
 
         def difference(image: jax.Array, own: jax.Array, other: jax.Array) -> Any:
             logits = logits_of(image)
-            return logits[own] - logits[other], logits.argmax().astype(own.dtype) == own
+            return logits[own] - logits[other], logits.argmax().astype(jnp.int32) == own
 
         def step(image: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
             slope = jax.value_and_grad(difference, has_aux=True)
@@ -95,8 +95,10 @@ def nearby_images(
             moved = jnp.clip(image - rate * (distance + margin) * gradient / squared, 0, 1)
             return jnp.where(inside, moved, image)
 
+        labels = labels.astype(jnp.int32)
         logits = apply(frozen, images).astype(jnp.float32)
-        others = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)
+        is_own = losses.one_hot(labels, logits.shape[-1]) > 0
+        others = jnp.where(is_own, -jnp.inf, logits)
         drawn = jax.random.categorical(key, others)
         # Unrolled: some convolutions are slow in loops on CPU, see `chunking`.
         for _ in range(steps):
@@ -111,7 +113,7 @@ def _loss(logits: jax.Array, wanted: Any) -> jax.Array:
 
     def one(logits: jax.Array, label: jax.Array, teacher: jax.Array, moved: jax.Array) -> jax.Array:
         divergence = losses.kl_divergence(jax.nn.softmax(teacher), logits)
-        t = jax.nn.one_hot(label, len(logits), dtype=jnp.float32)
+        t = losses.one_hot(label, len(logits))
         labelled = losses.cross_entropy(logits, t)
         return jnp.where(moved, divergence, (divergence + labelled) / 2)
 

@@ -18,7 +18,7 @@ from flax import nnx
 
 from outgen_jax.data import augment, grey_levels
 from outgen_jax.networks import ApplyFn
-from outgen_jax.training import objectives
+from outgen_jax.training import objectives, updates
 from outgen_jax.training.objectives import Labels, Objective, Supervision
 
 
@@ -42,7 +42,7 @@ Update = Callable[[TrainState, jax.Array, Labels, jax.Array], tuple[TrainState, 
 
 
 def create(
-    model: nnx.Module, optimizer: optax.GradientTransformation
+    model: nnx.Module, optimizer: optax.GradientTransformation, *, key: jax.Array | None = None
 ) -> tuple[nnx.GraphDef, TrainState]:
     """The definition of the network in training mode, and the first state, which shares no buffer with `model`.
 
@@ -54,6 +54,11 @@ def create(
       >>> int(state.step)
       0
 
+    Args:
+      model: it stays as it is.
+      optimizer: as `make_update` takes it.
+      key: of dropout and other random layers. None: their own keys, whatever the key of the training.
+
     Raises:
       ValueError: `model` is no `flax.nnx` module.
     """
@@ -64,6 +69,8 @@ def create(
         )
     trained = nnx.clone(model)
     trained.train()
+    if key is not None:
+        updates.reseed(trained, updates.dropout_key(key))
     graphdef, *states = nnx.split(trained, nnx.Param, ...)
     params, variables = jax.tree.map(jnp.copy, states)  # the buffers of the state are donated
     state = TrainState(params, variables, optimizer.init(params), jnp.zeros((), jnp.int32))
@@ -75,7 +82,6 @@ def make_update(
     optimizer: optax.GradientTransformation,
     *,
     key: jax.Array | None = None,
-    label_smoothing: float = 0.0,
     objective: Objective | None = None,
     crop_padding: int = 4,
     flip: bool = True,
@@ -90,19 +96,14 @@ def make_update(
       optimizer: from `classifier_recipe.make_optimizer`, or any other of optax.
       key: of everything random. None: the key of the `Supervision` is used, so that runs with different seeds share
         one compiled update.
-      label_smoothing: of the default objective.
-      objective: what the network learns from a batch. None: `objectives.plain(label_smoothing)`.
+      objective: what the network learns from a batch. None: `objectives.plain()`.
       crop_padding: pixels of zeros around an image before it is cropped at random.
       flip: whether an image is mirrored with probability 1/2.
 
     Raises:
-      ValueError: both an objective and a label smoothing. The update raises it if there is no key.
+      ValueError: the update raises it if there is no key.
     """
-    if objective is not None and label_smoothing:
-        raise ValueError(
-            "make_update: label_smoothing is the default objective's; with another, leave it 0"
-        )
-    learnt = objectives.plain(label_smoothing) if objective is None else objective
+    learnt = objectives.plain() if objective is None else objective
 
     def loss_fn(
         params: nnx.State, variables: nnx.State, images: jax.Array, wanted: Any
@@ -132,8 +133,8 @@ def make_update(
         (loss, (variables, logits)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state.variables, batch, wanted
         )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        changes, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, changes)
         accuracy = learnt.correct(logits, chosen.labels)
         return TrainState(params, variables, opt_state, state.step + 1), Metrics(loss, accuracy)
 
@@ -160,12 +161,19 @@ def _check(
 
     batch = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     try:
-        num_classes = jax.eval_shape(logits_of, state.params, state.variables, batch).shape[-1]
+        found = jax.eval_shape(logits_of, state.params, state.variables, batch)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"fit: the network fails on an image of shape {list(images.shape[1:])}: {error}. Check the image size and "
             "the number of channels that it takes"
         ) from error
+    if getattr(found, "ndim", 0) != 2:
+        shapes = jax.tree.map(lambda leaf: list(leaf.shape), found)
+        raise ValueError(
+            f"fit: the network must return logits [B, K], one array, got {shapes} for a batch of 1; wrap it in a "
+            "module that returns these alone"
+        )
+    num_classes = found.shape[-1]
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
             f"fit: labels must be in 0..{num_classes - 1}, the network's classes; they span "
@@ -211,16 +219,16 @@ def make_apply(graphdef: nnx.GraphDef, *, batch_statistics: bool = False) -> App
 
 def accuracy(
     apply: ApplyFn,
-    state: TrainState,
+    state: Any,
     images: np.ndarray,
     labels: np.ndarray,
     *,
     batch_size: int = 500,
 ) -> float:
-    """Top-1 accuracy, in [0, 1].
+    """Top-1 accuracy, in [0, 1]. Images for which the network returns NaN count as wrong.
 
     Args:
-      apply: from `make_apply`, better jitted.
+      apply: from `make_apply`, or a network's `apply_fn`; better jitted.
       state: the first argument of `apply`.
       images: [N, H, W, C] uint8; the network sees them as float32 in [0, 1].
       labels: int [N].
@@ -230,9 +238,11 @@ def accuracy(
       ValueError: no images, images that are not uint8, or labels that are not one for each.
     """
     grey_levels.check_labelled(images, labels, caller="classifier.accuracy")
-    correct = 0
-    for start in range(0, len(images), batch_size):
-        rows = slice(start, start + batch_size)
-        logits = apply(state, jnp.asarray(images[rows], jnp.float32) / 255)
-        correct += int((np.asarray(logits).argmax(-1) == labels[rows]).sum())
+    size, correct = min(batch_size, len(images)), 0
+    for start in range(0, len(images), size):
+        # The last batch is filled up with copies, so that one shape is compiled for all.
+        rows = np.minimum(np.arange(start, start + size), len(images) - 1)
+        logits = np.asarray(apply(state, jnp.asarray(images[rows], jnp.float32) / 255))
+        right = (logits.argmax(-1) == labels[rows]) & ~np.isnan(logits).any(-1)
+        correct += int(right[: len(images) - start].sum())
     return correct / len(images)

@@ -1,18 +1,25 @@
-"""The epochs of a classifier's training, with checkpoints; stops when the loss or a weight is not finite."""
+"""The training of a classifier: `train` in one call, and `fit`, its epochs, for an update of one's own.
 
+Both keep checkpoints, and stop when the loss or a weight is not finite.
+"""
+
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, SupportsFloat
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from outgen_jax.data import grey_levels
-from outgen_jax.training import updates
+from outgen_jax.training import classifier, classifier_recipe, updates
 from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
 from outgen_jax.training.classifier import TrainState, Update
-from outgen_jax.training.objectives import Labels, Supervision
+from outgen_jax.training.classifier_recipe import ClassifierRecipe
+from outgen_jax.training.objectives import Labels, Objective, Supervision
 from outgen_jax.whole_numbers import check_integers
 
 CHECKPOINT_SECONDS = 30.0  # the shortest time of training between two checkpoints
@@ -28,10 +35,108 @@ class Epoch(NamedTuple):
     measured: dict[str, float] | None = None  # what `on_epoch` returned
 
 
+class Trained(NamedTuple):
+    """What `train` returns."""
+
+    model: nnx.Module  # in inference mode
+    history: list[Epoch]
+
+
+def train(
+    model: nnx.Module,
+    images: np.ndarray | jax.Array,
+    labels: Labels,
+    recipe: ClassifierRecipe,
+    *,
+    key: jax.Array,
+    objective: Objective | None = None,
+    precision: str | None = None,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
+    checkpoints: Checkpoints | None = None,
+    title: str | None = None,
+    on_epoch: Callable[[Epoch], object] | None = None,
+) -> Trained:
+    """Trains a copy of a network, from the newest checkpoint on if there is one.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> from flax import nnx
+      >>> from outgen_jax.training import classifier_fit, classifier_recipe
+      >>> class Linear(nnx.Module):
+      ...     def __init__(self, rngs):
+      ...         self.head = nnx.Linear(16, 2, rngs=rngs)
+      ...     def __call__(self, images):
+      ...         return self.head(images.reshape(len(images), -1))
+      >>> labels = np.arange(40) % 2
+      >>> images = np.broadcast_to(np.uint8(200 * labels)[:, None, None, None], (40, 4, 4, 1))
+      >>> recipe = classifier_recipe.ClassifierRecipe(epochs=3, batch_size=10, crop_padding=0)
+      >>> trained = classifier_fit.train(Linear(nnx.Rngs(0)), images, labels, recipe, key=jax.random.key(0))
+      >>> len(trained.history), trained.history[-1].train_accuracy
+      (3, 1.0)
+
+    Args:
+      model: a `flax.nnx` module of images [B, H, W, C] float32 in [0, 1]; its logits [B, K]. It stays as it is.
+      images: [N, H, W, C] uint8.
+      labels: int [N] in 0..K-1, or a `Supervision`. Other arrays with N rows where the objective takes them.
+      recipe: options of the training.
+      key: of the order of the images and of everything else that is random.
+      objective: what is learned from a batch. None: that of the recipe, see `classifier_recipe.make_objective`.
+      precision: of matrix products and convolutions, see `updates.with_precision`.
+      test: uint8 images and their labels. The history has the accuracy on them after each epoch, as
+        `measured["test_accuracy"]`.
+      checkpoints: where the training is kept and resumed from, as in `fit`. One of another recipe is refused, too.
+      title: of a progress bar. None: there is none.
+      on_epoch: called with each row of the history.
+
+    Raises:
+      FloatingPointError, ValueError: as `fit`, `classifier_recipe.make_optimizer` and `make_objective`.
+    """
+    optimizer = classifier_recipe.make_optimizer(recipe, len(images) // recipe.batch_size)
+    graphdef, state = classifier.create(model, optimizer, key=key)
+    apply = jax.jit(classifier.make_apply(graphdef))
+    if objective is None:
+        # The running statistics lag behind a fast training; an attack with them would not be one of this network.
+        attacked = classifier.make_apply(graphdef, batch_statistics=True)
+        objective = classifier_recipe.make_objective(recipe, attacked)
+    update = classifier.make_update(
+        graphdef,
+        optimizer,
+        key=key,
+        objective=objective,
+        crop_padding=recipe.crop_padding,
+        flip=recipe.flip,
+    )
+
+    def after(row: Epoch, state: TrainState) -> dict[str, float] | None:
+        measured = None
+        if test is not None:
+            measured = {"test_accuracy": classifier.accuracy(apply, state, *test)}
+        if on_epoch is not None:
+            on_epoch(row._replace(measured=measured))
+        return measured
+
+    state, history = fit(
+        updates.compile_updates(updates.with_precision(update, precision)),
+        state,
+        images,
+        labels,
+        key=key,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        checkpoints=checkpoints,
+        settings=dataclasses.asdict(recipe),
+        title=title,
+        on_epoch=after,
+    )
+    trained = nnx.merge(graphdef, state.params, state.variables, copy=True)
+    trained.eval()
+    return Trained(trained, history)
+
+
 def fit(
     update: Update,
     state: TrainState,
-    images: jax.Array,
+    images: np.ndarray | jax.Array,
     labels: Labels,
     *,
     key: jax.Array,
@@ -50,7 +155,7 @@ def fit(
     Args:
       update: from `classifier.make_update`, compiled by `updates.compile_updates`.
       state: before the first update, from `classifier.create`.
-      images: [N, H, W, C] uint8.
+      images: [N, H, W, C] uint8. They go to the device as a whole, and so do the labels.
       labels: int32 [N] in 0..K-1, or a `Supervision`. Other arrays with N rows where the objective takes them.
       key: of the order of the images, see `updates.order_key`; it may be the key of the update, too.
       epochs: in all, those before the checkpoint included.
@@ -81,12 +186,13 @@ def fit(
     history: list[Epoch] = []
     num_images = len(images)
     own = {"num_images": num_images, "batch_size": batch_size}
-    data = images, supervision.labels
+    data = images, *supervision[:3]  # what there is for each image
     run = run_identity([key, supervision.key], data, {**(settings or {}), **own})
     if checkpoints is not None and checkpoints.latest is not None:
         state, notes = checkpoints.restore(state)
         check_run(checkpoints, notes, run, most=epochs, caller="fit")
         history = [Epoch(**row) for row in notes["history"]]
+    images, labels = jax.tree.map(jnp.asarray, (images, labels))
     saved = time.perf_counter()
     for epoch in range(len(history), epochs):
         start, found = time.perf_counter(), []
@@ -125,9 +231,7 @@ def _check_call(update: Update, key: Any, epochs: int) -> None:
         raise ValueError(f"fit: epochs must not be negative, got {epochs}; 20 is usual")
 
 
-def _check_data(
-    update: Update, state: TrainState, images: jax.Array, supervision: Supervision
-) -> None:
+def _check_data(update: Update, state: TrainState, images: Any, supervision: Supervision) -> None:
     """Refuses images of another type, fewer rows than images, and what the update's own check refuses."""
     grey_levels.check_uint8(images, caller="fit")
     for name, rows in zip(("labels", "teacher_logits", "generated"), supervision, strict=False):

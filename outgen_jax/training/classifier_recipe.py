@@ -33,6 +33,8 @@ class ClassifierRecipe:
       weight_decay: of kernels; biases and normalisation have none. With "muon", what is called `head` has none either.
       label_smoothing: share of each label that is spread over all classes.
       schedule: one of `SCHEDULES`, see `learning_rate_schedule`.
+      crop_padding: pixels of zeros around an image before it is cropped at random.
+      flip: whether an image is mirrored with probability 1/2. Digits and text must not be.
       robust_radius: of the L2 ball of adversarial training, see `adversarial_examples.robust`. None: the images are
         learnt as they are.
       robust_steps: of the attack in an update, with `robust_radius` only.
@@ -46,6 +48,8 @@ class ClassifierRecipe:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
     schedule: str = "cosine"
+    crop_padding: int = 4
+    flip: bool = True
     robust_radius: float | None = None
     robust_steps: int | None = None
 

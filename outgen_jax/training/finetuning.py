@@ -26,7 +26,7 @@ from flax import nnx
 
 from outgen_jax import losses
 from outgen_jax.data import augment
-from outgen_jax.training import finetuning_recipe, objectives
+from outgen_jax.training import finetuning_recipe, objectives, updates
 from outgen_jax.training.finetuning_recipe import (
     HELD,
     Coefficients,
@@ -89,10 +89,7 @@ def create(
     key, dropout_key = jax.random.split(key)
     student = nnx.clone(model)
     student.train()
-    keys = nnx.state(student, nnx.RngKey)
-    leaves, structure = jax.tree.flatten(keys)
-    fresh = [jax.random.fold_in(dropout_key, i) for i in range(len(leaves))]
-    nnx.update(student, jax.tree.unflatten(structure, fresh))
+    updates.reseed(student, dropout_key)
     graphdef, *states = nnx.split(student, nnx.Param, ...)
     params, variables = jax.tree.map(jnp.copy, states)  # the buffers of the state are donated
     opt_state = finetuning_recipe.make_optimizer(recipe).init(params)
@@ -191,7 +188,7 @@ def _draw(
     crop_key, flip_key, key, again_key = jax.random.split(key, 4)
     if recipe.crop_padding:
         images = augment.random_crop(crop_key, images, padding=recipe.crop_padding)
-    if recipe.mirror:
+    if recipe.flip:
         images = augment.random_flip_left_right(flip_key, images)
     images = images.astype(jnp.float32) / 255
     distorted = distort(key, images)

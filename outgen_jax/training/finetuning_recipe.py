@@ -31,7 +31,7 @@ class FinetuningRecipe:
       schedule: one of `SCHEDULES`; "cosine" lets the rate fall to 0.
       weight_decay: of kernels; biases and normalisation have none.
       crop_padding: pixels of zeros around an image before it is cropped at random. 0: images are not cropped.
-      mirror: whether an image is mirrored with probability 1/2.
+      flip: whether an image is mirrored with probability 1/2.
     """
 
     updates: int
@@ -41,7 +41,7 @@ class FinetuningRecipe:
     schedule: str = "constant"
     weight_decay: float = 0.0
     crop_padding: int = 0
-    mirror: bool = True
+    flip: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from outgen_jax import losses
@@ -19,7 +20,7 @@ from outgen_jax.networks import ApplyFn
 class Supervision(NamedTuple):
     """The arrays that belong to the images of a data set or, after `take`, of a batch."""
 
-    labels: jax.Array  # [N] int32, or what else the objective takes
+    labels: Any  # [N] int32, or what else the objective takes
     # [N, K], of the generated images; the other rows are not read.
     teacher_logits: jax.Array | None = None
     generated: jax.Array | None = None  # [N] bool: which images were replaced by generated ones
@@ -32,7 +33,7 @@ class Supervision(NamedTuple):
         return self._replace(labels=labels, teacher_logits=teacher_logits, generated=generated)
 
 
-Labels = jax.Array | Supervision
+Labels = np.ndarray | jax.Array | Supervision
 # (key, training state, augmented images, supervision of the batch) -> (images, second argument of `loss`)
 Prepare = Callable[[jax.Array, Any, jax.Array, Supervision], tuple[jax.Array, Any]]
 # (key, training state, frozen variables, images [n, H, W, C], labels [n]) -> (images, the teacher's logits [n, K])
@@ -91,7 +92,7 @@ def plain(label_smoothing: float = 0.0) -> Objective:
         )
 
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        t = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+        t = losses.one_hot(labels, logits.shape[-1])
         targets = optax.smooth_labels(t, label_smoothing)
         return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets).mean()
 
@@ -268,7 +269,7 @@ def _mixed_loss(logits: jax.Array, wanted: Any) -> jax.Array:
     labels, others, shares = wanted
 
     def loss(logits: jax.Array, label: jax.Array, other: jax.Array, share: jax.Array) -> jax.Array:
-        t, t_other = jax.nn.one_hot(jnp.stack([label, other]), len(logits), dtype=jnp.float32)
+        t, t_other = losses.one_hot(jnp.stack([label, other]), len(logits))
         return losses.cross_entropy(logits, blend(share, t, t_other))
 
     return jax.vmap(loss)(logits, labels, others, shares).mean()

@@ -19,7 +19,7 @@ class GeneratedSet(NamedTuple):
     """Images generated for a frozen classifier; row i of all arrays is one image."""
 
     images: np.ndarray  # [n, H, W, C] uint8
-    labels: np.ndarray  # [n] int32, of their originals
+    labels: np.ndarray  # [n] int32, of their originals; -1 where these had none
     ids: tuple[str, ...]  # [n] of their originals
     probs: np.ndarray  # [n, K] of the frozen classifier, for the stored images
     class_names: tuple[str, ...] | None
@@ -62,14 +62,13 @@ def load(directory: PathLike) -> GeneratedSet:
             "paper A replaces images for classifiers: generate them with output=og.outputs.softmax()"
         )
     source = sources.from_tfds(where, split="train")
-    probs = np.stack([row["probs"] for row in sharded_set.rows(where)])
-    assert source.labels is not None  # -1 where the images had none
+    rows = list(sharded_set.rows(where))
     names = made_from["class_names"]
     return GeneratedSet(
         source.images,
-        source.labels,
+        np.array([row["label"] for row in rows], np.int32),
         source.ids,
-        probs,
+        np.stack([row["probs"] for row in rows]),
         None if names is None else tuple(names),
         made_from["classifier"],
     )

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from outgen_jax import chunking
 
@@ -22,6 +23,30 @@ Update = Callable[..., tuple[Any, Any]]
 
 # Folded into a key for the order. Numbers of updates, which are int32, do not reach it.
 _ORDER = 2**31
+_DROPOUT = 2**31 + 1
+
+
+def dropout_key(key: jax.Array) -> jax.Array:
+    """The key of dropout and other random layers, derived from that of the training."""
+    return jax.random.fold_in(key, _DROPOUT)
+
+
+def reseed(model: nnx.Module, key: jax.Array) -> None:
+    """Gives every random layer of a network a key of its own, derived from `key`, in place.
+
+    Example:
+      >>> import jax
+      >>> from flax import nnx
+      >>> from outgen_jax.training import updates
+      >>> first, second = (nnx.Dropout(0.5, rngs=nnx.Rngs(0)) for _ in range(2))
+      >>> updates.reseed(second, jax.random.key(1))
+      >>> x = jax.numpy.ones(20)
+      >>> bool((first(x) == second(x)).all())
+      False
+    """
+    leaves, structure = jax.tree.flatten(nnx.state(model, nnx.RngKey))
+    fresh = [jax.random.fold_in(key, i) for i in range(len(leaves))]
+    nnx.update(model, jax.tree.unflatten(structure, fresh))
 
 
 def compile_updates(update: Update) -> Update:

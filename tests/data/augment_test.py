@@ -30,6 +30,20 @@ def test_crops_are_windows_of_the_padded_image_at_every_offset():
     assert min(counts.values()) >= 6  # 20 expected; 6 or fewer has probability 2e-4 a window
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 2), (3, 4)])
+def test_single_images_are_refused(shape):
+    image, key = np.full(shape, 0.5), jax.random.key(0)
+    for call in (
+        augment.flip_left_right,
+        augment.flip_up_down,
+        augment.contrast,
+        lambda images: augment.random_flip_left_right(key, images),
+        lambda images: augment.random_crop(key, images, padding=1),
+    ):
+        with pytest.raises(ValueError, match=r"must be \[B, H, W, C\], got .*image\[None\]"):
+            call(image)
+
+
 def test_crop_without_padding_changes_nothing():
     images = distinct(3, 3, 4)
     np.testing.assert_array_equal(augment.random_crop(jax.random.key(0), images, padding=0), images)

@@ -455,10 +455,10 @@ def test_comparisons_are_paired_and_need_equal_seeds():
 def test_the_night_s_preset_has_the_paper_s_weights_and_all_its_arms(tmp_path):
     preset = presets.PRESETS["cifar10"]
     found = study.variants(("fc1", "fc2"), preset.variants)
-    assert found["no dropout"].held_pass == found["MSE, no dropout"].held_pass == "no_dropout"
+    assert found["no dropout"].held_pass == found["MSE no dropout"].held_pass == "no_dropout"
     assert (found["inference"].kind, found["inference"].held_pass) == ("constraint", "inference")
     assert {n: presets.grid(n, preset.weights) for n in found} == {
-        **{"plain": (0.0,), "MSE": (0.05,), "MSE, no dropout": (0.05,)},
+        **{"plain": (0.0,), "MSE": (0.05,), "MSE no dropout": (0.05,)},
         **dict.fromkeys(("proposed", "no dropout", "inference"), (0.1,)),
     }
     np.testing.assert_allclose(

@@ -1,5 +1,6 @@
 """How far images have been changed, against numbers by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -40,6 +41,14 @@ def test_other_shapes_are_errors(change, shapes):
         ValueError, match=r"must be \[B, H, W, C\], the same for both.*images\[None\]"
     ):
         change(*map(np.zeros, shapes))
+
+
+@pytest.mark.parametrize("change", [og.metrics.l2_change, og.metrics.linf_change])
+def test_compiled_functions_may_close_over_the_sources(change):
+    sources = jnp.full((2, 3, 3, 1), 0.5)
+    np.testing.assert_allclose(
+        jax.jit(lambda x: change(x, sources))(sources + 0.1), change(sources + 0.1, sources)
+    )
 
 
 def test_grey_levels_as_floats_are_refused():

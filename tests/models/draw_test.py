@@ -232,6 +232,16 @@ def test_the_first_canvas_is_the_first_image():
     np.testing.assert_array_equal(grey.c_0[...], np.zeros(SHAPE))
 
 
+def test_the_first_canvas_may_be_made_within_a_trace():
+    image = jnp.full((4, 4, 1), 0.25)
+    model = nnx.eval_shape(
+        lambda: draw.Generator(
+            (4, 4, 1), first_image=image, points=2, units=3, latent=2, steps=2, rngs=nnx.Rngs(0)
+        )
+    )
+    assert model.c_0.shape == (4, 4, 1)
+
+
 def test_pixels_that_never_vary_stay_finite():
     ends = draw.image_logits(jnp.array([0.0, 1.0]), (2,))
     np.testing.assert_allclose(jax.nn.sigmoid(ends), [0.5 / 255, 1 - 0.5 / 255], rtol=1e-5)

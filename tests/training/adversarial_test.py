@@ -310,7 +310,7 @@ def test_refuses_data_that_does_not_fit(tmp_path):
     with pytest.raises(ValueError, match="batch_size 5 exceeds the 4 images"):
         run(1, data=images(4))
     with pytest.raises(
-        ValueError, match=r"images must be uint8 \[N, H, W, C\], got float64 \[12, 2"
+        ValueError, match=r"images must be uint8 \[N, H, W, C\], at least one, got float64 \[12, 2"
     ):
         run(1, data=images() / 255)
     run(1, tmp_path / "run")
@@ -492,7 +492,7 @@ def test_batches_may_be_taken_from_anything():
         **kwargs,
     )
     assert_same(other.state, plain.state)
-    with pytest.raises(ValueError, match="what else `take` reads needs num_images"):
+    with pytest.raises(ValueError, match="num_images is needed where images is not one array, got"):
         next(adversarial_fit.train(averaged(), start(), data, **kwargs))
 
 
@@ -545,6 +545,17 @@ def test_more_rows_than_an_augmented_set_has_are_refused():
     rows = augmented_set.AugmentedSet(images(), table)
     with pytest.raises(ValueError, match="num_images must be at most the 4 rows of the set, got 5"):
         run(1, data=rows, num_images=5)
+    with pytest.raises(ValueError, match="at most the 12 rows of the images, got 13; leave it out"):
+        run(1, data=images(), num_images=13)
+
+
+def test_float_images_are_refused_whatever_the_number_of_rows():
+    """They would be divided by 255 once more."""
+    for options in ({}, {"num_images": 6}):
+        with pytest.raises(
+            ValueError, match=r"must be uint8 .*to_uint8 makes such images of floats"
+        ):
+            run(1, data=images() / np.float32(255), **options)
 
 
 class Normalised(nnx.Module):

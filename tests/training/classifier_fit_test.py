@@ -1,5 +1,6 @@
 """The loop around the updates: the same bits through any interruption, and no bad checkpoints."""
 
+import dataclasses
 import functools
 import os
 import signal
@@ -126,6 +127,129 @@ def test_what_is_measured_after_an_epoch_stays_in_the_history(tmp_path, monkeypa
     assert [row.measured for row in first] == expected
     _, resumed = fit(tmp_path, epochs=3)
     assert [row.measured for row in resumed] == [*expected, None]
+
+
+# --- in one call ---
+
+TWO_EPOCHS = ClassifierRecipe(
+    epochs=2, batch_size=BATCH, learning_rate=0.05, label_smoothing=0.1, crop_padding=1, flip=False
+)
+
+
+def stripes() -> tuple[np.ndarray, np.ndarray]:
+    """Images whose bright channel is their class."""
+    labels = np.arange(COUNT) % 2
+    images = np.random.default_rng(3).integers(0, 100, (COUNT, 8, 8, 3), np.uint8)
+    images[np.arange(COUNT), :, :, 2 * labels] += 100
+    return images, labels
+
+
+def test_train_is_fit_with_what_the_recipe_says(tmp_path):
+    images, labels = stripes()
+    model = Network()
+    before = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
+    seen = []
+    trained = classifier_fit.train(
+        model,
+        images,
+        labels,
+        TWO_EPOCHS,
+        key=KEY,
+        test=(images[:7], labels[:7]),
+        checkpoints=Checkpoints(tmp_path),
+        on_epoch=seen.append,
+    )
+    for leaf, old in zip(jax.tree.leaves(nnx.state(model)), before, strict=True):
+        np.testing.assert_array_equal(leaf, old)
+
+    optimizer = make_optimizer(TWO_EPOCHS, COUNT // BATCH)
+    graphdef, state = classifier.create(Network(), optimizer)
+    update = classifier.make_update(
+        graphdef,
+        optimizer,
+        key=KEY,
+        objective=objectives.plain(0.1),
+        crop_padding=1,
+        flip=False,
+    )
+    state, history = classifier_fit.fit(
+        updates.compile_updates(update), state, images, labels, key=KEY, epochs=2, batch_size=BATCH
+    )
+    logits = classifier.make_apply(graphdef)(state, jnp.float32(images) / 255)
+    np.testing.assert_allclose(trained.model(jnp.float32(images) / 255), logits, atol=1e-6)
+    without = [row._replace(measured=None) for row in trained.history]
+    assert without_seconds(without) == without_seconds(history)
+    right = (np.asarray(logits).argmax(-1) == labels)[:7].mean()
+    assert trained.history[-1].measured == {"test_accuracy": pytest.approx(right)}
+    assert seen == trained.history
+    # A checkpoint of another recipe is refused.
+    other = dataclasses.replace(TWO_EPOCHS, learning_rate=0.1)
+    with pytest.raises(ValueError, match="another"):
+        classifier_fit.train(
+            model, images, labels, other, key=KEY, checkpoints=Checkpoints(tmp_path)
+        )
+
+
+class Noisy(Network):
+    """With dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return super().__call__(self.dropout(images))
+
+
+def test_the_key_decides_what_dropout_leaves_out():
+    images, labels = stripes()
+    recipe = dataclasses.replace(TWO_EPOCHS, epochs=1, batch_size=COUNT, crop_padding=0)
+    losses = [
+        classifier_fit.train(Noisy(), images, labels, recipe, key=jax.random.key(seed))
+        .history[0]
+        .loss
+        for seed in (0, 0, 1)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_checkpoint_of_another_teacher_is_refused(tmp_path):
+    images, given = data()
+    teacher, marks = jnp.zeros((COUNT, 2)), jnp.arange(COUNT) % 2 == 0
+    given = given._replace(teacher_logits=teacher, generated=marks)
+    update, start = program()
+
+    def fit_with(given):
+        return classifier_fit.fit(
+            update,
+            start(),
+            images,
+            given,
+            key=KEY,
+            epochs=1,
+            batch_size=BATCH,
+            checkpoints=Checkpoints(tmp_path),
+        )
+
+    fit_with(given)
+    fit_with(given)
+    for other in ({"teacher_logits": teacher + 1}, {"generated": ~marks}):
+        with pytest.raises(ValueError, match="another"):
+            fit_with(given._replace(**other))
+
+
+def test_the_data_set_goes_to_the_device_once(monkeypatch):
+    """An array of numpy would be sent again with every call of the update."""
+    kinds = set()
+
+    def run(compiled, state, images, labels, *, rows, run=updates.run):
+        kinds.update(map(type, jax.tree.leaves((images, labels))))
+        return run(compiled, state, images, labels, rows=rows)
+
+    monkeypatch.setattr(updates, "run", run)
+    classifier_fit.train(Network(), *stripes(), TWO_EPOCHS, key=KEY)
+    assert kinds
+    assert all(issubclass(kind, jax.Array) for kind in kinds)
 
 
 @pytest.mark.parametrize("number", [np.float32, jnp.float32])

@@ -72,7 +72,10 @@ def training() -> Training:
     optimizer = make_optimizer(RECIPE, 8)
     graphdef, _ = classifier.create(Network(), optimizer)
     update = classifier.make_update(
-        graphdef, optimizer, key=jax.random.key(1), label_smoothing=RECIPE.label_smoothing
+        graphdef,
+        optimizer,
+        key=jax.random.key(1),
+        objective=objectives.plain(RECIPE.label_smoothing),
     )
     rows = [updates.epoch_rows(jax.random.key(0), epoch, 64, 8) for epoch in range(3)]
     return Training(
@@ -171,7 +174,9 @@ def test_update_is_a_step_of_sgd_on_the_smoothed_cross_entropy(monkeypatch):
     model = Linear()
     kernel, bias = np.float64(model.kernel[...]), np.float64(model.bias[...])
     graphdef, state = classifier.create(model, optimizer)
-    update = classifier.make_update(graphdef, optimizer, key=jax.random.key(0), label_smoothing=0.3)
+    update = classifier.make_update(
+        graphdef, optimizer, key=jax.random.key(0), objective=objectives.plain(0.3)
+    )
     state, metrics = jax.jit(update)(state, images, jnp.asarray(labels), rows)
 
     x, targets = images[rows].reshape(3, -1) / 255, 0.7 * np.eye(3)[labels[rows]] + 0.1
@@ -333,13 +338,20 @@ def test_an_objective_sees_its_rows_and_says_what_is_learnt(monkeypatch):
     assert len(set(drawn)) == 4
 
 
-def test_update_says_what_is_missing_or_too_much():
+def test_images_without_an_answer_are_not_right():
+    """The first class would be: argmax takes NaN for the largest."""
+    images, labels = np.zeros((5, 2, 2, 3), np.uint8), np.zeros(5, int)
+
+    def apply(share, x):
+        return jnp.where(jnp.arange(len(x))[:, None] < share, jnp.nan, jnp.eye(3)[:1])
+
+    assert classifier.accuracy(apply, 5, images, labels) == 0
+    assert classifier.accuracy(apply, 1, images, labels, batch_size=2) == pytest.approx(2 / 5)
+
+
+def test_update_says_that_there_is_no_key():
     optimizer = make_optimizer(RECIPE, 8)
     graphdef, state = classifier.create(Linear(), optimizer)
-    with pytest.raises(ValueError, match="label_smoothing is the default objective's"):
-        classifier.make_update(
-            graphdef, optimizer, label_smoothing=0.1, objective=objectives.plain()
-        )
     update = classifier.make_update(graphdef, optimizer)
     images, labels = jnp.zeros((2, 2, 2, 3), jnp.uint8), jnp.zeros(2, jnp.int32)
     with pytest.raises(ValueError, match="no key; give one to make_update or to the Supervision"):

@@ -40,7 +40,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
 LABELS = np.arange(12) % 3
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles in a fraction of the usual kind's time
 STEPS = FinetuningRecipe(
-    updates=3, batch_size=12, learning_rate=0.1, mirror=False
+    updates=3, batch_size=12, learning_rate=0.1, flip=False
 )  # one recipe for most: one compiled program an arm
 LAYERS = ("fc1", "fc2")
 
@@ -175,7 +175,7 @@ def on_as_before(network) -> float:
 
 
 def test_the_constraint_keeps_neurons_on_or_off():
-    recipe = FinetuningRecipe(updates=60, batch_size=12, learning_rate=0.1, mirror=False)
+    recipe = FinetuningRecipe(updates=60, batch_size=12, learning_rate=0.1, flip=False)
     plain = on_as_before(tune(recipe).model)
     held = on_as_before(tune(recipe, Penalty(kind="constraint", weight=0.1)).model)
     assert held > plain + 0.05
@@ -326,7 +326,7 @@ def test_further_channels_are_cropped_and_mirrored_alike():
     def negative(key, images):
         return images[..., 3:]
 
-    recipe = dataclasses.replace(STEPS, mirror=True, crop_padding=1)
+    recipe = dataclasses.replace(STEPS, flip=True, crop_padding=1)
     clean, distorted, _ = draw(pairs, recipe, negative)
     inside = (clean + distorted) > 0  # zeros were padded in both
     np.testing.assert_allclose((clean + distorted)[inside], 1, atol=1e-6)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import optax
 import pytest
 import toy_dataset
 from toy_synthesis import APPLY, WEIGHTS
@@ -112,6 +113,19 @@ def test_a_set_that_was_made_is_loaded(tmp_path):
     manifest.write_text(json.dumps(whole))
     with pytest.raises(ValueError, match=r"kind Sigmoid\(\); .*softmax\(\)"):
         replaced.load(directory)
+
+
+@pytest.mark.parametrize(("names", "labelled"), [(toy_dataset.NAMES, False), (None, True)])
+def test_a_set_of_images_without_names_or_labels_is_loaded(tmp_path, names, labelled):
+    source = toy_dataset.SOURCE._replace(class_names=names)
+    source = source if labelled else source._replace(labels=None)
+    solver = og.gradient_descent(optax.sgd(1.0), steps=1)
+    target = np.full(5, 1 / 5)
+    og.generate_dataset(APPLY, WEIGHTS, source, target, tmp_path / "set", solver=solver)
+    found = replaced.load(tmp_path / "set")
+    assert found.class_names == names
+    expected = source.labels if labelled else np.full(len(source.ids), -1)
+    np.testing.assert_array_equal(found.labels, expected)
 
 
 def test_a_folder_without_a_set_is_refused(tmp_path):

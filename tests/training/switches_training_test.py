@@ -16,6 +16,7 @@ from outgen_jax.training import (
     classifier_recipe,
     finetuning,
     finetuning_recipe,
+    objectives,
     updates,
 )
 
@@ -48,7 +49,9 @@ def of_a_classifier(optimizer: str, schedule: str) -> tuple[updates.Update, tupl
     )
     made = classifier_recipe.make_optimizer(recipe, 2)
     graphdef, state = classifier.create(Network(), made)
-    update = classifier.make_update(graphdef, made, key=KEY, label_smoothing=0.1, crop_padding=1)
+    update = classifier.make_update(
+        graphdef, made, key=KEY, objective=objectives.plain(0.1), crop_padding=1
+    )
     return updates.compile_updates(update), (state, IMAGES, LABELS, ROWS)
 
 
