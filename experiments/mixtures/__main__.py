@@ -28,7 +28,7 @@ from experiments.common import tables as common_tables
 from experiments.mixtures import figures, judging, starts, study, viewers
 from experiments.mixtures.presets import PRESETS
 from experiments.mixtures.starts import Mixtures
-from experiments.mixtures.study import NETWORKS, STARTS, Network, Options
+from experiments.mixtures.study import NETWORKS, STARTS, Classifier, Network, Options
 from experiments.mixtures.table import table
 from outgen_jax import report, runs
 from outgen_jax.data.image_source import ImageSource
@@ -40,7 +40,10 @@ _DATASET = flags.DEFINE_string("dataset", None, "tfds name, .npz file, or class 
 _DATA_DIR = common_flags.data_dir()
 _SPLIT = common_flags.unchosen_split()
 _ORDINARY = flags.DEFINE_string("ordinary", None, "Name or .npz of the ordinary classifier.")
-_ROBUST = flags.DEFINE_string("robust", None, "Name or .npz of the robust classifier.")
+_ROBUST = flags.DEFINE_list("robust", None, "Names or .npz of robust classifiers that must agree.")
+_MIRRORED = flags.DEFINE_bool(
+    "mirrored", None, "Whether these must agree on the mirror image of each image as well."
+)
 _JUDGES = flags.DEFINE_list("judges", None, "Names or .npz of classifiers that took no part.")
 _SHOWN = flags.DEFINE_multi_string(
     "shown", None, "Target of a row of mixtures.png, such as 3=0.5,8=0.5; once for each row."
@@ -53,6 +56,9 @@ _PARTS = flags.DEFINE_multi_integer(
 _NUMBER = common_flags.number(200, of="split", at_least=4)
 _VIEWED = flags.DEFINE_integer("viewed", 20, "Images of each network that viewers see.", 1)
 _TOLERANCE = flags.DEFINE_float("tolerance", None, "Total variation of a finished image.", 1e-9)
+_SEARCH = flags.DEFINE_integer(
+    "search", None, "Steps of og.smallest_change; by default the default solver.", 1
+)
 _NOISE_MEAN = flags.DEFINE_float(
     "noise_mean", None, "Mean of the pixels of the noise to start from, in [0, 1].", 0, 1
 )
@@ -76,7 +82,7 @@ class Case(NamedTuple):
 
     names: tuple[str, ...]
     networks: dict[str, Network]
-    judges: dict[str, Network]
+    judges: dict[str, Classifier]
     starts: dict[str, Start]
     options: Options
 
@@ -88,6 +94,7 @@ def load() -> Case:
         noise_mean=_NOISE_MEAN.value,
         noise_std=_NOISE_STD.value,
         seed=_SEED.value,
+        steps=_SEARCH.value,
     )
 
     def start(classifier: str) -> loading.Start:
@@ -99,16 +106,14 @@ def load() -> Case:
             number=_NUMBER.value,
         )
 
-    found = {
-        name: start(value)
-        for name, value in zip(NETWORKS, (_ORDINARY.value, _ROBUST.value), strict=True)
-    }
+    ordinary, *robust = (start(name) for name in (_ORDINARY.value, *_ROBUST.value))
     common_jobs.check_names([name_of_judge(path) for path in _JUDGES.value], flag="judges")
-    source: ImageSource = found["robust"].source
+    source: ImageSource = robust[0].source
     noise = options.noise(len(source.images), source.images.shape[1:])
+    agreeing = study.together([one.network for one in robust], mirrored=_MIRRORED.value)
     return Case(
-        found["robust"].class_names,
-        {name: value.network for name, value in found.items()},
+        robust[0].class_names,
+        dict(zip(NETWORKS, (study.together([ordinary.network]), agreeing), strict=True)),
         {name_of_judge(path): start(path).network for path in _JUDGES.value},
         dict(zip(STARTS, (Start(source.images, source.labels), Start(noise, None)), strict=True)),
         options,

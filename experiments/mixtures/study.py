@@ -1,9 +1,10 @@
 """The parts that a run computes and keeps: images for the figures, and random mixtures with the judges' answers."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import outgen_jax as og
@@ -11,9 +12,47 @@ from experiments.mixtures import judging, starts
 from experiments.mixtures.starts import Mixtures
 from outgen_jax.networks import ApplyFn
 
-Network = tuple[ApplyFn, Any]  # apply_fn, variables
+Classifier = tuple[ApplyFn, Any]  # apply_fn, variables
 NETWORKS = ("ordinary", "robust")
 STARTS = ("test images", "noise")
+
+
+class Network(NamedTuple):
+    """What images are made with: one classifier, or several that must agree."""
+
+    apply_fn: ApplyFn
+    variables: Any
+    # Of several, each with outputs [B, V, K] for its views of an image. 0: one classifier, whose outputs are [B, K].
+    agreeing: int = 0
+
+    def synthesize(self, sources: np.ndarray, targets: np.ndarray, **options: Any) -> og.Result:
+        """Images with the outputs `targets` [N, K], of each classifier and each view."""
+        wanted: Any = targets
+        if self.agreeing:
+            wanted = (targets[:, None],) * self.agreeing
+            options["output"] = (og.outputs.softmax(),) * self.agreeing
+        return og.synthesize(self.apply_fn, self.variables, sources, wanted, **options)
+
+
+def together(classifiers: Sequence[Classifier], *, mirrored: bool = False) -> Network:
+    """The network of `classifiers` that must agree, on an image and, if `mirrored`, on its mirror image as well."""
+    if len(classifiers) == 1 and not mirrored:
+        return Network(*classifiers[0])
+    transforms = [_same, _mirror] if mirrored else [_same]
+    seen = [og.views(apply_fn, transforms) for apply_fn, _ in classifiers]
+
+    def apply_fn(variables: Sequence[Any], images: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(see(v, images) for see, v in zip(seen, variables, strict=True))
+
+    return Network(apply_fn, tuple(variables for _, variables in classifiers), len(classifiers))
+
+
+def _same(image: jax.Array) -> jax.Array:
+    return image
+
+
+def _mirror(image: jax.Array) -> jax.Array:
+    return image[:, ::-1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,12 +64,14 @@ class Options:
       noise_mean: of the noise that images start from, in [0, 1].
       noise_std: of its pixels.
       seed: of the noise, the classes and the shares.
+      steps: of `og.smallest_change`, which then makes the images. None: the default solver does.
     """
 
     tolerance: float
     noise_mean: float
     noise_std: float
     seed: int
+    steps: int | None = None
 
     def noise(self, count: int, shape: tuple[int, ...]) -> np.ndarray:
         """Images of noise: uint8 [N, *shape]."""
@@ -50,7 +91,10 @@ def made(
     network: Network, sources: np.ndarray, targets: np.ndarray, options: Options
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images float32 [N, H, W, C] with these outputs, and their total variations [N]."""
-    result = og.synthesize(*network, sources, targets, tolerance=options.tolerance, progress=True)
+    solver = None if options.steps is None else og.smallest_change(steps=options.steps)
+    result = network.synthesize(
+        sources, targets, solver=solver, tolerance=options.tolerance, progress=True
+    )
     return result.images, result.distance
 
 
@@ -75,7 +119,7 @@ def every_pair(
 
 def random_job(
     network: Network,
-    judges: Mapping[str, Network],
+    judges: Mapping[str, Classifier],
     sources: np.ndarray,
     labels: np.ndarray | None,
     parts: int,

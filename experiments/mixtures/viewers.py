@@ -99,7 +99,7 @@ def _sheet(images: np.ndarray, first: int) -> Figure:
         left = _GAP + column * (_SIDE + _GAP)
         bottom = height - _NUMBER - _SIDE - row * (_SIDE + _NUMBER + _GAP)
         axes = plotting.place_axes(figure, left, bottom, _SIDE, _SIDE)
-        plotting.show_image(axes, image)
+        plotting.show_image(axes, image, smooth=True)
         plotting.write_text(
             axes, str(first + index), (0.5, 1), offset=(0, 3), align=("center", "bottom"), size=10
         )

@@ -113,11 +113,12 @@ def write_below(axes: Axes, note: str, *, line: int = 0) -> None:
     write_text(axes, note, (0.5, 0), offset=offset, align=align, size=7.5, color=GREY)
 
 
-def show_image(axes: Axes, image: np.ndarray) -> None:
-    """One image [H, W, 1 or 3] without axes; one channel in grey, small images crisp."""
+def show_image(axes: Axes, image: np.ndarray, *, smooth: bool = False) -> None:
+    """One image [H, W, 1 or 3] without axes; one channel in grey, small images crisp or, if wanted, smooth."""
     image = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
-    crisp = max(image.shape[:2]) < CRISP_BELOW
-    axes.imshow(image, interpolation="nearest" if crisp else "antialiased")
+    enlarged = max(image.shape[:2]) < CRISP_BELOW
+    small = "bicubic" if smooth else "nearest"
+    axes.imshow(image, interpolation=small if enlarged else "antialiased")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.special
 from flax import nnx
 from PIL import Image
 
@@ -185,6 +186,25 @@ def test_figures_have_an_image_for_each_target_and_source():
     assert strip.get_size_inches()[0] <= wide.get_size_inches()[0] <= 9
     texts = {text.get_text() for axes in strip.axes for text in axes.texts}
     assert {"dog, rest cat", "75%", "judge finds dog", "56%"} <= texts
+
+
+def test_classifiers_agree_on_the_image_and_on_its_mirror_image():
+    rng = np.random.default_rng(4)
+    images, targets = rng.uniform(size=(2, 8, 8, 1)), np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
+
+    def linear(variables, images):
+        return images.reshape(len(images), -1) @ variables
+
+    classifiers = [(linear, rng.normal(size=(64, 3)).astype(np.float32)) for _ in range(2)]
+    network = study.together(classifiers, mirrored=True)
+    options = study.Options(tolerance=0.01, noise_mean=0.5, noise_std=0.1, seed=0, steps=40)
+    found, distance = study.made(network, np.float32(images), np.float32(targets), options)
+    assert max(distance) <= 0.01
+    for apply_fn, variables in classifiers:
+        for seen in (found, found[:, :, ::-1]):
+            probs = scipy.special.softmax(apply_fn(variables, seen), -1)
+            assert og.metrics.total_variation(probs, targets).max() <= 0.0101
+    assert study.together(classifiers[:1]) == (*classifiers[0], 0)
 
 
 # --- the script ---
