@@ -1,4 +1,4 @@
-"""The epochs of an adversarial training, with checkpoints; stops when a loss or a weight is not finite."""
+"""The epochs of a GAN training, with checkpoints; stops when a loss or a weight is not finite."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -10,8 +10,8 @@ import numpy as np
 
 from outgen_jax.data.augmented_set import AugmentedSet
 from outgen_jax.training import updates
-from outgen_jax.training.adversarial import GameState, Metrics, Update
 from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
+from outgen_jax.training.gan import GameState, Metrics, Update
 
 
 class Progress(NamedTuple):
@@ -42,7 +42,7 @@ def train(
     yielded once.
 
     Args:
-      update: from `adversarial.make_update`, compiled by `updates.compile_updates`.
+      update: from `gan.make_update`, compiled by `updates.compile_updates`.
       state: before the first update. A checkpoint must have its structure.
       images: uint8 [N, H, W, C], or what else the `take` of the update reads.
       key: of the order of the images.
@@ -66,22 +66,22 @@ def train(
     num_images = _count(images) if num_images is None else num_images
     if isinstance(images, AugmentedSet) and num_images > len(images.table.source):
         raise ValueError(
-            f"adversarial_fit.train: num_images must be at most the {len(images.table.source)} rows of the set, got "
+            f"gan_fit.train: num_images must be at most the {len(images.table.source)} rows of the set, got "
             f"{num_images}; pass len(images.table.source)"
         )
     updates.consecutive_rows(key, 0, 1, num_images, batch_size)  # refuses a batch that does not fit
     steps = num_images // batch_size if steps_per_epoch is None else steps_per_epoch
     if steps < 1 or save_every < 1:
         raise ValueError(
-            f"adversarial_fit.train: steps_per_epoch and save_every must be at least 1, got {steps_per_epoch} and "
+            f"gan_fit.train: steps_per_epoch and save_every must be at least 1, got {steps_per_epoch} and "
             f"{save_every}; without steps_per_epoch an epoch is one pass over the images"
         )
     history: list[dict[str, float]] = []
     own = {"num_images": num_images, "batch_size": batch_size, "steps_per_epoch": steps}
     run = run_identity([key, state.key], images, {**(settings or {}), **own})
     if checkpoints is not None and checkpoints.latest is not None:
-        state, notes = _restored(checkpoints, state, images, caller="adversarial_fit.train")
-        check_run(checkpoints, notes, run, most=epochs, caller="adversarial_fit.train")
+        state, notes = _restored(checkpoints, state, images, caller="gan_fit.train")
+        check_run(checkpoints, notes, run, most=epochs, caller="gan_fit.train")
         history = notes["history"]
     if len(history) >= epochs:
         yield Progress(state, history)
@@ -115,7 +115,7 @@ def restore(
     Raises:
       ValueError: a checkpoint of other networks, or of an older format.
     """
-    state, notes = _restored(checkpoints, state, images, caller="adversarial_fit.restore")
+    state, notes = _restored(checkpoints, state, images, caller="gan_fit.restore")
     return state, notes["history"]
 
 
@@ -137,7 +137,7 @@ def _count(images: Any) -> int:
     if getattr(images, "dtype", None) != np.uint8 or images.ndim != 4:
         layout = jax.tree.map(lambda x: f"{np.asarray(x).dtype} {list(np.shape(x))}", images)
         raise ValueError(
-            f"adversarial_fit.train: images must be uint8 [N, H, W, C], got {layout}; what else `take` reads "
+            f"gan_fit.train: images must be uint8 [N, H, W, C], got {layout}; what else `take` reads "
             "needs num_images"
         )
     return len(images)
@@ -157,5 +157,5 @@ def _check_finite(
     else:
         return
     raise FloatingPointError(
-        f"adversarial_fit.train: the {what}; {kept(checkpoints, 'epoch')}. Use a lower learning rate"
+        f"gan_fit.train: the {what}; {kept(checkpoints, 'epoch')}. Use a lower learning rate"
     )
