@@ -429,7 +429,7 @@ NETWORKS = [
     ),
     Network(
         "dcgan.Generator",
-        lambda: dcgan.Generator(size=16, width=2, latents=3, rngs=rngs()),
+        lambda: dcgan.Generator(size=16, width=2, latent=3, rngs=rngs()),
         (2, 3),
         call=itself,
     ),

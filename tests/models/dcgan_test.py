@@ -23,7 +23,7 @@ def built(build):
 
 @functools.cache
 def generator() -> dcgan.Generator:
-    return built(lambda: dcgan.Generator(**SMALL, latents=5, rngs=nnx.Rngs(0)))
+    return built(lambda: dcgan.Generator(**SMALL, latent=5, rngs=nnx.Rngs(0)))
 
 
 @functools.cache
@@ -276,8 +276,8 @@ def test_refuses_sizes(network, options, message):
 
 
 def test_refuses_no_latents_and_other_shapes():
-    with pytest.raises(ValueError, match="latents must be at least 1, got 0"):
-        dcgan.Generator(latents=0, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="latent must be at least 1, got 0"):
+        dcgan.Generator(latent=0, rngs=nnx.Rngs(0))
     for shape in ((5,), (2, 4), (2, 1, 5)):
         with pytest.raises(ValueError, match=r"z must be \[B, 5\], got \[.*z\[None\]"):
             generator()(jnp.zeros(shape))

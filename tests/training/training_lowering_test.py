@@ -85,7 +85,7 @@ def of_game(
 def of_augmented_game(small_vgg16: Callable[..., VGG16]) -> tuple[Any, ...]:
     def build() -> tuple[nnx.Module, nnx.Module]:
         options = {"size": 16, "width": 2, "rngs": nnx.Rngs(0)}
-        return dcgan.Generator(latents=5, **options), dcgan.Discriminator(**options)
+        return dcgan.Generator(latent=5, **options), dcgan.Discriminator(**options)
 
     augmentation = gan.Augmentation(differentiable_augment)
     same = lambda output: output  # noqa: E731
