@@ -2,8 +2,7 @@
 
 Most are for one example: logits and distributions [K] -> []; lift them with `jax.vmap`. `replaced_data`,
 `discriminator`, `generator`, `intermediate_constraint` and `intermediate_mse` are terms of a training loss: they take a
-batch and return its mean. Mind the order of arguments: `cross_entropy(logits, target)`, but
-`kl_divergence(target, logits)`.
+batch and return its mean.
 """
 
 import math
@@ -18,8 +17,6 @@ from jax.typing import ArrayLike
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """Eq. A11: L_c(p, q) = −Σ q log p, with p = softmax(logits) and q = target; [K], [K] -> [].
 
-    The logits come first here, and second in `kl_divergence`.
-
     >>> import jax.numpy as jnp
     >>> import outgen_jax as og
     >>> round(og.losses.cross_entropy(jnp.zeros(4), jnp.array([1.0, 0, 0, 0])).item(), 4)
@@ -30,16 +27,15 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     return -jnp.sum(target * log_p)
 
 
-def kl_divergence(target: jax.Array, logits: jax.Array) -> jax.Array:
+def kl_divergence(logits: jax.Array, target: jax.Array) -> jax.Array:
     """Eq. A10 as KL(target ‖ p) = Σ q log(q/p), with p = softmax(logits) and 0·log 0 = 0; [K], [K] -> [].
 
-    The target comes first here, and second in `cross_entropy`. It must sum to 1. The sum is computed as
-    Σ q (e^δ − 1 − δ), δ = log(p/q), plus p where q = 0: the same for distributions, without the cancellation that would
-    hide a divergence below 1e-7 in float32.
+    The target must sum to 1. The sum is computed as Σ q (e^δ − 1 − δ), δ = log(p/q), plus p where q = 0: the same for
+    distributions, without the cancellation that would hide a divergence below 1e-7 in float32.
 
     >>> import jax.numpy as jnp
     >>> import outgen_jax as og
-    >>> og.losses.kl_divergence(jnp.array([0.5, 0.5]), jnp.zeros(2)).item()
+    >>> og.losses.kl_divergence(jnp.zeros(2), jnp.array([0.5, 0.5])).item()
     0.0
     """
     log_p = jax.nn.log_softmax(logits)
@@ -114,7 +110,7 @@ def replaced_data(
     def loss(x: jax.Array, label: jax.Array, teacher: jax.Array, is_new: jax.Array) -> jax.Array:
         t = one_hot(label, num_classes)
         if printed_smoothing is None:
-            divergence = kl_divergence(jnp.where(is_new, jax.nn.softmax(teacher), t), x)
+            divergence = kl_divergence(x, jnp.where(is_new, jax.nn.softmax(teacher), t))
         else:
             log_t = jnp.log((1 - printed_smoothing) * t + printed_smoothing / num_classes)
             log_target = jnp.where(is_new, jax.nn.log_softmax(teacher), log_t)

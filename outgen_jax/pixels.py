@@ -99,7 +99,9 @@ def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.A
     >>> og.pixels.lowpass(stripes, 3)[:2, 0, 0].tolist()
     [0.5, 0.5]
     """
-    check_lowpass(radius, rolloff, caller="lowpass")
+    check_lowpass_radius(radius, caller="lowpass")
+    if rolloff not in ROLLOFFS:
+        raise ValueError(f"lowpass: unknown rolloff {rolloff!r}; use one of {', '.join(ROLLOFFS)}")
     if image.ndim != 3:
         raise ValueError(
             f"lowpass: image must be one image [H, W, C], got shape {list(image.shape)}; "
@@ -119,18 +121,16 @@ def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.A
     return jnp.fft.irfft2(kept, s=(height, width), axes=(0, 1))
 
 
-def check_lowpass(radius: float | None, rolloff: str, *, caller: str) -> None:
-    """Checks the options of `lowpass`; a radius of None means no filter.
+def check_lowpass_radius(radius: float | None, *, caller: str) -> None:
+    """Refuses, in the name of `caller`, a radius that `lowpass` cannot take; None means no filter.
 
     Raises:
-      ValueError: in the name of `caller`.
+      ValueError: a radius that is not positive.
     """
     if radius is not None and not radius > 0:
         raise ValueError(
             f"{caller}: radius must be positive, got {radius}; None in gradient_descent means no filter"
         )
-    if rolloff not in ROLLOFFS:
-        raise ValueError(f"{caller}: unknown rolloff {rolloff!r}; use one of {', '.join(ROLLOFFS)}")
 
 
 def high_frequency_energy(image: jax.Array, radius: float) -> jax.Array:

@@ -101,6 +101,48 @@ def test_the_site_shows_them_below_their_blocks():
     ]
 
 
+def unknown(names: list[str]) -> list[str]:
+    """Those of the names, as "metrics.prdc", that `import outgen_jax` alone does not lead to."""
+    code = """
+import json, operator, sys
+import outgen_jax
+
+def leads_nowhere(name):
+    try:
+        operator.attrgetter(name)(outgen_jax)
+    except AttributeError:
+        return True
+    return False
+
+print(json.dumps([name for name in json.load(sys.stdin) if leads_nowhere(name)]))
+"""
+    # A process of its own: here, other tests have imported modules that the package does not.
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        input=json.dumps(names),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_names_that_messages_and_pages_mention_exist():
+    """Every `og.a.b` of the package, in a message, a docstring or a comment, and of the documentation."""
+    paths = [*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")]
+    paths += (ROOT / "outgen_jax").rglob("*.py")
+    mentioned: dict[str, list[str]] = {}
+    for path in paths:
+        for name in re.findall(r"\bog\.((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)", path.read_text()):
+            mentioned.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    assert "synthesize" in mentioned
+    assert "docs/guide/targets.md" in mentioned["targets.parse"]
+    *found, last = unknown([*mentioned, "no_such.name"])
+    assert {name: mentioned[name] for name in found} == {}
+    assert last == "no_such.name"
+
+
 def exports() -> list[str]:
     """Dotted names of all that the package and its parts export, as `import x as x`."""
     found = []

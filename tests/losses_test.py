@@ -40,7 +40,7 @@ def test_cross_entropy_equals_scipy(logits, weights):
 def test_kl_divergence_equals_scipy(logits, weights):
     target = normalised(weights)
     expected = scipy.stats.entropy(target, scipy.special.softmax(logits.astype(np.float64)))
-    value = losses.kl_divergence(jnp.float32(target), logits)
+    value = losses.kl_divergence(logits, jnp.float32(target))
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -49,19 +49,33 @@ def test_kl_divergence_equals_scipy(logits, weights):
 def test_gradients_are_softmax_minus_target(logits, weights):
     target = normalised(weights).astype(np.float32)
     expected = scipy.special.softmax(logits.astype(np.float64)) - target
-    for loss in (losses.cross_entropy, lambda x, q: losses.kl_divergence(q, x)):
+    for loss in (losses.cross_entropy, losses.kl_divergence):
         np.testing.assert_allclose(jax.grad(loss)(logits, target), expected, atol=1e-6)
 
 
 def test_kl_divergence_vanishes_at_the_target_alone():
     target = jnp.array([0.7, 0.2, 0.1])
-    np.testing.assert_allclose(losses.kl_divergence(target, jnp.log(target) + 3), 0, atol=1e-6)
-    assert losses.kl_divergence(target, jnp.log(target[::-1])) > 0.5
+    np.testing.assert_allclose(losses.kl_divergence(jnp.log(target) + 3, target), 0, atol=1e-6)
+    assert losses.kl_divergence(jnp.log(target[::-1]), target) > 0.5
 
 
 def test_kl_divergence_is_from_target_to_output():
     target, logits = jnp.array([1.0, 0]), jnp.array([0.0, 0])
-    np.testing.assert_allclose(losses.kl_divergence(target, logits), np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(losses.kl_divergence(logits, target), np.log(2), rtol=1e-6)
+
+
+def test_the_logits_come_first_in_all_losses():
+    """Swapped arguments have the same shapes, and other values: here those of distributions, too."""
+    p, q = np.array([0.7, 0.2, 0.1], np.float32), np.array([0.1, 0.3, 0.6], np.float32)
+    x, log_q = np.log(p) + 2, np.log(q)
+    expected = {
+        losses.cross_entropy: ((x, q), -(q * np.log(p)).sum()),
+        losses.kl_divergence: ((x, q), scipy.stats.entropy(q, p)),
+        losses.printed_kl_divergence: ((x, log_q), scipy.stats.entropy(p, q)),
+    }
+    for loss, (arguments, value) in expected.items():
+        np.testing.assert_allclose(loss(*arguments), value, rtol=1e-5)
+        assert abs(loss(*arguments[::-1]) - value) > 0.1, loss.__name__
 
 
 @pytest.mark.parametrize("target", [[1, 0, 0], [0, 0, 1], [0.5, 0.5, 0], [0, 1, 0]])
@@ -70,8 +84,8 @@ def test_extreme_logits_stay_finite(target):
     expected = float(q[1] * 1e4 + q[2] * 2e4)  # log softmax is 0, −1e4, −2e4 here
     np.testing.assert_allclose(losses.cross_entropy(logits, q), expected, rtol=1e-6)
     entropy = scipy.stats.entropy(target)
-    np.testing.assert_allclose(losses.kl_divergence(q, logits), expected - entropy, rtol=1e-4)
-    for loss in (losses.cross_entropy, lambda x, q: losses.kl_divergence(q, x)):
+    np.testing.assert_allclose(losses.kl_divergence(logits, q), expected - entropy, rtol=1e-4)
+    for loss in (losses.cross_entropy, losses.kl_divergence):
         np.testing.assert_array_equal(jax.grad(loss)(logits, q), jnp.array([1, 0, 0]) - q)
 
 
@@ -79,12 +93,9 @@ def test_losses_under_jit_and_vmap_equal_the_loop():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (6, 4)).astype(np.float32)
     targets = rng.dirichlet(np.ones(4), 6).astype(np.float32)
-    for loss, first, second in (
-        (losses.cross_entropy, logits, targets),
-        (losses.kl_divergence, targets, logits),
-    ):
-        mapped = jax.jit(jax.vmap(loss))(first, second)
-        loop = [loss(a, b) for a, b in zip(first, second, strict=True)]
+    for loss in (losses.cross_entropy, losses.kl_divergence):
+        mapped = jax.jit(jax.vmap(loss))(logits, targets)
+        loop = [loss(x, q) for x, q in zip(logits, targets, strict=True)]
         np.testing.assert_allclose(mapped, loop, rtol=1e-5, atol=1e-6)
 
 
@@ -435,7 +446,7 @@ def test_divergence_is_resolved_below_float32_noise():
     log_probs = np.float64(logits) - np.log(np.exp(np.float64(logits)).sum())
     exact = np.float64(target) @ (np.log(np.float64(target)) - log_probs)
     assert exact < 1e-9
-    np.testing.assert_allclose(losses.kl_divergence(target, logits), exact, rtol=0.02)
+    np.testing.assert_allclose(losses.kl_divergence(logits, target), exact, rtol=0.02)
 
 
 def test_probabilities_of_zero_cost_nothing_and_leave_gradients_finite():

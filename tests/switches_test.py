@@ -73,8 +73,8 @@ def layers(scale: float) -> dict[str, np.ndarray]:
 LOSSES = [
     Row("cross_entropy", losses.cross_entropy, (LOGITS[0], PROBS[0])),
     Row("cross_entropy, -inf", losses.cross_entropy, (SWITCHED_OFF, WITHOUT_IT), gradient=False),
-    Row("kl_divergence", losses.kl_divergence, (PROBS[0], LOGITS[0])),
-    Row("kl_divergence, -inf", losses.kl_divergence, (WITHOUT_IT, SWITCHED_OFF), gradient=False),
+    Row("kl_divergence", losses.kl_divergence, (LOGITS[0], PROBS[0])),
+    Row("kl_divergence, -inf", losses.kl_divergence, (SWITCHED_OFF, WITHOUT_IT), gradient=False),
     Row(
         "printed_kl_divergence",
         losses.printed_kl_divergence,
@@ -429,7 +429,7 @@ NETWORKS = [
     ),
     Network(
         "dcgan.Generator",
-        lambda: dcgan.Generator(size=16, width=2, latents=3, rngs=rngs()),
+        lambda: dcgan.Generator(size=16, width=2, latent=3, rngs=rngs()),
         (2, 3),
         call=itself,
     ),

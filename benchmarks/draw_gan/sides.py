@@ -17,7 +17,7 @@ from flax import nnx
 from benchmarks.harness.alternation import Updates
 from outgen_jax.devices import processors
 from outgen_jax.models import draw
-from outgen_jax.training import adversarial
+from outgen_jax.training import gan
 from outgen_jax.training.updates import compile_updates
 
 _RATE, _BETAS = 3.75e-4, (0.75, 0.999)
@@ -53,7 +53,7 @@ class Workload(NamedTuple):
         )
 
     def latents(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The z of both players' steps, [B, T, latent] each, as `adversarial.make_update` draws them."""
+        """The z of both players' steps, [B, T, latent] each, as `gan.make_update` draws them."""
         keys = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), step), 7)
         shape = (self.batch_size, self.steps, self.latent)
         z_d, z_g = (np.asarray(jax.random.normal(keys[i], shape)) for i in (0, 4))
@@ -61,19 +61,19 @@ class Workload(NamedTuple):
 
 
 def outgen(workload: Workload) -> Updates:
-    """`adversarial.make_update` in one scan, as `experiments.draw_gan` runs it."""
+    """`gan.make_update` in one scan, as `experiments.draw_gan` runs it."""
     generator, discriminator = workload.networks()
     adam = optax.adam(_RATE, b1=_BETAS[0], b2=_BETAS[1])
-    g, g_state = adversarial.from_nnx(generator, lambda model, z, _: model(z).images, adam)
-    d, d_state = adversarial.from_nnx(discriminator, lambda model, x, _: model(x)[0], adam)
+    g, g_state = gan.from_nnx(generator, lambda model, z, _: model(z).images, adam)
+    d, d_state = gan.from_nnx(discriminator, lambda model, x, _: model(x)[0], adam)
     update = compile_updates(
-        adversarial.make_update(
+        gan.make_update(
             g, d, latent_shape=generator.latent_shape, key=jax.random.key(workload.seed)
         )
     )
-    images, start = jnp.asarray(workload.images()), adversarial.create(g_state, d_state)
+    images, start = jnp.asarray(workload.images()), gan.create(g_state, d_state)
 
-    def run(updates: int) -> adversarial.GameState:
+    def run(updates: int) -> gan.GameState:
         state = jax.tree.map(jnp.copy, start)  # the update takes its argument's memory
         if updates:
             state, _ = update(state, images, jnp.asarray(workload.rows(updates)))

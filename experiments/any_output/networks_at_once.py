@@ -77,7 +77,7 @@ def together(models: dict[str, pretrained.Pretrained]) -> tuple[ApplyFn, dict[st
 
 def falling(count: int, num_classes: int, seed: int, ids: tuple[str, ...]) -> np.ma.MaskedArray:
     """Partial targets [N, K]: `count` random classes, each wanted with three quarters of the one before."""
-    drawn = draws.distinct_classes(count, num_classes, [], seed=seed, ids=ids, where="--classes")
+    drawn = draws.distinct_classes(count, num_classes, [], seed=seed, ids=ids, caller="--classes")
     weights = 0.75 ** np.arange(count)
     rows = np.ma.array(np.zeros((len(ids), num_classes), np.float32), mask=True)
     for classes, weight in zip(drawn, weights / weights.sum(), strict=True):

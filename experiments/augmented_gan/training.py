@@ -17,7 +17,7 @@ from outgen_jax.data import augmented_set, grey_levels
 from outgen_jax.data.differentiable_augment import POLICY, adapt, differentiable_augment
 from outgen_jax.generation import provenance
 from outgen_jax.models import dcgan
-from outgen_jax.training import adversarial, adversarial_fit, updates
+from outgen_jax.training import gan, gan_fit, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 _FIRST_PROBABILITY: dict[Scheme, float | None] = {
@@ -39,8 +39,8 @@ class Program(NamedTuple):
     """The compiled functions of jobs with the same scheme in front of the discriminator."""
 
     update: updates.Update
-    first_state: Callable[[int], adversarial.GameState]  # of a seed
-    settle: Callable[[adversarial.GameState], adversarial.PlayerState]  # the averaged generator
+    first_state: Callable[[int], gan.GameState]  # of a seed
+    settle: Callable[[gan.GameState], gan.PlayerState]  # the averaged generator
     generate: Callable[[Any, Any, jax.Array], jax.Array]  # parameters, statistics, z -> images
     latent_shape: tuple[int, ...]
 
@@ -62,7 +62,7 @@ class Generated(NamedTuple):
 class Progress(NamedTuple):
     """Where a training stands after a round."""
 
-    epoch: adversarial_fit.Progress
+    epoch: gan_fit.Progress
     samples: dict[int, np.ndarray]  # updates -> images [n, H, W, C] uint8, where there are scores
 
 
@@ -88,18 +88,18 @@ def program(
         generator = dcgan.Generator(**shape, rngs=nnx.Rngs(2 * seed))
         discriminator = dcgan.Discriminator(**shape, rngs=nnx.Rngs(2 * seed + 1))
         made = [
-            adversarial.from_nnx(model, lambda model, x, _: model(x), adam)
+            gan.from_nnx(model, lambda model, x, _: model(x), adam)
             for model in (generator, discriminator)
         ]
         return generator, made
 
-    def first_state(seed: int) -> adversarial.GameState:
+    def first_state(seed: int) -> gan.GameState:
         states = (state for _, state in players(seed)[1])
         key = jax.random.fold_in(jax.random.key(seed), 1)
-        return adversarial.create(*states, probability=_FIRST_PROBABILITY[scheme], key=key)
+        return gan.create(*states, probability=_FIRST_PROBABILITY[scheme], key=key)
 
     generator, ((g, _), (d, _)) = players(0)
-    update = adversarial.make_update(
+    update = gan.make_update(
         g,
         d,
         latent_shape=generator.latent_shape,
@@ -116,28 +116,24 @@ def program(
         return nnx.merge(graphdef, params, variables, copy=True)(z)
 
     @jax.jit
-    def settle(state: adversarial.GameState) -> adversarial.PlayerState:
+    def settle(state: gan.GameState) -> gan.PlayerState:
         sizes = {"latent_shape": generator.latent_shape, "batch_size": settings.batch_size}
-        return adversarial.settled(g, state, **sizes)
+        return gan.settled(g, state, **sizes)
 
     return Program(
         updates.compile_updates(update), first_state, settle, generate, generator.latent_shape
     )
 
 
-def _augmentation(
-    scheme: Scheme, policy: tuple[str, ...], images: int
-) -> adversarial.Augmentation | None:
+def _augmentation(scheme: Scheme, policy: tuple[str, ...], images: int) -> gan.Augmentation | None:
     if scheme == "off":
         return None
     changes = functools.partial(differentiable_augment, policy=policy)
     adaptive = functools.partial(adapt, images=images) if scheme == "adaptive" else None
-    return adversarial.Augmentation(changes, adaptive)
+    return gan.Augmentation(changes, adaptive)
 
 
-def sample(
-    made: Program, player: adversarial.PlayerState, key: jax.Array, number: int
-) -> np.ndarray:
+def sample(made: Program, player: gan.PlayerState, key: jax.Array, number: int) -> np.ndarray:
     """Images of a generator, [number, H, W, C] uint8; image i is the same whatever the number."""
     parts = []
     for first in range(0, number, _AT_ONCE):
@@ -194,7 +190,7 @@ def train(
     checkpoints = Checkpoints(directory / "checkpoints")
     state = made.first_state(seed)
 
-    def samples_of(done: int, state: adversarial.GameState) -> np.ndarray:
+    def samples_of(done: int, state: gan.GameState) -> np.ndarray:
         path = directory / f"samples_{done * settings.round_updates:06}.npz"
         number = samples if done == settings.rounds else settings.curve_samples
 
@@ -208,9 +204,9 @@ def train(
     found: dict[int, np.ndarray] = {}
     if checkpoints.latest is not None:
         # A run that died between a checkpoint and its samples makes them now.
-        restored, history = adversarial_fit.restore(checkpoints, state, data)
+        restored, history = gan_fit.restore(checkpoints, state, data)
         found = {n: samples_of(n, restored) for n in settings.points if n <= len(history)}
-    for epoch in adversarial_fit.train(
+    for epoch in gan_fit.train(
         made.update,
         state,
         data,
@@ -228,7 +224,7 @@ def train(
         yield Progress(epoch, by_updates)
 
 
-def save_generator(path: Path, player: adversarial.PlayerState) -> str:
+def save_generator(path: Path, player: gan.PlayerState) -> str:
     """Writes parameters and statistics by name -> their hash."""
     kept = (player.params, player.variables)
     leaves = jax.tree_util.tree_leaves_with_path(kept)

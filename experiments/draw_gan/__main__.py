@@ -40,7 +40,7 @@ from experiments.draw_gan.presets import CHANGES, GROUPS, PRESETS, Preset
 from outgen_jax import files, runs
 from outgen_jax.data import grey_levels, sources
 from outgen_jax.models import draw
-from outgen_jax.training import adversarial_fit
+from outgen_jax.training import gan_fit
 from outgen_jax.training.checkpoints import Checkpoints
 
 _PRESETS = flags.DEFINE_list(
@@ -140,7 +140,7 @@ def train(preset: Preset, seed: int, data: Data, directory: Path, title: str) ->
     first = training.first_image(preset, data.train, jax.random.fold_in(jax.random.key(seed), 2))
     updates = preset.epochs * max(1, len(data.train) // preset.batch_size)
     game = training.game(preset, first, updates=updates, seed=seed, key=key)
-    epochs = adversarial_fit.train(
+    epochs = gan_fit.train(
         game.update,
         game.state,
         data.train,

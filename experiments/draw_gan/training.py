@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from experiments.draw_gan.presets import Preset
 from outgen_jax.models import draw, mlp_gan
-from outgen_jax.training import adversarial
+from outgen_jax.training import gan
 from outgen_jax.training.updates import Update, compile_updates, epoch_rows
 
 Generator = draw.Generator | mlp_gan.Generator
@@ -104,7 +104,7 @@ class Game(NamedTuple):
     """A generator and a discriminator ready to be trained."""
 
     update: Update
-    state: adversarial.GameState
+    state: gan.GameState
     generate: Callable[[Any, jax.Array], Any]  # parameters, z -> the generator's output
     latent_shape: tuple[int, ...]
 
@@ -120,9 +120,9 @@ def game(
     """A game of so many `updates`: `first` image [H, W, C], `seed` of the initial weights, `key` of the training."""
     generator, discriminator = networks(preset, first, seed)
     adam = optimizer(preset, updates)
-    g, g_state = adversarial.from_nnx(generator, lambda model, z, _: to_images(model(z)), adam)
-    d, d_state = adversarial.from_nnx(discriminator, judge, adam)
-    update = adversarial.make_update(
+    g, g_state = gan.from_nnx(generator, lambda model, z, _: to_images(model(z)), adam)
+    d, d_state = gan.from_nnx(discriminator, judge, adam)
+    update = gan.make_update(
         g,
         d,
         latent_shape=generator.latent_shape,
@@ -139,7 +139,7 @@ def game(
 
     return Game(
         compile_updates(update),
-        adversarial.create(g_state, d_state),
+        gan.create(g_state, d_state),
         generate,
         generator.latent_shape,
     )

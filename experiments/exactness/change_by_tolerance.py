@@ -83,7 +83,7 @@ def search(
             shown = pixel_map.to_pixels(weights)
             logits = apply_fn(variables, shown)
             change = ((shown - source) ** 2).sum((1, 2, 3))
-            each = jax.vmap(losses.kl_divergence)(wanted, logits) + change / (2 * c)
+            each = jax.vmap(losses.kl_divergence)(logits, wanted) + change / (2 * c)
             # Divided by 1 + 1/c, so that one rate suits every c.
             return (each / (1 + 1 / c)).sum(), (shown, logits, change)
 

@@ -64,7 +64,7 @@ def run_size(
 ) -> dict[str, np.ndarray]:
     """The numbers of one K, per image."""
     drawn = target_draws.distinct_classes(
-        count, num_classes, [], seed=_SEED.value, ids=source.ids, where="--k"
+        count, num_classes, [], seed=_SEED.value, ids=source.ids, caller="--k"
     )
     classes = np.stack(drawn, 1)
     rows = targets(classes, num_classes)

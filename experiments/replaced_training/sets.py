@@ -77,7 +77,7 @@ def targets(
     draws = np.array(
         [
             int.from_bytes(digest[:8], "little") / 2**64
-            for digest in id_digests(seed, CONFUSED, ids, where="--targets")
+            for digest in id_digests(seed, CONFUSED, ids, caller="--targets")
         ]
     )
     edges = np.cumsum(frozen.confusion, 1)[labels]  # [n, K]

@@ -165,20 +165,20 @@ def check_kinds(kinds: Sequence[str], *, caller: str) -> None:
 def _check(
     originals: int, available: int, kinds: list[str], added: int, generated: int, sizes: list[int]
 ) -> None:
-    where = "augmented_set.build"
-    check_kinds(kinds, caller=where)
+    caller = "augmented_set.build"
+    check_kinds(kinds, caller=caller)
     if not 1 <= originals <= available:
         raise ValueError(
-            f"{where}: originals={originals}, but the bank has {available} original images; ask for 1 to {available}"
+            f"{caller}: originals={originals}, but the bank has {available} original images; ask for 1 to {available}"
         )
     if added < len(kinds) or (added and not kinds):
         raise ValueError(
-            f"{where}: added={added} images of {len(kinds)} kinds; give at least one of each kind, and none without "
+            f"{caller}: added={added} images of {len(kinds)} kinds; give at least one of each kind, and none without "
             "kinds"
         )
     wanted = dict(zip(kinds, sizes, strict=True)).get("generated", 0)
     if wanted > generated:
         raise ValueError(
-            f"{where}: the set needs {wanted} generated images, the bank has {generated}; train a generator on the "
+            f"{caller}: the set needs {wanted} generated images, the bank has {generated}; train a generator on the "
             "originals first and put its images behind them"
         )

@@ -51,11 +51,11 @@ def label(class_names: Iterable[str]) -> Field:
         ValueError: a name that would come back as another one, or as none.
     """
     names = tuple(class_names)
-    check_class_names(names, where="label")
+    check_class_names(names, caller="label")
     return Field("label", class_names=names)
 
 
-def check_class_names(names: Iterable[str], *, where: str) -> None:
+def check_class_names(names: Iterable[str], *, caller: str) -> None:
     """Refuses names that change when they are stored, one a line.
 
     Raises:
@@ -64,8 +64,8 @@ def check_class_names(names: Iterable[str], *, where: str) -> None:
     for number, name in enumerate(names):
         if [name.strip()] != name.splitlines():
             raise ValueError(
-                f"{where}: class names are stored one a line, so they must not be empty, contain line breaks, or begin "
-                f"or end with blanks; class {number} is {name!r}. Rename it"
+                f"{caller}: class names are stored one a line, so they must not be empty, contain line breaks, or "
+                f"begin or end with blanks; class {number} is {name!r}. Rename it"
             )
 
 

@@ -68,7 +68,7 @@ class ImageSource(NamedTuple):
         return self._replace(images=grey)
 
 
-def check_lengths(source: ImageSource, *, where: str) -> None:
+def check_lengths(source: ImageSource, *, caller: str) -> None:
     """Refuses a source whose images, labels and ids are not equally many.
 
     Raises:
@@ -79,8 +79,8 @@ def check_lengths(source: ImageSource, *, where: str) -> None:
     if not images == labels == ids:
         has = "no" if source.labels is None else f"{labels:,}"
         raise ValueError(
-            f"{where}: the source has {images:,} images, {has} labels and {ids:,} ids; give every image a label and an "
-            "id, or pass labels=None"
+            f"{caller}: the source has {images:,} images, {has} labels and {ids:,} ids; give every image a label and "
+            "an id, or pass labels=None"
         )
 
 

@@ -79,7 +79,7 @@ def spec(source: Source, *, caller: str) -> Spec:
         raise ValueError(
             f"{caller}: class_names of the source must differ; {twice!r} names several classes. Rename all but one"
         )
-    fields.check_class_names(names or (), where=f"{caller}: class_names of the source")
+    fields.check_class_names(names or (), caller=f"{caller}: class_names of the source")
     image, _, _ = _entry(source, 0, names, caller)
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
         raise ValueError(
@@ -129,7 +129,7 @@ def read(source: Source, spec: Spec, start: int, stop: int, *, caller: str) -> B
 
 def _length(source: Source, caller: str) -> int:
     if isinstance(source, ImageSource):
-        check_lengths(source, where=caller)
+        check_lengths(source, caller=caller)
         return len(source.ids)
     if isinstance(source, Mapping) and source and all(map(_has_features, source.values())):
         raise ValueError(

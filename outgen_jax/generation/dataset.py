@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from outgen_jax.data import random_access, sharded_set
 from outgen_jax.data.image_source import PathLike
-from outgen_jax.generation import block, data_card, provenance, shards
+from outgen_jax.generation import data_card, pipeline, provenance, shard
 from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator, kept_limits
 from outgen_jax.solvers.limits import Restriction
@@ -126,29 +126,29 @@ def generate_dataset(
     """
     if tolerance is not None:
         request.check_tolerance(
-            tolerance, caller=block.CALLER, remedy="use None for the solver's own"
+            tolerance, caller=shard.CALLER, remedy="use None for the solver's own"
         )
-    request.check_batch_size(batch_size, caller=block.CALLER)
-    precision = request.checked_precision(precision, caller=block.CALLER)
-    check_integers(caller=block.CALLER, shard_size=shard_size)
+    request.check_batch_size(batch_size, caller=shard.CALLER)
+    precision = request.checked_precision(precision, caller=shard.CALLER)
+    check_integers(caller=shard.CALLER, shard_size=shard_size)
     if shard_size < 1:
         raise ValueError(
-            f"{block.CALLER}: shard_size must be at least 1, got {shard_size}; 1000 is usual"
+            f"{shard.CALLER}: shard_size must be at least 1, got {shard_size}; 1000 is usual"
         )
     about = _checked_about(about)
-    solver = synthesize.checked_solver(solver, caller=block.CALLER)
+    solver = synthesize.checked_solver(solver, caller=shard.CALLER)
     if tolerance is None:
         tolerance = solver.tolerance or _TOLERANCE
     # Everything that can be wrong is found before a file is written.
-    spec = random_access.spec(source, caller=block.CALLER)
-    few = random_access.read(source, spec, 0, min(8, spec.num_rows), caller=block.CALLER).images
+    spec = random_access.spec(source, caller=shard.CALLER)
+    few = random_access.read(source, spec, 0, min(8, spec.num_rows), caller=shard.CALLER).images
     network = Network(apply_fn, precision)
-    meaning = request.meaning(network, variables, few, output, caller=block.CALLER)
-    block.check_part_names(meaning)
+    meaning = request.meaning(network, variables, few, output, caller=shard.CALLER)
+    shard.check_part_names(meaning)
     mesh = slots.local_mesh()
     placed = slots.on_all_devices(mesh, variables)
-    predict.check_sources(network, placed, few, meaning, batch_size, caller=block.CALLER)
-    job = block.Job(
+    predict.check_sources(network, placed, few, meaning, batch_size, caller=shard.CALLER)
+    plan = shard.Plan(
         network=network,
         variables=placed,
         meaning=meaning,
@@ -165,29 +165,29 @@ def generate_dataset(
         mesh=mesh,
     )
     if not callable(targets):  # a function is asked shard by shard
-        for index in range(job.num_shards):
-            block.wanted(job, block.rows_of(job, index), np.zeros(0))
-    made_from = _made_from(job, few[0], about)
+        for index in range(plan.num_shards):
+            shard.wanted(plan, shard.rows_of(plan, index), np.zeros(0))
+    made_from = _made_from(plan, few[0], about)
     written = sharded_set.ShardedSet(
-        Path(directory).expanduser(), block.fields(job), job.num_shards, made_from
+        Path(directory).expanduser(), shard.fields(plan), plan.num_shards, made_from
     )
-    return _run(job, written, overwrite, progress)
+    return _run(plan, written, overwrite, progress)
 
 
 def _run(
-    job: block.Job, written: sharded_set.ShardedSet, overwrite: bool, progress: bool
+    plan: shard.Plan, written: sharded_set.ShardedSet, overwrite: bool, progress: bool
 ) -> DatasetReport:
     """Makes the missing shards of this process; the first process completes the set."""
     first = jax.process_index() == 0
     with _opened(written, overwrite):
         mine = range(jax.process_index(), written.num_shards, jax.process_count())
-        missing = [index for index in mine if not _is_finished(job, written, index)]
+        missing = [index for index in mine if not _is_finished(plan, written, index)]
         # Images of this process; those of finished shards are there from the start.
-        total = sum(len(block.rows_of(job, index)) for index in mine)
-        left = sum(len(block.rows_of(job, index)) for index in missing)
+        total = sum(len(shard.rows_of(plan, index)) for index in mine)
+        left = sum(len(shard.rows_of(plan, index)) for index in missing)
         bar = synthesize.progress_bar(total, show=progress and first, done=total - left)
         with bar as advance:
-            shards.make(job, written, missing, advance)
+            pipeline.make(plan, written, missing, advance)
         _meet("made")
         if first:
             about = {"versions": provenance.versions()}
@@ -231,10 +231,10 @@ def _target_function(
     """Targets as a function of rows and labels; an array may be a memory map, and stays one."""
     if callable(targets):
         return targets
-    leaves = request.target_leaves(meaning.structure, targets, caller=block.CALLER)
+    leaves = request.target_leaves(meaning.structure, targets, caller=shard.CALLER)
     # As for all images: the rows of a shard could be taken for another axis, or another axis for its rows.
     whole = [
-        request.with_all_axes(leaf, num_images, shape, caller=block.CALLER)
+        request.with_all_axes(leaf, num_images, shape, caller=shard.CALLER)
         for leaf, shape in zip(leaves, meaning.shapes, strict=True)
     ]
 
@@ -256,47 +256,47 @@ def _checked_about(about: Mapping[str, Any] | None) -> dict[str, Any]:
         json.dumps(found, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{block.CALLER}: about must be a mapping of names to what JSON can hold: {error}; convert it first"
+            f"{shard.CALLER}: about must be a mapping of names to what JSON can hold: {error}; convert it first"
         ) from error
     return found
 
 
-def _made_from(job: block.Job, image: np.ndarray, about: Mapping[str, Any]) -> dict[str, Any]:
+def _made_from(plan: shard.Plan, image: np.ndarray, about: Mapping[str, Any]) -> dict[str, Any]:
     """What must be equal for a run to resume, beyond the rows and targets of each shard."""
     found = {
-        **job.spec._asdict(),
-        "outputs": [list(shape) for shape in job.meaning.shapes],
-        "kinds": [repr(kind) for kind in job.meaning.kinds],
-        "classifier": provenance.classifier_hash(job.variables),
-        "program": provenance.program_hash(job.network, job.meaning, job.variables, image),
+        **plan.spec._asdict(),
+        "outputs": [list(shape) for shape in plan.meaning.shapes],
+        "kinds": [repr(kind) for kind in plan.meaning.kinds],
+        "classifier": provenance.classifier_hash(plan.variables),
+        "program": provenance.program_hash(plan.network, plan.meaning, plan.variables, image),
         "solver": provenance.solver_record(
-            job.solver, job.network, job.meaning, job.variables, image
+            plan.solver, plan.network, plan.meaning, plan.variables, image
         ),
-        "steps": job.solver.steps,
-        "tolerance": job.tolerance,
-        "quantize": job.quantize,
-        "batch_size": job.batch_size,
-        "shard_size": job.shard_size,
+        "steps": plan.solver.steps,
+        "tolerance": plan.tolerance,
+        "quantize": plan.quantize,
+        "batch_size": plan.batch_size,
+        "shard_size": plan.shard_size,
         "about": dict(about),
     }
     # Sets without these are as those of earlier versions.
-    if job.save_float:
+    if plan.save_float:
         found["save_float"] = True
-    limits = kept_limits(job.solver)
+    limits = kept_limits(plan.solver)
     if limits != Restriction():
         found["limits"] = provenance.limits_record(limits)
     return json.loads(json.dumps(found))  # tuples become lists, as in the manifest
 
 
-def _is_finished(job: block.Job, written: sharded_set.ShardedSet, index: int) -> bool:
+def _is_finished(plan: shard.Plan, written: sharded_set.ShardedSet, index: int) -> bool:
     """Whether a shard is there and whole; refuses one that was made from other rows."""
     note = sharded_set.finished(written, index)
     if note is None:
         return False
-    if note.inputs != block.inputs_of(job, block.read(job, index)).digest:
-        chosen = block.rows_of(job, index)
+    if note.inputs != shard.inputs_of(plan, shard.read(plan, index)).digest:
+        chosen = shard.rows_of(plan, index)
         raise FileExistsError(
-            f"{block.CALLER}: {str(written.directory)!r} was made from another source or "
+            f"{shard.CALLER}: {str(written.directory)!r} was made from another source or "
             f"other targets: rows {chosen[0]} to {chosen[-1]} differ; choose another directory, or overwrite"
         )
     return True
@@ -305,4 +305,4 @@ def _is_finished(job: block.Job, written: sharded_set.ShardedSet, index: int) ->
 def _meet(name: str) -> None:
     """Waits until all processes are here."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"{block.CALLER}: {name}")
+        multihost_utils.sync_global_devices(f"{shard.CALLER}: {name}")

@@ -237,28 +237,28 @@ def jackknife_interval(
 def _check_bootstrap(
     rows: list[np.ndarray], paired: bool | None, resamples: int, method: str
 ) -> None:
-    where = "bootstrap_interval"
+    caller = "bootstrap_interval"
     shapes = [list(sample.shape) for sample in rows]
     if not rows or any(sample.ndim == 0 or len(sample) < 2 for sample in rows):
         raise ValueError(
-            f"{where}: needs samples of at least 2 rows each, got shapes {shapes}; give more rows"
+            f"{caller}: needs samples of at least 2 rows each, got shapes {shapes}; give more rows"
         )
     if len(rows) > 1 and paired is None:
         raise ValueError(
-            f"{where}: paired must say how {len(rows)} samples are drawn; paired=True keeps row i of all together "
+            f"{caller}: paired must say how {len(rows)} samples are drawn; paired=True keeps row i of all together "
             "(probabilities and labels), paired=False draws each apart (real and fake)"
         )
     if paired and len({len(sample) for sample in rows}) > 1:
         raise ValueError(
-            f"{where}: paired samples must be of one length, got shapes {shapes}; use paired=False "
+            f"{caller}: paired samples must be of one length, got shapes {shapes}; use paired=False "
             "for independent samples"
         )
     if resamples < 1:
         raise ValueError(
-            f"{where}: resamples must be at least 1, got {resamples}; 1,000 or more give a usable interval"
+            f"{caller}: resamples must be at least 1, got {resamples}; 1,000 or more give a usable interval"
         )
     if method not in ("percentile", "basic"):
-        raise ValueError(f"{where}: unknown method {method!r}; use one of percentile, basic")
+        raise ValueError(f"{caller}: unknown method {method!r}; use one of percentile, basic")
 
 
 def _standard_error(v: np.ndarray) -> np.ndarray:

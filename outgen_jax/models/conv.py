@@ -32,17 +32,17 @@ def convolution(
 
 
 def depthwise_convolution(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: str = "SAME"
+    x: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: str = "SAME"
 ) -> jax.Array:
     """Convolves each channel of `x` [N, H, W, C] with its `kernel` [k, k, C] -> [N, H', W', C].
 
     Differentiable in forward and reverse mode, any number of times.
 
     Example:
-      >>> depthwise_convolution(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2)), stride=2).shape
+      >>> depthwise_convolution(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2)), strides=2).shape
       (1, 2, 2, 2)
     """
-    window = _window(x, kernel, stride, padding, groups=x.shape[-1])
+    window = _window(x, kernel, strides, padding, groups=x.shape[-1])
     return primitives.convolve(x, kernel[:, :, None], window=window)
 
 
@@ -67,12 +67,12 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def _window(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: str, *, groups: int = 1
+    x: jax.Array, kernel: jax.Array, strides: int, padding: str, *, groups: int = 1
 ) -> Window:
-    strides = (stride, stride)
-    pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    both = (strides, strides)
+    pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], both, padding)
     return Window(
-        strides=strides,
+        strides=both,
         padding=tuple((int(before), int(after)) for before, after in pads),
         lhs_dilation=(1, 1),
         rhs_dilation=(1, 1),

@@ -37,7 +37,7 @@ class Generator(nnx.Module):
         *,
         size: int = 64,
         width: int = 64,
-        latents: int = 100,
+        latent: int = 100,
         channels: int = 3,
         rngs: nnx.Rngs,
     ) -> None:
@@ -46,19 +46,19 @@ class Generator(nnx.Module):
         Args:
           size: side of the images, a power of two from 16.
           width: channels of the layer next to the image; every halving of the side doubles them, up to 1,024.
-          latents: length of z.
+          latent: length of z.
           channels: of the images.
           rngs: initial values.
 
         Raises:
-          ValueError: a size that is not such a power of two, a width outside 1..1024, no latents or channels.
+          ValueError: a size that is not such a power of two, a width outside 1..1024, `latent` or `channels` below 1.
         """
         widths = _widths("Generator", size, width, channels)[::-1]
-        if latents < 1:
-            raise ValueError(f"dcgan.Generator: latents must be at least 1, got {latents}")
-        self.latent_shape = (latents,)
+        if latent < 1:
+            raise ValueError(f"dcgan.Generator: latent must be at least 1, got {latent}")
+        self.latent_shape = (latent,)
         self.project = nnx.Linear(
-            latents, _SEED_SIDE**2 * widths[0], use_bias=False, kernel_init=_normal, rngs=rngs
+            latent, _SEED_SIDE**2 * widths[0], use_bias=False, kernel_init=_normal, rngs=rngs
         )
         self.norm = _batch_norm(widths[0], rngs)
         self.hidden = nnx.List(
@@ -70,7 +70,7 @@ class Generator(nnx.Module):
         self.pixels = Upsampling(widths[-1], channels, norm=False, rngs=rngs)
 
     def __call__(self, z: jax.Array) -> jax.Array:
-        """Latent vectors [B, latents], z ~ N(0, 1) -> images [B, size, size, channels] in [0, 1].
+        """Latent vectors [B, latent], z ~ N(0, 1) -> images [B, size, size, channels] in [0, 1].
 
         In training, batch normalisation takes the statistics of the batch and remembers them; in evaluation
         (`generator.eval()`) the remembered ones, so that an image does not depend on its batch.
@@ -81,7 +81,7 @@ class Generator(nnx.Module):
         if z.ndim != 2 or z.shape[1:] != self.latent_shape:
             raise ValueError(
                 f"dcgan.Generator: z must be [B, {self.latent_shape[0]}], got {list(z.shape)}; "
-                "add the batch axis with z[None], or build the generator with other `latents`"
+                "add the batch axis with z[None], or build the generator with another `latent`"
             )
         x = self.project(z).reshape(len(z), _SEED_SIDE, _SEED_SIDE, -1)  # [B, 4, 4, widest]
         x = jax.nn.relu(self.norm(x))

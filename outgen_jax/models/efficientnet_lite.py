@@ -85,7 +85,7 @@ class Convolution(nnx.Module):
         if size == 1:
             return self.norm(x @ kernel[0, 0])
         if inputs == 1:
-            return self.norm(conv.depthwise_convolution(x, kernel[:, :, 0], stride=self.stride))
+            return self.norm(conv.depthwise_convolution(x, kernel[:, :, 0], strides=self.stride))
         return self.norm(conv.convolution(x, kernel, strides=self.stride))
 
 

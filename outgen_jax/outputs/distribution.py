@@ -49,7 +49,7 @@ class Softmax(Output):
     def divergence(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """KL(target ‖ softmax(output)); free classes share what the others leave."""
         wanted = partial.complete(target, jax.lax.stop_gradient(output))
-        return losses.kl_divergence(wanted, output)
+        return losses.kl_divergence(output, wanted)
 
     def distance(self, output: jax.Array, target: jax.Array) -> jax.Array:
         """Total variation."""
@@ -81,7 +81,7 @@ class Softmax(Output):
 
     def divergence_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """KL divergence of the groups."""
-        return losses.kl_divergence(goal, _with_first(r))
+        return losses.kl_divergence(_with_first(r), goal)
 
     def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """Probabilities less targets, p − q, of all groups but the first."""

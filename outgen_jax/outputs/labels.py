@@ -57,7 +57,7 @@ class Sigmoid(Output):
         logits = jnp.stack([r, jnp.zeros_like(r)], -1)
         free = jnp.isnan(goal)
         pairs = jnp.where(free[:, None], 0.5, pairs)
-        each = jax.vmap(losses.kl_divergence)(pairs, jnp.where(free[:, None], 0.0, logits))
+        each = jax.vmap(losses.kl_divergence)(jnp.where(free[:, None], 0.0, logits), pairs)
         return each.sum()
 
     def gradient_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:

@@ -134,7 +134,7 @@ def kl_divergence(wanted: np.ndarray, reached: np.ndarray) -> np.ndarray:
     """KL(wanted || reached) of each row in nats, [N]; infinite where a wanted class got nothing."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logits = np.log(reached)
-    return np.asarray(jax.vmap(losses.kl_divergence)(jnp.asarray(wanted), jnp.asarray(logits)))
+    return np.asarray(jax.vmap(losses.kl_divergence)(jnp.asarray(logits), jnp.asarray(wanted)))
 
 
 def pixel_change(run: SynthesisRun) -> tuple[np.ndarray, np.ndarray]:

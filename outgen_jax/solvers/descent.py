@@ -39,7 +39,6 @@ class GradientDescent(Solver):
         default_factory=pixel_maps.arctan, metadata={"static": True}
     )
     lowpass_radius: float | None = dataclasses.field(default=None, metadata={"static": True})
-    lowpass_rolloff: str = dataclasses.field(default="ideal", metadata={"static": True})
 
     def init(self, problem: Problem, image: jax.Array) -> DescentState:
         """The weights of an image [H, W, C]."""
@@ -75,7 +74,7 @@ class GradientDescent(Solver):
         if self.lowpass_radius is None:
             return image
         # The filter overshoots at edges; clipped here, the network sees exactly what is returned.
-        smooth = pixel_maps.lowpass(image, self.lowpass_radius, rolloff=self.lowpass_rolloff)
+        smooth = pixel_maps.lowpass(image, self.lowpass_radius)
         return jnp.clip(smooth, 0, 1)
 
 
@@ -86,7 +85,6 @@ def gradient_descent(
     steps: int = STEPS,
     pixels: pixel_maps.PixelMap | None = None,
     lowpass_radius: float | None = None,
-    lowpass_rolloff: str = "ideal",
 ) -> GradientDescent:
     r"""Minimises the loss between output and target by gradient descent in the weights of the image.
 
@@ -104,11 +102,10 @@ def gradient_descent(
       pixels: map between pixels and weights; None: `og.pixels.arctan()`, the paper's.
       lowpass_radius: the image is low-pass filtered at this radius, in cycles per image side, before the network gets
         it. The filtered image is the result; see `og.pixels.lowpass`. None: no filter.
-      lowpass_rolloff: "ideal" or "gaussian".
 
     Raises:
       ValueError: an optimiser that is not optax's, or `pixels` that is no map; a negative number of steps or weight
-        decay; a radius that is not positive, or an unknown roll-off.
+        decay; a radius that is not positive.
 
     >>> import optax
     >>> import outgen_jax as og
@@ -131,7 +128,7 @@ def gradient_descent(
             "gradient_descent: steps and weight_decay must not be negative, got "
             f"{steps} and {weight_decay}; use 0 for none"
         )
-    pixel_maps.check_lowpass(lowpass_radius, lowpass_rolloff, caller="gradient_descent")
+    pixel_maps.check_lowpass_radius(lowpass_radius, caller="gradient_descent")
     # Python's numbers: those of numpy have a type, which would widen arrays under jax_enable_x64.
     return GradientDescent(
         optimizer=optimizer,
@@ -139,5 +136,4 @@ def gradient_descent(
         steps=int(steps),
         pixels=pixel_maps.arctan() if pixels is None else pixels,
         lowpass_radius=None if lowpass_radius is None else float(lowpass_radius),
-        lowpass_rolloff=lowpass_rolloff,
     )

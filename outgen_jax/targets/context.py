@@ -17,7 +17,7 @@ from outgen_jax.whole_numbers import check_integers
 class Context(NamedTuple):
     """What the names in a target refer to, for n images and K classes."""
 
-    where: str  # opens the error messages: the public function and, in a table, the row
+    caller: str  # opens the error messages: the public function and, in a table, the row
     num_classes: int
     exact: Mapping[str, list[int]]  # class name, composed -> its indices; ImageNet has two cranes
     folded: Mapping[str, list[int]]  # the same without regard to case
@@ -29,10 +29,10 @@ class Context(NamedTuple):
     # Of an entry that stands for itself, as those of labels and numbers do; None: the entries of a row sum to 1.
     bounds: tuple[float, float] | None = None
 
-    def take(self, images: Sequence[int], where: str) -> "Context":
+    def take(self, images: Sequence[int], caller: str) -> "Context":
         """The context of some of the images."""
         return self._replace(
-            where=where,
+            caller=caller,
             ids=[self.ids[image] for image in images],
             labels=None if self.labels is None else self.labels[images],
             source_probs=None if self.source_probs is None else self.source_probs[images],
@@ -41,7 +41,7 @@ class Context(NamedTuple):
 
 
 def make_context(
-    where: str,
+    caller: str,
     *,
     class_names: Sequence[str] | None,
     num_classes: int | None,
@@ -54,34 +54,34 @@ def make_context(
     output: Any = None,
 ) -> Context:
     """Check the arguments of `parse` and `from_csv` against each other and gather them."""
-    check_integers(caller=where, num_classes=num_classes, num_images=num_images)
+    check_integers(caller=caller, num_classes=num_classes, num_images=num_images)
     if isinstance(class_names, str):
         raise ValueError(
-            f"{where}: class_names must be a sequence of names, got the text {class_names!r}. Give a list, "
+            f"{caller}: class_names must be a sequence of names, got the text {class_names!r}. Give a list, "
             "one name per class"
         )
     if output is not None and not hasattr(output, "bounds"):
         raise ValueError(
-            f"{where}: output must be one of og.outputs, such as og.outputs.sigmoid(), got {output!r:.60}. Call it; "
+            f"{caller}: output must be one of og.outputs, such as og.outputs.sigmoid(), got {output!r:.60}. Call it; "
             "for a network with several outputs, make the targets of each apart"
         )
     class_names = None if class_names is None else tuple(map(str, class_names))
     classes = _agreed(
-        where,
+        caller,
         "classes",
         class_names=None if class_names is None else len(class_names),
         num_classes=num_classes,
     )
     if classes < 1:
-        raise ValueError(f"{where}: there must be a class to name; there are {classes}. Add some")
+        raise ValueError(f"{caller}: there must be a class to name; there are {classes}. Add some")
     label_array = None if labels is None else np.asarray(labels)
     probs = None if source_probs is None else np.atleast_1d(np.asarray(source_probs, np.float32))
     found = None
     if source is not None:
-        found = of_source(source, class_names=class_names, num_classes=classes, where=where)
+        found = of_source(source, class_names=class_names, num_classes=classes, caller=caller)
     if num_images is not None and num_images < 0:
         raise ValueError(
-            f"{where}: num_images must not be negative; it is {num_images}. Give the number of images"
+            f"{caller}: num_images must not be negative; it is {num_images}. Give the number of images"
         )
     counts: dict[str, int | None] = {
         "num_images": num_images,
@@ -90,22 +90,22 @@ def make_context(
         "source_probs": None if probs is None else len(probs),
         "source": None if source is None else len(source.ids),
     }
-    images = _agreed(where, "images", **counts)
-    ids = id_texts(image_ids, images, where=where)
+    images = _agreed(caller, "images", **counts)
+    ids = id_texts(image_ids, images, caller=caller)
     if label_array is not None:
-        label_array = _checked_labels(label_array, classes, where)
+        label_array = _checked_labels(label_array, classes, caller)
     if source is not None:
         given_ids = None if image_ids is None else ids
-        ids, label_array = _of_source(where, source, found, given_ids, label_array)
+        ids, label_array = _of_source(caller, source, found, given_ids, label_array)
     names = class_names or ()
     return Context(
-        where=where,
+        caller=caller,
         num_classes=classes,
         exact=_indices_by_name([composed(name) for name in names]),
         folded=_indices_by_name([folded(name) for name in names]),
         ids=ids,
         labels=label_array,
-        source_probs=None if probs is None else _checked_probs(probs, classes, where),
+        source_probs=None if probs is None else _checked_probs(probs, classes, caller),
         seed=seed,
         lacking=None if found is None else found.lacking,
         bounds=None if output is None else output.bounds,
@@ -113,7 +113,7 @@ def make_context(
 
 
 def _of_source(
-    where: str,
+    caller: str,
     source: ImageSource,
     found: Labels | None,
     given_ids: Sequence[str] | None,
@@ -121,22 +121,22 @@ def _of_source(
 ) -> tuple[list[str], np.ndarray | None]:
     """Ids and labels of the source, which those that are given must not contradict."""
     if given_ids is not None:
-        _check_same(where, "image_ids", given_ids, source.ids, source)
+        _check_same(caller, "image_ids", given_ids, source.ids, source)
     if found is None:
         return list(source.ids), given_labels
     if given_labels is not None:
-        _check_same(where, "labels", given_labels.tolist(), found.classes.tolist(), source)
+        _check_same(caller, "labels", given_labels.tolist(), found.classes.tolist(), source)
     return list(source.ids), found.classes
 
 
 def _check_same(
-    where: str, name: str, given: Sequence[Any], own: Sequence[Any], source: ImageSource
+    caller: str, name: str, given: Sequence[Any], own: Sequence[Any], source: ImageSource
 ) -> None:
     """Refuses an argument that contradicts the source."""
     for row, (left, right) in enumerate(zip(given, own, strict=True)):
         if left != right:
             raise ValueError(
-                f"{where}: {name} and source contradict each other: {left!r} and {right!r} for "
+                f"{caller}: {name} and source contradict each other: {left!r} and {right!r} for "
                 f"image {row} ({source.ids[row]!r}). Leave {name} out"
             )
 
@@ -148,41 +148,41 @@ def _indices_by_name(names: Sequence[str]) -> dict[str, list[int]]:
     return dict(indices)
 
 
-def _agreed(where: str, things: str, **counts: int | None) -> int:
+def _agreed(caller: str, things: str, **counts: int | None) -> int:
     """The one number that the arguments which were given agree on."""
     given = {name: count for name, count in counts.items() if count is not None}
     if not given:
         raise ValueError(
-            f"{where}: the number of {things} is not known. Give {' or '.join(counts)}"
+            f"{caller}: the number of {things} is not known. Give {' or '.join(counts)}"
         )
     if len(set(given.values())) > 1:
         found = ", ".join(f"{name} {count}" for name, count in given.items())
         raise ValueError(
-            f"{where}: arguments must agree on the number of {things}; found {found}. "
+            f"{caller}: arguments must agree on the number of {things}; found {found}. "
             "Correct the odd one"
         )
     return next(iter(given.values()))
 
 
-def _checked_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
+def _checked_labels(labels: np.ndarray, classes: int, caller: str) -> np.ndarray:
     if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
         raise ValueError(
-            f"{where}: labels must be int [B]; they are {labels.dtype} {list(labels.shape)}. "
+            f"{caller}: labels must be int [B]; they are {labels.dtype} {list(labels.shape)}. "
             "Give one class index per image"
         )
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise ValueError(
-            f"{where}: labels must be 0 to {classes - 1}; image {wrong[0]} has {labels[wrong[0]]}. "
+            f"{caller}: labels must be 0 to {classes - 1}; image {wrong[0]} has {labels[wrong[0]]}. "
             "Leave labels out where images have none"
         )
     return labels.astype(np.int64)
 
 
-def _checked_probs(probs: np.ndarray, classes: int, where: str) -> np.ndarray:
+def _checked_probs(probs: np.ndarray, classes: int, caller: str) -> np.ndarray:
     if probs.shape[1:] != (classes,) or not np.isfinite(probs).all():
         raise ValueError(
-            f"{where}: source_probs must be [B, {classes}] and finite; they are "
+            f"{caller}: source_probs must be [B, {classes}] and finite; they are "
             f"{list(probs.shape)} with {np.sum(~np.isfinite(probs))} values not finite. "
             "Give the classifier's output on the source images"
         )

@@ -94,27 +94,27 @@ def dirichlet(
         >>> og.targets.dirichlet(0, 2, 3).shape
         (2, 3)
     """
-    where = "targets.dirichlet"
-    check_integers(caller=where, num_images=num_images, num_classes=num_classes)
+    caller = "targets.dirichlet"
+    check_integers(caller=caller, num_images=num_images, num_classes=num_classes)
     if num_images < 0:
         raise ValueError(
-            f"{where}: num_images must not be negative; it is {num_images}. Give the number of images"
+            f"{caller}: num_images must not be negative; it is {num_images}. Give the number of images"
         )
     if np.ndim(alpha) > 0:
         raise ValueError(
-            f"{where}: alpha must be one number for all classes, got shape {list(np.shape(alpha))}. Draw other "
+            f"{caller}: alpha must be one number for all classes, got shape {list(np.shape(alpha))}. Draw other "
             "distributions with numpy.random.Generator.dirichlet, and pass the array"
         )
     if not (0 < alpha < np.inf and num_classes > 0):
         raise ValueError(
-            f"{where}: alpha and num_classes must be positive and finite; they are {alpha} and "
+            f"{caller}: alpha and num_classes must be positive and finite; they are {alpha} and "
             f"{num_classes}. alpha=1 is uniform on the simplex"
         )
-    ids = id_texts(image_ids, num_images, where=where)
+    ids = id_texts(image_ids, num_images, caller=caller)
     # Beyond this every row is uniform to the last bit, and the sum of numpy's draws may overflow.
     concentration = np.full(num_classes, min(alpha, _UNIFORM))
     targets = np.empty((num_images, num_classes), np.float32)
-    for row, digest in zip(targets, id_digests(seed, "dirichlet", ids, where=where), strict=True):
+    for row, digest in zip(targets, id_digests(seed, "dirichlet", ids, caller=caller), strict=True):
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
         row[:] = generator.dirichlet(concentration)
     return targets

@@ -11,12 +11,12 @@ import numpy as np
 ImageIds = Sequence[int | str | bytes] | np.ndarray
 
 
-def id_texts(image_ids: ImageIds | None, num_images: int, *, where: str) -> list[str]:
+def id_texts(image_ids: ImageIds | None, num_images: int, *, caller: str) -> list[str]:
     """The ids as text, so that a number read from a file is the number held in memory."""
     ids = range(num_images) if image_ids is None else image_ids
     if len(ids) != num_images:
         raise ValueError(
-            f"{where}: image_ids must hold one id per image; it holds {len(ids)} for {num_images} "
+            f"{caller}: image_ids must hold one id per image; it holds {len(ids)} for {num_images} "
             "images. Add or remove ids"
         )
     return [
@@ -25,11 +25,11 @@ def id_texts(image_ids: ImageIds | None, num_images: int, *, where: str) -> list
     ]
 
 
-def id_digests(seed: int, purpose: str, ids: Iterable[str], *, where: str) -> Iterator[bytes]:
+def id_digests(seed: int, purpose: str, ids: Iterable[str], *, caller: str) -> Iterator[bytes]:
     """16 bytes per id that are random in the seed, the purpose and the id."""
     if not isinstance(seed, int | np.integer):
         raise ValueError(
-            f"{where}: seed must be an integer; it is a {type(seed).__name__}. Give one such as 0"
+            f"{caller}: seed must be an integer; it is a {type(seed).__name__}. Give one such as 0"
         )
     for name in ids:
         # A file name that is not UTF-8 reaches Python with lone surrogates: no reason to stop.
@@ -44,7 +44,7 @@ def distinct_classes(
     *,
     seed: int,
     ids: Sequence[str],
-    where: str,
+    caller: str,
 ) -> list[np.ndarray]:
     """`count` distinct classes per image, uniform among those not avoided, int64 [n] each.
 
@@ -63,10 +63,10 @@ def distinct_classes(
         full = np.flatnonzero(free < 1)
         if full.size:
             raise ValueError(
-                f"{where}: no class is left for 'random' number {number + 1} on image "
+                f"{caller}: no class is left for 'random' number {number + 1} on image "
                 f"{ids[full[0]]!r}; the text names or has drawn all {num_classes}. Drop a 'random'"
             )
-        digests = id_digests(seed, f"random {number}", ids, where=where)
+        digests = id_digests(seed, f"random {number}", ids, caller=caller)
         bits = np.frombuffer(b"".join(digests), "<u8")[::2]
         draw = (bits % free.astype(np.uint64)).astype(np.int64)
         for classes in taken:

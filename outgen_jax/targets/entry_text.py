@@ -18,7 +18,7 @@ from outgen_jax.targets.text import class_terms, terms_in
 
 def entry_rows(text: str, context: Context) -> np.ma.MaskedArray:
     """The targets that the text asks for, float32 [n, K], masked where they are free."""
-    terms = terms_in(text, context.where)
+    terms = terms_in(text, context.caller)
     _check_terms(terms, text, context)
     images, shape = np.arange(len(context.ids)), (len(context.ids), context.num_classes)
     rows = np.ma.masked_all(shape, np.float32)
@@ -31,7 +31,7 @@ def entry_rows(text: str, context: Context) -> np.ma.MaskedArray:
         both = np.flatnonzero(taken[images, classes])
         if both.size:
             raise ValueError(
-                f"{context.where}: two names of {text!r} mean entry {classes[both[0]]} on image "
+                f"{context.caller}: two names of {text!r} mean entry {classes[both[0]]} on image "
                 f"{context.ids[both[0]]!r}. Remove one"
             )
         rows[images, classes] = value
@@ -45,7 +45,7 @@ def check_values(values: np.ma.MaskedArray, context: Context, numbers: list[int]
     if len(wrong):
         row, column = wrong[0]
         raise ValueError(
-            f"{context.where}: {_expected(context)}; row {numbers[row]} has {values[row, column]:g} for entry "
+            f"{context.caller}: {_expected(context)}; row {numbers[row]} has {values[row, column]:g} for entry "
             f"{column}. Correct it, or leave the cell empty: the entry is then free"
         )
 
@@ -55,7 +55,7 @@ def _check_terms(terms: Sequence[tuple[str, float]], text: str, context: Context
     names = [name for name, _ in terms]
     twice = [name for name in names if names.count(name) > 1 and name != "random"]
     if twice:
-        raise ValueError(f"{context.where}: {twice[0]!r} is named twice in {text!r}. Remove one")
+        raise ValueError(f"{context.caller}: {twice[0]!r} is named twice in {text!r}. Remove one")
     for name, value in terms:
         _check_entry(name, value, context)
 
@@ -64,12 +64,12 @@ def _check_entry(name: str, value: float, context: Context) -> None:
     assert context.bounds is not None
     if not _is_valid(np.array(value), context):
         raise ValueError(
-            f"{context.where}: {_expected(context)}; {name!r} has {value:g}. Write pairs such as 'cat=0.9,dog=0.2'"
+            f"{context.caller}: {_expected(context)}; {name!r} has {value:g}. Write pairs such as 'cat=0.9,dog=0.2'"
         )
     is_number = context.bounds != (0, 1)
     if name == "uniform" or (is_number and name in ("true", "top", "runnerup", "random")):
         raise ValueError(
-            f"{context.where}: {name!r} is a word for distributions. Name entries; 'rest' is all the others"
+            f"{context.caller}: {name!r} is a word for distributions. Name entries; 'rest' is all the others"
         )
 
 

@@ -22,7 +22,7 @@ class Labels(NamedTuple):
 
 
 def of_source(
-    source: ImageSource, *, class_names: Sequence[str] | None, num_classes: int, where: str
+    source: ImageSource, *, class_names: Sequence[str] | None, num_classes: int, caller: str
 ) -> Labels | None:
     """The labels of a source, None if it has none.
 
@@ -35,15 +35,15 @@ def of_source(
     """
     if not isinstance(source, ImageSource):
         raise ValueError(
-            f"{where}: source must be an ImageSource, as data.sources.load returns; it is a "
+            f"{caller}: source must be an ImageSource, as data.sources.load returns; it is a "
             f"{type(source).__name__}. Give its labels, image_ids and num_images by those names"
         )
-    check_lengths(source, where=where)
+    check_lengths(source, caller=caller)
     if source.labels is None:
         return None
     if source.class_names is not None and class_names is None:
         raise ValueError(
-            f"{where}: the source's labels number its own classes ({source.class_names[0]!r}, ...). "
+            f"{caller}: the source's labels number its own classes ({source.class_names[0]!r}, ...). "
             "Give class_names, the classifier's, to match them by name"
         )
     labels = np.asarray(source.labels, np.int64)
@@ -51,7 +51,7 @@ def of_source(
     wrong = np.flatnonzero((labels < -1) | (labels >= count))
     if wrong.size:
         raise ValueError(
-            f"{where}: labels of the source must be 0 to {count - 1}, or -1 for none; image "
+            f"{caller}: labels of the source must be 0 to {count - 1}, or -1 for none; image "
             f"{source.ids[wrong[0]]!r} has {labels[wrong[0]]}. Correct them, or the class_names "
             "that they number"
         )
@@ -59,7 +59,7 @@ def of_source(
     if source.class_names is None or tuple(map(str, source.class_names)) == classes:
         none = np.full(len(labels), "")
         return Labels(np.where(labels < 0, num_classes, labels), none)
-    places = _places(source.class_names, classes, where)
+    places = _places(source.class_names, classes, caller)
     numbers = [num_classes if place is None else place for place in places]
     lacking = [
         name if place is None else ""
@@ -69,7 +69,7 @@ def of_source(
     return Labels(np.array([*numbers, num_classes])[labels], np.array([*lacking, ""])[labels])
 
 
-def _places(own: Sequence[str], classes: Sequence[str], where: str) -> list[int | None]:
+def _places(own: Sequence[str], classes: Sequence[str], caller: str) -> list[int | None]:
     """The number among `classes` of each of the source's own class names, None if it is not there."""
     exact, any_case = defaultdict(list), defaultdict(list)
     for place, name in enumerate(classes):
@@ -80,7 +80,7 @@ def _places(own: Sequence[str], classes: Sequence[str], where: str) -> list[int 
         matches = exact.get(composed(name)) or any_case.get(folded(name), [])
         if len(matches) > 1:
             raise ValueError(
-                f"{where}: the source's class {name!r} is the name of classes "
+                f"{caller}: the source's class {name!r} is the name of classes "
                 f"{' and '.join(map(str, matches))}. Give labels instead of source"
             )
         found.append(matches[0] if matches else None)

@@ -165,9 +165,9 @@ def from_csv(
         array([[0. , 1. ],
                [0.9, 0.1]], dtype=float32)
     """
-    where = "targets.from_csv"
+    caller = "targets.from_csv"
     context = make_context(
-        where,
+        caller,
         class_names=class_names,
         num_classes=num_classes,
         labels=labels,
@@ -178,18 +178,18 @@ def from_csv(
         source=source,
         output=output,
     )
-    header, records = read_table(path, where=where)
+    header, records = read_table(path, caller=caller)
     if header[0].casefold() == "id":
-        header, records = header[1:], in_order_of(context.ids, records, where=where)
+        header, records = header[1:], in_order_of(context.ids, records, caller=caller)
     elif len(records) != len(context.ids):
         raise ValueError(
-            f"{where}: the table must have one row per image below its header; it has "
+            f"{caller}: the table must have one row per image below its header; it has "
             f"{len(records)} for {len(context.ids)} images. Add or remove rows"
         )
     if "target" in [name.casefold() for name in header]:
         if len(header) > 1:
             raise ValueError(
-                f"{where}: only 'id' may stand before a column 'target'; the header has "
+                f"{caller}: only 'id' may stand before a column 'target'; the header has "
                 f"{listed(header)}. Remove the others, or head a class of that name by its index"
             )
         return _text_column(records, context)
@@ -209,7 +209,7 @@ def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
     targets = np.ma.empty((len(records), context.num_classes), np.float32)
     for text, images in images_of.items():
         row = min(records[image].number for image in images)
-        targets[images] = _rows(text, context.take(images, f"{context.where}: row {row}"))
+        targets[images] = _rows(text, context.take(images, f"{context.caller}: row {row}"))
     is_distribution = context.bounds is None
     return targets.data if is_distribution and not np.ma.is_masked(targets) else targets
 
@@ -222,10 +222,10 @@ def _class_columns(
     for column, index in enumerate(classes):
         if index in classes[:column]:
             raise ValueError(
-                f"{context.where}: a class must have one column; {header[column]!r} and "
+                f"{context.caller}: a class must have one column; {header[column]!r} and "
                 f"{header[classes.index(index)]!r} are both class {index}. Remove one"
             )
-    found = numbers_in(records, header, where=context.where)
+    found = numbers_in(records, header, caller=context.caller)
     numbers = [record.number for record in records]
     if context.bounds is not None:
         cells = [[bool(cell) for cell in record.cells] for record in records]
@@ -238,4 +238,4 @@ def _class_columns(
         return entries.astype(np.float32)
     rows = np.zeros((len(records), context.num_classes))
     rows[:, classes] = found
-    return normalised_rows(rows, context.where, numbers)
+    return normalised_rows(rows, context.caller, numbers)

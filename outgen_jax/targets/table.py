@@ -26,7 +26,7 @@ class Record(NamedTuple):
     cells: list[str]
 
 
-def read_table(path: str | os.PathLike[str], *, where: str) -> tuple[list[str], list[Record]]:
+def read_table(path: str | os.PathLike[str], *, caller: str) -> tuple[list[str], list[Record]]:
     """The header and the records below it, blank rows left out, cells stripped."""
     path = Path(path).expanduser()
     try:
@@ -37,37 +37,37 @@ def read_table(path: str | os.PathLike[str], *, where: str) -> tuple[list[str], 
                 for number, row in enumerate(csv.reader(file, strict=True), start=1)
             ]
     except FileNotFoundError:
-        raise FileNotFoundError(f"{where}: no file {str(path)!r}. Check the path") from None
+        raise FileNotFoundError(f"{caller}: no file {str(path)!r}. Check the path") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
-            f"{where}: {str(path)!r} must be CSV in UTF-8 ({error}). "
+            f"{caller}: {str(path)!r} must be CSV in UTF-8 ({error}). "
             "Save the table as 'CSV UTF-8 (comma delimited)'"
         ) from None
     table = [record for record in table if any(record.cells)]
     if not table:
-        raise ValueError(f"{where}: {str(path)!r} is empty. Write a header and one row per image")
+        raise ValueError(f"{caller}: {str(path)!r} is empty. Write a header and one row per image")
     header, records = table[0].cells, table[1:]
-    _check_separator(header, where=where)
+    _check_separator(header, caller=caller)
     for record in records:
         if len(record.cells) != len(header):
             raise ValueError(
-                f"{where}: row {record.number} must have {len(header)} cells like the header; it "
+                f"{caller}: row {record.number} must have {len(header)} cells like the header; it "
                 f"has {len(record.cells)}. Quote a cell that holds commas"
             )
     return header, records
 
 
-def _check_separator(header: Sequence[str], *, where: str) -> None:
+def _check_separator(header: Sequence[str], *, caller: str) -> None:
     """Refuses a header that is one cell because others than commas separate its names."""
     found = [word for mark, word in _OTHER_SEPARATORS.items() if mark in header[0]]
     if len(header) == 1 and found:
         raise ValueError(
-            f"{where}: cells must be separated by commas; those of the header {header[0]!r} are separated by "
+            f"{caller}: cells must be separated by commas; those of the header {header[0]!r} are separated by "
             f"{found[0]}. Save the table as 'CSV UTF-8 (comma delimited)', with points in its decimals"
         )
 
 
-def in_order_of(ids: Sequence[str], records: Sequence[Record], *, where: str) -> list[Record]:
+def in_order_of(ids: Sequence[str], records: Sequence[Record], *, caller: str) -> list[Record]:
     """The records by their first cell, an id, in the order of `ids`; that cell is left out."""
     found: dict[str, Record] = {}
     wanted, spelled = Counter(ids), {composed(name): name for name in ids}
@@ -75,29 +75,29 @@ def in_order_of(ids: Sequence[str], records: Sequence[Record], *, where: str) ->
         name = written if written in wanted else spelled.get(composed(written), written)
         if wanted[name] > 1:
             raise ValueError(
-                f"{where}: {name!r}, in row {number}, is the id of several images. Leave the "
+                f"{caller}: {name!r}, in row {number}, is the id of several images. Leave the "
                 "column 'id' out and give one row per image, in their order"
             )
         if name in found:
             raise ValueError(
-                f"{where}: ids must not repeat; {name!r} is in rows {found[name].number} and {number}. Remove one"
+                f"{caller}: ids must not repeat; {name!r} is in rows {found[name].number} and {number}. Remove one"
             )
         found[name] = Record(number, cells)
     unknown = [f"{name!r} (row {found[name].number})" for name in found if name not in wanted]
     if unknown:
         raise ValueError(
-            f"{where}: ids must be those of the images; no image has {listed(unknown)}. "
+            f"{caller}: ids must be those of the images; no image has {listed(unknown)}. "
             "Remove the rows, or name the images by image_ids"
         )
     missing = [repr(name) for name in dict.fromkeys(ids) if name not in found]
     if missing:
         raise ValueError(
-            f"{where}: every image must have a row; there is none for {listed(missing)}. Add them"
+            f"{caller}: every image must have a row; there is none for {listed(missing)}. Add them"
         )
     return [found[name] for name in ids]
 
 
-def numbers_in(records: Sequence[Record], header: Sequence[str], *, where: str) -> np.ndarray:
+def numbers_in(records: Sequence[Record], header: Sequence[str], *, caller: str) -> np.ndarray:
     """The cells as float64 [n, columns]; an empty one is 0."""
     cells = [[cell or "0" for cell in record.cells] for record in records]
     try:
@@ -107,7 +107,7 @@ def numbers_in(records: Sequence[Record], header: Sequence[str], *, where: str) 
             for name, cell in zip(header, record.cells, strict=True):
                 if not _is_number(cell or "0"):
                     raise ValueError(
-                        f"{where}: expected a number in row {record.number}, column {name!r}; it "
+                        f"{caller}: expected a number in row {record.number}, column {name!r}; it "
                         f"holds {cell!r}. Head the column 'target' if it holds text"
                     ) from None
         raise

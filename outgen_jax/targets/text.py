@@ -22,7 +22,7 @@ _MOST_DIGITS = 20  # of an index; Python refuses to read very long numbers
 
 def target_rows(text: str, context: Context) -> np.ndarray:
     """The targets that the text asks for, float32 [n, K]; masked where it has `rest`."""
-    terms = _distribution(text, context.where)
+    terms = _distribution(text, context.caller)
     spread = sum(weight for name, weight in terms if name == "uniform")
     images = np.arange(len(context.ids))
     shape = len(images), context.num_classes
@@ -34,7 +34,7 @@ def target_rows(text: str, context: Context) -> np.ndarray:
         return rows
     if spread:
         raise ValueError(
-            f"{context.where}: 'uniform' names every class and leaves none for 'rest'. Write one of them"
+            f"{context.caller}: 'uniform' names every class and leaves none for 'rest'. Write one of them"
         )
     free = np.ones(shape, bool)
     for classes, _ in named:
@@ -42,7 +42,7 @@ def target_rows(text: str, context: Context) -> np.ndarray:
     without = np.flatnonzero(~free.any(1))
     if without.size and dict(terms)["rest"] > 0:
         raise ValueError(
-            f"{context.where}: 'rest' is for the classes that are not named, and {text!r} names every class for image "
+            f"{context.caller}: 'rest' is for the classes that are not named, and {text!r} names every class for image "
             f"{context.ids[without[0]]!r}. Leave 'rest' out, and let the other weights sum to 1"
         )
     return np.ma.masked_array(rows, free)
@@ -65,12 +65,12 @@ def class_terms(
         avoided=classes + labels,
         seed=context.seed,
         ids=context.ids,
-        where=context.where,
+        caller=context.caller,
     )
     return list(zip(classes, values, strict=True))
 
 
-def terms_in(text: str, where: str) -> list[tuple[str, float]]:
+def terms_in(text: str, caller: str) -> list[tuple[str, float]]:
     """The pairs (name, value) of the text."""
     if text.strip() and "=" not in text and "," not in text:
         return [(text.strip(), 1.0)]
@@ -83,25 +83,25 @@ def terms_in(text: str, where: str) -> list[tuple[str, float]]:
             is_percentage = written.strip().endswith("%")
             remedy = "0.6 for 60%" if is_percentage else "pairs such as 'true=0.9,random=0.1'"
             raise ValueError(
-                f"{where}: expected name=weight, got {term.strip()!r}. Write {remedy}"
+                f"{caller}: expected name=weight, got {term.strip()!r}. Write {remedy}"
             ) from None
         terms.append((name.strip(), value))
     return terms
 
 
-def _distribution(text: str, where: str) -> list[tuple[str, float]]:
+def _distribution(text: str, caller: str) -> list[tuple[str, float]]:
     """The pairs (name, weight) of the text, the weights divided by their sum."""
-    terms = terms_in(text, where)
+    terms = terms_in(text, caller)
     for name, weight in terms:
         if not 0 <= weight < np.inf:
             raise ValueError(
-                f"{where}: weights must be 0 or more; {name!r} has {weight:g}. "
+                f"{caller}: weights must be 0 or more; {name!r} has {weight:g}. "
                 "Write pairs such as 'true=0.9,random=0.1'"
             )
     total = sum(weight for _, weight in terms)
     if not abs(total - 1) <= SUM_TOLERANCE:
         raise ValueError(
-            f"{where}: weights must sum to 1; those of {text!r} sum to {total:.6g}. "
+            f"{caller}: weights must sum to 1; those of {text!r} sum to {total:.6g}. "
             "Change them, or give the rest to 'uniform'; for labels that are independent, give "
             "output=og.outputs.sigmoid()"
         )
@@ -115,21 +115,21 @@ def named_classes(name: str, context: Context, *, beside_top: bool) -> np.ndarra
     if name == "true":
         if context.labels is None:
             raise ValueError(
-                f"{context.where}: 'true' needs labels and there are none. Give labels, or write "
+                f"{context.caller}: 'true' needs labels and there are none. Give labels, or write "
                 "'top', the classifier's first choice"
             )
         _check_labelled(context, context.labels)
         return context.labels
     if context.source_probs is None:
         raise ValueError(
-            f"{context.where}: {name!r} needs the classifier's output on the source images. "
+            f"{context.caller}: {name!r} needs the classifier's output on the source images. "
             "Give source_probs"
         )
     top: np.ndarray = np.argmax(context.source_probs, axis=1)
     if name == "top":
         return top
     if context.num_classes < 2:
-        raise ValueError(f"{context.where}: 'runnerup' needs two classes or more; there is one")
+        raise ValueError(f"{context.caller}: 'runnerup' needs two classes or more; there is one")
     first = top
     if context.labels is not None and not beside_top:
         first = np.where(context.labels < context.num_classes, context.labels, top)
@@ -148,11 +148,11 @@ def _check_labelled(context: Context, labels: np.ndarray) -> None:
     missing = [repr(str(name)) for name in names if name]
     if not missing:
         raise ValueError(
-            f"{context.where}: 'true' needs the label of every image; {context.ids[without[0]]!r} "
+            f"{context.caller}: 'true' needs the label of every image; {context.ids[without[0]]!r} "
             "has none. Leave such images out (source.take), or write 'top'"
         )
     raise ValueError(
-        f"{context.where}: 'true' needs classes that the classifier has; it lacks the source's "
+        f"{context.caller}: 'true' needs classes that the classifier has; it lacks the source's "
         f"{listed(missing)}. Rename them with source._replace(class_names=...), leave their "
         "images out with source.take(rows), or write 'top', the classifier's first choice"
     )
@@ -171,13 +171,13 @@ def class_index(name: str, context: Context) -> int:
         return matches[0]
     if matches:
         raise ValueError(
-            f"{context.where}: {name!r} is the name of classes {' and '.join(map(str, matches))}. "
+            f"{context.caller}: {name!r} is the name of classes {' and '.join(map(str, matches))}. "
             "Write the index of the one you mean"
         )
     known = {word.casefold(): word for word in (*WORDS, *context.exact) if word != name}
     near = difflib.get_close_matches(name.casefold(), known, n=1)
     raise ValueError(
-        f"{context.where}: no class {name!r}"
+        f"{context.caller}: no class {name!r}"
         + (f"; did you mean {known[near[0]]!r}? " if near else ". ")
         + (
             f"Classes: {listed(list(context.exact))}"

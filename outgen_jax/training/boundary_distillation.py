@@ -112,7 +112,7 @@ def _loss(logits: jax.Array, wanted: Any) -> jax.Array:
     labels, teacher_logits, moved = wanted
 
     def one(logits: jax.Array, label: jax.Array, teacher: jax.Array, moved: jax.Array) -> jax.Array:
-        divergence = losses.kl_divergence(jax.nn.softmax(teacher), logits)
+        divergence = losses.kl_divergence(logits, jax.nn.softmax(teacher))
         t = losses.one_hot(label, len(logits))
         labelled = losses.cross_entropy(logits, t)
         return jnp.where(moved, divergence, (divergence + labelled) / 2)

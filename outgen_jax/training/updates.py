@@ -1,6 +1,6 @@
 """Many updates of a training: compiled once, several in a call where that is faster, in an order of their own.
 
-Classifiers, adversarial pairs and fine-tuning share this. An update is a pure function
+Classifiers, GANs and fine-tuning share this. An update is a pure function
 
     update(state, *data, rows) -> (state, metrics)
 

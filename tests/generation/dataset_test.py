@@ -26,7 +26,7 @@ from toy_synthesis import APPLY, CLASSES, WEIGHTS, sources, targets
 import outgen_jax as og
 from outgen_jax.data import random_access
 from outgen_jax.data import sources as readers
-from outgen_jax.generation import block, data_card, dataset
+from outgen_jax.generation import data_card, dataset, shard
 from outgen_jax.synthesis import request
 from outgen_jax.synthesis.programs import Network
 
@@ -474,17 +474,17 @@ def test_four_devices_make_the_same(tmp_path, whole, worker):
 @pytest.fixture
 def three_places(monkeypatch):
     """A process with three devices, which are one."""
-    monkeypatch.setattr(block, "on_each_device", lambda job: [job] * 3)
+    monkeypatch.setattr(shard, "on_each_device", lambda plan: [plan] * 3)
 
 
 def test_shards_that_are_made_at_once_are_the_same(tmp_path, whole, three_places, monkeypatch):
-    make_outputs, seen = block.make_outputs, []
+    change_images, seen = shard.change_images, []
 
     def recorded(*arguments):
         seen.append((threading.current_thread().name, jax.config.jax_enable_x64))
-        return make_outputs(*arguments)
+        return change_images(*arguments)
 
-    monkeypatch.setattr(block, "make_outputs", recorded)
+    monkeypatch.setattr(shard, "change_images", recorded)
     assert make(tmp_path / "set").made == 3
     assert contents(tmp_path / "set") == contents(whole)
     assert threading.current_thread().name not in {name for name, _ in seen}
@@ -495,13 +495,13 @@ def test_shards_that_are_made_at_once_are_the_same(tmp_path, whole, three_places
 
 
 def test_an_error_in_one_of_several_threads_ends_the_call(tmp_path, three_places, monkeypatch):
-    def fail(job, inputs, advance):
+    def fail(plan, inputs, advance):
         if inputs.block.rows[0] == 0:
             raise RuntimeError("out of memory")
         while True:  # until another thread has failed
             advance(0)
 
-    monkeypatch.setattr(block, "make_outputs", fail)
+    monkeypatch.setattr(shard, "change_images", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         make(tmp_path / "set")
 

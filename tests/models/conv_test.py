@@ -236,7 +236,7 @@ def test_depthwise_equals_the_grouped_convolution(size, height, width, stride, p
         return y, *transpose(cotangent)
 
     def ours(x, kernel):
-        return conv.depthwise_convolution(x, kernel, stride=stride, padding=padding)
+        return conv.depthwise_convolution(x, kernel, strides=stride, padding=padding)
 
     got = jax.jit(lambda: value_and_gradients(ours))()
     expected = jax.jit(lambda: value_and_gradients(lambda x, k: grouped(x, k, stride, padding)))()
@@ -260,7 +260,7 @@ def test_depthwise_under_vmap_and_its_second_derivative():
 
         return jax.jit(jax.vmap(one))(x)
 
-    got = hessian_product(lambda x, k: conv.depthwise_convolution(x, k, stride=2))
+    got = hessian_product(lambda x, k: conv.depthwise_convolution(x, k, strides=2))
     expected = hessian_product(lambda x, k: grouped(x, k, 2, "SAME"))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 

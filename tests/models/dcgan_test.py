@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from outgen_jax.models import dcgan
-from outgen_jax.training import adversarial
+from outgen_jax.training import gan
 
 SMALL = {"size": 16, "width": 2}  # two layers each way, few channels: quick to compile
 
@@ -23,7 +23,7 @@ def built(build):
 
 @functools.cache
 def generator() -> dcgan.Generator:
-    return built(lambda: dcgan.Generator(**SMALL, latents=5, rngs=nnx.Rngs(0)))
+    return built(lambda: dcgan.Generator(**SMALL, latent=5, rngs=nnx.Rngs(0)))
 
 
 @functools.cache
@@ -237,16 +237,14 @@ def test_evaluation_sees_one_image_at_a_time_and_changes_nothing():
         jax.tree.map(np.testing.assert_array_equal, nnx.state(model), after)
 
 
-def test_one_adversarial_update_moves_every_parameter():
+def test_one_update_of_a_gan_moves_every_parameter():
     """Adam's first step is the rate, wherever there is a gradient; and both remember the batches."""
     adam = optax.adam(2e-4, b1=0.5)
-    g, g_state = adversarial.from_nnx(generator(), lambda model, z, key: model(z), adam)
-    d, d_state = adversarial.from_nnx(discriminator(), lambda model, x, key: model(x), adam)
-    update = adversarial.make_update(
-        g, d, latent_shape=generator().latent_shape, key=jax.random.key(0)
-    )
+    g, g_state = gan.from_nnx(generator(), lambda model, z, key: model(z), adam)
+    d, d_state = gan.from_nnx(discriminator(), lambda model, x, key: model(x), adam)
+    update = gan.make_update(g, d, latent_shape=generator().latent_shape, key=jax.random.key(0))
     data = jnp.asarray(np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8))
-    before = adversarial.create(g_state, d_state)
+    before = gan.create(g_state, d_state)
     after, metrics = jax.jit(update)(before, data, jnp.arange(6))
     for old, new in zip(before[:2], after[:2], strict=True):
         for a, b in zip(jax.tree.leaves(old[:2]), jax.tree.leaves(new[:2]), strict=True):
@@ -278,8 +276,8 @@ def test_refuses_sizes(network, options, message):
 
 
 def test_refuses_no_latents_and_other_shapes():
-    with pytest.raises(ValueError, match="latents must be at least 1, got 0"):
-        dcgan.Generator(latents=0, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="latent must be at least 1, got 0"):
+        dcgan.Generator(latent=0, rngs=nnx.Rngs(0))
     for shape in ((5,), (2, 4), (2, 1, 5)):
         with pytest.raises(ValueError, match=r"z must be \[B, 5\], got \[.*z\[None\]"):
             generator()(jnp.zeros(shape))

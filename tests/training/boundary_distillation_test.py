@@ -70,7 +70,7 @@ def test_moved_images_have_no_label(images, teacher):
     expected = []
     for row in range(6):
         q = jax.nn.softmax(apply(teacher, shown)[row])
-        divergence = losses.kl_divergence(q, logits[row])
+        divergence = losses.kl_divergence(logits[row], q)
         labelled = losses.cross_entropy(logits[row], jnp.eye(3)[LABELS[row]])
         expected.append(divergence if row < 3 else (divergence + labelled) / 2)
     np.testing.assert_allclose(objective.loss(logits, wanted), np.mean(expected), rtol=1e-5)

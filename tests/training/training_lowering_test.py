@@ -16,11 +16,11 @@ from outgen_jax.data.differentiable_augment import differentiable_augment
 from outgen_jax.data.distort import gaussian_noise
 from outgen_jax.models import VGG16, dcgan, draw
 from outgen_jax.training import (
-    adversarial,
     classifier,
     classifier_recipe,
     finetuning,
     finetuning_recipe,
+    gan,
     updates,
 )
 
@@ -70,13 +70,13 @@ def of_game(
 ) -> tuple[Any, ...]:
     networks, adam = nnx.eval_shape(build), optax.adam(1e-3)
     (g, g_state), (d, d_state) = (
-        adversarial.from_nnx(model, lambda model, x, _, read=read: read(model(x)), adam)
+        gan.from_nnx(model, lambda model, x, _, read=read: read(model(x)), adam)
         for model, read in zip(networks, (images_of, logits_of), strict=True)
     )
     probability = 0.5 if "augmentation" in options else None
-    create = functools.partial(adversarial.create, probability=probability)
+    create = functools.partial(gan.create, probability=probability)
     state = jax.eval_shape(create, g_state, d_state)
-    update = adversarial.make_update(
+    update = gan.make_update(
         g, d, latent_shape=networks[0].latent_shape, key=KEY, average_decay=0.9, **options
     )
     return update, state, shapes(20, *shape)
@@ -85,9 +85,9 @@ def of_game(
 def of_augmented_game(small_vgg16: Callable[..., VGG16]) -> tuple[Any, ...]:
     def build() -> tuple[nnx.Module, nnx.Module]:
         options = {"size": 16, "width": 2, "rngs": nnx.Rngs(0)}
-        return dcgan.Generator(latents=5, **options), dcgan.Discriminator(**options)
+        return dcgan.Generator(latent=5, **options), dcgan.Discriminator(**options)
 
-    augmentation = adversarial.Augmentation(differentiable_augment)
+    augmentation = gan.Augmentation(differentiable_augment)
     same = lambda output: output  # noqa: E731
     return of_game(build, same, same, (16, 16, 3), augmentation=augmentation)
 

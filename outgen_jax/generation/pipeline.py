@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from outgen_jax.data import fields, sharded_set
-from outgen_jax.generation import block, data_card
+from outgen_jax.generation import data_card, shard
 from outgen_jax.synthesis import programs
 
 
@@ -19,7 +19,7 @@ class _Cancelled(Exception):  # noqa: N818 (no error: another thread has failed,
 
 
 def make(
-    job: block.Job,
+    plan: shard.Plan,
     written: sharded_set.ShardedSet,
     missing: Sequence[int],
     advance: Callable[[float], object],
@@ -27,7 +27,7 @@ def make(
     """Makes the missing shards, one on each device at a time, reading rows ahead and writing behind in threads.
 
     Args:
-      job: what is to be made.
+      plan: what is to be made.
       written: where to.
       missing: indices of shards.
       advance: called with the number of images that are done.
@@ -35,17 +35,17 @@ def make(
     if not missing:
         return
     fields.import_writers()
-    places = block.on_each_device(job)
+    places = shard.on_each_device(plan)
     if len(places) == 1:  # in the caller's thread, which Ctrl+C interrupts at once
 
-        def at_once(inputs: block.Inputs) -> Future[block.Outputs]:
-            done: Future[block.Outputs] = Future()
-            done.set_result(block.make_outputs(job, inputs, advance))
+        def at_once(inputs: shard.Inputs) -> Future[shard.ChangedImages]:
+            done: Future[shard.ChangedImages] = Future()
+            done.set_result(shard.change_images(plan, inputs, advance))
             return done
 
-        _stream(job, written, missing, at_once, number=1)
+        _stream(plan, written, missing, at_once, number=1)
         return
-    free: queue.SimpleQueue[block.Job] = queue.SimpleQueue()
+    free: queue.SimpleQueue[shard.Plan] = queue.SimpleQueue()
     for place in places:
         free.put(place)
     settings, cancelled, lock = programs.kept_settings(), threading.Event(), threading.Lock()
@@ -56,35 +56,35 @@ def make(
         with lock:
             advance(images)
 
-    def on_a_free_device(inputs: block.Inputs) -> block.Outputs:
+    def on_a_free_device(inputs: shard.Inputs) -> shard.ChangedImages:
         place = free.get()
         try:
             with settings():
-                return block.make_outputs(place, inputs, advance_in_turn)
+                return shard.change_images(place, inputs, advance_in_turn)
         finally:
             free.put(place)
 
     with ThreadPoolExecutor(len(places)) as threads:
 
-        def submit(inputs: block.Inputs) -> Future[block.Outputs]:
+        def submit(inputs: shard.Inputs) -> Future[shard.ChangedImages]:
             return threads.submit(on_a_free_device, inputs)
 
         try:
-            _stream(job, written, missing, submit, number=len(places))
+            _stream(plan, written, missing, submit, number=len(places))
         finally:
             cancelled.set()
 
 
 def _stream(
-    job: block.Job,
+    plan: shard.Plan,
     written: sharded_set.ShardedSet,
     missing: Sequence[int],
-    submit: Callable[[block.Inputs], Future[block.Outputs]],
+    submit: Callable[[shard.Inputs], Future[shard.ChangedImages]],
     *,
     number: int,
 ) -> None:
     """Reads, makes and writes shards, so many of them at work; at most two more are in memory."""
-    at_work: dict[Future[block.Outputs], tuple[int, block.Inputs]] = {}
+    at_work: dict[Future[shard.ChangedImages], tuple[int, shard.Inputs]] = {}
     with ThreadPoolExecutor(2) as threads:
         writing: Future[None] | None = None
 
@@ -92,17 +92,17 @@ def _stream(
             nonlocal writing
             (made, *_), _ = wait(at_work, return_when=FIRST_COMPLETED)
             index, inputs = at_work.pop(made)
-            outputs = made.result()
+            changed = made.result()
             if writing is not None:
                 writing.result()
-            writing = threads.submit(_write, job, written, index, inputs, outputs)
+            writing = threads.submit(_write, plan, written, index, inputs, changed)
 
-        reading = threads.submit(block.read, job, missing[0])
+        reading = threads.submit(shard.read, plan, missing[0])
         for index, following in itertools.zip_longest(missing, missing[1:]):
             rows = reading.result()
             if following is not None:
-                reading = threads.submit(block.read, job, following)
-            inputs = block.inputs_of(job, rows)
+                reading = threads.submit(shard.read, plan, following)
+            inputs = shard.inputs_of(plan, rows)
             if len(at_work) == number:
                 write_one()
             at_work[submit(inputs)] = index, inputs
@@ -115,17 +115,17 @@ def _stream(
 
 
 def _write(
-    job: block.Job,
+    plan: shard.Plan,
     written: sharded_set.ShardedSet,
     index: int,
-    inputs: block.Inputs,
-    outputs: block.Outputs,
+    inputs: shard.Inputs,
+    changed: shard.ChangedImages,
 ) -> None:
     sharded_set.write(
         written,
         index,
-        block.examples(job, inputs, outputs),
+        shard.examples(plan, inputs, changed),
         inputs=inputs.digest,
-        converged=int(outputs.converged.sum()),
-        within=data_card.within(outputs.distance),
+        converged=int(changed.converged.sum()),
+        within=data_card.within(changed.distance),
     )

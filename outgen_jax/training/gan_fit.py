@@ -1,4 +1,4 @@
-"""The epochs of an adversarial training, with checkpoints; stops when a loss or a weight is not finite."""
+"""The epochs of a GAN training, with checkpoints; stops when a loss or a weight is not finite."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -11,8 +11,8 @@ import numpy as np
 from outgen_jax.data import grey_levels
 from outgen_jax.data.augmented_set import AugmentedSet
 from outgen_jax.training import updates
-from outgen_jax.training.adversarial import GameState, Metrics, Update
 from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
+from outgen_jax.training.gan import GameState, Metrics, Update
 
 
 class Progress(NamedTuple):
@@ -43,7 +43,7 @@ def train(
     yielded once.
 
     Args:
-      update: from `adversarial.make_update`, compiled by `updates.compile_updates`.
+      update: from `gan.make_update`, compiled by `updates.compile_updates`.
       state: before the first update. A checkpoint must have its structure.
       images: uint8 [N, H, W, C], or what else the `take` of the update reads.
       key: of the order of the images.
@@ -69,15 +69,15 @@ def train(
     steps = num_images // batch_size if steps_per_epoch is None else steps_per_epoch
     if steps < 1 or save_every < 1:
         raise ValueError(
-            f"adversarial_fit.train: steps_per_epoch and save_every must be at least 1, got {steps_per_epoch} and "
+            f"gan_fit.train: steps_per_epoch and save_every must be at least 1, got {steps_per_epoch} and "
             f"{save_every}; without steps_per_epoch an epoch is one pass over the images"
         )
     history: list[dict[str, float]] = []
     own = {"num_images": num_images, "batch_size": batch_size, "steps_per_epoch": steps}
     run = run_identity([key, state.key], images, {**(settings or {}), **own})
     if checkpoints is not None and checkpoints.latest is not None:
-        state, notes = _restored(checkpoints, state, images, caller="adversarial_fit.train")
-        check_run(checkpoints, notes, run, most=epochs, caller="adversarial_fit.train")
+        state, notes = _restored(checkpoints, state, images, caller="gan_fit.train")
+        check_run(checkpoints, notes, run, most=epochs, caller="gan_fit.train")
         history = notes["history"]
     if len(history) >= epochs:
         yield Progress(state, history)
@@ -111,7 +111,7 @@ def restore(
     Raises:
       ValueError: a checkpoint of other networks, or of an older format.
     """
-    state, notes = _restored(checkpoints, state, images, caller="adversarial_fit.restore")
+    state, notes = _restored(checkpoints, state, images, caller="gan_fit.restore")
     return state, notes["history"]
 
 
@@ -132,14 +132,14 @@ def _restored(
 def _num_images(images: Any, given: int | None) -> int:
     """The number of rows to draw from: of one array all, if no number is `given`."""
     if hasattr(images, "dtype"):
-        grey_levels.check_uint8(images, caller="adversarial_fit.train")
+        grey_levels.check_uint8(images, caller="gan_fit.train")
         most, whole, remedy = len(images), "images", "leave it out"
     elif isinstance(images, AugmentedSet):
         most = len(images.table.source)
         whole, remedy = "set", "pass len(images.table.source)"
     elif given is None:
         raise ValueError(
-            "adversarial_fit.train: num_images is needed where images is not one array, got "
+            "gan_fit.train: num_images is needed where images is not one array, got "
             f"{type(images).__name__}; pass the number of rows that `take` reads"
         )
     else:
@@ -148,7 +148,7 @@ def _num_images(images: Any, given: int | None) -> int:
         return most
     if given > most:
         raise ValueError(
-            f"adversarial_fit.train: num_images must be at most the {most} rows of the {whole}, got {given}; {remedy}"
+            f"gan_fit.train: num_images must be at most the {most} rows of the {whole}, got {given}; {remedy}"
         )
     return given
 
@@ -167,5 +167,5 @@ def _check_finite(
     else:
         return
     raise FloatingPointError(
-        f"adversarial_fit.train: the {what}; {kept(checkpoints, 'epoch')}. Use a lower learning rate"
+        f"gan_fit.train: the {what}; {kept(checkpoints, 'epoch')}. Use a lower learning rate"
     )

@@ -16,16 +16,15 @@ from outgen_jax.solvers.combinators import Combinator, kept_limits
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, quantize, request, slots, synthesize
-from outgen_jax.synthesis.engine import Job as EngineJob
-from outgen_jax.synthesis.engine import Pool
+from outgen_jax.synthesis.engine import Job, Pool
 from outgen_jax.synthesis.programs import Network, relaxed
 from outgen_jax.synthesis.request import Meaning
 
 CALLER = "generate_dataset"  # whom the error messages name
 
 
-class Job(NamedTuple):
-    """A call of `generate_dataset`, validated."""
+class Plan(NamedTuple):
+    """A call of `generate_dataset`, validated: what all shards are made with."""
 
     network: Network
     variables: Any  # on all devices
@@ -55,7 +54,7 @@ class Inputs(NamedTuple):
     digest: str
 
 
-class Outputs(NamedTuple):
+class ChangedImages(NamedTuple):
     """The changed images of a shard, and what the network says of them."""
 
     images: np.ndarray  # [n, H, W, C] uint8
@@ -98,18 +97,18 @@ def _key(entry: Any) -> str:
     return "part"
 
 
-def fields(job: Job) -> dict[str, records.Field]:
+def fields(plan: Plan) -> dict[str, records.Field]:
     """The entries of an example."""
-    names = job.spec.class_names
+    names = plan.spec.class_names
     found: dict[str, records.Field] = {
         "id": records.text(),
-        "image": records.image(job.spec.shape),
+        "image": records.image(plan.spec.shape),
         "label": records.tensor((), "int32") if names is None else records.label(names),
     }
-    if job.save_float:
-        found["image_float"] = records.tensor(job.spec.shape, "float32")
-    readout, distance = entry_names(job.meaning)
-    for name, shape in zip(part_names(job.meaning), job.meaning.shapes, strict=True):
+    if plan.save_float:
+        found["image_float"] = records.tensor(plan.spec.shape, "float32")
+    readout, distance = entry_names(plan.meaning)
+    for name, shape in zip(part_names(plan.meaning), plan.meaning.shapes, strict=True):
         found[f"target{name}"] = records.tensor(shape, "float32")
         found[f"{readout}{name}"] = records.tensor(shape, "float32")
     return found | {
@@ -124,25 +123,25 @@ def entry_names(meaning: Meaning) -> tuple[str, str]:
     return ("probs", "total_variation") if meaning.is_one_softmax else ("outputs", "distance")
 
 
-def rows_of(job: Job, index: int) -> np.ndarray:
+def rows_of(plan: Plan, index: int) -> np.ndarray:
     """The rows of the source that shard `index` is made from."""
-    start = index * job.shard_size
-    return np.arange(start, min(start + job.shard_size, job.spec.num_rows))
+    start = index * plan.shard_size
+    return np.arange(start, min(start + plan.shard_size, plan.spec.num_rows))
 
 
-def wanted(job: Job, chosen: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+def wanted(plan: Plan, chosen: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
     """Targets [n, R, K], one a part, of some rows [n] with their labels [n].
 
     Raises:
         ValueError: they do not fit the outputs.
     """
     where = f"{CALLER}: rows {chosen[0]} to {chosen[-1]}"
-    found = job.targets(chosen, labels)
-    leaves = request.target_leaves(job.meaning.structure, found, caller=where)
-    zipped = zip(leaves, job.meaning.shapes, strict=True)
+    found = plan.targets(chosen, labels)
+    leaves = request.target_leaves(plan.meaning.structure, found, caller=where)
+    zipped = zip(leaves, plan.meaning.shapes, strict=True)
     by_row = [_by_row(leaf, len(chosen), shape, where) for leaf, shape in zipped]
-    tree = jax.tree.unflatten(job.meaning.structure, by_row)
-    return request.checked_targets(job.meaning, tree, len(chosen), caller=where)
+    tree = jax.tree.unflatten(plan.meaning.structure, by_row)
+    return request.checked_targets(plan.meaning, tree, len(chosen), caller=where)
 
 
 def _by_row(leaf: np.ndarray, count: int, shape: tuple[int, ...], where: str) -> np.ndarray:
@@ -161,90 +160,92 @@ def _by_row(leaf: np.ndarray, count: int, shape: tuple[int, ...], where: str) ->
     return leaf.reshape(len(leaf), *(1,) * (len(shape) - 1), leaf.shape[1])
 
 
-def read(job: Job, index: int) -> random_access.Block:
+def read(plan: Plan, index: int) -> random_access.Block:
     """Reads the rows that shard `index` is made from; raises ValueError for rows that are wrong."""
-    chosen = rows_of(job, index)
+    chosen = rows_of(plan, index)
     start, stop = int(chosen[0]), int(chosen[-1]) + 1
-    return random_access.read(job.source, job.spec, start, stop, caller=CALLER)
+    return random_access.read(plan.source, plan.spec, start, stop, caller=CALLER)
 
 
-def inputs_of(job: Job, block: random_access.Block) -> Inputs:
+def inputs_of(plan: Plan, block: random_access.Block) -> Inputs:
     """The rows of a shard with their targets; raises ValueError for targets that are wrong.
 
     It calls the caller's function of targets, so it must run in the caller's thread: settings such as
     `with jax.enable_x64(True)` hold there alone.
     """
-    targets = wanted(job, block.rows, block.labels)
+    targets = wanted(plan, block.rows, block.labels)
     return Inputs(block, targets, block.digest(targets))
 
 
-def on_each_device(job: Job) -> list[Job]:
-    """The job on each of its devices alone."""
-    if job.mesh.size == 1:
-        return [job]
-    meshes = [slots.mesh_of([device]) for device in job.mesh.devices.flat]
+def on_each_device(plan: Plan) -> list[Plan]:
+    """The plan on each of its devices alone."""
+    if plan.mesh.size == 1:
+        return [plan]
+    meshes = [slots.mesh_of([device]) for device in plan.mesh.devices.flat]
     return [
-        job._replace(mesh=mesh, variables=slots.on_all_devices(mesh, job.variables))
+        plan._replace(mesh=mesh, variables=slots.on_all_devices(mesh, plan.variables))
         for mesh in meshes
     ]
 
 
-def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -> Outputs:
+def change_images(plan: Plan, inputs: Inputs, advance: Callable[[float], object]) -> ChangedImages:
     """Changes the images of a shard; `advance` is called with the number of images that are done."""
     images, targets = inputs.block.images, inputs.targets
-    kinds, counts = job.meaning.kinds, request.counts(job.meaning, targets)
-    engine_job = EngineJob(
-        network=job.network,
-        variables=job.variables,
+    kinds, counts = plan.meaning.kinds, request.counts(plan.meaning, targets)
+    job = Job(
+        network=plan.network,
+        variables=plan.variables,
         kinds=kinds,
-        mesh=job.mesh,
-        batch_size=job.batch_size,
+        mesh=plan.mesh,
+        batch_size=plan.batch_size,
         advance=advance,
     )
-    pool = Pool(engine_job, images, targets, counts, job.solver.steps)
-    synthesize.move(pool, job.solver, job.tolerance)
+    pool = Pool(job, images, targets, counts, plan.solver.steps)
+    synthesize.move(pool, plan.solver, plan.tolerance)
     rounded = to_uint8(pool.images)
-    if job.quantize:
+    if plan.quantize:
         rounded = quantize.quantized(
-            job.network,
-            job.variables,
+            plan.network,
+            plan.variables,
             pool.images,
             targets,
             counts=counts,
             kinds=kinds,
-            mesh=job.mesh,
+            mesh=plan.mesh,
             sources=images,
-            limits=kept_limits(job.solver),
-            batch_size=job.batch_size,
+            limits=kept_limits(plan.solver),
+            batch_size=plan.batch_size,
         )
-    raw = predict.outputs_of(job.network, job.variables, rounded, kinds, job.mesh, job.batch_size)
+    raw = predict.outputs_of(
+        plan.network, plan.variables, rounded, kinds, plan.mesh, plan.batch_size
+    )
 
     def distance_of(outputs: Any, wanted: Any) -> jax.Array:  # [R, K] a part -> []
         return Objective(wanted, kinds, (None,) * len(kinds)).distance(outputs)
 
     with relaxed():  # NaN marks free entries
         distance = predict.by_rows(distance_of, raw, targets)
-    converged = pool.finite & (pool.distance <= job.tolerance)
-    readout = predict.readout(job.meaning, raw)
-    unrounded = pool.images if job.save_float else None
-    return Outputs(rounded, unrounded, readout, distance, pool.steps, converged)
+    converged = pool.finite & (pool.distance <= plan.tolerance)
+    readout = predict.readout(plan.meaning, raw)
+    unrounded = pool.images if plan.save_float else None
+    return ChangedImages(rounded, unrounded, readout, distance, pool.steps, converged)
 
 
-def examples(job: Job, inputs: Inputs, outputs: Outputs) -> Iterator[records.Example]:
+def examples(plan: Plan, inputs: Inputs, changed: ChangedImages) -> Iterator[records.Example]:
     """The examples of a shard, as `fields` describes them."""
-    block, meaning = inputs.block, job.meaning
+    block, meaning = inputs.block, plan.meaning
     readout, distance = entry_names(meaning)
     names = part_names(meaning)
     for n, (name, label) in enumerate(zip(block.ids, block.labels, strict=True)):
-        entries: dict[str, Any] = {"id": name, "label": int(label), "image": outputs.images[n]}
-        if outputs.unrounded is not None:
-            entries["image_float"] = outputs.unrounded[n]
-        parts = zip(names, meaning.shapes, inputs.targets, outputs.readout, strict=True)
+        entries: dict[str, Any] = {"id": name, "label": int(label), "image": changed.images[n]}
+        if changed.unrounded is not None:
+            entries["image_float"] = changed.unrounded[n]
+        parts = zip(names, meaning.shapes, inputs.targets, changed.readout, strict=True)
         for suffix, shape, target, said in parts:
             entries[f"target{suffix}"] = target[n].reshape(shape)
             entries[f"{readout}{suffix}"] = said[n].reshape(shape)
         yield entries | {
-            distance: outputs.distance[n],
-            "steps": outputs.steps[n],
-            "converged": outputs.converged[n],
+            distance: changed.distance[n],
+            "steps": changed.steps[n],
+            "converged": changed.converged[n],
         }

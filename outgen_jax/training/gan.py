@@ -1,4 +1,4 @@
-"""Adversarial training: one alternating update of a generator and a discriminator.
+"""GAN training: one alternating update of a generator and a discriminator.
 
 The data set stays on the device as uint8 [N, H, W, C]; networks see images [B, H, W, C] float32 in [0, 1]. Everything
 random is a function of (key, step), so that a resumed run is the uninterrupted one, bit for bit.
@@ -76,8 +76,8 @@ def take_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import adversarial
-      >>> adversarial.take_rows(jnp.zeros((5, 8, 8, 1)), jnp.array([3, 1])).shape
+      >>> from outgen_jax.training import gan
+      >>> gan.take_rows(jnp.zeros((5, 8, 8, 1)), jnp.array([3, 1])).shape
       (2, 8, 8, 1)
     """
     return images[rows]
@@ -88,9 +88,9 @@ def gradient_penalty(logits_of: Callable[[jax.Array], jax.Array], real: jax.Arra
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import adversarial
+      >>> from outgen_jax.training import gan
       >>> images, weights = jnp.zeros((4, 2, 1, 1)), jnp.array([3.0, 4.0])
-      >>> print(adversarial.gradient_penalty(lambda x: x[:, :, 0, 0] @ weights, images))
+      >>> print(gan.gradient_penalty(lambda x: x[:, :, 0, 0] @ weights, images))
       25.0
 
     Args:
@@ -111,9 +111,9 @@ def from_nnx(
     Example:
       >>> import optax
       >>> from flax import nnx
-      >>> from outgen_jax.training import adversarial
+      >>> from outgen_jax.training import gan
       >>> model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
-      >>> player, state = adversarial.from_nnx(model, lambda model, x, key: model(x)[:, 0], optax.adam(1e-3))
+      >>> player, state = gan.from_nnx(model, lambda model, x, key: model(x)[:, 0], optax.adam(1e-3))
 
     Args:
       model: the network; it is left as it is.

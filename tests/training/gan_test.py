@@ -12,7 +12,7 @@ from flax import nnx
 
 from outgen_jax import chunking, losses
 from outgen_jax.data import augmented_set
-from outgen_jax.training import adversarial, adversarial_fit, updates
+from outgen_jax.training import gan, gan_fit, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 LATENT, SHAPE = (3,), (2, 2, 1)
@@ -37,14 +37,14 @@ def discriminate(
 
 
 @functools.cache
-def players() -> tuple[adversarial.Player, adversarial.Player]:
+def players() -> tuple[gan.Player, gan.Player]:
     return (
-        adversarial.Player(generate, optax.sgd(0.3)),
-        adversarial.Player(discriminate, optax.adam(0.1)),
+        gan.Player(generate, optax.sgd(0.3)),
+        gan.Player(discriminate, optax.adam(0.1)),
     )
 
 
-def start() -> adversarial.GameState:
+def start() -> gan.GameState:
     rng = np.random.default_rng(1)
 
     def normal(*shape: int) -> jax.Array:
@@ -52,18 +52,18 @@ def start() -> adversarial.GameState:
 
     g, d = {"w": normal(3, 4)}, {"w": normal(4, 5), "v": normal(5), "b": normal()}
     states = (
-        adversarial.PlayerState(params, jnp.zeros(()), player.optimizer.init(params))
+        gan.PlayerState(params, jnp.zeros(()), player.optimizer.init(params))
         for player, params in zip(players(), (g, d), strict=True)
     )
-    return adversarial.create(*states)
+    return gan.create(*states)
 
 
-def make(**options: Any) -> adversarial.Update:
-    return adversarial.make_update(*players(), latent_shape=LATENT, key=KEY, **options)
+def make(**options: Any) -> gan.Update:
+    return gan.make_update(*players(), latent_shape=LATENT, key=KEY, **options)
 
 
 @functools.cache
-def compiled(penalty: float = 0.0) -> adversarial.Update:
+def compiled(penalty: float = 0.0) -> gan.Update:
     """For batches of three: other sizes compile it anew."""
     return jax.jit(make(penalty=penalty, average_decay=DECAY))
 
@@ -88,8 +88,8 @@ def test_losses_are_the_papers():
 
 def test_the_penalty_is_the_squared_slope():
     w, x = np.array([3.0, -4.0]), jnp.asarray(np.random.default_rng(0).random((5, 2)))
-    np.testing.assert_allclose(adversarial.gradient_penalty(lambda x: x @ w, x), 25, rtol=1e-6)
-    squares = adversarial.gradient_penalty(lambda x: (x**2).sum(-1) / 2, x)
+    np.testing.assert_allclose(gan.gradient_penalty(lambda x: x @ w, x), 25, rtol=1e-6)
+    squares = gan.gradient_penalty(lambda x: (x**2).sum(-1) / 2, x)
     np.testing.assert_allclose(squares, (np.asarray(x) ** 2).sum(1).mean(), rtol=1e-5)
 
 
@@ -167,7 +167,7 @@ def test_a_module_becomes_a_player():
             return nnx.Dropout(0.5)(self.norm(self.linear(x)), rngs=key)
 
     model = Net(nnx.Rngs(0))
-    player, state = adversarial.from_nnx(model, lambda m, x, key: m(x, key), optax.adam(1e-3))
+    player, state = gan.from_nnx(model, lambda m, x, key: m(x, key), optax.adam(1e-3))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)), jnp.float32)
     outputs = [player.apply(state.params, state.variables, x, jax.random.key(i)) for i in (0, 0, 1)]
     np.testing.assert_array_equal(outputs[0][0], outputs[1][0])
@@ -199,7 +199,7 @@ def run(
 ):
     checkpoints = None if directory is None else Checkpoints(directory)
     return list(
-        adversarial_fit.train(
+        gan_fit.train(
             averaged() if update is None else updates.compile_updates(update),
             start(),
             images() if data is None else data,
@@ -237,7 +237,7 @@ def test_checkpoints_at_intervals_and_at_the_end(tmp_path):
             saved.append(step)
 
     list(
-        adversarial_fit.train(
+        gan_fit.train(
             averaged(),
             start(),
             images(),
@@ -257,7 +257,7 @@ def test_every_image_is_drawn_once_an_epoch():
     def update(state: Any, data: jax.Array, rows: jax.Array) -> Any:
         jax.debug.callback(lambda r: seen.extend(r.tolist()), rows)
         zeros = jnp.zeros(())
-        return state._replace(step=state.step + 1), adversarial.Metrics(zeros, zeros, zeros, zeros)
+        return state._replace(step=state.step + 1), gan.Metrics(zeros, zeros, zeros, zeros)
 
     epochs = run(2, update=update, data=images(10))
     jax.effects_barrier()
@@ -270,7 +270,7 @@ def test_a_divergence_is_dated_and_keeps_the_checkpoint(tmp_path):
     def update(state: Any, data: jax.Array, rows: jax.Array) -> Any:
         loss = jnp.where(state.step == 3, jnp.nan, 1.0)
         state = state._replace(step=state.step + 1)
-        return state, adversarial.Metrics(jnp.ones(()), loss, loss, loss)
+        return state, gan.Metrics(jnp.ones(()), loss, loss, loss)
 
     message = (
         r"not finite from update 2 of epoch 2 on; the checkpoint of epoch 1 is kept. Use a lower"
@@ -298,7 +298,7 @@ def test_weights_that_the_last_update_breaks_are_not_kept(tmp_path):
         weights = jax.tree.map(lambda p: p * broken, state.discriminator.params)
         discriminator = state.discriminator._replace(params=weights)
         state = state._replace(step=state.step + 1, discriminator=discriminator)
-        return state, adversarial.Metrics(*[jnp.ones(())] * 4)
+        return state, gan.Metrics(*[jnp.ones(())] * 4)
 
     message = "weights are not finite after update 2 of epoch 2; the checkpoint of epoch 1 is kept"
     with pytest.raises(FloatingPointError, match=message):
@@ -320,7 +320,7 @@ def test_refuses_data_that_does_not_fit(tmp_path):
         ValueError, match=r"not one of these networks for images \[2, 2, 1\].*other"
     ):
         next(
-            adversarial_fit.train(
+            gan_fit.train(
                 averaged(),
                 other,
                 images(),
@@ -341,7 +341,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path):
         "batch_size": {"batch_size": 6},
         "steps_per_epoch": {"steps_per_epoch": 3},
     }.items():
-        message = f"adversarial_fit.train: checkpoint 1 is of another run: {name} is"
+        message = f"gan_fit.train: checkpoint 1 is of another run: {name} is"
         with pytest.raises(ValueError, match=message):
             run(2, tmp_path / "run", **({"settings": {"rate": 0.3}} | options))
     with pytest.raises(ValueError, match="was trained up to 1 before, and this call ends with 0"):
@@ -373,8 +373,8 @@ def test_what_is_off_changes_no_bit():
     """Nothing, an augmentation that does nothing, and the key in the state instead of the update."""
     data, rows = jnp.asarray(images()), np.array([3, 1, 7])
     plain, metrics = compiled(penalty=0.7)(start(), data, rows)
-    idle = adversarial.Augmentation(lambda key, x, probability: x)
-    other = adversarial.make_update(
+    idle = gan.Augmentation(lambda key, x, probability: x)
+    other = gan.make_update(
         *players(),
         latent_shape=LATENT,
         key=None,
@@ -398,7 +398,7 @@ def test_what_is_off_changes_no_bit():
 def test_real_and_generated_images_are_augmented_in_both_steps():
     before = start()._replace(probability=jnp.array(0.5))
     data, rows = images(), np.array([3, 1, 7])
-    update = jax.jit(make(augmentation=adversarial.Augmentation(brighter), penalty=0.4))
+    update = jax.jit(make(augmentation=gan.Augmentation(brighter), penalty=0.4))
     after, metrics = update(before, jnp.asarray(data), rows)
     keys = jax.random.split(jax.random.fold_in(KEY, 0), 7)
     real = jnp.asarray(data[rows] / 255, jnp.float32)
@@ -413,7 +413,7 @@ def test_real_and_generated_images_are_augmented_in_both_steps():
 
         fake = generate(before.generator.params, 0, z_d, KEY)[0]
         on_fake = discriminate(params, 0, seen(fake, keys[3]), KEY)[0]
-        slope = adversarial.gradient_penalty(on_real, real)
+        slope = gan.gradient_penalty(on_real, real)
         return losses.discriminator(on_real(real), on_fake) + 0.2 * slope
 
     loss, gradient = jax.jit(jax.value_and_grad(d_loss))(before.discriminator.params)
@@ -438,7 +438,7 @@ def test_the_probability_is_told_the_logits_of_the_real_images():
     def adapt(probability: jax.Array, logits: jax.Array) -> jax.Array:
         return probability + logits.sum()
 
-    augmentation = adversarial.Augmentation(lambda key, x, probability: x, adapt)
+    augmentation = gan.Augmentation(lambda key, x, probability: x, adapt)
     update = jax.jit(make(augmentation=augmentation))
     before = start()._replace(probability=jnp.array(0.25))
     data, rows = images(), np.array([3, 1, 7])
@@ -452,27 +452,25 @@ def test_the_probability_is_told_the_logits_of_the_real_images():
 
 def test_a_state_is_created_with_what_the_update_lacks():
     generator, discriminator = start()[:2]
-    state = adversarial.create(generator, discriminator, probability=0.5, key=KEY)
+    state = gan.create(generator, discriminator, probability=0.5, key=KEY)
     assert (state.probability, state.key, state.step) == (0.5, KEY, 0)
     assert state.probability.dtype == jnp.float32
     jax.jit(lambda state: state, donate_argnums=0)(state)
     assert state.average["w"].is_deleted()
     assert not KEY.is_deleted()  # training donates the state, not what the caller gave
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((generator, discriminator)))
-    state = adversarial.create(generator, discriminator, probability=0.5, key=KEY)
-    bare = adversarial.create(generator, discriminator)
+    state = gan.create(generator, discriminator, probability=0.5, key=KEY)
+    bare = gan.create(generator, discriminator)
     assert bare.probability is None
     assert bare.key is None
     data, rows = jnp.asarray(images()), np.arange(3)
-    idle = adversarial.Augmentation(lambda key, x, probability: x)
+    idle = gan.Augmentation(lambda key, x, probability: x)
     for options, wrong in (
         ({}, state),
         ({"augmentation": idle}, bare),
         ({"augmentation": idle, "key": None}, bare._replace(probability=jnp.zeros(()))),
     ):
-        update = adversarial.make_update(
-            *players(), **({"latent_shape": LATENT, "key": KEY} | options)
-        )
+        update = gan.make_update(*players(), **({"latent_shape": LATENT, "key": KEY} | options))
         with pytest.raises(ValueError, match="make_update: the key must be make_update's or the"):
             update(wrong, data, rows)
 
@@ -485,7 +483,7 @@ def test_batches_may_be_taken_from_anything():
 
     kwargs = {"key": KEY, "epochs": 2, "batch_size": 5}
     plain = run(2, data=data["bank"][::-1].copy())[-1]
-    *_, other = adversarial_fit.train(
+    *_, other = gan_fit.train(
         updates.compile_updates(make(average_decay=0.5, take=take)),
         *(start(), data),
         num_images=12,
@@ -493,7 +491,7 @@ def test_batches_may_be_taken_from_anything():
     )
     assert_same(other.state, plain.state)
     with pytest.raises(ValueError, match="num_images is needed where images is not one array, got"):
-        next(adversarial_fit.train(averaged(), start(), data, **kwargs))
+        next(gan_fit.train(averaged(), start(), data, **kwargs))
 
 
 def test_the_length_of_an_epoch_is_free(tmp_path, monkeypatch):
@@ -511,17 +509,15 @@ def test_the_length_of_an_epoch_is_free(tmp_path, monkeypatch):
 
 
 def test_probability_and_key_survive_a_checkpoint(tmp_path):
-    augmentation = adversarial.Augmentation(brighter, lambda p, logits: p + 0.125)
+    augmentation = gan.Augmentation(brighter, lambda p, logits: p + 0.125)
     update = updates.compile_updates(
-        adversarial.make_update(
-            *players(), latent_shape=LATENT, key=None, augmentation=augmentation
-        )
+        gan.make_update(*players(), latent_shape=LATENT, key=None, augmentation=augmentation)
     )
 
-    def epochs(number: int, directory: Any) -> list[adversarial_fit.Progress]:
+    def epochs(number: int, directory: Any) -> list[gan_fit.Progress]:
         state = start()._replace(probability=jnp.zeros(()), key=jax.random.fold_in(KEY, 11))
         return list(
-            adversarial_fit.train(
+            gan_fit.train(
                 update,
                 state,
                 images(),
@@ -574,13 +570,13 @@ class Normalised(nnx.Module):
 
 def test_the_settled_generator_has_the_average_and_its_statistics():
     model = Normalised()
-    player, generator = adversarial.from_nnx(model, lambda model, z, key: model(z), optax.sgd(0.1))
-    state = adversarial.create(generator, generator)
+    player, generator = gan.from_nnx(model, lambda model, z, key: model(z), optax.sgd(0.1))
+    state = gan.create(generator, generator)
     average = jax.tree.map(lambda x: 3 * x, state.average)
-    settled = adversarial.settled(
+    settled = gan.settled(
         player, state._replace(average=average), latent_shape=(3,), batch_size=500, passes=100
     )
-    trained = adversarial.to_nnx(model, settled)
+    trained = gan.to_nnx(model, settled)
     np.testing.assert_allclose(trained.scale[...], 3 * model.scale[...])
     np.testing.assert_allclose(trained.norm.mean[...], 5, atol=0.3)
     np.testing.assert_allclose(trained.norm.var[...], 36, rtol=0.1)
