@@ -8,17 +8,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from outgen_jax.data import random_access, records
 from outgen_jax.data.grey_levels import to_uint8
 from outgen_jax.solvers.combinators import Combinator, kept_limits
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import predict, quantize, request, slots, synthesize
-from outgen_jax.synthesis.engine import Job as EngineJob
+from outgen_jax.synthesis import predict, quantize, request, synthesize
+from outgen_jax.synthesis.bound import Bound
 from outgen_jax.synthesis.engine import Pool
-from outgen_jax.synthesis.programs import Network, relaxed
+from outgen_jax.synthesis.programs import relaxed
 from outgen_jax.synthesis.request import Meaning
 
 CALLER = "generate_dataset"  # whom the error messages name
@@ -27,9 +26,7 @@ CALLER = "generate_dataset"  # whom the error messages name
 class Job(NamedTuple):
     """A call of `generate_dataset`, validated."""
 
-    network: Network
-    variables: Any  # on all devices
-    meaning: Meaning
+    bound: Bound
     source: random_access.Source
     spec: random_access.Spec
     targets: Callable[[np.ndarray, np.ndarray], Any]  # rows [n], labels [n] -> like the outputs
@@ -37,9 +34,12 @@ class Job(NamedTuple):
     tolerance: float
     quantize: bool
     save_float: bool
-    batch_size: int | None  # of each device
     shard_size: int
-    mesh: Mesh
+
+    @property
+    def meaning(self) -> Meaning:
+        """Of the network's outputs."""
+        return self.bound.meaning
 
     @property
     def num_shards(self) -> int:
@@ -180,44 +180,26 @@ def inputs_of(job: Job, block: random_access.Block) -> Inputs:
 
 def on_each_device(job: Job) -> list[Job]:
     """The job on each of its devices alone."""
-    if job.mesh.size == 1:
-        return [job]
-    meshes = [slots.mesh_of([device]) for device in job.mesh.devices.flat]
-    return [
-        job._replace(mesh=mesh, variables=slots.on_all_devices(mesh, job.variables))
-        for mesh in meshes
-    ]
+    return [job._replace(bound=bound) for bound in job.bound.on_each_device()]
 
 
 def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -> Outputs:
     """Changes the images of a shard; `advance` is called with the number of images that are done."""
     images, targets = inputs.block.images, inputs.targets
-    kinds, counts = job.meaning.kinds, request.counts(job.meaning, targets)
-    engine_job = EngineJob(
-        network=job.network,
-        variables=job.variables,
-        kinds=kinds,
-        mesh=job.mesh,
-        batch_size=job.batch_size,
-        advance=advance,
-    )
-    pool = Pool(engine_job, images, targets, counts, job.solver.steps)
+    bound, kinds, counts = job.bound, job.bound.kinds, request.counts(job.meaning, targets)
+    pool = Pool(bound, images, targets, counts, job.solver.steps, advance=advance)
     synthesize.move(pool, job.solver, job.tolerance)
     rounded = to_uint8(pool.images)
     if job.quantize:
         rounded = quantize.quantized(
-            job.network,
-            job.variables,
+            bound,
             pool.images,
             targets,
             counts=counts,
-            kinds=kinds,
-            mesh=job.mesh,
             sources=images,
             limits=kept_limits(job.solver),
-            batch_size=job.batch_size,
         )
-    raw = predict.outputs_of(job.network, job.variables, rounded, kinds, job.mesh, job.batch_size)
+    raw = predict.outputs_of(bound, rounded)
 
     def distance_of(outputs: Any, wanted: Any) -> jax.Array:  # [R, K] a part -> []
         return Objective(wanted, kinds, (None,) * len(kinds)).distance(outputs)

@@ -23,8 +23,8 @@ from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator, kept_limits
 from outgen_jax.solvers.limits import Restriction
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import predict, request, slots, synthesize
-from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis import predict, request, synthesize
+from outgen_jax.synthesis.bound import bind
 from outgen_jax.whole_numbers import check_integers
 
 # Like the network's outputs, or a function (rows [n], labels [n]) -> targets of these rows.
@@ -128,8 +128,6 @@ def generate_dataset(
         request.check_tolerance(
             tolerance, caller=block.CALLER, remedy="use None for the solver's own"
         )
-    request.check_batch_size(batch_size, caller=block.CALLER)
-    precision = request.checked_precision(precision, caller=block.CALLER)
     check_integers(caller=block.CALLER, shard_size=shard_size)
     if shard_size < 1:
         raise ValueError(
@@ -142,27 +140,28 @@ def generate_dataset(
     # Everything that can be wrong is found before a file is written.
     spec = random_access.spec(source, caller=block.CALLER)
     few = random_access.read(source, spec, 0, min(8, spec.num_rows), caller=block.CALLER).images
-    network = Network(apply_fn, precision)
-    meaning = request.meaning(network, variables, few, output, caller=block.CALLER)
-    block.check_part_names(meaning)
-    mesh = slots.local_mesh()
-    placed = slots.on_all_devices(mesh, variables)
-    predict.check_sources(network, placed, few, meaning, batch_size, caller=block.CALLER)
+    bound = bind(
+        apply_fn,
+        variables,
+        few,
+        output=output,
+        batch_size=batch_size,
+        precision=precision,
+        caller=block.CALLER,
+    )
+    block.check_part_names(bound.meaning)
+    predict.check_sources(bound, few, caller=block.CALLER)
     job = block.Job(
-        network=network,
-        variables=placed,
-        meaning=meaning,
+        bound=bound,
         source=source,
         spec=spec,
-        targets=_target_function(targets, meaning, spec.num_rows),
+        targets=_target_function(targets, bound.meaning, spec.num_rows),
         solver=solver,
         tolerance=float(tolerance),
         # Python's numbers: JSON has none of numpy's.
         quantize=bool(quantize),
         save_float=bool(save_float),
-        batch_size=None if batch_size is None else int(batch_size),
         shard_size=int(shard_size),
-        mesh=mesh,
     )
     if not callable(targets):  # a function is asked shard by shard
         for index in range(job.num_shards):
@@ -263,19 +262,19 @@ def _checked_about(about: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _made_from(job: block.Job, image: np.ndarray, about: Mapping[str, Any]) -> dict[str, Any]:
     """What must be equal for a run to resume, beyond the rows and targets of each shard."""
+    bound, meaning = job.bound, job.meaning
+    asked = bound.network, meaning, bound.variables, image
     found = {
         **job.spec._asdict(),
-        "outputs": [list(shape) for shape in job.meaning.shapes],
-        "kinds": [repr(kind) for kind in job.meaning.kinds],
-        "classifier": provenance.classifier_hash(job.variables),
-        "program": provenance.program_hash(job.network, job.meaning, job.variables, image),
-        "solver": provenance.solver_record(
-            job.solver, job.network, job.meaning, job.variables, image
-        ),
+        "outputs": [list(shape) for shape in meaning.shapes],
+        "kinds": [repr(kind) for kind in meaning.kinds],
+        "classifier": provenance.classifier_hash(bound.variables),
+        "program": provenance.program_hash(*asked),
+        "solver": provenance.solver_record(job.solver, *asked),
         "steps": job.solver.steps,
         "tolerance": job.tolerance,
         "quantize": job.quantize,
-        "batch_size": job.batch_size,
+        "batch_size": bound.batch_size,
         "shard_size": job.shard_size,
         "about": dict(about),
     }

@@ -21,7 +21,7 @@ from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import blocks, slot_sizes
 from outgen_jax.synthesis import network as networks
 from outgen_jax.synthesis import slots as device
-from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis.bound import Bound
 from outgen_jax.synthesis.slot_sizes import SlotSizes
 from outgen_jax.synthesis.slots import Entry, Exit, Slot
 
@@ -43,20 +43,6 @@ Groups = dict[tuple[int | None, ...], np.ndarray]
 
 class Stopped(Exception):  # noqa: N818 (no error: it leads out of solvers that are made of others)
     """The caller's callback has asked to stop; the pool holds the best images so far."""
-
-
-class Job(NamedTuple):
-    """What is the same for all images of a call."""
-
-    network: Network
-    variables: Any  # on all devices of the mesh
-    kinds: tuple[Output, ...]
-    mesh: Mesh
-    batch_size: int | None = None  # of each device; None: by `default_batch_size`
-    keeps_history: bool = False
-    advance: Callable[[float], object] = lambda images: None
-    # Called after every step, which then is a call of its own; a true answer stops.
-    callback: Callable[["Pool"], object] | None = None
 
 
 class _Best(NamedTuple):
@@ -86,15 +72,31 @@ class Pool:
 
     def __init__(
         self,
-        job: Job,
+        bound: Bound,
         sources: np.ndarray,
         targets: tuple[np.ndarray, ...],
         counts: Sequence[tuple[int | None, ...]],
         total_steps: int,
+        *,
+        keeps_history: bool = False,
+        advance: Callable[[float], object] = lambda images: None,
+        callback: Callable[["Pool"], object] | None = None,
     ) -> None:
-        """All images at their sources; `total_steps` says how much work the progress bar is to expect."""
+        """All images at their sources.
+
+        Args:
+          bound: the network.
+          sources: [N, H, W, C], uint8 or float32 in [0, 1].
+          targets: [N, R, K] a part.
+          counts: for each image, how many classes of each part get a coordinate each.
+          total_steps: how much work the progress bar is to expect.
+          keeps_history: whether `history` is kept.
+          advance: called with the number of images that are done.
+          callback: called after every step, which then is a call of its own; a true answer stops.
+        """
         count = len(sources)
-        self.job, self.sources, self.targets, self.counts = job, sources, targets, counts
+        self.bound, self.sources, self.targets, self.counts = bound, sources, targets, counts
+        self.keeps_history, self.advance, self.callback = keeps_history, advance, callback
         self.images = networks.as_float(sources).copy()
         self.outputs = tuple(np.full(t.shape, np.nan, np.float32) for t in targets)
         self.divergence = np.full(count, np.inf, np.float32)
@@ -149,7 +151,7 @@ class Pool:
         counts = self.counts[row]
         if any(count is not None and count > MOST_CLASSES for count in counts):
             return None
-        total = num_coordinates(self.job.kinds, self.targets, counts)
+        total = num_coordinates(self.bound.kinds, self.targets, counts)
         return total if total <= MOST_ROWS else None
 
     def run(
@@ -179,7 +181,7 @@ class Pool:
 
     def finish(self, rows: np.ndarray) -> None:
         """Tells the progress bar that nothing more happens to `rows`."""
-        self.job.advance(float((1 - self._shown[rows]).sum()))
+        self.advance(float((1 - self._shown[rows]).sum()))
         self._shown[rows] = 1
 
     # --- what streams tell ---
@@ -197,7 +199,7 @@ class Pool:
         """Hears how many steps [n] `rows` [n] have made, or have been spared since the solver left them earlier."""
         shown = np.minimum(steps * self._share_of_a_step, 1 - self._shown[rows])
         self._shown[rows] += shown
-        self.job.advance(float(shown.sum()))
+        self.advance(float(shown.sum()))
 
     def seen(self, rows: Sequence[int], found: Exit) -> None:
         """Takes over results that have converged, or that are nearer than the ones before."""
@@ -266,7 +268,7 @@ class _Stream:
         tolerance: float,
         start: Callable[[int], np.ndarray],
     ) -> None:
-        self.pool, self.job = pool, pool.job
+        self.pool, self.bound = pool, pool.bound
         self.solver, self.counts = solver, counts
         self.start_image = start
         self.threshold = np.float32(tolerance)
@@ -294,7 +296,7 @@ class _Stream:
     # --- on the devices ---
 
     def _call(self, program: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        return program(self.job.network, *args, mesh=self.job.mesh, **options)
+        return program(self.bound.network, *args, mesh=self.bound.mesh, **options)
 
     def _start(self, rows: Sequence[int], size: int) -> Slot:
         """Slots with some rows of the pool, and empty ones up to `size`."""
@@ -302,14 +304,14 @@ class _Stream:
         entries = [self.pool.entry(row, self.start_image(row)) for row in filled]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *entries)
         present = np.arange(size) < len(rows)
-        placed = device.shared(self.job.mesh, (stacked, present))
+        placed = device.shared(self.bound.mesh, (stacked, present))
         return self._call(
             device.start,
             self.solver,
-            self.job.variables,
+            self.bound.variables,
             self.threshold,
             *placed,
-            kinds=self.job.kinds,
+            kinds=self.bound.kinds,
             counts=self.counts,
         )
 
@@ -323,9 +325,9 @@ class _Stream:
 
         An image that has had all its steps is looked at by the first update of the next call.
         """
-        share = self.size // self.job.mesh.size
+        share = self.size // self.bound.mesh.size
         quota = max(1, int(_QUOTA * share)) if self.waiting else share
-        args = (self.solver, self.job.variables, self.threshold)
+        args = (self.solver, self.bound.variables, self.threshold)
         before = self.steps
         slots, curve = self._call(
             device.advance, *args, np.int32(quota), slots, updates=updates, at_once=at_once
@@ -336,7 +338,7 @@ class _Stream:
         is_done = ~active | (before >= self.solver.steps)
         places = np.flatnonzero(self.rows >= 0)
         self.pool.moved(self.rows[places], made[places])
-        if self.job.keeps_history:
+        if self.pool.keeps_history:
             divergences = np.asarray(curve)
             for place in places:
                 seen = made[place] + is_done[place]
@@ -347,13 +349,13 @@ class _Stream:
 
     def _report(self, slots: Slot) -> None:
         """Tells the callback how far all images are; raises `Stopped` where it asks for that."""
-        if self.job.callback is None:
+        if self.pool.callback is None:
             return
         places = np.flatnonzero(self.rows >= 0)
         rows = [int(r) for r in self.rows[places]]
         found = self._found(slots, self._padded(places))
         self.pool.seen(rows, found)
-        if self.job.callback(self.pool):
+        if self.pool.callback(self.pool):
             self.pool.ended(rows, found)
             raise Stopped
 
@@ -406,11 +408,11 @@ class _Stream:
 
     def _slot_sizes(self) -> SlotSizes:
         """Those of this solver, which all its streams of a call share."""
-        mesh = self.job.mesh
+        mesh = self.bound.mesh
         on_cpu = mesh.devices.flat[0].platform == "cpu"
         key = jax.tree.structure(self.solver), self.counts
         if key not in self.pool.slot_sizes:
-            share = self.job.batch_size or self._default_size()  # of each device, at most
+            share = self.bound.batch_size or self._default_size()  # of each device, at most
             largest = batch_for(len(self.pool.sources), share, mesh)
             sizes = slot_sizes.ladder(largest, devices=mesh.size)
             self.pool.slot_sizes[key] = SlotSizes(sizes, on_cpu=on_cpu)
@@ -418,30 +420,30 @@ class _Stream:
 
     def _rounded(self, size: int) -> int:
         """At least `size`, and a multiple of the number of devices."""
-        devices = self.job.mesh.size
+        devices = self.bound.mesh.size
         return devices * max(1, -(-size // devices))
 
     def _default_size(self) -> int:
-        return default_batch_size(self.pool.sources, self.job.mesh, passes=self._passes())
+        return default_batch_size(self.pool.sources, self.bound.mesh, passes=self._passes())
 
     def _passes(self) -> int:
         """Of the network, that the solver makes at once for each image."""
-        return self.solver.passes(num_coordinates(self.job.kinds, self.pool.targets, self.counts))
+        return self.solver.passes(num_coordinates(self.bound.kinds, self.pool.targets, self.counts))
 
     def _at_once(self, slots: Slot) -> int | None:
         """Images of a device that should be updated at the same time, at least; None: all of them."""
-        if self.job.mesh.devices.flat[0].platform != "cpu":
+        if self.bound.mesh.devices.flat[0].platform != "cpu":
             return None
-        gradient = device.gradient.program_of(self.job.network)
+        gradient = device.gradient.program_of(self.bound.network)
         image = slots.source[:1]
-        return blocks.least_images(gradient, self.job.variables, image, passes=self._passes())
+        return blocks.least_images(gradient, self.bound.variables, image, passes=self._passes())
 
     def _updates_per_call(self, slots: Slot) -> int:
-        if self.solver.steps == 0 or self.job.callback is not None:
+        if self.solver.steps == 0 or self.pool.callback is not None:
             return 1
-        gradient = device.gradient.program_of(self.job.network)
+        gradient = device.gradient.program_of(self.bound.network)
         # Also where the solver makes fewer: a program for each number of steps would be one too many.
-        return chunking.updates_per_call(gradient, self.job.variables, slots.source[:1])
+        return chunking.updates_per_call(gradient, self.bound.variables, slots.source[:1])
 
 
 def default_batch_size(images: np.ndarray, mesh: Mesh, *, passes: int = 1) -> int:

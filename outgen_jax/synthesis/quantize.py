@@ -19,7 +19,7 @@ is the result.
 Here an image is a vector [D] of grey levels 0 to 255 (float32, whole numbers).
 """
 
-import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +35,7 @@ from outgen_jax.solvers import jacobian
 from outgen_jax.solvers.limits import Restriction, restriction
 from outgen_jax.solvers.objective import Objective, Outputs
 from outgen_jax.synthesis import engine, predict, request, slot_sizes, slots
+from outgen_jax.synthesis.bound import Bound, bind
 from outgen_jax.synthesis.programs import Network, per_network
 from outgen_jax.whole_numbers import check_integers
 
@@ -132,8 +133,6 @@ def quantize(
     """
     array = request.checked_images(images, caller="quantize")
     request.check_tolerance(tolerance, caller="quantize", remedy=f"{TOLERANCE} is the default")
-    request.check_batch_size(batch_size, caller="quantize")
-    precision = request.checked_precision(precision, caller="quantize")
     check_integers(caller="quantize", rounds=rounds)
     if rounds < 0:
         raise ValueError(
@@ -141,25 +140,26 @@ def quantize(
         )
     limits = restriction(mask, max_change, None, caller="quantize")
     origin = _checked_source(source, array, limits)
-    network = Network(apply_fn, precision)
-    meaning = request.meaning(network, variables, array, output, caller="quantize")
-    wanted = request.checked_targets(meaning, targets, len(array), caller="quantize")
-    mesh = slots.local_mesh()
-    placed = slots.on_all_devices(mesh, variables)
-    predict.check_sources(network, placed, array, meaning, batch_size, caller="quantize")
+    bound = bind(
+        apply_fn,
+        variables,
+        array,
+        output=output,
+        batch_size=batch_size,
+        precision=precision,
+        caller="quantize",
+    )
+    wanted = request.checked_targets(bound.meaning, targets, len(array), caller="quantize")
+    predict.check_sources(bound, array, caller="quantize")
     return quantized(
-        network,
-        placed,
+        bound,
         array,
         wanted,
-        counts=request.counts(meaning, wanted),
-        kinds=meaning.kinds,
-        mesh=mesh,
+        counts=request.counts(bound.meaning, wanted),
         sources=origin,
         limits=limits,
         rounds=rounds,
         tolerance=float(tolerance),
-        batch_size=batch_size,
     )
 
 
@@ -188,43 +188,37 @@ def _checked_source(
 
 
 def quantized(
-    network: Network,
-    variables: Any,
+    bound: Bound,
     images: np.ndarray,
     targets: tuple[np.ndarray, ...],
     *,
     counts: list[tuple[int | None, ...]],
-    kinds: tuple[Output, ...],
-    mesh: Mesh,
     sources: np.ndarray | None = None,
     limits: Restriction = Restriction(),  # noqa: B008, it is immutable
     rounds: int = ROUNDS,
     tolerance: float = TOLERANCE,
-    batch_size: int | None = None,
 ) -> np.ndarray:
-    """`quantize` of a checked request; `variables` lie on all devices of `mesh`."""
+    """`quantize` of a checked request."""
+    mesh = bound.mesh
     sources = images if sources is None else sources
     nearest = images if images.dtype == np.uint8 else to_uint8(images)
     result, distance = nearest.copy(), np.full(len(images), np.inf)
 
     def attempt(start: np.ndarray, rows: np.ndarray) -> None:
         for counted, group in engine.grouped(counts, rows).items():
-            num_rows = engine.num_coordinates(kinds, targets, counted)
+            num_rows = engine.num_coordinates(bound.kinds, targets, counted)
             has_jacobian = num_rows <= engine.MOST_ROWS
             num_rounds = rounds if has_jacobian else 0
             passes = min(num_rows, jacobian.BLOCK) if has_jacobian else 1
-            share = batch_size or engine.default_batch_size(images, mesh, passes=passes)
+            share = bound.batch_size or engine.default_batch_size(images, mesh, passes=passes)
             most = engine.batch_for(len(images), share, mesh)
             size = slot_sizes.smallest(slot_sizes.ladder(most, devices=mesh.size), len(group))
-            options = {"kinds": kinds, "counts": counted, "mesh": mesh}
             for first in range(0, len(group), size):
                 # The last batch is filled up with copies of the last image, so that one shape is compiled.
                 places = np.minimum(np.arange(first, first + size), len(group) - 1)
                 chosen = group[places]
                 batch = (start[chosen], sources[chosen], tuple(t[chosen] for t in targets))
-                state = _corrected(
-                    network, variables, limits, batch, num_rounds, tolerance, options
-                )
+                state = _corrected(bound, limits, batch, counted, num_rounds, tolerance)
                 found = np.asarray(state.distance)
                 better = found < distance[chosen]
                 result[chosen[better]] = np.asarray(state.levels).astype(np.uint8)[better]
@@ -251,22 +245,26 @@ def dithered(images: np.ndarray) -> np.ndarray:
 
 
 def _corrected(
-    network: Network,
-    variables: Any,
+    bound: Bound,
     limits: Restriction,
     batch: tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]],
+    counts: tuple[int | None, ...],
     rounds: int,
     tolerance: float,
-    options: dict[str, Any],
 ) -> _Levels:
     """The best of a batch of 8-bit images, and of what up to so many rounds of picks make of it."""
-    images, sources, targets = slots.shared(options["mesh"], batch)
-    begin = functools.partial(_start, network, variables, np.float32(tolerance), limits)
-    state = begin(images, sources, targets, **options)
+    threshold, mesh = np.float32(tolerance), bound.mesh
+
+    def call(program: Callable[..., _Levels], *args: Any) -> _Levels:
+        common = bound.network, bound.variables, threshold
+        return program(*common, *args, kinds=bound.kinds, counts=counts, mesh=mesh)
+
+    images, sources, targets = slots.shared(mesh, batch)
+    state = call(_start, limits, images, sources, targets)
     for _ in range(rounds):
         if np.asarray(state.is_done).all():
             break
-        state = _round(network, variables, np.float32(tolerance), targets, state, **options)
+        state = call(_round, targets, state)
     return state
 
 

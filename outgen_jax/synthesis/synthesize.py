@@ -14,9 +14,9 @@ from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
 from outgen_jax.solvers.presets import PRESETS
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import predict, request, slots
-from outgen_jax.synthesis.engine import Job, Pool, Stopped
-from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis import predict, request
+from outgen_jax.synthesis.bound import bind
+from outgen_jax.synthesis.engine import Pool, Stopped
 from outgen_jax.synthesis.request import Meaning
 
 # An image counts as converged below this distance where neither the caller nor the solver has a tolerance.
@@ -149,35 +149,38 @@ def synthesize(
         request.check_tolerance(
             tolerance, caller="synthesize", remedy="use None for the solver's own"
         )
-    request.check_batch_size(batch_size, caller="synthesize")
-    precision = request.checked_precision(precision, caller="synthesize")
     if callback is not None and not callable(callback):
         raise ValueError(
             f"synthesize: callback must be a function of a Result, got {callback!r:.60}; None calls nothing"
         )
-    network = Network(apply_fn, precision)
-    meaning = request.meaning(network, variables, array, output, caller="synthesize")
+    bound = bind(
+        apply_fn,
+        variables,
+        array,
+        output=output,
+        batch_size=batch_size,
+        precision=precision,
+        caller="synthesize",
+    )
+    meaning = bound.meaning
     wanted = request.checked_targets(meaning, targets, len(array), caller="synthesize")
-    mesh = slots.local_mesh()
-    placed = slots.on_all_devices(mesh, variables)
-    predict.check_sources(network, placed, array, meaning, batch_size, caller="synthesize")
+    predict.check_sources(bound, array, caller="synthesize")
 
     def so_far(pool: Pool) -> Result:
         return _result(pool, meaning, judged_tolerance(solver, tolerance))
 
     told = None if callback is None else lambda pool: callback(so_far(pool))
     with progress_bar(len(array), show=progress) as advance:
-        job = Job(
-            network=network,
-            variables=placed,
-            kinds=meaning.kinds,
-            mesh=mesh,
-            batch_size=batch_size,
+        pool = Pool(
+            bound,
+            array,
+            wanted,
+            request.counts(meaning, wanted),
+            solver.steps,
             keeps_history=history,
             advance=advance,
             callback=told,
         )
-        pool = Pool(job, array, wanted, request.counts(meaning, wanted), solver.steps)
         with contextlib.suppress(Stopped):
             move(pool, solver, tolerance)
     return so_far(pool)._replace(history=_history(pool, solver) if history else None)

@@ -3,6 +3,7 @@
 import itertools
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import outgen_jax as og
 from outgen_jax.solvers import jacobian
 from outgen_jax.solvers.limits import Restriction
 from outgen_jax.synthesis import quantize
+from outgen_jax.synthesis.bound import Bound
+from outgen_jax.synthesis.request import Meaning
 
 SHAPE = (8, 8, 3)
 WEIGHTS = reference.perceptron(SHAPE, steepness=2.8)
@@ -303,7 +306,7 @@ def test_dithering_is_right_on_average_and_keeps_whole_levels():
 def test_few_programs_serve_any_number_of_missed_images(monkeypatch, devices):
     sizes, rng = set(), np.random.default_rng(0)
 
-    def corrected(network, variables, limits, batch, *_):
+    def corrected(bound, limits, batch, *_):
         images, _, _ = batch
         sizes.add(len(images))
         distance = rng.choice([1e-4, 1e-2], len(images))
@@ -312,17 +315,11 @@ def test_few_programs_serve_any_number_of_missed_images(monkeypatch, devices):
 
     monkeypatch.setattr(quantize, "_corrected", corrected)
     images, rows = rng.random((100, 2, 2, 1), np.float32), np.full((100, 1, 5), 0.2, np.float32)
+    meaning = Meaning(jax.tree.structure(0), ((5,),), (og.outputs.softmax(),))
+    bound = Bound(None, None, meaning, types.SimpleNamespace(size=devices), batch_size=64)
     for _ in range(20):
-        quantize.quantized(
-            None,
-            None,
-            images,
-            (rows,),
-            counts=[(None if draw < 0.8 else 2,) for draw in rng.random(100)],
-            kinds=(og.outputs.softmax(),),
-            mesh=types.SimpleNamespace(size=devices),
-            batch_size=64,
-        )
+        counts = [(None if draw < 0.8 else 2,) for draw in rng.random(100)]
+        quantize.quantized(bound, images, (rows,), counts=counts)
     assert len(sizes) <= 4
 
 
