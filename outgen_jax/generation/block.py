@@ -14,7 +14,7 @@ from outgen_jax.data.grey_levels import to_uint8
 from outgen_jax.solvers.combinators import Combinator, kept_limits
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import predict, quantize, request, synthesize
+from outgen_jax.synthesis import predict, quantize, request
 from outgen_jax.synthesis.bound import Bound
 from outgen_jax.synthesis.engine import Pool
 from outgen_jax.synthesis.programs import relaxed
@@ -187,8 +187,16 @@ def make_outputs(job: Job, inputs: Inputs, advance: Callable[[float], object]) -
     """Changes the images of a shard; `advance` is called with the number of images that are done."""
     images, targets = inputs.block.images, inputs.targets
     bound, kinds, counts = job.bound, job.bound.kinds, request.counts(job.meaning, targets)
-    pool = Pool(bound, images, targets, counts, job.solver.steps, advance=advance)
-    synthesize.move(pool, job.solver, job.tolerance)
+    pool = Pool(
+        bound,
+        images,
+        targets,
+        counts,
+        job.solver.steps,
+        tolerance=job.tolerance,
+        advance=advance,
+    )
+    pool.move(job.solver)
     rounded = to_uint8(pool.images)
     if job.quantize:
         rounded = quantize.quantized(

@@ -135,8 +135,6 @@ def generate_dataset(
         )
     about = _checked_about(about)
     solver = synthesize.checked_solver(solver, caller=block.CALLER)
-    if tolerance is None:
-        tolerance = solver.tolerance or _TOLERANCE
     # Everything that can be wrong is found before a file is written.
     spec = random_access.spec(source, caller=block.CALLER)
     few = random_access.read(source, spec, 0, min(8, spec.num_rows), caller=block.CALLER).images
@@ -157,7 +155,7 @@ def generate_dataset(
         spec=spec,
         targets=_target_function(targets, bound.meaning, spec.num_rows),
         solver=solver,
-        tolerance=float(tolerance),
+        tolerance=synthesize.chosen_tolerance(solver, tolerance, otherwise=_TOLERANCE),
         # Python's numbers: JSON has none of numpy's.
         quantize=bool(quantize),
         save_float=bool(save_float),

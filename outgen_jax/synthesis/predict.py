@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from outgen_jax.networks import ApplyFn
 from outgen_jax.outputs import Output
 from outgen_jax.solvers.objective import Outputs
-from outgen_jax.synthesis import engine, request, slots
+from outgen_jax.synthesis import batch_sizes, request, slots
 from outgen_jax.synthesis import network as networks
 from outgen_jax.synthesis.bound import Bound, bind
 from outgen_jax.synthesis.programs import Network, per_network
@@ -97,8 +97,7 @@ def outputs_of(bound: Bound, images: np.ndarray) -> tuple[np.ndarray, ...]:
     The devices hold the outputs of two batches at most.
     """
     mesh, kinds = bound.mesh, bound.kinds
-    share = bound.batch_size or engine.default_batch_size(images, mesh)
-    size = engine.batch_for(len(images), share, mesh)
+    size = batch_sizes.largest(bound, images)
     found: list[Any] = []
     for start in range(0, len(images), size):
         # The last batch is filled up with copies, so that one shape is compiled for all.
@@ -161,7 +160,7 @@ def _outputs(
     """Outputs of images [S, H, W, C], image by image under `jax.vmap`."""
 
     def share(variables: Any, images: jax.Array) -> Outputs:
-        one = slots.network_of(network, kinds, variables)
+        one = networks.of_one_image(network, kinds, variables)
         return jax.vmap(one)(images)
 
     return slots.on_each_device(mesh, share, slots.SPLIT)(variables, images)

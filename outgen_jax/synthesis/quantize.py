@@ -34,7 +34,8 @@ from outgen_jax.outputs import Output
 from outgen_jax.solvers import jacobian
 from outgen_jax.solvers.limits import Restriction, restriction
 from outgen_jax.solvers.objective import Objective, Outputs
-from outgen_jax.synthesis import engine, predict, request, slot_sizes, slots
+from outgen_jax.synthesis import batch_sizes, coordinates, predict, request, slot_sizes, slots
+from outgen_jax.synthesis import network as networks
 from outgen_jax.synthesis.bound import Bound, bind
 from outgen_jax.synthesis.programs import Network, per_network
 from outgen_jax.whole_numbers import check_integers
@@ -199,20 +200,19 @@ def quantized(
     tolerance: float = TOLERANCE,
 ) -> np.ndarray:
     """`quantize` of a checked request."""
-    mesh = bound.mesh
     sources = images if sources is None else sources
     nearest = images if images.dtype == np.uint8 else to_uint8(images)
     result, distance = nearest.copy(), np.full(len(images), np.inf)
 
     def attempt(start: np.ndarray, rows: np.ndarray) -> None:
-        for counted, group in engine.grouped(counts, rows).items():
-            num_rows = engine.num_coordinates(bound.kinds, targets, counted)
-            has_jacobian = num_rows <= engine.MOST_ROWS
+        for counted, group in coordinates.grouped(counts, rows).items():
+            num_rows = coordinates.num_coordinates(bound.kinds, targets, counted)
+            has_jacobian = num_rows <= coordinates.MOST_ROWS
             num_rounds = rounds if has_jacobian else 0
             passes = min(num_rows, jacobian.BLOCK) if has_jacobian else 1
-            share = bound.batch_size or engine.default_batch_size(images, mesh, passes=passes)
-            most = engine.batch_for(len(images), share, mesh)
-            size = slot_sizes.smallest(slot_sizes.ladder(most, devices=mesh.size), len(group))
+            most = batch_sizes.largest(bound, images, passes=passes)
+            sizes = slot_sizes.ladder(most, devices=bound.mesh.size)
+            size = slot_sizes.smallest(sizes, len(group))
             for first in range(0, len(group), size):
                 # The last batch is filled up with copies of the last image, so that one shape is compiled.
                 places = np.minimum(np.arange(first, first + size), len(group) - 1)
@@ -384,7 +384,7 @@ def _start(
         limits: Restriction,
         batch: tuple[jax.Array, jax.Array, Outputs],
     ) -> _Levels:
-        seen = slots.network_of(network, kinds, variables)
+        seen = networks.of_one_image(network, kinds, variables)
 
         def one(image: jax.Array, source: jax.Array, targets: Outputs) -> _Levels:
             low, high = level_range(limits, source)
@@ -414,7 +414,7 @@ def _round(
     mesh: Mesh,
 ) -> _Levels:
     def share(variables: Any, tolerance: jax.Array, batch: tuple[_Levels, Outputs]) -> _Levels:
-        seen = slots.network_of(network, kinds, variables)
+        seen = networks.of_one_image(network, kinds, variables)
 
         def one(state: _Levels, targets: Outputs) -> _Levels:
             shape, objective = state.levels.shape, Objective(targets, kinds, counts)

@@ -16,8 +16,9 @@ from outgen_jax.solvers.presets import PRESETS
 from outgen_jax.solvers.solver import Solver
 from outgen_jax.synthesis import predict, request
 from outgen_jax.synthesis.bound import bind
-from outgen_jax.synthesis.engine import Pool, Stopped
+from outgen_jax.synthesis.engine import Pool
 from outgen_jax.synthesis.request import Meaning
+from outgen_jax.synthesis.stream import Stopped
 
 # An image counts as converged below this distance where neither the caller nor the solver has a tolerance.
 CONVERGED = 0.01
@@ -165,9 +166,10 @@ def synthesize(
     meaning = bound.meaning
     wanted = request.checked_targets(meaning, targets, len(array), caller="synthesize")
     predict.check_sources(bound, array, caller="synthesize")
+    judged = chosen_tolerance(solver, tolerance, otherwise=CONVERGED)
 
     def so_far(pool: Pool) -> Result:
-        return _result(pool, meaning, judged_tolerance(solver, tolerance))
+        return _result(pool, meaning, judged)
 
     told = None if callback is None else lambda pool: callback(so_far(pool))
     with progress_bar(len(array), show=progress) as advance:
@@ -177,12 +179,13 @@ def synthesize(
             wanted,
             request.counts(meaning, wanted),
             solver.steps,
+            tolerance=chosen_tolerance(solver, tolerance, otherwise=-1.0),
             keeps_history=history,
             advance=advance,
             callback=told,
         )
         with contextlib.suppress(Stopped):
-            move(pool, solver, tolerance)
+            pool.move(solver)
     return so_far(pool)._replace(history=_history(pool, solver) if history else None)
 
 
@@ -201,18 +204,6 @@ def _result(pool: Pool, meaning: Meaning, tolerance: float) -> Result:
     )
 
 
-def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> None:
-    """Runs a solver on all images of a pool, to the given tolerance or the solver's own."""
-    rows = np.arange(len(pool.sources))
-    own = solver.tolerance if tolerance is None else tolerance
-    pool.tolerance = -1.0 if own is None else float(own)
-    try:
-        pool.run(solver, rows, pool.tolerance)
-    finally:  # also where a callback stops
-        pool.restore_best()
-    pool.finish(rows)
-
-
 def checked_solver(solver: Any, *, caller: str) -> Solver | Combinator:
     """The solver of a caller; None: `exact`.
 
@@ -229,11 +220,13 @@ def checked_solver(solver: Any, *, caller: str) -> Solver | Combinator:
     return solver
 
 
-def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> float:
-    """The distance at which an image counts as converged."""
+def chosen_tolerance(
+    solver: Solver | Combinator, tolerance: float | None, *, otherwise: float
+) -> float:
+    """The caller's tolerance; None: the solver's own, or `otherwise` if it has none."""
     own = solver.tolerance if tolerance is None else tolerance
     # As a Python number: a float64 one of numpy would not be what the device compares with.
-    return CONVERGED if own is None else float(own)
+    return otherwise if own is None else float(own)
 
 
 @contextlib.contextmanager
