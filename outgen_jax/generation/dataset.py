@@ -23,8 +23,8 @@ from outgen_jax.networks import ApplyFn
 from outgen_jax.solvers.combinators import Combinator, kept_limits
 from outgen_jax.solvers.limits import Restriction
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import predict, request, slots, synthesize
-from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis import predict, request, synthesize
+from outgen_jax.synthesis.bound import bind
 from outgen_jax.whole_numbers import check_integers
 
 # Like the network's outputs, or a function (rows [n], labels [n]) -> targets of these rows.
@@ -128,8 +128,6 @@ def generate_dataset(
         request.check_tolerance(
             tolerance, caller=shard.CALLER, remedy="use None for the solver's own"
         )
-    request.check_batch_size(batch_size, caller=shard.CALLER)
-    precision = request.checked_precision(precision, caller=shard.CALLER)
     check_integers(caller=shard.CALLER, shard_size=shard_size)
     if shard_size < 1:
         raise ValueError(
@@ -137,32 +135,31 @@ def generate_dataset(
         )
     about = _checked_about(about)
     solver = synthesize.checked_solver(solver, caller=shard.CALLER)
-    if tolerance is None:
-        tolerance = solver.tolerance or _TOLERANCE
     # Everything that can be wrong is found before a file is written.
     spec = random_access.spec(source, caller=shard.CALLER)
     few = random_access.read(source, spec, 0, min(8, spec.num_rows), caller=shard.CALLER).images
-    network = Network(apply_fn, precision)
-    meaning = request.meaning(network, variables, few, output, caller=shard.CALLER)
-    shard.check_part_names(meaning)
-    mesh = slots.local_mesh()
-    placed = slots.on_all_devices(mesh, variables)
-    predict.check_sources(network, placed, few, meaning, batch_size, caller=shard.CALLER)
+    bound = bind(
+        apply_fn,
+        variables,
+        few,
+        output=output,
+        batch_size=batch_size,
+        precision=precision,
+        caller=shard.CALLER,
+    )
+    shard.check_part_names(bound.meaning)
+    predict.check_sources(bound, few, caller=shard.CALLER)
     plan = shard.Plan(
-        network=network,
-        variables=placed,
-        meaning=meaning,
+        bound=bound,
         source=source,
         spec=spec,
-        targets=_target_function(targets, meaning, spec.num_rows),
+        targets=_target_function(targets, bound.meaning, spec.num_rows),
         solver=solver,
-        tolerance=float(tolerance),
+        tolerance=synthesize.chosen_tolerance(solver, tolerance, otherwise=_TOLERANCE),
         # Python's numbers: JSON has none of numpy's.
         quantize=bool(quantize),
         save_float=bool(save_float),
-        batch_size=None if batch_size is None else int(batch_size),
         shard_size=int(shard_size),
-        mesh=mesh,
     )
     if not callable(targets):  # a function is asked shard by shard
         for index in range(plan.num_shards):
@@ -263,19 +260,19 @@ def _checked_about(about: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _made_from(plan: shard.Plan, image: np.ndarray, about: Mapping[str, Any]) -> dict[str, Any]:
     """What must be equal for a run to resume, beyond the rows and targets of each shard."""
+    bound, meaning = plan.bound, plan.meaning
+    asked = bound.network, meaning, bound.variables, image
     found = {
         **plan.spec._asdict(),
-        "outputs": [list(shape) for shape in plan.meaning.shapes],
-        "kinds": [repr(kind) for kind in plan.meaning.kinds],
-        "classifier": provenance.classifier_hash(plan.variables),
-        "program": provenance.program_hash(plan.network, plan.meaning, plan.variables, image),
-        "solver": provenance.solver_record(
-            plan.solver, plan.network, plan.meaning, plan.variables, image
-        ),
+        "outputs": [list(shape) for shape in meaning.shapes],
+        "kinds": [repr(kind) for kind in meaning.kinds],
+        "classifier": provenance.classifier_hash(bound.variables),
+        "program": provenance.program_hash(*asked),
+        "solver": provenance.solver_record(plan.solver, *asked),
         "steps": plan.solver.steps,
         "tolerance": plan.tolerance,
         "quantize": plan.quantize,
-        "batch_size": plan.batch_size,
+        "batch_size": bound.batch_size,
         "shard_size": plan.shard_size,
         "about": dict(about),
     }

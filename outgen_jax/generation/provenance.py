@@ -20,7 +20,8 @@ from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.limits import Restriction
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Problem, Solver
-from outgen_jax.synthesis import programs, slots
+from outgen_jax.synthesis import network as networks
+from outgen_jax.synthesis import programs
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.request import Meaning
 from outgen_jax.versions import installed_version
@@ -50,7 +51,7 @@ def program_hash(network: Network, meaning: Meaning, variables: Any, image: np.n
     """
 
     def both(variables: Any, image: jax.Array, cotangents: Any) -> Any:
-        seen = slots.network_of(network, meaning.kinds, variables)
+        seen = networks.of_one_image(network, meaning.kinds, variables)
         outputs, pull = jax.vjp(seen, image)
         return outputs, pull(cotangents)
 
@@ -124,7 +125,7 @@ def _solver_hash(
 
     def one(variables: Any, image: jax.Array, targets: Any, tolerance: jax.Array) -> Any:
         objective = Objective(targets, meaning.kinds, counts)
-        steered = slots.network_of(network, meaning.kinds, variables)
+        steered = networks.of_one_image(network, meaning.kinds, variables)
         problem = Problem(steered, objective, image, tolerance)
         state, outputs = solver.update(problem, solver.init(problem, image))
         return state, outputs, solver.image(state), solver.is_done(state)

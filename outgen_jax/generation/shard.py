@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from outgen_jax.data import random_access, records
 from outgen_jax.data.grey_levels import to_uint8
 from outgen_jax.solvers.combinators import Combinator, kept_limits
 from outgen_jax.solvers.objective import Objective
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import predict, quantize, request, slots, synthesize
-from outgen_jax.synthesis.engine import Job, Pool
-from outgen_jax.synthesis.programs import Network, relaxed
+from outgen_jax.synthesis import predict, quantize, request
+from outgen_jax.synthesis.bound import Bound
+from outgen_jax.synthesis.engine import Pool
+from outgen_jax.synthesis.programs import relaxed
 from outgen_jax.synthesis.request import Meaning
 
 CALLER = "generate_dataset"  # whom the error messages name
@@ -26,9 +26,7 @@ CALLER = "generate_dataset"  # whom the error messages name
 class Plan(NamedTuple):
     """A call of `generate_dataset`, validated: what all shards are made with."""
 
-    network: Network
-    variables: Any  # on all devices
-    meaning: Meaning
+    bound: Bound
     source: random_access.Source
     spec: random_access.Spec
     targets: Callable[[np.ndarray, np.ndarray], Any]  # rows [n], labels [n] -> like the outputs
@@ -36,9 +34,12 @@ class Plan(NamedTuple):
     tolerance: float
     quantize: bool
     save_float: bool
-    batch_size: int | None  # of each device
     shard_size: int
-    mesh: Mesh
+
+    @property
+    def meaning(self) -> Meaning:
+        """Of the network's outputs."""
+        return self.bound.meaning
 
     @property
     def num_shards(self) -> int:
@@ -179,46 +180,34 @@ def inputs_of(plan: Plan, block: random_access.Block) -> Inputs:
 
 def on_each_device(plan: Plan) -> list[Plan]:
     """The plan on each of its devices alone."""
-    if plan.mesh.size == 1:
-        return [plan]
-    meshes = [slots.mesh_of([device]) for device in plan.mesh.devices.flat]
-    return [
-        plan._replace(mesh=mesh, variables=slots.on_all_devices(mesh, plan.variables))
-        for mesh in meshes
-    ]
+    return [plan._replace(bound=bound) for bound in plan.bound.on_each_device()]
 
 
 def change_images(plan: Plan, inputs: Inputs, advance: Callable[[float], object]) -> ChangedImages:
     """Changes the images of a shard; `advance` is called with the number of images that are done."""
     images, targets = inputs.block.images, inputs.targets
-    kinds, counts = plan.meaning.kinds, request.counts(plan.meaning, targets)
-    job = Job(
-        network=plan.network,
-        variables=plan.variables,
-        kinds=kinds,
-        mesh=plan.mesh,
-        batch_size=plan.batch_size,
+    bound, kinds, counts = plan.bound, plan.bound.kinds, request.counts(plan.meaning, targets)
+    pool = Pool(
+        bound,
+        images,
+        targets,
+        counts,
+        plan.solver.steps,
+        tolerance=plan.tolerance,
         advance=advance,
     )
-    pool = Pool(job, images, targets, counts, plan.solver.steps)
-    synthesize.move(pool, plan.solver, plan.tolerance)
+    pool.move(plan.solver)
     rounded = to_uint8(pool.images)
     if plan.quantize:
         rounded = quantize.quantized(
-            plan.network,
-            plan.variables,
+            bound,
             pool.images,
             targets,
             counts=counts,
-            kinds=kinds,
-            mesh=plan.mesh,
             sources=images,
             limits=kept_limits(plan.solver),
-            batch_size=plan.batch_size,
         )
-    raw = predict.outputs_of(
-        plan.network, plan.variables, rounded, kinds, plan.mesh, plan.batch_size
-    )
+    raw = predict.outputs_of(bound, rounded)
 
     def distance_of(outputs: Any, wanted: Any) -> jax.Array:  # [R, K] a part -> []
         return Objective(wanted, kinds, (None,) * len(kinds)).distance(outputs)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optax
@@ -31,6 +31,9 @@ _CG_STEPS = 80
 # change.
 _HAND_OVER = 3e-4
 _ADAM = {1: (3e-4, 1000), 8: (5e-4, 1000), None: (3e-3, 2000)}
+# Names of the methods for the other targets: with a Jacobian of a row for each coordinate, or without.
+_BY_ROWS, _WITHOUT_ROWS = "by rows", "without rows"
+_Method = str | int | None  # one of these, or a key of `_ADAM`
 
 
 def _adam(rate: float, updates: int) -> GradientDescent:
@@ -82,8 +85,22 @@ class Exact(Combinator):
     @property
     def parts(self) -> tuple[Any, ...]:
         """With a Jacobian, with Adam first, and with conjugate gradients."""
-        far = (self.from_afar(named, self.tolerance) for named in _DESCENTS)
-        return self.by_rows(self.tolerance), *far, self.without_rows()
+        return tuple(self._methods(self.tolerance).values())
+
+    def _methods(self, tolerance: float) -> dict[_Method, Solver | Combinator]:
+        """The solver of each kind of target; see `_method_of`."""
+        far: dict[_Method, Then] = {n: self.from_afar(n, tolerance) for n in _DESCENTS}
+        return {_BY_ROWS: self.by_rows(tolerance), **far, _WITHOUT_ROWS: self.without_rows()}
+
+    def _method_of(self, pool: Pool, row: int) -> _Method:
+        """Which of `_methods` is for the target of a row."""
+        if pool.coordinates(row) is None:
+            return _WITHOUT_ROWS
+        # Adam knows no limits but [0, 1].
+        named = None if self.restriction != Restriction() else pool.named(row)
+        if named is None:
+            return _BY_ROWS
+        return next(limit for limit in _DESCENTS if limit is None or named <= limit)
 
     def by_rows(self, tolerance: float) -> Rescued | Then:
         """For targets whose Jacobian has a row for every coordinate.
@@ -132,35 +149,12 @@ class Exact(Combinator):
         # A combinator without a tolerance runs its parts with none; this one has its own then.
         tolerance = tolerance if tolerance > 0 else self.tolerance
         aim = tolerance - min(_MARGIN * tolerance, _ROUNDING)
-        is_restricted = self.restriction != Restriction()  # Adam knows no limits but [0, 1]
-        groups: defaultdict[_Group, list[int]] = defaultdict(list)
+        groups: defaultdict[_Method, list[int]] = defaultdict(list)
         for row in rows:
-            named = None if is_restricted else pool.named(row)
-            if pool.coordinates(row) is None:
-                group = _Group(has_rows=False)
-            elif named is None:
-                group = _Group()
-            else:
-                limit = next(n for n in _DESCENTS if n is None or named <= n)
-                group = _Group(is_far=True, limit=limit)
-            groups[group].append(row)
-        for group, chosen in groups.items():
-            pool.run(self._solver(group, tolerance), np.array(chosen), aim, start=start)
-
-    def _solver(self, group: "_Group", tolerance: float) -> Solver | Combinator:
-        if not group.has_rows:
-            return self.without_rows()
-        if group.is_far:
-            return self.from_afar(group.limit, tolerance)
-        return self.by_rows(tolerance)
-
-
-class _Group(NamedTuple):
-    """Targets that the same solver is for."""
-
-    has_rows: bool = True  # of a Jacobian, not too many
-    is_far: bool = False  # they name few of many classes
-    limit: int | None = None  # of these, at most; see `_DESCENTS`
+            groups[self._method_of(pool, row)].append(row)
+        methods = self._methods(tolerance)
+        for method, chosen in groups.items():
+            pool.run(methods[method], np.array(chosen), aim, start=start)
 
 
 def exact(

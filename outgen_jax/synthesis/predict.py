@@ -12,8 +12,9 @@ from jax.typing import ArrayLike
 from outgen_jax.networks import ApplyFn
 from outgen_jax.outputs import Output
 from outgen_jax.solvers.objective import Outputs
-from outgen_jax.synthesis import engine, request, slots
+from outgen_jax.synthesis import batch_sizes, request, slots
 from outgen_jax.synthesis import network as networks
+from outgen_jax.synthesis.bound import Bound, bind
 from outgen_jax.synthesis.programs import Network, per_network
 from outgen_jax.synthesis.request import Meaning
 
@@ -55,15 +56,18 @@ def predict(
     [[0.5, 0.5], [0.5, 0.5]]
     """
     array = request.checked_images(images, caller="predict")
-    request.check_batch_size(batch_size, caller="predict")
-    precision = request.checked_precision(precision, caller="predict")
-    network = Network(apply_fn, precision)
-    meaning = request.meaning(network, variables, array, output, caller="predict")
-    mesh = slots.local_mesh()
-    placed = slots.on_all_devices(mesh, variables)
-    parts = outputs_of(network, placed, array, meaning.kinds, mesh, batch_size)
-    _check_kinds(network, placed, array, meaning, parts, batch_size, caller="predict")
-    return meaning.tree(readout(meaning, parts))
+    bound = bind(
+        apply_fn,
+        variables,
+        array,
+        output=output,
+        batch_size=batch_size,
+        precision=precision,
+        caller="predict",
+    )
+    parts = outputs_of(bound, array)
+    _check_kinds(bound, array, parts, caller="predict")
+    return bound.meaning.tree(readout(bound.meaning, parts))
 
 
 def readout(meaning: Meaning, parts: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
@@ -87,48 +91,32 @@ def by_rows(function: Callable[..., jax.Array], *trees: Any) -> np.ndarray:
     return np.concatenate(found)
 
 
-def outputs_of(
-    network: Network,
-    variables: Any,
-    images: np.ndarray,
-    kinds: tuple[Output, ...],
-    mesh: Mesh,
-    batch_size: int | None = None,
-) -> tuple[np.ndarray, ...]:
+def outputs_of(bound: Bound, images: np.ndarray) -> tuple[np.ndarray, ...]:
     """Cleaned outputs of images [B, H, W, C]: one [B, R, K] for each part.
 
-    `variables` lie on all devices of `mesh`. The devices hold the outputs of two batches at most.
+    The devices hold the outputs of two batches at most.
     """
-    share = batch_size or engine.default_batch_size(images, mesh)
-    size = engine.batch_for(len(images), share, mesh)
+    mesh, kinds = bound.mesh, bound.kinds
+    size = batch_sizes.largest(bound, images)
     found: list[Any] = []
     for start in range(0, len(images), size):
         # The last batch is filled up with copies, so that one shape is compiled for all.
         chosen = np.minimum(np.arange(start, start + size), len(images) - 1)
         placed = slots.shared(mesh, networks.as_float(images[chosen]))
-        found.append(_outputs(network, variables, placed, kinds=kinds, mesh=mesh))
+        found.append(_outputs(bound.network, bound.variables, placed, kinds=kinds, mesh=mesh))
         if len(found) > 1:  # the batch before is fetched while the devices work on this one
             found[-2] = jax.tree.map(np.array, found[-2])
     joined = zip(*found, strict=True)
     return tuple(np.concatenate([np.asarray(x) for x in part])[: len(images)] for part in joined)
 
 
-def check_sources(
-    network: Network,
-    variables: Any,
-    images: np.ndarray,
-    meaning: Meaning,
-    batch_size: int | None,
-    *,
-    caller: str,
-) -> None:
-    """Checks the outputs of all source images; `variables` lie on all devices.
+def check_sources(bound: Bound, images: np.ndarray, *, caller: str) -> None:
+    """Checks the outputs of all source images.
 
     Raises:
       ValueError: they are not finite, or do not match their kinds.
     """
-    mesh = slots.local_mesh()
-    parts = outputs_of(network, variables, images, meaning.kinds, mesh, batch_size)
+    parts = outputs_of(bound, images)
     for part in parts:
         bad = np.flatnonzero(~np.isfinite(part).all((1, 2)))  # cleaned: finite where valid
         if len(bad):
@@ -137,34 +125,26 @@ def check_sources(
                 f"{caller}: the network must be finite on every source image, but returns NaN or infinity for "
                 f"{len(bad)} of {len(images)}: row {listed}. Leave these rows out, or look at their pixels"
             )
-    _check_kinds(network, variables, images, meaning, parts, batch_size, caller=caller)
+    _check_kinds(bound, images, parts, caller=caller)
 
 
 def _check_kinds(
-    network: Network,
-    variables: Any,
-    images: np.ndarray,
-    meaning: Meaning,
-    parts: tuple[np.ndarray, ...],
-    batch_size: int | None,
-    *,
-    caller: str,
+    bound: Bound, images: np.ndarray, parts: tuple[np.ndarray, ...], *, caller: str
 ) -> None:
     """Checks that `parts`, the outputs of the images, are what their kinds say, such as logits.
 
     The logits of a few images may look like probabilities by chance. Then the negatives of the images decide.
     """
     try:
-        _check_raw(meaning, parts, caller=caller)
+        _check_raw(bound.kinds, parts, caller=caller)
     except ValueError:
-        negatives, mesh = 1 - networks.as_float(images), slots.local_mesh()
-        others = outputs_of(network, variables, negatives, meaning.kinds, mesh, batch_size)
+        others = outputs_of(bound, 1 - networks.as_float(images))
         both = tuple(np.concatenate(pair) for pair in zip(parts, others, strict=True))
-        _check_raw(meaning, both, caller=caller)
+        _check_raw(bound.kinds, both, caller=caller)
 
 
-def _check_raw(meaning: Meaning, parts: tuple[np.ndarray, ...], *, caller: str) -> None:
-    for kind, part in zip(meaning.kinds, parts, strict=True):
+def _check_raw(kinds: tuple[Output, ...], parts: tuple[np.ndarray, ...], *, caller: str) -> None:
+    for kind, part in zip(kinds, parts, strict=True):
         kind.check_raw(part.reshape(-1, part.shape[-1]), caller=caller)
 
 
@@ -180,7 +160,7 @@ def _outputs(
     """Outputs of images [S, H, W, C], image by image under `jax.vmap`."""
 
     def share(variables: Any, images: jax.Array) -> Outputs:
-        one = slots.network_of(network, kinds, variables)
+        one = networks.of_one_image(network, kinds, variables)
         return jax.vmap(one)(images)
 
     return slots.on_each_device(mesh, share, slots.SPLIT)(variables, images)

@@ -2,7 +2,7 @@
 
 A solver's functions see one image. They are lifted here with `jax.vmap`, with the rules that hold for any solver: an
 image stops at its tolerance or at its first output that is not finite, and the best image so far is kept. Shapes never
-change, so one program serves all images of a call; `engine` decides who enters and who leaves.
+change, so one program serves all images of a call; `stream` decides who enters and who leaves.
 
 S slots are shared by the devices of a mesh. Each device runs on its share the program that a single one would run, so
 the number of devices does not change what happens to an image.
@@ -106,7 +106,7 @@ def start(
 
     def one(entry: Entry, present: jax.Array) -> Slot:
         objective = Objective(entry.targets, kinds, counts)
-        steered = network_of(network, kinds, variables)
+        steered = networks.of_one_image(network, kinds, variables)
         problem = Problem(steered, objective, entry.source, threshold)
         return Slot(
             state=solver.init(problem, entry.start),
@@ -232,7 +232,7 @@ def _update(
 
     An image that has had all its steps is only looked at.
     """
-    steered = network_of(network, slot.objective.kinds, variables)
+    steered = networks.of_one_image(network, slot.objective.kinds, variables)
     problem = Problem(steered, slot.objective, slot.source, threshold)
     state, outputs = _checked(solver.update(problem, slot.state), slot.state, solver)
     is_done = solver.is_done(slot.state)
@@ -281,13 +281,6 @@ def _record(
         finite=slot.finite & (finite | ~slot.active),
     )
     return slot, divergence
-
-
-def network_of(
-    network: Network, kinds: tuple[Output, ...], variables: Any
-) -> Callable[[jax.Array], Outputs]:
-    """One image [H, W, C] -> its outputs, as solvers see the network."""
-    return networks.of_one_image(network, kinds, variables)
 
 
 def on_each_device(mesh: Mesh, share: Callable[..., Any], out_specs: Any) -> Callable[..., Any]:

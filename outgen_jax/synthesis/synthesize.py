@@ -14,10 +14,11 @@ from outgen_jax.solvers.combinators import Combinator
 from outgen_jax.solvers.exact import exact
 from outgen_jax.solvers.presets import PRESETS
 from outgen_jax.solvers.solver import Solver
-from outgen_jax.synthesis import predict, request, slots
-from outgen_jax.synthesis.engine import Job, Pool, Stopped
-from outgen_jax.synthesis.programs import Network
+from outgen_jax.synthesis import predict, request
+from outgen_jax.synthesis.bound import bind
+from outgen_jax.synthesis.engine import Pool
 from outgen_jax.synthesis.request import Meaning
+from outgen_jax.synthesis.stream import Stopped
 
 # An image counts as converged below this distance where neither the caller nor the solver has a tolerance.
 CONVERGED = 0.01
@@ -149,37 +150,42 @@ def synthesize(
         request.check_tolerance(
             tolerance, caller="synthesize", remedy="use None for the solver's own"
         )
-    request.check_batch_size(batch_size, caller="synthesize")
-    precision = request.checked_precision(precision, caller="synthesize")
     if callback is not None and not callable(callback):
         raise ValueError(
             f"synthesize: callback must be a function of a Result, got {callback!r:.60}; None calls nothing"
         )
-    network = Network(apply_fn, precision)
-    meaning = request.meaning(network, variables, array, output, caller="synthesize")
+    bound = bind(
+        apply_fn,
+        variables,
+        array,
+        output=output,
+        batch_size=batch_size,
+        precision=precision,
+        caller="synthesize",
+    )
+    meaning = bound.meaning
     wanted = request.checked_targets(meaning, targets, len(array), caller="synthesize")
-    mesh = slots.local_mesh()
-    placed = slots.on_all_devices(mesh, variables)
-    predict.check_sources(network, placed, array, meaning, batch_size, caller="synthesize")
+    predict.check_sources(bound, array, caller="synthesize")
+    judged = chosen_tolerance(solver, tolerance, otherwise=CONVERGED)
 
     def so_far(pool: Pool) -> Result:
-        return _result(pool, meaning, judged_tolerance(solver, tolerance))
+        return _result(pool, meaning, judged)
 
     told = None if callback is None else lambda pool: callback(so_far(pool))
     with progress_bar(len(array), show=progress) as advance:
-        job = Job(
-            network=network,
-            variables=placed,
-            kinds=meaning.kinds,
-            mesh=mesh,
-            batch_size=batch_size,
+        pool = Pool(
+            bound,
+            array,
+            wanted,
+            request.counts(meaning, wanted),
+            solver.steps,
+            tolerance=chosen_tolerance(solver, tolerance, otherwise=-1.0),
             keeps_history=history,
             advance=advance,
             callback=told,
         )
-        pool = Pool(job, array, wanted, request.counts(meaning, wanted), solver.steps)
         with contextlib.suppress(Stopped):
-            move(pool, solver, tolerance)
+            pool.move(solver)
     return so_far(pool)._replace(history=_history(pool, solver) if history else None)
 
 
@@ -198,18 +204,6 @@ def _result(pool: Pool, meaning: Meaning, tolerance: float) -> Result:
     )
 
 
-def move(pool: Pool, solver: Solver | Combinator, tolerance: float | None) -> None:
-    """Runs a solver on all images of a pool, to the given tolerance or the solver's own."""
-    rows = np.arange(len(pool.sources))
-    own = solver.tolerance if tolerance is None else tolerance
-    pool.tolerance = -1.0 if own is None else float(own)
-    try:
-        pool.run(solver, rows, pool.tolerance)
-    finally:  # also where a callback stops
-        pool.restore_best()
-    pool.finish(rows)
-
-
 def checked_solver(solver: Any, *, caller: str) -> Solver | Combinator:
     """The solver of a caller; None: `exact`.
 
@@ -226,11 +220,13 @@ def checked_solver(solver: Any, *, caller: str) -> Solver | Combinator:
     return solver
 
 
-def judged_tolerance(solver: Solver | Combinator, tolerance: float | None) -> float:
-    """The distance at which an image counts as converged."""
+def chosen_tolerance(
+    solver: Solver | Combinator, tolerance: float | None, *, otherwise: float
+) -> float:
+    """The caller's tolerance; None: the solver's own, or `otherwise` if it has none."""
     own = solver.tolerance if tolerance is None else tolerance
     # As a Python number: a float64 one of numpy would not be what the device compares with.
-    return CONVERGED if own is None else float(own)
+    return otherwise if own is None else float(own)
 
 
 @contextlib.contextmanager

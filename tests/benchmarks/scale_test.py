@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.scale import measure, model, scenarios
 from benchmarks.scale.table import _BATCH, duration, kept, table
-from outgen_jax.synthesis import engine
+from outgen_jax.synthesis import batch_sizes
 
 WORK = model.Work(
     images=1000,
@@ -91,4 +91,4 @@ def test_this_machine_is_measured():
 def test_the_default_batch_of_an_h200_is_the_engines():
     memory = {"bytes_limit": int(0.75 * 141e9)}  # what JAX takes of it
     h200 = types.SimpleNamespace(platform="gpu", memory_stats=lambda: memory)
-    assert engine._batch_pixels(h200) == _BATCH * 32**2
+    assert batch_sizes._batch_pixels(h200) == _BATCH * 32**2

@@ -39,7 +39,7 @@ def test_every_program_of_a_set(programs, tmp_path):
 
     options = {"solver": FAST, "tolerance": 0.2, "batch_size": 4, "shard_size": 6}
     og.generate_dataset(apply_fn, WEIGHTS, sources(6), targets(6), tmp_path / "set", **options)
-    of_slots, of_rounding = {"start", "advance", "leave", "enter"}, {"_start", "_round"}
+    of_slots, of_rounding = {"start", "advance", "leave", "enter"}, {"begun", "next_round"}
     assert {name for name, _ in programs} == of_slots | of_rounding | {"_outputs"}
     in_place = {
         name

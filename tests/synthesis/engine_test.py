@@ -20,8 +20,10 @@ from toy_synthesis import APPLY, FAST, SHAPE, WEIGHTS, assert_same, rows_of, sou
 
 import outgen_jax as og
 from outgen_jax.solvers.momentum import Momentum
-from outgen_jax.synthesis import engine, slot_sizes, synthesize
+from outgen_jax.synthesis import batch_sizes, engine, slot_sizes, stream, synthesize
 from outgen_jax.synthesis import slots as device
+from outgen_jax.synthesis.bound import Bound
+from outgen_jax.synthesis.request import Meaning
 
 # --- neighbours, places and batches ---
 
@@ -227,7 +229,7 @@ def test_the_bar_counts_the_steps_that_a_solver_does_not_need(heard):
 
 def test_free_slots_are_taken_at_once(monkeypatch, watched):
     """As many calls as the best possible queue has: every image takes the slot that is free first."""
-    monkeypatch.setattr(engine.chunking, "updates_per_call", lambda *_: 1)
+    monkeypatch.setattr(stream.chunking, "updates_per_call", lambda *_: 1)
     steps, calls = run().steps, watched("advance")
     run(batch_size=4)
     ends = np.zeros(4, int)  # of the slots, in calls
@@ -243,10 +245,10 @@ def test_several_updates_a_call_equal_one(monkeypatch, tolerance):
         options = {"solver": FAST, "tolerance": tolerance, "history": True, "batch_size": 3}
         return og.synthesize(APPLY, WEIGHTS, sources(5), targets(5), **options)
 
-    monkeypatch.setattr(engine.chunking, "updates_per_call", lambda *_: 1)
+    monkeypatch.setattr(stream.chunking, "updates_per_call", lambda *_: 1)
     expected = call()
     for updates in (5, 12, 100):
-        monkeypatch.setattr(engine.chunking, "updates_per_call", lambda *_, n=updates: n)
+        monkeypatch.setattr(stream.chunking, "updates_per_call", lambda *_, n=updates: n)
         assert_same(call(), expected, atol=1e-6)
 
 
@@ -261,7 +263,7 @@ def test_a_call_makes_several_updates_with_and_without_a_tolerance(watched, tole
 
 def test_a_device_ends_a_call_early_where_others_wait(monkeypatch, watched):
     """With one slot, none is wasted: an image that is done makes room at once."""
-    monkeypatch.setattr(engine.chunking, "updates_per_call", lambda *_: 12)
+    monkeypatch.setattr(stream.chunking, "updates_per_call", lambda *_: 12)
     finished = watched("leave")
     expected = run()
     finished.clear()
@@ -271,7 +273,7 @@ def test_a_device_ends_a_call_early_where_others_wait(monkeypatch, watched):
 
 def test_the_tail_moves_into_fewer_slots_and_ends_where_it_would(monkeypatch, watched):
     """Thirty images are on their targets; two take all their steps, in four slots in the end."""
-    monkeypatch.setattr(engine.chunking, "updates_per_call", lambda *_: 1)
+    monkeypatch.setattr(stream.chunking, "updates_per_call", lambda *_: 1)
     monkeypatch.setattr(slot_sizes, "_WORTH_ON_CPU", 24)  # an update of the slots that are saved
     images, rows = sources(32), og.predict(APPLY, WEIGHTS, sources(32))
     rows[[3, 30]] = np.eye(5)[[0, 1]]
@@ -396,18 +398,14 @@ def test_a_progress_bar_counts_images(capsys):
 )
 def test_batches_are_smaller_where_a_solver_makes_many_passes_at_once(passes, size):
     images = np.zeros((1, 32, 32, 3), np.uint8)
-    assert engine.default_batch_size(images, device.local_mesh(), passes=passes) == size
+    assert batch_sizes.default_batch_size(images, device.local_mesh(), passes=passes) == size
 
 
 def test_a_converged_result_stays_though_one_outside_has_less_divergence():
-    pool = engine.Pool.__new__(engine.Pool)
-    pool.tolerance = 1e-3
-    pool.steps_at_work, pool.finite = np.zeros(1, np.int32), np.ones(1, bool)
-    pool.images, pool.outputs = (
-        np.zeros((1, 1, 1, 1), np.float32),
-        (np.zeros((1, 1, 2), np.float32),),
-    )
-    pool.divergence, pool.distance = np.full(1, np.inf, np.float32), np.full(1, np.inf, np.float32)
+    meaning = Meaning(jax.tree.structure(0), ((2,),), (og.outputs.softmax(),))
+    arrays = np.zeros((1, 1, 1, 1), np.float32), (np.zeros((1, 1, 2), np.float32),)
+    bound = Bound(None, None, meaning, None)
+    pool = engine.Pool(bound, *arrays, [(None,)], total_steps=2, tolerance=1e-3)
 
     def found(value, divergence, distance, converged):
         image, outputs = np.full((1, 1, 1, 1), value), (np.full((1, 1, 2), value),)
@@ -450,4 +448,4 @@ def test_batches_are_as_large_as_the_memory_of_an_accelerator_allows(memory, pix
     if memory:
         memory = {"bytes_limit": int(memory["bytes_limit"])}
     found = types.SimpleNamespace(platform="gpu", memory_stats=lambda: memory)
-    assert engine._batch_pixels(found) == pixels
+    assert batch_sizes._batch_pixels(found) == pixels

@@ -3,6 +3,7 @@
 import itertools
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ import reference
 import outgen_jax as og
 from outgen_jax.solvers import jacobian
 from outgen_jax.solvers.limits import Restriction
-from outgen_jax.synthesis import quantize
+from outgen_jax.synthesis import picks, quantize, rounds
+from outgen_jax.synthesis.bound import Bound
+from outgen_jax.synthesis.request import Meaning
+from outgen_jax.synthesis.rounds import Levels
 
 SHAPE = (8, 8, 3)
 WEIGHTS = reference.perceptron(SHAPE, steepness=2.8)
@@ -48,7 +52,7 @@ def test_the_first_pick_is_the_best_of_all():
         levels = rng.choice([0.0, 100.0, 255.0], 7)
         effects, error = rng.normal(size=(3, 7)), 3 * rng.normal(size=3)
         arrays = (jnp.asarray(a, jnp.float32) for a in (levels, effects, error))
-        change, _ = quantize.greedy_picks(*arrays, 1)
+        change, _ = picks.greedy_picks(*arrays, 1)
         change = np.asarray(change)
         singles = [s * unit for s, unit in itertools.product((-1, 1), np.eye(7))] + [np.zeros(7)]
         allowed = [c for c in singles if (levels + c).min() >= 0 and (levels + c).max() <= 255]
@@ -60,10 +64,10 @@ def test_more_picks_only_help_and_each_pixel_moves_once():
     rng = np.random.default_rng(2)
     levels = jnp.asarray(rng.integers(0, 256, 200), jnp.float32)
     effects, error = jnp.asarray(rng.normal(size=(3, 200)), jnp.float32), jnp.full(3, 20.0)
-    whole, order = map(np.asarray, quantize.greedy_picks(levels, effects, error))
+    whole, order = map(np.asarray, picks.greedy_picks(levels, effects, error))
     errors = []
     for limit in (0, 1, 4, 16, 64):
-        change = np.asarray(quantize.greedy_picks(levels, effects, error, limit)[0])
+        change = np.asarray(picks.greedy_picks(levels, effects, error, limit)[0])
         assert np.abs(change).sum() <= limit
         np.testing.assert_array_equal(change, np.where(order < limit, whole, 0))
         assert set(np.unique(change)) <= {-1, 0, 1}
@@ -79,7 +83,7 @@ def test_picks_among_candidates_do_as_well_as_picks_among_all_pixels(size):
     levels, effects = rng.integers(0, 256, size), rng.normal(size=(3, size))
     error = np.full(3, 60.0)
     arrays = (jnp.asarray(a, jnp.float32) for a in (levels, effects, error))
-    change, order = map(np.asarray, quantize.greedy_picks(*arrays))
+    change, order = map(np.asarray, picks.greedy_picks(*arrays))
     made = np.sort(order[change != 0])
     np.testing.assert_array_equal(
         made, np.arange(len(made))
@@ -96,7 +100,7 @@ def test_picks_among_candidates_do_as_well_as_picks_among_all_pixels(size):
             break
         best[gain.argmax()] = np.sign(along[gain.argmax()])
     ours, brute = (squared_error(c, effects, error) for c in (change, best))
-    if size <= quantize._CANDIDATES:
+    if size <= picks._CANDIDATES:
         np.testing.assert_allclose(ours, brute, rtol=1e-4)
     else:
         assert ours < 2 * brute + 1e-2
@@ -150,13 +154,13 @@ def test_the_limits_of_a_solver_are_kept(limited, dtype):
 def test_a_range_without_a_level_has_the_nearest_one():
     source = jnp.full((1, 1, 3), jnp.array([0.0, 100.4, 254.9]) / 255)
     for change, expected in ((0.1, [0, 100, 255]), (0.5, [0, 100, 255])):
-        low, high = quantize.level_range(Restriction(max_change=change / 255), source)
+        low, high = rounds.level_range(Restriction(max_change=change / 255), source)
         np.testing.assert_array_equal(low[0, 0], expected)
         np.testing.assert_array_equal(high[0, 0], expected)
-    low, high = quantize.level_range(Restriction(max_change=2 / 255), source)
+    low, high = rounds.level_range(Restriction(max_change=2 / 255), source)
     np.testing.assert_array_equal(low[0, 0], [0, 99, 253])
     np.testing.assert_array_equal(high[0, 0], [2, 102, 255])
-    low, high = quantize.level_range(Restriction(), source)
+    low, high = rounds.level_range(Restriction(), source)
     assert (low.max(), high.min()) == (0, 255)
 
 
@@ -303,26 +307,20 @@ def test_dithering_is_right_on_average_and_keeps_whole_levels():
 def test_few_programs_serve_any_number_of_missed_images(monkeypatch, devices):
     sizes, rng = set(), np.random.default_rng(0)
 
-    def corrected(network, variables, limits, batch, *_):
+    def corrected(bound, limits, batch, *_):
         images, _, _ = batch
         sizes.add(len(images))
         distance = rng.choice([1e-4, 1e-2], len(images))
         levels = np.zeros(images.shape)
-        return quantize._Levels(levels, levels, levels, distance, np.ones(len(images), bool))
+        return Levels(levels, levels, levels, distance, np.ones(len(images), bool))
 
     monkeypatch.setattr(quantize, "_corrected", corrected)
     images, rows = rng.random((100, 2, 2, 1), np.float32), np.full((100, 1, 5), 0.2, np.float32)
+    meaning = Meaning(jax.tree.structure(0), ((5,),), (og.outputs.softmax(),))
+    bound = Bound(None, None, meaning, types.SimpleNamespace(size=devices), batch_size=64)
     for _ in range(20):
-        quantize.quantized(
-            None,
-            None,
-            images,
-            (rows,),
-            counts=[(None if draw < 0.8 else 2,) for draw in rng.random(100)],
-            kinds=(og.outputs.softmax(),),
-            mesh=types.SimpleNamespace(size=devices),
-            batch_size=64,
-        )
+        counts = [(None if draw < 0.8 else 2,) for draw in rng.random(100)]
+        quantize.quantized(bound, images, (rows,), counts=counts)
     assert len(sizes) <= 4
 
 

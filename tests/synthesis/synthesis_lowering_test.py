@@ -13,7 +13,7 @@ from toy_synthesis import APPLY, CLASSES, SHAPE, WEIGHTS
 import outgen_jax as og
 from outgen_jax.solvers.limits import Restriction
 from outgen_jax.solvers.momentum import Momentum
-from outgen_jax.synthesis import predict, programs, quantize, slots
+from outgen_jax.synthesis import predict, programs, rounds, slots
 from outgen_jax.synthesis.programs import Network
 
 NETWORK, KINDS, COUNTS = Network(APPLY), (og.outputs.softmax(),), (None,)
@@ -128,8 +128,8 @@ def test_quantisation():
     levels = np.full((2, *SHAPE), 128, np.uint8)
     limit = np.float32(1e-3)
     free = Restriction()
-    begun = quantize._start(NETWORK, WEIGHTS, limit, free, levels, levels, TARGETS, **options)
-    found = texts(quantize._round, WEIGHTS, limit, TARGETS, begun, **options)
+    begun = rounds.begun(NETWORK, WEIGHTS, limit, free, levels, levels, TARGETS, **options)
+    found = texts(rounds.next_round, WEIGHTS, limit, TARGETS, begun, **options)
     assert everywhere("HIGHEST", found)
 
 

@@ -23,7 +23,7 @@ from toy_synthesis import (
 )
 
 import outgen_jax as og
-from outgen_jax.synthesis import engine
+from outgen_jax.synthesis import stream
 
 # --- what comes back ---
 
@@ -236,7 +236,7 @@ def poisoned(variables, images):
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("updates", [1, 5], ids=["one update a call", "several"])
 def test_an_image_that_breaks_the_network_harms_no_other(monkeypatch, poison, updates):
-    monkeypatch.setattr(engine.chunking, "updates_per_call", lambda *_: updates)
+    monkeypatch.setattr(stream.chunking, "updates_per_call", lambda *_: updates)
     solver = og.gradient_descent(_DESCENT, steps=20)
     images = np.random.default_rng(0).uniform(0.2, 0.4, (3, *SHAPE)).astype(np.float32)
     images[2] += 0.2
