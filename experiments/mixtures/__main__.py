@@ -200,7 +200,7 @@ def draw_mixtures(case: Case, run: runs.Run) -> None:
     for name, network in case.networks.items():
         compute = functools.partial(_images, network, sources, targets, case.options)
         kept = runs.kept(run.directory / "cache" / f"mixtures {name}.npz", compute)
-        panels.append(figures.Panel(f"{name} network", kept["images"]))
+        panels.append(figures.Panel(network.titled(name), kept["images"]))
     labels = [figures.mixture_label(0, row, case.names) for row in wanted]
     figure = figures.mixtures_figure(sources, panels, labels)
     report.save_figure(figure, run.directory / "mixtures.png")
@@ -219,7 +219,7 @@ def draw_strip(case: Case, run: runs.Run) -> None:
         )
         kept = runs.kept(run.directory / "cache" / f"strip {name}.npz", compute)["images"]
         for index, start in enumerate(case.starts):
-            row = f"{name} network\nfrom {start.removesuffix('s')}"
+            row = f"{network.titled(name)}\nfrom {start.removesuffix('s')}"
             rows[row] = kept[:, index]
             notes[row] = judging.among_named(judging.logits(judge, rows[row]), mixtures)[:, 1]
     figure = figures.strip_figure(rows, notes, mixtures, case.names)

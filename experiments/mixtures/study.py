@@ -25,6 +25,14 @@ class Network(NamedTuple):
     # Of several, each with outputs [B, V, K] for its views of an image. 0: one classifier, whose outputs are [B, K].
     agreeing: int = 0
 
+    def titled(self, name: str) -> str:
+        """What figures call it.
+
+        >>> Network(None, (), agreeing=2).titled("robust")
+        'robust networks'
+        """
+        return f"{name} networks" if self.agreeing > 1 else f"{name} network"
+
     def synthesize(self, sources: np.ndarray, targets: np.ndarray, **options: Any) -> og.Result:
         """Images with the outputs `targets` [N, K], of each classifier and each view."""
         wanted: Any = targets
