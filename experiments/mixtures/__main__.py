@@ -57,7 +57,10 @@ _NUMBER = common_flags.number(200, of="split", at_least=4)
 _VIEWED = flags.DEFINE_integer("viewed", 20, "Images of each network that viewers see.", 1)
 _TOLERANCE = flags.DEFINE_float("tolerance", None, "Total variation of a finished image.", 1e-9)
 _SEARCH = flags.DEFINE_integer(
-    "search", None, "Steps of og.smallest_change; by default the default solver.", 1
+    "search",
+    None,
+    "Steps of og.smallest_change, for robust ones; by default the default solver.",
+    1,
 )
 _NOISE_MEAN = flags.DEFINE_float(
     "noise_mean", None, "Mean of the pixels of the noise to start from, in [0, 1].", 0, 1
@@ -94,7 +97,6 @@ def load() -> Case:
         noise_mean=_NOISE_MEAN.value,
         noise_std=_NOISE_STD.value,
         seed=_SEED.value,
-        steps=_SEARCH.value,
     )
 
     def start(classifier: str) -> loading.Start:
@@ -110,7 +112,9 @@ def load() -> Case:
     common_jobs.check_names([name_of_judge(path) for path in _JUDGES.value], flag="judges")
     source: ImageSource = robust[0].source
     noise = options.noise(len(source.images), source.images.shape[1:])
-    agreeing = study.together([one.network for one in robust], mirrored=_MIRRORED.value)
+    agreeing = study.together(
+        [one.network for one in robust], mirrored=_MIRRORED.value, steps=_SEARCH.value
+    )
     return Case(
         robust[0].class_names,
         dict(zip(NETWORKS, (study.together([ordinary.network]), agreeing), strict=True)),

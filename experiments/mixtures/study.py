@@ -24,6 +24,8 @@ class Network(NamedTuple):
     variables: Any
     # Of several, each with outputs [B, V, K] for its views of an image. 0: one classifier, whose outputs are [B, K].
     agreeing: int = 0
+    # Of `og.smallest_change`, which then makes the images. None: the default solver does.
+    steps: int | None = None
 
     def titled(self, name: str) -> str:
         """What figures call it.
@@ -35,24 +37,30 @@ class Network(NamedTuple):
 
     def synthesize(self, sources: np.ndarray, targets: np.ndarray, **options: Any) -> og.Result:
         """Images with the outputs `targets` [N, K], of each classifier and each view."""
+        solver = None if self.steps is None else og.smallest_change(steps=self.steps)
         wanted: Any = targets
         if self.agreeing:
             wanted = (targets[:, None],) * self.agreeing
             options["output"] = (og.outputs.softmax(),) * self.agreeing
-        return og.synthesize(self.apply_fn, self.variables, sources, wanted, **options)
+        return og.synthesize(
+            self.apply_fn, self.variables, sources, wanted, solver=solver, **options
+        )
 
 
-def together(classifiers: Sequence[Classifier], *, mirrored: bool = False) -> Network:
+def together(
+    classifiers: Sequence[Classifier], *, mirrored: bool = False, steps: int | None = None
+) -> Network:
     """The network of `classifiers` that must agree, on an image and, if `mirrored`, on its mirror image as well."""
     if len(classifiers) == 1 and not mirrored:
-        return Network(*classifiers[0])
+        return Network(*classifiers[0], steps=steps)
     transforms = [_same, _mirror] if mirrored else [_same]
     seen = [og.views(apply_fn, transforms) for apply_fn, _ in classifiers]
 
     def apply_fn(variables: Sequence[Any], images: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(see(v, images) for see, v in zip(seen, variables, strict=True))
 
-    return Network(apply_fn, tuple(variables for _, variables in classifiers), len(classifiers))
+    variables = tuple(variables for _, variables in classifiers)
+    return Network(apply_fn, variables, len(classifiers), steps)
 
 
 def _same(image: jax.Array) -> jax.Array:
@@ -72,14 +80,12 @@ class Options:
       noise_mean: of the noise that images start from, in [0, 1].
       noise_std: of its pixels.
       seed: of the noise, the classes and the shares.
-      steps: of `og.smallest_change`, which then makes the images. None: the default solver does.
     """
 
     tolerance: float
     noise_mean: float
     noise_std: float
     seed: int
-    steps: int | None = None
 
     def noise(self, count: int, shape: tuple[int, ...]) -> np.ndarray:
         """Images of noise: uint8 [N, *shape]."""
@@ -99,10 +105,7 @@ def made(
     network: Network, sources: np.ndarray, targets: np.ndarray, options: Options
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images float32 [N, H, W, C] with these outputs, and their total variations [N]."""
-    solver = None if options.steps is None else og.smallest_change(steps=options.steps)
-    result = network.synthesize(
-        sources, targets, solver=solver, tolerance=options.tolerance, progress=True
-    )
+    result = network.synthesize(sources, targets, tolerance=options.tolerance, progress=True)
     return result.images, result.distance
 
 

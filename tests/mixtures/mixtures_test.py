@@ -196,15 +196,15 @@ def test_classifiers_agree_on_the_image_and_on_its_mirror_image():
         return images.reshape(len(images), -1) @ variables
 
     classifiers = [(linear, rng.normal(size=(64, 3)).astype(np.float32)) for _ in range(2)]
-    network = study.together(classifiers, mirrored=True)
-    options = study.Options(tolerance=0.01, noise_mean=0.5, noise_std=0.1, seed=0, steps=40)
+    network = study.together(classifiers, mirrored=True, steps=40)
+    options = study.Options(tolerance=0.01, noise_mean=0.5, noise_std=0.1, seed=0)
     found, distance = study.made(network, np.float32(images), np.float32(targets), options)
     assert max(distance) <= 0.01
     for apply_fn, variables in classifiers:
         for seen in (found, found[:, :, ::-1]):
             probs = scipy.special.softmax(apply_fn(variables, seen), -1)
             assert og.metrics.total_variation(probs, targets).max() <= 0.0101
-    assert study.together(classifiers[:1]) == (*classifiers[0], 0)
+    assert study.together(classifiers[:1]) == (*classifiers[0], 0, None)
 
 
 # --- the script ---
