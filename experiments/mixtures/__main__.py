@@ -70,6 +70,7 @@ _SEED = common_flags.seed("noise, classes and shares")
 _OUT = common_flags.out("mixtures")
 _OVERWRITE = common_flags.overwrite()
 
+_SHEET_DPI = 90
 _EACH = 2  # sources of each start in mixtures.png
 
 
@@ -276,7 +277,8 @@ def ask_viewers(case: Case, run: runs.Run, start_name: str, directory_name: str)
     directory = run.directory / directory_name
     directory.mkdir(exist_ok=True)
     for index, figure in enumerate(viewers.sheets(viewed.images)):
-        report.save_figure(figure, directory / f"sheet_{index + 1}.png")
+        # Smooth images make large files.
+        report.save_figure(figure, directory / f"sheet_{index + 1}.png", dpi=_SHEET_DPI)
     answers = viewers.read_answers(directory / "answers", case.names, len(viewed.images))
     return {directory_name: viewers.numbers(viewed, answers, case.names)}
 
