@@ -11,7 +11,7 @@ Command   python -m experiments.draw_gan --data_dir=... --out=...      presets p
 Presets   attention, attention_n4, baseline: the paper's settings. attention_plus, attention_plus_n4: the same N and T
           with settings found here. baseline_plus: the baseline with what of them it can have. A name such as
           attention+cell+r1 has some of the changes: presets.py. attention_colour: settings for photographs. smoke:
-          seconds, for tests.
+          for tests; on digits in seconds, see experiments/README.md.
 Expected  see README.md, which has the hours of each command
 Output    --out gets results.json (numbers of every seed), table.md, samples.png (Figs C3, C4, C5 and C7), fig_c6,
           fig_c8_c9, fig_c10 and a GIF of canvases being drawn of each preset with attention, and a directory of

@@ -13,7 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from outgen_jax.data import value_range
+
 Border = Literal["reflect", "symmetric", "edge", "wrap", "constant"]  # named as in `numpy.pad`
+_ROUNDING = 1e-3  # beyond [0, 1], of images that were computed
 KINDS = ("noise", "blur")
 
 
@@ -197,6 +200,12 @@ def _validated_sigmas(caller: str, images: jax.Array, sigma: ArrayLike) -> jax.A
             f"{list(images.shape)}; divide 8-bit ones by 255, one image is image[None], and grey images need an axis "
             "for the channel, images[..., None]"
         )
+    if not isinstance(images, jax.core.Tracer):
+        values = np.asarray(images)
+        if values.size and not (values.min() >= -_ROUNDING and values.max() <= 1 + _ROUNDING):
+            raise ValueError(
+                f"{caller}: images must lie in [0, 1], {value_range.fault(values, 'images')}"
+            )
     sigmas = jnp.asarray(sigma, jnp.float32)
     if sigmas.shape not in ((), images.shape[:1]):
         raise ValueError(

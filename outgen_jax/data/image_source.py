@@ -88,7 +88,7 @@ def check_options(caller: str, size: Size | None, limit: int | None) -> None:
     """Raises ValueError, in the name of `caller`, for the options that every reader has."""
     if limit is not None and limit < 1:
         raise ValueError(f"{caller}: limit must be at least 1, or None for all; got {limit}")
-    if size is not None and (len(size) != 2 or min(size) < 1):
+    if size is not None and (np.shape(size) != (2,) or min(size) < 1):
         raise ValueError(f"{caller}: size must be (height, width) in pixels, each >= 1; got {size}")
 
 

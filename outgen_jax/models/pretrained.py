@@ -92,7 +92,7 @@ def load(name_or_path: str | Path, *, dtype: Any = jnp.float32) -> Pretrained:
         path = Path(str(importlib.resources.files("outgen_jax.models") / "weights" / f"{name}.npz"))
     if not _has_card(path):
         raise FileNotFoundError(
-            f"pretrained.load: no weights {name!r}: expected one of {', '.join(NAMES)}, or an .npz "
+            f"pretrained.load: no weights {name!r}{_what_lacks(path)}: expected one of {', '.join(NAMES)}, or an .npz "
             "with its .json card beside it, as `python -m outgen_jax.tools.train_classifier` writes them"
         )
     card, data = _card(path.with_suffix(".json"), caller="pretrained.load"), path.read_bytes()
@@ -119,17 +119,23 @@ def restore(path: str | Path, build: Callable[[Mapping[str, Any]], M]) -> tuple[
     caller, path = "pretrained.restore", Path(path).expanduser()
     if not _has_card(path):
         raise FileNotFoundError(
-            f"{caller}: no weights {str(path)!r}: expected an .npz with its .json card beside it, as "
-            "pretrained.save writes them"
+            f"{caller}: no weights {str(path)!r}{_what_lacks(path)}: expected an .npz with its .json card beside it, "
+            "as pretrained.save writes them"
         )
     card = _card(path.with_suffix(".json"), caller=caller, needed=frozenset({"sha256"}))
     shapes = nnx.eval_shape(lambda: build(card))
-    _fill(shapes, path.read_bytes(), card, path, caller=caller)
+    remedy = "so `build` makes another one than was saved"
+    _fill(shapes, path.read_bytes(), card, path, caller=caller, remedy=remedy)
     # Plain arrays that `build` makes under `eval_shape` have no values, and a state does not show them all.
     model = build(card)
     nnx.update(model, _stored(shapes))
     model.eval()
     return model, card
+
+
+def _what_lacks(path: Path) -> str:
+    """Says that the weights are there, and their card is not."""
+    return f", since {path.with_suffix('.json').name} is not beside it" if path.is_file() else ""
 
 
 def _has_card(path: Path) -> bool:
@@ -153,14 +159,15 @@ def _card(path: Path, *, caller: str, needed: frozenset[str] | None = None) -> d
             named = "names no network" if network is None else f"names the network {network!r}"
             raise ValueError(
                 f"{caller}: the card {str(path)!r} {named}, and {caller} builds "
-                f"{', '.join(_SIZES)} only; use pretrained.restore(path, build), where build makes the network"
+                f"{', '.join(_SIZES)} only: for one of these, save the card with its name as 'network'; for another, "
+                "use pretrained.restore(path, build), where build makes the network"
             )
         needed = frozenset({"sha256", "class_names", *_SIZES.get(str(network), _SIZES["VGG16"])})
     missing = sorted(needed - set(card)) if isinstance(card, dict) else sorted(needed)
     if missing:
         raise ValueError(
-            f"{caller}: the card {str(path)!r} has no {', '.join(missing)}. It must be one that "
-            "pretrained.save wrote: export the weights with it again"
+            f"{caller}: the card {str(path)!r} has no {', '.join(missing)}. Add it to the card that is given to "
+            "pretrained.save, which lists the entries of each network, and save again"
         )
     return card
 
@@ -172,13 +179,15 @@ def save(
 
     The weights are all `nnx.Param` and `nnx.BatchStat`. Variables of other types are not stored.
 
-    Rounded to bfloat16, a network is another one: outputs may change by 1e-3. Change images for what is saved: for
-    `rounded(model)`, for the network that `restore` or `load` returns, or save with `kernels="float32"`.
+    Rounded to bfloat16, a network is another one: outputs may change by 1e-3, in some networks by 1e-2. Change images
+    for what is saved: for `rounded(model)`, or for the network that `restore` or `load` returns; or save with
+    `kernels="float32"`.
 
     Args:
       path: of the weights.
       model: the network.
-      card: of JSON values. `load` needs the entries that the package's own networks are built from.
+      card: of JSON values. `load` and the studio need `class_names`, `network` (VGG16, WhitenedCNN or LeNet) and what
+        that is built from: `width_multiplier` and `hidden`, `width_multiplier`, or `channels`. `restore` needs none.
       kernels: type of the arrays of two or more axes in the file, "bfloat16" or "float32".
 
     Raises:
@@ -266,7 +275,13 @@ def _set(model: nnx.Module, encoded: Mapping[str, np.ndarray]) -> None:
 
 
 def _fill(
-    model: nnx.Module, data: bytes, card: Mapping[str, Any], path: Path, *, caller: str
+    model: nnx.Module,
+    data: bytes,
+    card: Mapping[str, Any],
+    path: Path,
+    *,
+    caller: str,
+    remedy: str = "so the card and the weights are not of one export",
 ) -> None:
     """Gives `model` the values in an .npz, once its hash is found to be the card's."""
     found_hash = hashlib.sha256(data).hexdigest()
@@ -281,11 +296,17 @@ def _fill(
         if wanted != found:
             differing = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
             raise ValueError(
-                f"{caller}: {path} does not fit the network of its card: "
-                f"{', '.join(differing[:5])} differ; the card and the weights are not of one export"
+                f"{caller}: {path} does not fit the network, {remedy}: "
+                f"{', '.join(_difference(n, found, wanted) for n in differing[:5])}"
             )
         _set(model, arrays)
     model.eval()
+
+
+def _difference(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """One array that differs between a file and a network, by its shapes."""
+    there, here = found.get(name, "absent"), wanted.get(name, "absent")
+    return f"{name} is {there} in the file and {here} in the network"
 
 
 def _encode(value: np.ndarray, kernels: str = "bfloat16") -> np.ndarray:

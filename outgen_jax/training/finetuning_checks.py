@@ -45,6 +45,11 @@ def validate(
             f"finetune: checkpoint_every must be at least 1 update, got {checkpoint_every}; leave `checkpoints` out to "
             "keep none"
         )
+    if not isinstance(model, nnx.Module):
+        raise ValueError(
+            f"finetune: model must be a flax.nnx module, got {type(model).__name__}; for networks of other frameworks, "
+            "use the losses of og.losses in a loop of your own"
+        )
     if not callable(getattr(model, "activations", None)):
         raise ValueError(
             f"finetune: {type(model).__name__} has no activations(images) -> (logits, {{layer name: "

@@ -136,7 +136,7 @@ def replace(
       fraction: of the N images, in [0, 1].
 
     Raises:
-      ValueError: a fraction outside [0, 1], or more than there are generated images for.
+      ValueError: a fraction outside [0, 1], or more than there are generated images for; images of another size.
     """
     count = round(checked_fraction(fraction, caller="replaced.replace") * len(source.ids))
     if count > len(rows):
@@ -145,6 +145,11 @@ def replace(
             f"generated ones; there are {len(rows)}. Generate more, or lower the fraction"
         )
     chosen = rows[:count]
+    if generated.images.shape[1:] != source.images.shape[1:]:
+        raise ValueError(
+            f"replaced.replace: generated images are {list(generated.images.shape[1:])} and those of the source "
+            f"{list(source.images.shape[1:])}; generate from the source as it is trained on"
+        )
     images, is_generated = source.images.copy(), np.zeros(len(source.ids), bool)
     teacher = np.zeros((len(source.ids), generated.probs.shape[1]), np.float32)
     images[chosen], is_generated[chosen] = generated.images[:count], True

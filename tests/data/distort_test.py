@@ -295,3 +295,18 @@ def test_rejects_options():
 @pytest.mark.parametrize("name", CALLS)
 def test_a_level_that_is_no_number_shows(name):
     assert np.isnan(jax.jit(CALLS[name])(IMAGES[:1], jnp.nan)).any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda images: distort.gaussian_noise(jax.random.key(0), images, 20.0),
+        lambda images: distort.gaussian_blur(images, 1.0),
+    ],
+)
+def test_grey_levels_as_floats_are_refused(change):
+    """Noise would make them white."""
+    images = np.full((1, 8, 8, 3), 120, np.float32)
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\], got values from 120.*images / 255"):
+        change(images)
+    change(change(images / 255))

@@ -91,6 +91,12 @@ def test_a_fraction_outside_0_to_1_is_refused(fraction):
         replaced.replace(SOURCE, GENERATED, ORDER, fraction)
 
 
+def test_generated_images_of_another_size_are_refused():
+    small = GENERATED._replace(images=GENERATED.images[:, :3])
+    with pytest.raises(ValueError, match=r"are \[3, 4, 3\] and those of the source \[4, 4, 3\]"):
+        replaced.replace(SOURCE, small, ORDER, fraction=0.1)
+
+
 def test_a_set_that_was_made_is_loaded(tmp_path):
     directory = tmp_path / "set"
     toy_dataset.make(directory)
