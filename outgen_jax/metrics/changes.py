@@ -54,11 +54,11 @@ def from_0_to_1(images: jax.Array, *, caller: str) -> jax.Array:
             f"{caller}: images must be uint8, or float in [0, 1], got {images.dtype}; grey levels become uint8 with "
             ".astype(numpy.uint8)"
         )
-    if not isinstance(images, jax.core.Tracer):
-        largest = np.asarray(images).max(initial=0)  # by NumPy: within a trace, JAX would trace it
-        if largest > _MOST:
-            raise ValueError(
-                f"{caller}: float images must lie in [0, 1], got values up to {float(largest):.4g}; divide grey "
-                "levels by 255"
-            )
+    largest = jnp.max(images, initial=0)
+    # Within a trace it is not known, also of images that a compiled function closes over.
+    if not isinstance(largest, jax.core.Tracer) and largest > _MOST:
+        raise ValueError(
+            f"{caller}: float images must lie in [0, 1], got values up to {float(largest):.4g}; divide grey levels by "
+            "255"
+        )
     return images.astype(jnp.float32)
