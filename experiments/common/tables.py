@@ -69,6 +69,9 @@ MODULES = {
     "experiments/draw_gan/results/faces": "experiments.draw_gan.table",
     "experiments/draw_gan/results/paper": "experiments.draw_gan.table",
     "experiments/intermediate_constraint/results/main": "experiments.intermediate_constraint.tables",
+    "experiments/intermediate_constraint/results/cifar10": (
+        "experiments.intermediate_constraint.tables"
+    ),
     "experiments/intermediate_constraint/results/blur_scale": (
         "experiments.intermediate_constraint.blur_levels"
     ),
