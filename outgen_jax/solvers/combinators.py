@@ -23,6 +23,8 @@ Start = Callable[[int], np.ndarray]  # row -> image [H, W, C] float32 where a so
 _NOISE = 0.499 / 255
 # A further start makes progress if it brings the distance below this share of the nearest before.
 _PROGRESS = 0.5
+# After a rescue the first solver starts at this share of the change. The tables are in docs/decisions.md.
+_BACK = 0.7
 
 
 class Pool(Protocol):
@@ -222,7 +224,7 @@ class Rescued(Combinator):
         pool.run(self.solver, rows, tolerance, start=start)
         left = pool.unfinished(rows, tolerance)
         pool.run(self.by, left, tolerance, start=pool.last)
-        pool.run(self.solver, pool.reached(left, tolerance), tolerance, start=pool.best)
+        pool.run(self.solver, pool.reached(left, tolerance), tolerance, start=_part_way(pool))
 
 
 def then(first: Solver | Combinator, second: Solver | Combinator, *, at: float) -> Then:
@@ -311,8 +313,9 @@ def restarted(
 def rescued(solver: Solver | Combinator, *, by: Solver | Combinator) -> Rescued:
     """Hands the images that a solver leaves outside the tolerance to another one, and back.
 
-    The other solver starts at the last image of the first. Images that it brings within the tolerance go back to the
-    first, which may make their changes smaller.
+    The other solver starts at the last image of the first. Its changes are often larger than they need be. So images
+    that it brings within the tolerance go back to the first solver, which starts on the line to the source, at 0.7 of
+    the change. Of two images within the tolerance, the one with the smaller change is kept.
 
     Args:
       solver: the solver of all images, such as `og.smallest_change()`; its `tolerance` is that of the combination.
@@ -352,6 +355,16 @@ def check_is_solver(solver: Any, name: str, *, caller: str) -> None:
     else:
         remedy = "pass one such as og.exact()"
     raise ValueError(f"{caller}: {name} must be a solver, got {solver!r:.60}; {remedy}")
+
+
+def _part_way(pool: Pool) -> Start:
+    """Sources with a part of the change of the best image."""
+
+    def start(row: int) -> np.ndarray:
+        source = pool.source(row)
+        return source + np.float32(_BACK) * (pool.best(row) - source)
+
+    return start
 
 
 def _near_source(pool: Pool, attempt: int) -> Start:

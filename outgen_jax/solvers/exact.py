@@ -170,7 +170,7 @@ def exact(
 
     - Most targets: `smallest_change`, so a larger tolerance makes a smaller change (L2). Images that it leaves outside
       the tolerance go to Gauss-Newton, with momentum and restarts between its passes, and from there back to
-      `smallest_change`. With `lowpass_radius`: Gauss-Newton alone.
+      `smallest_change` (`rescued`). With `lowpass_radius`: Gauss-Newton alone.
     - A softmax of more than 32 classes of which the target names at most 64, and no limits on the change: Adam on the
       pixels down to a distance of 3e-4 (or the tolerance, if larger), then Gauss-Newton.
     - A softmax target that names more than 64 classes, or more than 512 coordinates in all: `gauss_newton_cg`, which is

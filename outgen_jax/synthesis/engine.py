@@ -201,13 +201,20 @@ class Pool:
         self._advance(float(shown.sum()))
 
     def seen(self, rows: Sequence[int], found: Exit) -> None:
-        """Takes over results that have converged, or that are nearer than the ones before."""
+        """Takes over results that are better than the ones before.
+
+        A result is better if it is nearer or has converged; once the pool's tolerance is met, if it meets it with a
+        smaller change.
+        """
         for place, row in enumerate(rows):
             self.steps_at_work[row] = found.steps[place]
             self.finite[row] &= found.finite[place]
             nearer = found.divergence[place] < self.divergence[row]
-            had_converged = self.tolerance > 0 and self.distance[row] <= self.tolerance
-            if not (found.converged[place] or (nearer and not had_converged)):
+            is_better = found.converged[place] or nearer
+            if self.tolerance > 0 and self.distance[row] <= self.tolerance:
+                is_within = found.distance[place] <= self.tolerance
+                is_better = is_within and self._changes_less(row, found.best_image[place])
+            if not is_better:
                 if not np.isfinite(self.divergence[row]):  # nothing but the source is known
                     self.images[row] = found.best_image[place]
                 continue
@@ -218,6 +225,11 @@ class Pool:
             self.distance[row] = found.distance[place]
             for part, new in zip(self.outputs, found.outputs, strict=True):
                 part[row] = new[place]
+
+    def _changes_less(self, row: int, image: np.ndarray) -> bool:
+        """Whether an image is at most as far from the source of a row as its best one."""
+        source = self.source(row)
+        return bool(np.linalg.norm(image - source) <= np.linalg.norm(self.images[row] - source))
 
     def _remember(self, row: int) -> None:
         """Keeps the best image of a row, which a farther one replaces that a next solver is to start from."""

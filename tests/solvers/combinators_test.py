@@ -275,6 +275,15 @@ def test_a_further_start_never_makes_a_result_worse(tolerance):
     np.testing.assert_array_equal(again.outputs, once.outputs)
 
 
+def test_a_rescue_goes_back_on_the_line_to_the_source():
+    pool = Scripted(4)
+    og.rescued(A, by=B).run(pool, np.arange(4), 1e-3)
+    *_, rescue, again = pool.calls
+    assert (rescue.solver, rescue.rows, rescue.start(3).max()) == (B, [2, 3], -3)
+    assert (again.solver, again.rows) == (A, [2])
+    np.testing.assert_allclose(again.start(2), 0.3 * pool.source(2) + 0.7 * 2, rtol=1e-6)
+
+
 def test_a_rescue_sends_back_only_what_has_converged():
     """Not what has failed on the way."""
     ran = []

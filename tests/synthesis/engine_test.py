@@ -401,7 +401,8 @@ def test_batches_are_smaller_where_a_solver_makes_many_passes_at_once(passes, si
     assert batch_sizes.default_batch_size(images, device.local_mesh(), passes=passes) == size
 
 
-def test_a_converged_result_stays_though_one_outside_has_less_divergence():
+def test_of_results_within_the_tolerance_the_smaller_change_stays():
+    """Though one outside it, or one with a larger change, has less divergence."""
     meaning = Meaning(jax.tree.structure(0), ((2,),), (og.outputs.softmax(),))
     arrays = np.zeros((1, 1, 1, 1), np.float32), (np.zeros((1, 1, 2), np.float32),)
     bound = Bound(None, None, meaning, None)
@@ -415,6 +416,12 @@ def test_a_converged_result_stays_though_one_outside_has_less_divergence():
     pool.seen([0], found(1.0, 2e-6, 9e-4, True))
     pool.seen([0], found(2.0, 1e-6, 1.1e-3, False))
     assert (pool.images.item(), pool.distance.item()) == (1.0, pytest.approx(9e-4))
+    pool.seen([0], found(2.0, 1e-6, 8e-4, True))
+    assert (pool.images.item(), pool.distance.item()) == (1.0, pytest.approx(9e-4))
+    pool.seen([0], found(0.5, 3e-6, 9.5e-4, True))
+    assert (pool.images.item(), pool.distance.item()) == (0.5, pytest.approx(9.5e-4))
+    pool.seen([0], found(0.1, 3e-6, 2e-3, True))  # converged at a tolerance of its own
+    assert (pool.images.item(), pool.distance.item()) == (0.5, pytest.approx(9.5e-4))
 
 
 def test_a_tolerance_of_numpy_is_the_number_that_the_device_compares_with():
