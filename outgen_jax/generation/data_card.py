@@ -94,7 +94,7 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("network's variables, SHA-256", f"`{made['classifier']}`"),
         ("solver", f"{made['solver']['name']}, at most {made['steps']} steps"),
         ("limits on the change", _limits(made.get("limits"))),
-        ("tolerance", f"{made['tolerance']:g}"),
+        ("tolerance", "none" if made["tolerance"] is None else f"{made['tolerance']:g}"),
         ("rounding", rounding),
         ("outgen_jax", str(manifest["versions"]["outgen_jax"])),
         ("jax", str(manifest["versions"]["jax"])),

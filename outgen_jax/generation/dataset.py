@@ -30,8 +30,6 @@ from outgen_jax.whole_numbers import check_integers
 # Like the network's outputs, or a function (rows [n], labels [n]) -> targets of these rows.
 Targets = Any
 
-# Where neither the caller nor the solver has a tolerance.
-_TOLERANCE = 0.005
 _DESCRIPTION = (
     "Images changed until a frozen network's outputs are what is wanted (target). probs or outputs "
     "is what it says of the stored image, converged whether the solver met its tolerance before "
@@ -102,7 +100,8 @@ def generate_dataset(
       directory: the directory of the data set; made if it does not exist.
       output: what the outputs mean; see `synthesize`.
       solver: how an image is changed; None: `og.exact()`.
-      tolerance: distance at which an image is finished; None: the solver's own, or 0.005.
+      tolerance: distance at which an image is finished; None: the solver's own. A solver that has none makes all its
+        steps, and `converged` means a distance of at most 0.01.
       quantize: whether to round with `og.quantize`, so that the stored image meets its target; False:
         round to the nearest level.
       save_float: whether to store the image before rounding as well, as `image_float`, float32 in [0, 1].
@@ -155,7 +154,7 @@ def generate_dataset(
         spec=spec,
         targets=_target_function(targets, bound.meaning, spec.num_rows),
         solver=solver,
-        tolerance=synthesize.chosen_tolerance(solver, tolerance, otherwise=_TOLERANCE),
+        tolerance=synthesize.chosen_tolerance(solver, tolerance),
         # Python's numbers: JSON has none of numpy's.
         quantize=bool(quantize),
         save_float=bool(save_float),
@@ -270,7 +269,7 @@ def _made_from(plan: shard.Plan, image: np.ndarray, about: Mapping[str, Any]) ->
         "program": provenance.program_hash(*asked),
         "solver": provenance.solver_record(plan.solver, *asked),
         "steps": plan.solver.steps,
-        "tolerance": plan.tolerance,
+        "tolerance": plan.tolerance.stop if plan.tolerance.stop > 0 else None,
         "quantize": plan.quantize,
         "batch_size": bound.batch_size,
         "shard_size": plan.shard_size,

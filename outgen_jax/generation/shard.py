@@ -19,6 +19,7 @@ from outgen_jax.synthesis.bound import Bound
 from outgen_jax.synthesis.engine import Pool
 from outgen_jax.synthesis.programs import relaxed
 from outgen_jax.synthesis.request import Meaning
+from outgen_jax.synthesis.synthesize import Tolerance
 
 CALLER = "generate_dataset"  # whom the error messages name
 
@@ -31,7 +32,7 @@ class Plan(NamedTuple):
     spec: random_access.Spec
     targets: Callable[[np.ndarray, np.ndarray], Any]  # rows [n], labels [n] -> like the outputs
     solver: Solver | Combinator
-    tolerance: float
+    tolerance: Tolerance
     quantize: bool
     save_float: bool
     shard_size: int
@@ -193,7 +194,7 @@ def change_images(plan: Plan, inputs: Inputs, advance: Callable[[float], object]
         targets,
         counts,
         plan.solver.steps,
-        tolerance=plan.tolerance,
+        tolerance=plan.tolerance.stop,
         advance=advance,
     )
     pool.move(plan.solver)
@@ -214,7 +215,7 @@ def change_images(plan: Plan, inputs: Inputs, advance: Callable[[float], object]
 
     with relaxed():  # NaN marks free entries
         distance = predict.by_rows(distance_of, raw, targets)
-    converged = pool.finite & (pool.distance <= plan.tolerance)
+    converged = pool.finite & (pool.distance <= plan.tolerance.judged)
     readout = predict.readout(plan.meaning, raw)
     unrounded = pool.images if plan.save_float else None
     return ChangedImages(rounded, unrounded, readout, distance, pool.steps, converged)

@@ -166,10 +166,10 @@ def synthesize(
     meaning = bound.meaning
     wanted = request.checked_targets(meaning, targets, len(array), caller="synthesize")
     predict.check_sources(bound, array, caller="synthesize")
-    judged = chosen_tolerance(solver, tolerance, otherwise=CONVERGED)
+    chosen = chosen_tolerance(solver, tolerance)
 
     def so_far(pool: Pool) -> Result:
-        return _result(pool, meaning, judged)
+        return _result(pool, meaning, chosen.judged)
 
     told = None if callback is None else lambda pool: callback(so_far(pool))
     with progress_bar(len(array), show=progress) as advance:
@@ -179,7 +179,7 @@ def synthesize(
             wanted,
             request.counts(meaning, wanted),
             solver.steps,
-            tolerance=chosen_tolerance(solver, tolerance, otherwise=-1.0),
+            tolerance=chosen.stop,
             keeps_history=history,
             advance=advance,
             callback=told,
@@ -220,13 +220,18 @@ def checked_solver(solver: Any, *, caller: str) -> Solver | Combinator:
     return solver
 
 
-def chosen_tolerance(
-    solver: Solver | Combinator, tolerance: float | None, *, otherwise: float
-) -> float:
-    """The caller's tolerance; None: the solver's own, or `otherwise` if it has none."""
+class Tolerance(NamedTuple):
+    """When an image is finished, and when it counts as converged."""
+
+    stop: float  # the distance at which an image is finished; negative: it is after the last step
+    judged: float  # the largest distance of an image that has converged
+
+
+def chosen_tolerance(solver: Solver | Combinator, tolerance: float | None) -> Tolerance:
+    """By the caller's tolerance; None: by the solver's own, which may be None, too."""
     own = solver.tolerance if tolerance is None else tolerance
-    # As a Python number: a float64 one of numpy would not be what the device compares with.
-    return otherwise if own is None else float(own)
+    # Python numbers: a float64 one of numpy would not be what the device compares with.
+    return Tolerance(-1.0, CONVERGED) if own is None else Tolerance(float(own), float(own))
 
 
 @contextlib.contextmanager

@@ -307,6 +307,23 @@ def test_a_function_gives_targets_of_rows_also_of_as_many_as_there_are_views(tmp
     np.testing.assert_allclose(stored, np.stack([targets(5)] * 2, 1), rtol=1e-6)
 
 
+def test_a_solver_without_a_tolerance_makes_all_its_steps_as_in_synthesize(tmp_path):
+    solver = og.gradient_descent(optax.sgd(1.0), steps=40)
+    expected = og.synthesize(APPLY, WEIGHTS, SOURCE.images[:5], targets(5), solver=solver)
+    assert (expected.distance < 0.01).any()
+    made = make(
+        tmp_path / "set",
+        source=SOURCE.images[:5],
+        targets=targets(5),
+        solver=solver,
+        tolerance=None,
+    )
+    _, examples = read(tmp_path / "set")
+    assert [example["steps"] for example in examples] == [40] * 5
+    assert made.converged == expected.converged.sum()
+    assert "| tolerance | none |" in (tmp_path / "set" / "README.md").read_text()
+
+
 def test_a_function_that_gives_a_target_for_each_view_must_say_so(tmp_path):
     views = og.views(APPLY, (lambda image: image, lambda image: image[:, ::-1]))
     of_views = targets(2)
