@@ -212,8 +212,9 @@ class Pool:
             nearer = found.divergence[place] < self.divergence[row]
             is_better = found.converged[place] or nearer
             if self.tolerance > 0 and self.distance[row] <= self.tolerance:
-                is_within = found.distance[place] <= self.tolerance
-                is_better = is_within and self._changes_less(row, found.best_image[place])
+                # A solver's tolerance may be larger than the pool's, or a little smaller.
+                has_met = found.converged[place] and found.distance[place] <= self.tolerance
+                is_better = has_met and self._changes_less(row, found.best_image[place])
             if not is_better:
                 if not np.isfinite(self.divergence[row]):  # nothing but the source is known
                     self.images[row] = found.best_image[place]

@@ -420,7 +420,8 @@ def test_of_results_within_the_tolerance_the_smaller_change_stays():
     assert (pool.images.item(), pool.distance.item()) == (1.0, pytest.approx(9e-4))
     pool.seen([0], found(0.5, 3e-6, 9.5e-4, True))
     assert (pool.images.item(), pool.distance.item()) == (0.5, pytest.approx(9.5e-4))
-    pool.seen([0], found(0.1, 3e-6, 2e-3, True))  # converged at a tolerance of its own
+    pool.seen([0], found(0.1, 3e-6, 2e-3, True))  # at a larger tolerance of its own
+    pool.seen([0], found(0.1, 3e-6, 9e-4, False))  # outside a smaller tolerance of its own
     assert (pool.images.item(), pool.distance.item()) == (0.5, pytest.approx(9.5e-4))
 
 
