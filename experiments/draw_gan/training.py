@@ -12,8 +12,8 @@ from jax.typing import ArrayLike
 
 from experiments.draw_gan.presets import Preset
 from outgen_jax.models import draw, mlp_gan
-from outgen_jax.training import gan
-from outgen_jax.training.updates import Update, compile_updates, epoch_rows
+from outgen_jax.training import gan, gan_game
+from outgen_jax.training.updates import Update, epoch_rows
 
 Generator = draw.Generator | mlp_gan.Generator
 
@@ -119,14 +119,13 @@ def game(
 ) -> Game:
     """A game of so many `updates`: `first` image [H, W, C], `seed` of the initial weights, `key` of the training."""
     generator, discriminator = networks(preset, first, seed)
-    adam = optimizer(preset, updates)
-    g, g_state = gan.from_nnx(generator, lambda model, z, _: to_images(model(z)), adam)
-    d, d_state = gan.from_nnx(discriminator, judge, adam)
-    update = gan.make_update(
-        g,
-        d,
-        latent_shape=generator.latent_shape,
+    made = gan_game.create(
+        generator,
+        discriminator,
+        optimizer(preset, updates),
         key=key,
+        generate=lambda model, z, _: to_images(model(z)),
+        judge=judge,
         average_decay=preset.average_decay,
         penalty=penalty(preset, updates),
     )
@@ -137,9 +136,4 @@ def game(
     def generate(params: Any, z: jax.Array) -> Any:
         return nnx.merge(graphdef, params, rest, copy=True)(z)
 
-    return Game(
-        compile_updates(update),
-        gan.create(g_state, d_state),
-        generate,
-        generator.latent_shape,
-    )
+    return Game(made.update, made.state, generate, made.latent_shape)
