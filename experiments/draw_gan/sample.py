@@ -7,43 +7,20 @@ Output    --out gets the images, uint8 [number, H, W, C] under the name `images`
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 
 from experiments.common import sampling
 from experiments.draw_gan import training
-from experiments.draw_gan.presets import Preset
-from outgen_jax import files, runs
-from outgen_jax.models import draw
-from outgen_jax.training import gan, gan_samples
-from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax import runs
+from outgen_jax.training import gan_samples
 
 _RUN = flags.DEFINE_string("run", "runs/draw_gan", "Directory of a run of the study, its --out.")
 _JOB = flags.DEFINE_string("job", None, "Whose generator: preset/seed.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the latent vectors.")
 _NUMBER = flags.DEFINE_integer("number", 64, "Images.", 1)
 _OUT = flags.DEFINE_string("out", "samples.npz", "File of the images.")
-
-_SOME = 100  # updates: any number gives optimisers of the same arrays
-
-
-def preset_of(settings: dict[str, Any]) -> Preset:
-    """The preset that `scores.json` notes as `settings`."""
-    glances = {name: draw.Glance(*settings[name]) for name in ("first_read", "first_write")}
-    return Preset(**settings | glances)
-
-
-def trained(directory: Path, settings: dict[str, Any]) -> training.Generator:
-    """The generator of a finished job with its averaged weights."""
-    preset = preset_of(settings)
-    first = np.full(files.load_arrays(directory / "samples.npz")["images"].shape[1:], 0.5)
-    game = training.game(preset, first, updates=_SOME, seed=0, key=jax.random.key(0))
-    state, _ = Checkpoints(directory / "checkpoints").restore(game.state)
-    generator, _ = training.networks(preset, first, 0)
-    return gan.to_nnx(generator, state.generator._replace(params=state.average))
 
 
 def main(argv: list[str]) -> None:
@@ -60,7 +37,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(
             f"{directory} was written by a version that did not note the settings; sample with that version"
         )
-    generator = trained(directory, found["settings"])
+    generator = training.trained(directory, found["settings"])
     z = gan_samples.latent_vectors(
         jax.random.key(_SEED.value), _NUMBER.value, generator.latent_shape
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.draw_gan import comparisons, presets, sample, scores, table, training
+from experiments.draw_gan import comparisons, presets, scores, table, training
 from outgen_jax.training import gan_samples
 from outgen_jax.training.checkpoints import Checkpoints
 
@@ -102,7 +102,7 @@ def test_other_images_get_samples_and_an_interrupted_run_goes_on(run_script, tmp
 def check_more_samples(run_script, run, tmp_path) -> None:
     """The generator is the trained one; other seeds give other images, a larger number more of the same."""
     found = json.loads((run / "smoke" / "seed0" / "scores.json").read_text())
-    generator = sample.trained(run / "smoke" / "seed0", found["settings"])
+    generator = training.trained(run / "smoke" / "seed0", found["settings"])
     key_z, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 3))
     z = jax.random.normal(key_z, (40, *generator.latent_shape))
     again = gan_samples.sample(generator, z, generate=lambda model, z: model(z).images)
