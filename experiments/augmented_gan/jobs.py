@@ -96,7 +96,7 @@ def run_job(study: Study, job: Job, data: Data, subject: Subject, bar: tqdm.tqdm
     hash_ = training.save_generator(directory / "generator.npz", player)
     if job.arm.name == CONTROL and study.spare[job.subject]:
         images = training.sample(
-            made, player, training.generated_key(job.seed), study.spare[job.subject]
+            made.generator, player, training.generated_key(job.seed), study.spare[job.subject]
         )
         look = scores.look_at(study.network, images)
         files.save_arrays(directory / "generated.npz", {"images": images, **look._asdict()})

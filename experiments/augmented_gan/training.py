@@ -3,21 +3,20 @@
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 
 from experiments.augmented_gan.presets import Arm, Scheme, Settings
 from outgen_jax import files, runs
-from outgen_jax.data import augmented_set, grey_levels
+from outgen_jax.data import augmented_set
 from outgen_jax.data.differentiable_augment import POLICY, adapt, differentiable_augment
 from outgen_jax.generation import provenance
 from outgen_jax.models import dcgan
-from outgen_jax.training import gan, gan_fit, updates
+from outgen_jax.training import gan, gan_fit, gan_game, gan_samples, updates
 from outgen_jax.training.checkpoints import Checkpoints
 
 _FIRST_PROBABILITY: dict[Scheme, float | None] = {
@@ -41,8 +40,7 @@ class Program(NamedTuple):
     update: updates.Update
     first_state: Callable[[int], gan.GameState]  # of a seed
     settle: Callable[[gan.GameState], gan.PlayerState]  # the averaged generator
-    generate: Callable[[Any, Any, jax.Array], jax.Array]  # parameters, statistics, z -> images
-    latent_shape: tuple[int, ...]
+    generator: dcgan.Generator  # of any of its weights; `sample` gives it those of a player
 
 
 class Originals(NamedTuple):
@@ -82,47 +80,39 @@ def program(
 ) -> Program:
     """The functions of all jobs with these settings; cached, so that they share what is compiled."""
     adam = optax.adam(settings.learning_rate, b1=0.5, b2=0.999)
-    shape = {"size": settings.size, "width": settings.width, "channels": channels}
 
-    def players(seed: int) -> tuple[dcgan.Generator, list[tuple[Any, Any]]]:
-        generator = dcgan.Generator(**shape, rngs=nnx.Rngs(2 * seed))
-        discriminator = dcgan.Discriminator(**shape, rngs=nnx.Rngs(2 * seed + 1))
-        made = [
-            gan.from_nnx(model, lambda model, x, _: model(x), adam)
-            for model in (generator, discriminator)
-        ]
-        return generator, made
+    def game_of(seed: int) -> gan_game.Game:
+        return gan_game.create(
+            _generator(settings, channels, seed),
+            dcgan.Discriminator(**_sizes(settings, channels), rngs=nnx.Rngs(2 * seed + 1)),
+            adam,
+            key=None,
+            average_decay=settings.average_decay,
+            augmentation=_augmentation(scheme, policy, settings.adapt_images),
+            probability=_FIRST_PROBABILITY[scheme],
+            take=augmented_set.take,
+        )
 
     def first_state(seed: int) -> gan.GameState:
-        states = (state for _, state in players(seed)[1])
-        key = jax.random.fold_in(jax.random.key(seed), 1)
-        return gan.create(*states, probability=_FIRST_PROBABILITY[scheme], key=key)
+        return game_of(seed).state._replace(key=jax.random.fold_in(jax.random.key(seed), 1))
 
-    generator, ((g, _), (d, _)) = players(0)
-    update = gan.make_update(
-        g,
-        d,
-        latent_shape=generator.latent_shape,
-        key=None,
-        average_decay=settings.average_decay,
-        augmentation=_augmentation(scheme, policy, settings.adapt_images),
-        take=augmented_set.take,
-    )
-    generator.eval()
-    graphdef = nnx.split(generator, nnx.Param, ...)[0]
-
-    @jax.jit
-    def generate(params: Any, variables: Any, z: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, params, variables, copy=True)(z)
+    game = game_of(0)
 
     @jax.jit
     def settle(state: gan.GameState) -> gan.PlayerState:
-        sizes = {"latent_shape": generator.latent_shape, "batch_size": settings.batch_size}
-        return gan.settled(g, state, **sizes)
+        sizes = {"latent_shape": game.latent_shape, "batch_size": settings.batch_size}
+        return gan.settled(game.player, state, **sizes)
 
-    return Program(
-        updates.compile_updates(update), first_state, settle, generate, generator.latent_shape
-    )
+    return Program(game.update, first_state, settle, _generator(settings, channels, 0))
+
+
+def _generator(settings: Settings, channels: int, seed: int) -> dcgan.Generator:
+    """The generator of a seed before training."""
+    return dcgan.Generator(**_sizes(settings, channels), rngs=nnx.Rngs(2 * seed))
+
+
+def _sizes(settings: Settings, channels: int) -> dict[str, int]:
+    return {"size": settings.size, "width": settings.width, "channels": channels}
 
 
 def _augmentation(scheme: Scheme, policy: tuple[str, ...], images: int) -> gan.Augmentation | None:
@@ -133,18 +123,12 @@ def _augmentation(scheme: Scheme, policy: tuple[str, ...], images: int) -> gan.A
     return gan.Augmentation(changes, adaptive)
 
 
-def sample(made: Program, player: gan.PlayerState, key: jax.Array, number: int) -> np.ndarray:
+def sample(
+    generator: dcgan.Generator, player: gan.PlayerState, key: jax.Array, number: int
+) -> np.ndarray:
     """Images of a generator, [number, H, W, C] uint8; image i is the same whatever the number."""
-    parts = []
-    for first in range(0, number, _AT_ONCE):
-        ids = jnp.arange(first, first + _AT_ONCE)
-        z = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), made.latent_shape))(
-            ids
-        )
-        parts.append(
-            grey_levels.to_uint8(np.asarray(made.generate(player.params, player.variables, z)))
-        )
-    return np.concatenate(parts)[:number]
+    z = gan_samples.latent_vectors(key, number, generator.latent_shape)
+    return gan_samples.sample(gan.to_nnx(generator, player), z, batch_size=_AT_ONCE)
 
 
 def generated_key(seed: int) -> jax.Array:
@@ -197,7 +181,7 @@ def train(
         def compute() -> dict[str, np.ndarray]:
             if int(state.step) != done * settings.round_updates:
                 raise FileNotFoundError(f"{path} is gone; remove {directory} to train once more")
-            return {"images": sample(made, made.settle(state), key_z, number)}
+            return {"images": sample(made.generator, made.settle(state), key_z, number)}
 
         return runs.kept(path, compute)["images"]
 
@@ -230,6 +214,22 @@ def save_generator(path: Path, player: gan.PlayerState) -> str:
     leaves = jax.tree_util.tree_leaves_with_path(kept)
     files.save_arrays(path, {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in leaves})
     return provenance.classifier_hash(kept)
+
+
+def load_generator(path: Path, generator: dcgan.Generator) -> gan.PlayerState:
+    """The parameters and statistics that `save_generator` wrote, for a generator of the same sizes.
+
+    Raises:
+      ValueError: a generator of other sizes.
+    """
+    _, player = gan.from_nnx(generator, lambda model, z, _: model(z), optax.identity())
+    arrays = files.load_arrays(path)
+    leaves, structure = jax.tree_util.tree_flatten_with_path((player.params, player.variables))
+    shapes = {jax.tree_util.keystr(name): leaf.shape for name, leaf in leaves}
+    if shapes != {name: array.shape for name, array in arrays.items()}:
+        raise ValueError(f"{path} is of a generator of other sizes than its run.json says")
+    found = jax.tree.unflatten(structure, [jax.numpy.asarray(arrays[name]) for name in shapes])
+    return gan.PlayerState(*found, opt_state=())
 
 
 def save_set(

@@ -1,6 +1,7 @@
 """Presets of paper C's study: networks, their training, and which of them are compared."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from outgen_jax.models import draw
@@ -133,6 +134,12 @@ def preset(name: str) -> Preset:
             f"--presets: {name!r} has no change {unknown[0]!r}; use some of {', '.join(CHANGES)}"
         )
     return _changed(PRESETS[base], *changes)
+
+
+def noted(settings: Mapping[str, Any]) -> Preset:
+    """The preset that `scores.json` notes as `settings`."""
+    glances = {name: draw.Glance(*settings[name]) for name in ("first_read", "first_write")}
+    return Preset(**{**settings, **glances})
 
 
 def names_of(wanted: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Trains one preset of paper C's study from one seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +11,17 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
+from experiments.draw_gan import presets
 from experiments.draw_gan.presets import Preset
+from outgen_jax import files
 from outgen_jax.models import draw, mlp_gan
-from outgen_jax.training import gan
-from outgen_jax.training.updates import Update, compile_updates, epoch_rows
+from outgen_jax.training import gan, gan_game
+from outgen_jax.training.checkpoints import Checkpoints
+from outgen_jax.training.updates import Update, epoch_rows
 
 Generator = draw.Generator | mlp_gan.Generator
+
+_SOME = 100  # updates: any number makes optimisers of the same arrays
 
 
 def first_image(preset: Preset, images: np.ndarray, key: jax.Array) -> np.ndarray | jax.Array:
@@ -119,14 +125,13 @@ def game(
 ) -> Game:
     """A game of so many `updates`: `first` image [H, W, C], `seed` of the initial weights, `key` of the training."""
     generator, discriminator = networks(preset, first, seed)
-    adam = optimizer(preset, updates)
-    g, g_state = gan.from_nnx(generator, lambda model, z, _: to_images(model(z)), adam)
-    d, d_state = gan.from_nnx(discriminator, judge, adam)
-    update = gan.make_update(
-        g,
-        d,
-        latent_shape=generator.latent_shape,
+    made = gan_game.create(
+        generator,
+        discriminator,
+        optimizer(preset, updates),
         key=key,
+        generate=lambda model, z, _: to_images(model(z)),
+        judge=judge,
         average_decay=preset.average_decay,
         penalty=penalty(preset, updates),
     )
@@ -137,9 +142,14 @@ def game(
     def generate(params: Any, z: jax.Array) -> Any:
         return nnx.merge(graphdef, params, rest, copy=True)(z)
 
-    return Game(
-        compile_updates(update),
-        gan.create(g_state, d_state),
-        generate,
-        generator.latent_shape,
-    )
+    return Game(made.update, made.state, generate, made.latent_shape)
+
+
+def trained(directory: Path, settings: Mapping[str, Any]) -> Generator:
+    """The generator of a finished run with its averaged weights; `settings` as `scores.json` notes them."""
+    preset = presets.noted(settings)
+    first = np.full(files.load_arrays(directory / "samples.npz")["images"].shape[1:], 0.5)
+    made = game(preset, first, updates=_SOME, seed=0, key=jax.random.key(0))
+    state, _ = Checkpoints(directory / "checkpoints").restore(made.state)
+    generator, _ = networks(preset, first, 0)
+    return gan.to_nnx(generator, state.generator._replace(params=state.average))

@@ -23,13 +23,20 @@ class Attention(NamedTuple):
     """Position, width and intensity of an N×N grid of Gaussian filters.
 
     Numbers [], or arrays with the axes of a batch and of the steps.
+
+    Attributes:
+      center_x: of the grid along the width, in pixels counted from 0.
+      center_y: of the grid along the height, in pixels counted from 0.
+      stride: between neighbouring filters, in pixels.
+      sigma: standard deviation of each filter, in pixels.
+      intensity: what is read or written is multiplied by this number, which has no unit.
     """
 
-    center_x: jax.Array  # of the grid along the width, in pixels
-    center_y: jax.Array  # of the grid along the height, in pixels
-    stride: jax.Array  # between neighbouring filters, in pixels
-    sigma: jax.Array  # standard deviation of each filter, in pixels
-    intensity: jax.Array  # what is read or written is multiplied by this
+    center_x: jax.Array
+    center_y: jax.Array
+    stride: jax.Array
+    sigma: jax.Array
+    intensity: jax.Array
 
 
 class Glance(NamedTuple):
@@ -41,10 +48,15 @@ class Glance(NamedTuple):
 
     A filter's weights sum to 1, so a write changes a pixel by about intensity / stride² times the numbers of the patch.
     With intensity 1 that is almost nothing on a canvas of logits, and only the first step learns to write.
+
+    Attributes:
+      stride: between neighbouring filters, in pixels. None: the grid spans the image.
+      sigma: standard deviation of each filter, in pixels.
+      intensity: what is read or written is multiplied by this number, which has no unit.
     """
 
-    stride: float | None = None  # in pixels
-    sigma: float = 1.0  # in pixels
+    stride: float | None = None
+    sigma: float = 1.0
     intensity: float = 1.0
 
 

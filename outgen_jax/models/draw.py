@@ -49,11 +49,17 @@ _UNROLL = 8  # steps compiled in one piece: training on CPU then takes 0.7 of th
 
 
 class Drawing(NamedTuple):
-    """What the generator drew, step by step."""
+    """What the generator drew, step by step.
 
-    canvases: jax.Array  # [B, T, H, W, C], c_1 ... c_T: logits of the pixels
-    attention: Attention  # [B, T] each, of the writes
-    images: jax.Array  # [B, H, W, C] in [0, 1], the finished ones, sigmoid(c_T)
+    Attributes:
+      canvases: c_1 ... c_T, the logits of the pixels after each write, float32 [B, T, H, W, C].
+      attention: where each step wrote, [B, T] in each field.
+      images: the finished ones, sigmoid(c_T), float32 [B, H, W, C] in [0, 1].
+    """
+
+    canvases: jax.Array
+    attention: Attention
+    images: jax.Array
 
 
 class Recurrent(nnx.Module):

@@ -220,10 +220,7 @@ def fit(
 
 def _check_call(update: Update, key: Any, epochs: int) -> None:
     """Refuses an update that is not compiled, what is no key, and epochs below 0."""
-    if not hasattr(update, "trace"):
-        raise ValueError(
-            "fit: update must be compiled; pass updates.compile_updates(update), of outgen_jax.training"
-        )
+    updates.check_compiled(update, caller="fit")
     if not isinstance(key, jax.Array):
         raise ValueError(f"fit: key must be a random key, got {key!r}; pass jax.random.key(0)")
     check_integers(caller="fit", epochs=epochs)
@@ -241,11 +238,8 @@ def _check_data(update: Update, state: TrainState, images: Any, supervision: Sup
                     f"fit: {name} must have a row for each of the {len(images)} images, got shape "
                     f"{list(np.shape(leaf))}"
                 )
-    if any(x.is_deleted() for x in jax.tree.leaves(state) if isinstance(x, jax.Array)):
-        raise ValueError(
-            "fit: the state was used before, and its buffers were given away; make another by classifier.create, or "
-            "go on from the state that fit returned"
-        )
+    remedy = "make another by classifier.create, or go on from the state that fit returned"
+    updates.check_kept(state, caller="fit", remedy=remedy)
     check = getattr(update, "check", None)
     if check is not None:  # an update of `classifier.make_update`
         check(state, images, supervision)

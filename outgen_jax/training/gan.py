@@ -7,17 +7,26 @@ Source: the game of Goodfellow et al., "Generative Adversarial Nets", 2014, as p
 discriminator on a batch of real and one of generated images, then one of the generator on another.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
 from outgen_jax import losses
+from outgen_jax.training import gan_checks, updates
+from outgen_jax.whole_numbers import check_integers
 
 M = TypeVar("M", bound=nnx.Module)
+
+_LOOKED_AT = 16  # generated images whose range is checked before a training
+_PLAYER = "gan.from_nnx returns the pair of it and its first state"
+_STATE = "gan.from_nnx returns the pair of a player and this state"
+_NEWEST = "use the newest state, the one that the last update returned"
 
 # (params, variables, x [B, ...], key) -> output, variables. The variables change without a gradient, as the statistics
 # of batch normalisation do; the key is for dropout and the like.
@@ -25,14 +34,26 @@ PlayerApply = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 class Player(NamedTuple):
-    """A network in training mode and its optimiser: two functions, which stay the same."""
+    """A network in training mode and its optimiser: two functions, which stay the same.
 
-    apply: PlayerApply  # generator: latent vectors -> images; discriminator: images -> logits [B]
+    Attributes:
+      apply: `apply(params, variables, x, key) -> output, variables`. Of a generator: latent vectors [B, *latent_shape]
+        to images [B, H, W, C] in [0, 1]; of a discriminator: images to logits [B].
+      optimizer: of its parameters.
+    """
+
+    apply: PlayerApply
     optimizer: optax.GradientTransformation
 
 
 class PlayerState(NamedTuple):
-    """All arrays of a player that change during training."""
+    """All arrays of a player that change during training.
+
+    Attributes:
+      params: pytree of what the optimiser changes.
+      variables: pytree of what changes without a gradient, such as the statistics of batch normalisation.
+      opt_state: of the optimiser.
+    """
 
     params: Any
     variables: Any
@@ -40,34 +61,56 @@ class PlayerState(NamedTuple):
 
 
 class GameState(NamedTuple):
-    """All arrays that change during training."""
+    """All arrays that change during training.
+
+    Attributes:
+      generator: its parameters, variables and optimiser.
+      discriminator: the same of the discriminator.
+      average: moving average of the generator's parameters, a pytree like them.
+      step: updates done, [] int32.
+      probability: with which the augmentation changes an image, [] float32 in [0, 1]. None: there is no augmentation.
+      key: of everything random, where `make_update` has none.
+    """
 
     generator: PlayerState
     discriminator: PlayerState
-    average: Any  # moving average of the generator's parameters
-    step: jax.Array  # [] int32, updates done
-    probability: Any = None  # [] float32 of the augmentation's changes; None: there is none
-    key: jax.Array | None = None  # of everything random, where `make_update` has none
+    average: Any
+    step: jax.Array
+    probability: Any = None
+    key: jax.Array | None = None
 
 
 class Metrics(NamedTuple):
-    """Means over the batches of an update."""
+    """Means over the batches of an update, [] each; [updates] each where several were made.
 
-    # Nats, with γ/2 R₁ where there is a penalty; without, 2 log 2 = 1.39 if it cannot tell real from generated.
+    Attributes:
+      discriminator_loss: in nats, with γ/2 R₁ where there is a penalty. Without, it is 2 log 2 = 1.39 if the
+        discriminator cannot tell real images from generated ones.
+      generator_loss: in nats; log 2 = 0.69 in that case.
+      real: D(x), the probability of being real that real images are given, in [0, 1].
+      fake: D(G(z)), that of generated images before the discriminator's step, in [0, 1].
+    """
+
     discriminator_loss: jax.Array
-    generator_loss: jax.Array  # nats
-    real: jax.Array  # D(x), [0, 1]
-    fake: jax.Array  # D(G(z)) before the discriminator's step, [0, 1]
+    generator_loss: jax.Array
+    real: jax.Array
+    fake: jax.Array
 
 
 Update = Callable[[GameState, Any, jax.Array], tuple[GameState, Metrics]]
 
 
 class Augmentation(NamedTuple):
-    """A change of all images, real and generated, before the discriminator sees them (Zhao et al. 2020)."""
+    """A change of all images, real and generated, before the discriminator sees them (Zhao et al. 2020).
 
-    apply: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # key, images, probability
-    # (probability, logits of the real images) -> the next probability (Karras et al. 2020); None: it stays the same.
+    Attributes:
+      apply: `apply(key, images, probability) -> images`, float [B, H, W, C] in [0, 1], such as
+        `og.data.differentiable_augment.differentiable_augment`. The probability, [] in [0, 1], is that of the state.
+      adapt: `adapt(probability, real_logits) -> probability`, the next one, from the logits [B] of the real images
+        (Karras et al. 2020), such as `og.data.differentiable_augment.adapt`. None: it stays the same.
+    """
+
+    apply: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     adapt: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
@@ -119,7 +162,21 @@ def from_nnx(
       model: the network; it is left as it is.
       call: `call(model, x, key) -> output`, the call of the network in training.
       optimizer: of its parameters.
+
+    Raises:
+      ValueError: what is no `flax.nnx` module or no optimiser of optax, or a `call` of other arguments.
     """
+    if not isinstance(model, nnx.Module):
+        raise ValueError(
+            f"from_nnx: model must be a flax.nnx module, got {type(model).__name__}; of another network, make the "
+            "gan.Player and gan.PlayerState yourself"
+        )
+    if not hasattr(optimizer, "init"):
+        raise ValueError(
+            f"from_nnx: optimizer must be one of optax, got {optimizer!r}; pass optax.adam(2e-4, b1=0.5), with a rate "
+            "of your choice"
+        )
+    gan_checks.check_arguments(call, ("model", "x", "key"), "from_nnx: call")
     graphdef, *states = nnx.split(model, nnx.Param, ...)
     params, variables = states
 
@@ -145,7 +202,14 @@ def to_nnx(model: M, state: PlayerState) -> M:
     Args:
       model: the network; it is left as it is.
       state: such as the `generator` of a `GameState`, or what `settled` returns.
+
+    Raises:
+      ValueError: the state of another network, or one whose buffers were given to a later update.
     """
+    remedy = "pass gan.settled(...) of the state, its averaged generator, or state.generator"
+    gan_checks.check_kind(state, PlayerState, "to_nnx: state", remedy)
+    updates.check_kept(state, caller="to_nnx", remedy=_NEWEST)
+    gan_checks.check_fits(model, state.params, state.variables)
     trained = nnx.clone(model)
     nnx.update(trained, state.params, state.variables)
     trained.eval()
@@ -172,11 +236,29 @@ def settled(
       batch_size: of each pass; the one of the training.
       passes: so many that the old statistics are forgotten. With a momentum of 0.9, 40 leave 1.5% of them; with
         Flax's default, 0.99, that takes 400.
+
+    Raises:
+      ValueError: what is no state of a game with this generator, or was given to a later update; another
+        `latent_shape` than the generator takes; numbers below 1.
     """
+    gan_checks.check_kind(generator, Player, "settled: generator", _PLAYER)
+    gan_checks.check_kind(
+        state, GameState, "settled: state", "pass the state of the game, as update returns it"
+    )
+    gan_checks.check_latent_shape(latent_shape, caller="settled")
+    check_integers(caller="settled", batch_size=batch_size, passes=passes)
+    if batch_size < 1 or passes < 1:
+        raise ValueError(
+            f"settled: batch_size and passes must be at least 1, got {batch_size} and {passes}; the defaults are 64 "
+            "and 40"
+        )
+    updates.check_kept(state, caller="settled", remedy=_NEWEST)
 
     def one(variables: Any, key: jax.Array) -> tuple[Any, None]:
         z = jax.random.normal(key, (batch_size, *latent_shape), jnp.float32)
-        return generator.apply(state.average, variables, z, key)[1], None
+        return gan_checks.generated(
+            lambda: generator.apply(state.average, variables, z, key), z, caller="settled"
+        )[1], None
 
     keys = jax.random.split(jax.random.key(0), passes)
     variables, _ = jax.lax.scan(one, state.generator.variables, keys)
@@ -197,7 +279,14 @@ def create(
       discriminator: its first state.
       probability: with which the augmentation changes an image, at first. None: there is no augmentation.
       key: of everything random in the updates. None: `make_update` has it.
+
+    Raises:
+      ValueError: what is no state of a player, a probability outside [0, 1], or what is no key.
     """
+    gan_checks.check_kind(generator, PlayerState, "gan.create: generator", _STATE)
+    gan_checks.check_kind(discriminator, PlayerState, "gan.create: discriminator", _STATE)
+    gan_checks.check_probability(probability)
+    gan_checks.check_key(key, caller="gan.create")
     # Copies: the state is donated, so no buffer may be in two places or be the caller's.
     generator, discriminator = jax.tree.map(jnp.copy, (generator, discriminator))
     average = jax.tree.map(jnp.copy, generator.params)
@@ -237,24 +326,34 @@ def make_update(
         another pytree than one array.
 
     Raises:
-      ValueError: a decay outside [0, 1) or a negative penalty. The update raises it if the key or the probability is
-        missing, or given twice.
+      ValueError: what is no `Player`, `Augmentation` or key, a decay outside [0, 1) or a negative penalty. The update
+        raises it if the key or the probability is missing or superfluous, if a network fails or returns something else
+        than the images or logits above, if the images are of another shape than the data's, and for data that is not
+        uint8. `gan_fit.train` also raises it for generated images outside [0, 1].
     """
-    if not 0 <= average_decay < 1 or (not callable(penalty) and penalty < 0):
-        raise ValueError(
-            f"make_update: average_decay must lie in [0, 1) and penalty be at least 0, got {average_decay} and "
-            f"{penalty}; 0.999 is usual, and 0 leaves both out"
-        )
+    gan_checks.check_kind(generator, Player, "make_update: generator", _PLAYER)
+    gan_checks.check_kind(discriminator, Player, "make_update: discriminator", _PLAYER)
+    if augmentation is not None:
+        remedy = "wrap the function, gan.Augmentation(differentiable_augment)"
+        gan_checks.check_kind(augmentation, Augmentation, "make_update: augmentation", remedy)
+    changes = None if augmentation is None else augmentation.apply
+    gan_checks.check_options(latent_shape, key, average_decay, penalty, changes)
     game = _Game(generator, discriminator, latent_shape, average_decay, penalty, augmentation)
 
     def update(state: GameState, images: Any, rows: jax.Array) -> tuple[GameState, Metrics]:
-        used_key = _the_key(key, state, augmentation)
+        gan_checks.check_rows(rows)
+        gan_checks.check_augmentation(augmentation is not None, state.probability)
+        used_key = gan_checks.the_key(key, state.key)
         keys = jax.random.split(jax.random.fold_in(used_key, state.step), 7)
-        real = take(images, rows).astype(jnp.float32) / 255
+        batch = take(images, rows)
+        gan_checks.check_batch(batch)
+        real = batch.astype(jnp.float32) / 255
         state, metrics = _step_discriminator(game, state, real, keys[:4])
         state, loss = _step_generator(game, state, keys[4:], len(rows))
         return state._replace(step=state.step + 1), metrics._replace(generator_loss=loss)
 
+    # `updates.compile_updates` hands it on: values of images are not seen inside of an update.
+    update.__dict__["check"] = functools.partial(_check_range, game)
     return update
 
 
@@ -274,7 +373,8 @@ def _step_discriminator(
 ) -> tuple[GameState, Metrics]:
     """The discriminator's step, on a batch of real images and as many generated ones; `keys` [4]."""
     z = jax.random.normal(keys[0], (len(real), *game.latent_shape), jnp.float32)
-    images, variables = game.generator.apply(*state.generator[:2], z, keys[1])
+    images, variables = _generate(game, *state.generator[:2], z, keys[1])
+    gan_checks.check_same_shape(images, real)
     state = state._replace(generator=state.generator._replace(variables=variables))
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array, jax.Array]]:
@@ -307,7 +407,7 @@ def _step_generator(
     z = jax.random.normal(keys[0], (batch, *game.latent_shape), jnp.float32)
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-        images, variables = game.generator.apply(params, state.generator.variables, z, keys[1])
+        images, variables = _generate(game, params, state.generator.variables, z, keys[1])
         # What the discriminator's statistics would learn of this batch is dropped.
         logits = _judge(game, state, *state.discriminator[:2], images, keys[2])[0]
         return losses.generator(logits), variables
@@ -321,13 +421,22 @@ def _step_generator(
     return state._replace(generator=after, average=average), loss
 
 
+def _generate(
+    game: _Game, params: Any, variables: Any, z: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Any]:
+    """The generator's images of latent vectors, and its variables afterwards."""
+    return gan_checks.generated(lambda: game.generator.apply(params, variables, z, key), z)
+
+
 def _judge(
     game: _Game, state: GameState, params: Any, variables: Any, images: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, Any]:
     """The discriminator's logits on images as it sees them, and its variables afterwards."""
+    seen = images
     if game.augmentation is not None:
-        images = game.augmentation.apply(jax.random.fold_in(key, 1), images, state.probability)
-    return game.discriminator.apply(params, variables, images, key)
+        seen = game.augmentation.apply(jax.random.fold_in(key, 1), images, state.probability)
+        gan_checks.check_augmented(seen, images)
+    return gan_checks.judged(lambda: game.discriminator.apply(params, variables, seen, key), seen)
 
 
 def _step(player: Player, state: PlayerState, gradient: Any, variables: Any) -> PlayerState:
@@ -335,15 +444,12 @@ def _step(player: Player, state: PlayerState, gradient: Any, variables: Any) -> 
     return PlayerState(optax.apply_updates(state.params, updates), variables, opt_state)
 
 
-def _the_key(
-    key: jax.Array | None, state: GameState, augmentation: Augmentation | None
-) -> jax.Array:
-    """`make_update`'s or the state's, whichever there is."""
-    keys = [k for k in (key, state.key) if k is not None]
-    if len(keys) != 1 or (state.probability is None) != (augmentation is None):
-        raise ValueError(
-            "make_update: the key must be make_update's or the state's, and the state have a probability where "
-            f"there is an augmentation; got key={key}, augmentation={augmentation}, and a state with "
-            f"key={state.key}, probability={state.probability}. Give `create` what is missing"
-        )
-    return keys[0]
+def _check_range(game: _Game, state: GameState) -> None:
+    """Refuses a generator whose first images leave [0, 1]."""
+    z = jax.random.normal(jax.random.key(0), (_LOOKED_AT, *game.latent_shape), jnp.float32)
+
+    @jax.jit
+    def look(state: PlayerState, z: jax.Array) -> jax.Array:
+        return _generate(game, state.params, state.variables, z, jax.random.key(0))[0]
+
+    gan_checks.check_in_unit(np.asarray(look(state.generator, z), np.float32))

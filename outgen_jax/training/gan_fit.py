@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,16 +11,24 @@ import numpy as np
 
 from outgen_jax.data import grey_levels
 from outgen_jax.data.augmented_set import AugmentedSet
-from outgen_jax.training import updates
+from outgen_jax.data.image_source import ImageSource
+from outgen_jax.training import gan_checks, updates
 from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
 from outgen_jax.training.gan import GameState, Metrics, Update
+from outgen_jax.whole_numbers import check_integers
 
 
 class Progress(NamedTuple):
-    """What `train` yields after an epoch."""
+    """What `train` yields after an epoch.
+
+    Attributes:
+      state: after the epoch; it is donated once the next epoch is asked for.
+      history: a row for each epoch so far: `epoch`, from 1, the means of `gan.Metrics` over its updates by name, and
+        `seconds`.
+    """
 
     state: GameState
-    history: list[dict[str, float]]  # a row for each epoch so far: the means of `Metrics`
+    history: list[dict[str, float]]
 
 
 def train(
@@ -59,13 +68,18 @@ def train(
         JSON.
 
     Raises:
-      ValueError: images of another type, fewer images than a batch, numbers below 1, or a checkpoint of other networks,
-        of another run or of an older format.
+      ValueError: an update that is not compiled, a key that is none; a state that was donated before; images of another
+        type, fewer images than a batch, numbers below 1; what `gan.make_update` says of networks; a checkpoint of other
+        networks, of another run or of an older format.
       FloatingPointError: losses or weights that are not finite. The message says since which update, and which
         checkpoint is kept.
     """
+    _check_call(update, state, key, checkpoints)
+    check_integers(
+        caller="gan_fit.train", epochs=epochs, batch_size=batch_size, save_every=save_every
+    )
     num_images = _num_images(images, num_images)
-    updates.consecutive_rows(key, 0, 1, num_images, batch_size)  # refuses a batch that does not fit
+    updates.check_batch_size(num_images, batch_size, caller="gan_fit.train")
     steps = num_images // batch_size if steps_per_epoch is None else steps_per_epoch
     if steps < 1 or save_every < 1:
         raise ValueError(
@@ -129,6 +143,30 @@ def _restored(
         ) from error
 
 
+def _check_call(
+    update: Update, state: GameState, key: Any, checkpoints: Checkpoints | None
+) -> None:
+    """Refuses what is no compiled update, state, key or checkpoints, and what the update's own check refuses."""
+    updates.check_compiled(update, caller="gan_fit.train")
+    remedy = "gan.create(...) returns the first one"
+    gan_checks.check_kind(state, GameState, "gan_fit.train: state", remedy)
+    if key is None:
+        raise ValueError(
+            "gan_fit.train: key must be a random key, got None; pass jax.random.key(0), with a seed of your choice"
+        )
+    gan_checks.check_key(key, caller="gan_fit.train")
+    if isinstance(checkpoints, str | Path):
+        raise ValueError(
+            f"gan_fit.train: checkpoints must be checkpoints.Checkpoints, got {str(checkpoints)!r}; pass "
+            f"Checkpoints({str(checkpoints)!r})"
+        )
+    remedy = "make another by gan.create, or go on from the newest state"
+    updates.check_kept(state, caller="gan_fit.train", remedy=remedy)
+    check = getattr(update, "check", None)
+    if check is not None:  # an update of `gan.make_update`
+        check(state)
+
+
 def _num_images(images: Any, given: int | None) -> int:
     """The number of rows to draw from: of one array all, if no number is `given`."""
     if hasattr(images, "dtype"):
@@ -138,9 +176,14 @@ def _num_images(images: Any, given: int | None) -> int:
         most = len(images.table.source)
         whole, remedy = "set", "pass len(images.table.source)"
     elif given is None:
+        remedy = "pass the number of rows that `take` reads"
+        if isinstance(images, ImageSource):
+            remedy = "pass source.images, the array of it"
+        elif isinstance(images, list):
+            remedy = "make one of a list by numpy.stack(images)"
         raise ValueError(
             "gan_fit.train: num_images is needed where images is not one array, got "
-            f"{type(images).__name__}; pass the number of rows that `take` reads"
+            f"{type(images).__name__}; {remedy}"
         )
     else:
         return given

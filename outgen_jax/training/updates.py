@@ -68,6 +68,11 @@ def compile_updates(update: Update) -> Update:
 
     def chunk(state: Any, *data_and_rows: Any) -> tuple[Any, Any]:
         *data, rows = data_and_rows
+        if np.ndim(rows) != 2:
+            raise ValueError(
+                f"compile_updates: a compiled update takes the rows [n, B] of n batches, got {list(np.shape(rows))}; "
+                "pass rows[None] for one batch"
+            )
         if len(rows) == 1:
             state, metrics = update(state, *data, rows[0])
             return state, jax.tree.map(lambda m: m[None], metrics)
@@ -154,6 +159,36 @@ def joined(metrics: list[Any]) -> Any:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
 
 
+def check_compiled(update: Update, *, caller: str) -> None:
+    """Refuses an update that is not compiled.
+
+    Raises:
+      ValueError: in the name of `caller`.
+
+    >>> check_compiled(compile_updates(lambda state, rows: (state, rows)), caller="fit")
+    """
+    if not hasattr(update, "trace"):
+        raise ValueError(
+            f"{caller}: update must be compiled; pass updates.compile_updates(update), of outgen_jax.training"
+        )
+
+
+def check_kept(state: Any, *, caller: str, remedy: str) -> None:
+    """Refuses a state whose buffers were given to an update; arrays that are being traced pass.
+
+    Raises:
+      ValueError: in the name of `caller`, with the remedy.
+
+    >>> check_kept({"weights": jnp.ones(2)}, caller="fit", remedy="make another")
+    """
+    for leaf in jax.tree.leaves(state):
+        is_traced = isinstance(leaf, jax.core.Tracer)
+        if isinstance(leaf, jax.Array) and not is_traced and leaf.is_deleted():
+            raise ValueError(
+                f"{caller}: the state was used before, and its buffers were given away; {remedy}"
+            )
+
+
 def order_key(key: jax.Array) -> jax.Array:
     """The key of the order of the images, of a training whose updates fold their number into the same `key`.
 
@@ -167,6 +202,21 @@ def order_key(key: jax.Array) -> jax.Array:
       (2, 4)
     """
     return jax.random.fold_in(key, _ORDER)
+
+
+def check_batch_size(num_images: int, batch_size: int, *, caller: str) -> None:
+    """Refuses a batch of no images, or larger than the data set.
+
+    Raises:
+      ValueError: in the name of `caller`.
+
+    >>> check_batch_size(10, 4, caller="fit")
+    """
+    if not 1 <= batch_size <= num_images:
+        fault = f"exceeds the {num_images} images" if batch_size > 0 else "is not positive"
+        raise ValueError(
+            f"{caller}: batch_size {batch_size} {fault}; use one from 1 to the number of images"
+        )
 
 
 def epoch_rows(key: jax.Array, epoch: int, num_images: int, batch_size: int) -> np.ndarray:
@@ -186,11 +236,7 @@ def epoch_rows(key: jax.Array, epoch: int, num_images: int, batch_size: int) -> 
     Raises:
       ValueError: a batch of no images, or larger than the data set.
     """
-    if not 1 <= batch_size <= num_images:
-        fault = f"exceeds the {num_images} images" if batch_size > 0 else "is not positive"
-        raise ValueError(
-            f"epoch_rows: batch_size {batch_size} {fault}; use one from 1 to the number of images"
-        )
+    check_batch_size(num_images, batch_size, caller="epoch_rows")
     order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), num_images))
     steps = num_images // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
@@ -213,8 +259,7 @@ def consecutive_rows(
     Raises:
       ValueError: a batch of no images, or larger than the data set.
     """
-    if not 1 <= batch_size <= num_images:
-        return epoch_rows(key, 0, num_images, batch_size)  # refuses it
+    check_batch_size(num_images, batch_size, caller="consecutive_rows")
     a_pass = num_images // batch_size
     passes = range(first // a_pass, (first + steps - 1) // a_pass + 1)
     rows = np.concatenate([epoch_rows(key, number, num_images, batch_size) for number in passes])

@@ -50,6 +50,7 @@ def test_from_digits_to_tables_and_on_after_an_interrupt(run_script, tmp_path, m
     check_results(results)
     check_files(out)
     check_schemes(results, tmp_path)
+    check_more_samples(run_script, out, tmp_path)
     table = (out / "table.md").read_text()
     assert table in finished.stdout
     assert "| originals |" in table
@@ -133,6 +134,42 @@ def check_files(out: Path) -> None:
     with np.load(out / "jobs" / "a" / "invert" / "seed1" / "classes.npz") as found:
         assert found["classes"].shape == found["probs"].shape == (24, 5)
         assert (np.diff(found["probs"], axis=1) <= 0).all()
+
+
+def check_more_samples(run_script, out: Path, tmp_path: Path) -> None:
+    """The generator is the one that the study has sampled; other seeds give other images."""
+    directory = out / "jobs" / "a" / "invert" / "seed1"
+    generator = dcgan.Generator(size=16, width=2, channels=1, rngs=nnx.Rngs(9))
+    player = training.load_generator(directory / "generator.npz", generator)
+    again = training.sample(generator, player, jax.random.fold_in(jax.random.key(1), 3), 24)
+    with np.load(directory / "samples_000004.npz") as kept:
+        np.testing.assert_array_equal(again, kept["images"])
+    other = dcgan.Generator(size=16, width=4, channels=1, rngs=nnx.Rngs(9))
+    with pytest.raises(
+        ValueError, match=r"is of a generator of other sizes than its run.json says"
+    ):
+        training.load_generator(directory / "generator.npz", other)
+
+    found = []
+    for seed in (0, 1):
+        path = tmp_path / f"more_{seed}.npz"
+        options = (
+            f"--run={out}",
+            "--job=a/invert/1",
+            f"--seed={seed}",
+            "--number=9",
+            f"--out={path}",
+        )
+        done = run_script("augmented_gan/sample.py", *options)
+        assert done.returncode == 0, done.stderr
+        assert path.with_suffix(".png").exists()
+        found.append(np.load(path)["images"])
+    assert found[0].shape == (9, 16, 16, 1)
+    assert (found[0] != found[1]).any()
+    wrong = run_script("augmented_gan/sample.py", f"--run={out}", "--job=a/flip/1")
+    assert (
+        "no finished job 'a/flip/1' in --run; finished are a/contrast+generated@2/0" in wrong.stderr
+    )
 
 
 def check_schemes(results: dict[str, Any], directory: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments.draw_gan import comparisons, presets, scores, table, training
+from outgen_jax.training import gan_samples
 from outgen_jax.training.checkpoints import Checkpoints
 
 SCRIPT = "draw_gan/__main__.py"
@@ -95,6 +96,42 @@ def test_other_images_get_samples_and_an_interrupted_run_goes_on(run_script, tmp
         assert kept["images"].shape == (40, 28, 28, 1)
     assert "change of the image when z_t alone is redrawn" in finished.stdout
     assert "digits that become others" not in finished.stdout
+    check_more_samples(run_script, tmp_path / "run", tmp_path)
+
+
+def check_more_samples(run_script, run, tmp_path) -> None:
+    """The generator is the trained one; other seeds give other images, a larger number more of the same."""
+    found = json.loads((run / "smoke" / "seed0" / "scores.json").read_text())
+    generator = training.trained(run / "smoke" / "seed0", found["settings"])
+    key_z, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 3))
+    z = jax.random.normal(key_z, (40, *generator.latent_shape))
+    again = gan_samples.sample(generator, z, generate=lambda model, z: model(z).images)
+    with np.load(run / "smoke" / "seed0" / "samples.npz") as kept:
+        assert np.abs(again - kept["images"].astype(int)).max() <= 1
+
+    def more(name: str, *options: str) -> np.ndarray:
+        out = tmp_path / f"{name}.npz"
+        done = run_script(
+            "draw_gan/sample.py", f"--run={run}", "--job=smoke/0", f"--out={out}", *options
+        )
+        assert done.returncode == 0, done.stderr
+        with Image.open(out.with_suffix(".png")) as sheet:
+            assert sheet.width > 100
+        return np.load(out)["images"]
+
+    seven, nine, other = more("a", "--number=7"), more("b", "--number=9"), more("c", "--seed=1")
+    assert seven.shape == (7, 28, 28, 1)
+    assert other.shape == (64, 28, 28, 1)
+    np.testing.assert_array_equal(seven, nine[:7])
+    assert (seven != other[:7]).any()
+    for options, message in (
+        (["--job=smoke/1"], "no finished job 'smoke/1' in --run; finished are smoke/0"),
+        (["--job=smoke/0", f"--out={tmp_path / 'a.npz'}"], "is there already; name another file"),
+        (["--job=smoke/0", f"--out={tmp_path / 'a.png'}"], "must end in .npz; the sheet takes the"),
+    ):
+        wrong = run_script("draw_gan/sample.py", f"--run={run}", *options)
+        assert wrong.returncode == 2
+        assert message in wrong.stderr
 
 
 @pytest.mark.parametrize(

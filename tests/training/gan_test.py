@@ -465,13 +465,18 @@ def test_a_state_is_created_with_what_the_update_lacks():
     assert bare.key is None
     data, rows = jnp.asarray(images()), np.arange(3)
     idle = gan.Augmentation(lambda key, x, probability: x)
-    for options, wrong in (
-        ({}, state),
-        ({"augmentation": idle}, bare),
-        ({"augmentation": idle, "key": None}, bare._replace(probability=jnp.zeros(()))),
+    for options, wrong, message in (
+        ({}, state, "the state has a probability, and there is no augmentation"),
+        ({}, state._replace(probability=None), "there are two keys, make_update's and the state's"),
+        ({"augmentation": idle}, bare, "the state has no probability for it"),
+        (
+            {"augmentation": idle, "key": None},
+            bare._replace(probability=jnp.zeros(())),
+            "make_update: there is no key",
+        ),
     ):
         update = gan.make_update(*players(), **({"latent_shape": LATENT, "key": KEY} | options))
-        with pytest.raises(ValueError, match="make_update: the key must be make_update's or the"):
+        with pytest.raises(ValueError, match=message):
             update(wrong, data, rows)
 
 
