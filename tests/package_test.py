@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     (
         *("files", "names", "networks", "devices", "restricted_pickle", "markdown", "versions"),
-        *("whole_numbers", "json_text", "scripts"),
+        *("whole_numbers", "image_checks", "json_text", "scripts"),
     ),
     ("chunking",),
     ("losses", "pixels", "data", "metrics", "models"),

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from outgen_jax import image_checks
+
 
 def random_crop(key: jax.Array, images: jax.Array, *, padding: int) -> jax.Array:
     """Pads each side with `padding` zero pixels and cuts a random window of the old size per image.
@@ -17,7 +19,7 @@ def random_crop(key: jax.Array, images: jax.Array, *, padding: int) -> jax.Array
     Raises:
       ValueError: images of another rank than 4.
     """
-    _check_rank("random_crop", images)
+    image_checks.check_batch(images, caller="random_crop")
     b, h, w, c = images.shape
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     corners = jax.random.randint(key, (b, 2), 0, 2 * padding + 1, jnp.int32)
@@ -35,7 +37,7 @@ def flip_left_right(images: jax.Array) -> jax.Array:
     Raises:
       ValueError: images of another rank than 4.
     """
-    _check_rank("flip_left_right", images)
+    image_checks.check_batch(images, caller="flip_left_right")
     return images[:, :, ::-1]
 
 
@@ -45,7 +47,7 @@ def flip_up_down(images: jax.Array) -> jax.Array:
     Raises:
       ValueError: images of another rank than 4.
     """
-    _check_rank("flip_up_down", images)
+    image_checks.check_batch(images, caller="flip_up_down")
     return images[:, ::-1]
 
 
@@ -55,7 +57,7 @@ def invert(images: jax.Array) -> jax.Array:
     Raises:
       ValueError: images that are not floats.
     """
-    _check_floats("invert", images)
+    image_checks.check_floats(images, caller="invert")
     return 1 - images
 
 
@@ -72,8 +74,8 @@ def contrast(images: jax.Array, factor: ArrayLike = 1.5) -> jax.Array:
     Raises:
       ValueError: images that are not floats or not [B, H, W, C], or a factor of another shape.
     """
-    _check_floats("contrast", images)
-    _check_rank("contrast", images)
+    image_checks.check_floats(images, caller="contrast")
+    image_checks.check_batch(images, caller="contrast")
     factors = jnp.asarray(factor, images.dtype)
     if factors.shape not in ((), images.shape[:1]):
         raise ValueError(
@@ -91,23 +93,6 @@ def random_flip_left_right(key: jax.Array, images: jax.Array) -> jax.Array:
     Raises:
       ValueError: images of another rank than 4.
     """
-    _check_rank("random_flip_left_right", images)
+    image_checks.check_batch(images, caller="random_flip_left_right")
     flip = jax.random.bernoulli(key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
     return jnp.where(flip, flip_left_right(images), images)
-
-
-def _check_rank(caller: str, images: jax.Array) -> None:
-    """Refuses single images, whose axes would be taken for others."""
-    if len(images.shape) != 4:
-        raise ValueError(
-            f"{caller}: images must be [B, H, W, C], got {list(images.shape)}; one image is image[None], and grey "
-            "images need an axis for the channel, images[..., None]"
-        )
-
-
-def _check_floats(caller: str, images: jax.Array) -> None:
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"{caller}: images must be floats in [0, 1], got {images.dtype}; "
-            "divide 8-bit ones by 255"
-        )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from outgen_jax.data import value_range
+from outgen_jax import image_checks
 
 Border = Literal["reflect", "symmetric", "edge", "wrap", "constant"]  # named as in `numpy.pad`
 _ROUNDING = 1e-3  # beyond [0, 1], of images that were computed
@@ -194,16 +194,9 @@ def _radius(sigma: jax.Array, truncate: float | None) -> jax.Array:
 
 def _validated_sigmas(caller: str, images: jax.Array, sigma: ArrayLike) -> jax.Array:
     """Sigma as float32, [] or [B]."""
-    if len(images.shape) != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"{caller}: images must be floats [B, H, W, C] in [0, 1], got {images.dtype} "
-            f"{list(images.shape)}; divide 8-bit ones by 255, one image is image[None], and grey images need an axis "
-            "for the channel, images[..., None]"
-        )
-    within = ((images >= -_ROUNDING) & (images <= 1 + _ROUNDING)).all()
-    if not isinstance(within, jax.core.Tracer) and not within:
-        fault = value_range.fault(np.asarray(images), "images")
-        raise ValueError(f"{caller}: images must lie in [0, 1], {fault}")
+    image_checks.check_batch(images, caller=caller)
+    image_checks.check_floats(images, caller=caller)
+    image_checks.check_range(images, caller=caller, margin=_ROUNDING)
     sigmas = jnp.asarray(sigma, jnp.float32)
     if sigmas.shape not in ((), images.shape[:1]):
         raise ValueError(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from outgen_jax import image_checks
 from outgen_jax.metrics import changes
 
 
@@ -75,9 +76,5 @@ def kl_to_uniform(labels: ArrayLike, num_classes: int) -> float:
 
 def _images(images: ArrayLike, caller: str, *, smallest: int) -> jax.Array:
     x = changes.from_0_to_1(jnp.asarray(images), caller=caller)
-    if x.ndim != 4 or 0 in x.shape or min(x.shape[1:3]) < smallest:
-        raise ValueError(
-            f"{caller}: images must be [B, H, W, C], H and W at least {smallest}, got {list(x.shape)}; add the batch "
-            "axis with images[None]"
-        )
+    image_checks.check_batch(x, caller=caller, least=1, smallest=smallest)
     return x

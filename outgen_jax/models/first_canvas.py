@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from outgen_jax import image_checks
+
 HALF_GREY_LEVEL = 0.5 / 255
 
 
@@ -33,11 +35,7 @@ def image_logits(
         )
     if not isinstance(image, jax.core.Tracer):
         values = np.asarray(image)  # by NumPy: within a trace, JAX would trace the comparison
-        if not (values.min() >= 0 and values.max() <= 1):
-            raise ValueError(
-                f"image_logits: the image must lie in [0, 1], got {values.min():g} to {values.max():g}; "
-                "divide 8-bit images by 255 first"
-            )
+        image_checks.check_range(values, caller="image_logits", name="image")
     return jax.scipy.special.logit(jnp.clip(given, clip, 1 - clip))
 
 
@@ -63,16 +61,8 @@ def marginal_sample(key: jax.Array, images: ArrayLike) -> jax.Array:
       ValueError: images of another rank or type, or none.
     """
     rows = np.asarray(images)
-    if rows.ndim != 4 or not len(rows):
-        raise ValueError(
-            f"marginal_sample: images must be [N, H, W, C] with N at least 1, got {rows.shape}; "
-            "one image is image[None]"
-        )
-    if rows.dtype != np.uint8 and not jnp.issubdtype(rows.dtype, jnp.floating):
-        raise ValueError(
-            f"marginal_sample: images must be uint8, or float in [0, 1], got {rows.dtype}; grey levels become uint8 "
-            "with .astype(numpy.uint8)"
-        )
+    image_checks.check_batch(rows, caller="marginal_sample", least=1)
+    image_checks.check_floats_or_uint8(rows, caller="marginal_sample")
     chosen = np.asarray(jax.random.randint(key, rows.shape[1:], 0, len(rows), jnp.int32))
     sample = np.take_along_axis(rows, chosen[None], 0)[0]
     scale = 255 if rows.dtype == np.uint8 else 1

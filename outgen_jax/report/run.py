@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax import losses, metrics
+from outgen_jax import image_checks, losses, metrics
 from outgen_jax.report import parts as report_parts
 from outgen_jax.report.parts import Part
 
@@ -47,11 +47,8 @@ def check_run(run: SynthesisRun, *, caller: str) -> None:
     Raises:
         ValueError: a shape, a type or a distance contradicts the other fields.
     """
-    if run.source.ndim != 4 or run.source.shape[-1] not in (1, 3) or run.source.dtype != np.uint8:
-        raise ValueError(
-            f"{caller}: source must be uint8 [N, H, W, 1 or 3]; it is {run.source.dtype} "
-            f"{list(run.source.shape)}. Round the images to 8 bits first"
-        )
+    image_checks.check_uint8(run.source, caller=caller, name="source")
+    image_checks.check_batch(run.source, caller=caller, name="source", channels=(1, 3))
     if not run.parts:
         raise ValueError(f"{caller}: parts must have what the network says; there are none")
     number = len(run.source)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from outgen_jax import image_checks
 from outgen_jax import outputs as output_kinds
-from outgen_jax.data import value_range
 from outgen_jax.outputs import Output
 from outgen_jax.outputs.distribution import ALL_CLASSES, MOST_CLASSES
 from outgen_jax.synthesis import network_checks
@@ -71,36 +71,12 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
             f"{caller}: images must all have one size, got {', '.join(str(list(s)) for s in sizes[:3])}; "
             "resize or crop them, or call once for each size"
         ) from None
-    if array.ndim == 4 and len(array) == 0:
-        raise ValueError(
-            f"{caller}: there are no images, got shape {list(array.shape)}; give at least one"
-        )
-    if array.ndim != 4 or 0 in array.shape:
-        raise ValueError(
-            f"{caller}: images must have shape [B, H, W, C], got {_rank_remedy(array.shape)}"
-        )
+    image_checks.check_batch(array, caller=caller, least=1)
+    image_checks.check_floats_or_uint8(array, caller=caller)
     if array.dtype == np.uint8:
         return array
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise ValueError(
-            f"{caller}: images must be uint8, or float in [0, 1], got {array.dtype}; convert them first"
-        )
-    if not value_range.is_unit(array):
-        raise ValueError(
-            f"{caller}: float images must lie in [0, 1], {value_range.fault(array, 'images')}"
-        )
+    image_checks.check_range(array, caller=caller)
     return array.astype(np.float32)
-
-
-def _rank_remedy(shape: tuple[int, ...]) -> str:
-    """The shape of an array that is no batch of images, and what to do about it."""
-    if len(shape) == 4:
-        return f"{list(shape)}; leave out images without pixels"
-    if len(shape) == 3:
-        return f"{list(shape)}; one image is images[None], grey images are images[..., None]"
-    if len(shape) == 2:
-        return f"{list(shape)}; one grey image is images[None, ..., None]"
-    return f"{list(shape)}; stack images [H, W, C] along a first axis"
 
 
 def check_tolerance(tolerance: float, *, caller: str, remedy: str) -> None:

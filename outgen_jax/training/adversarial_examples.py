@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from outgen_jax import image_checks
 from outgen_jax.data import grey_levels
 from outgen_jax.networks import ApplyFn
 from outgen_jax.training import objectives
@@ -71,11 +72,7 @@ def projected_gradient(
       ValueError: images of another rank, or a radius, number of steps or step size that is not positive.
     """
     length = _checked_step(radius, steps, step_size, caller="projected_gradient")
-    if images.ndim != 4:
-        raise ValueError(
-            f"projected_gradient: images must be [B, H, W, C], got {list(images.shape)}; add the batch axis with "
-            "images[None]"
-        )
+    image_checks.check_batch(images, caller="projected_gradient")
     found = images if key is None else random_start(key, images, radius)
     # Unrolled: some convolutions are slow in loops on CPU, see `chunking`, and a training takes few steps.
     for _ in range(steps):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from outgen_jax.data import grey_levels
+from outgen_jax import image_checks
 from outgen_jax.training import classifier, classifier_recipe, updates
 from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
 from outgen_jax.training.classifier import TrainState, Update
@@ -233,7 +233,7 @@ def _check_call(update: Update, key: Any, epochs: int) -> None:
 
 def _check_data(update: Update, state: TrainState, images: Any, supervision: Supervision) -> None:
     """Refuses images of another type, fewer rows than images, and what the update's own check refuses."""
-    grey_levels.check_uint8(images, caller="fit")
+    image_checks.check_uint8(images, caller="fit")
     for name, rows in zip(("labels", "teacher_logits", "generated"), supervision, strict=False):
         for leaf in jax.tree.leaves(rows):
             if np.shape(leaf)[:1] != (len(images),):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from outgen_jax.data import grey_levels
+from outgen_jax import image_checks
 from outgen_jax.training.finetuning_recipe import (
     HELD,
     PASSES,
@@ -85,7 +85,7 @@ def check_layers(network: str, layers: tuple[str, ...], known: tuple[str, ...]) 
 def _shapes(model: Any, images: Any, distort: Distort) -> tuple[Any, dict[str, Any]]:
     """Logits and pre-activations of one image, traced only."""
     sample = np.asarray(images[np.array([0])])
-    grey_levels.check_uint8(sample, caller="finetune")
+    image_checks.check_uint8(sample, caller="finetune")
     distorted = _distorted(distort, sample)
     graphdef, variables = nnx.split(model)
 
