@@ -68,11 +68,7 @@ class ChangedImages(NamedTuple):
 
 def part_names(meaning: Meaning) -> tuple[str, ...]:
     """What the parts of the output are called in an example: "" for a single one."""
-    if meaning.structure == jax.tree.structure(0):
-        return ("",)
-    leaves = jax.tree.unflatten(meaning.structure, range(meaning.structure.num_leaves))
-    paths = jax.tree_util.tree_leaves_with_path(leaves)
-    return tuple("_" + "_".join(_key(k) for k in path) for path, _ in paths)
+    return tuple("".join(f"_{_key(entry)}" for entry in path) for path in meaning.paths)
 
 
 def check_part_names(meaning: Meaning) -> None:

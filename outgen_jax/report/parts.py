@@ -4,15 +4,13 @@ Answers are in the units of targets, as `og.predict` returns them: probabilities
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from outgen_jax.outputs import Output, softmax
 from outgen_jax.targets import partial
-
-Form = Literal["distribution", "labels", "numbers"]
 
 
 class Part(NamedTuple):
@@ -28,13 +26,6 @@ class Part(NamedTuple):
     kind: Output = softmax()
     network: str = ""  # of several networks, or of several outputs of one
     view: str = ""  # of several views
-
-
-def form(kind: Output) -> Form:
-    """How answers of a kind are shown: entries that sum to 1, probabilities for themselves, or numbers."""
-    if kind.bounds is None:
-        return "distribution"
-    return "labels" if kind.bounds == (0, 1) else "numbers"
 
 
 def distances(part: Part, said: np.ndarray) -> np.ndarray:
@@ -62,8 +53,8 @@ def completed(part: Part) -> np.ndarray:
 def _outputs(kind: Output, said: np.ndarray) -> np.ndarray:
     """Outputs that read out as what is said."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        if form(kind) == "distribution":
+        if kind.form == "distribution":
             return np.log(said)
-        if form(kind) == "labels":
+        if kind.form == "labels":
             return np.log(said) - np.log1p(-said)
     return said

@@ -198,7 +198,9 @@ def from_csv(
 
 def _rows(text: str, context: Context) -> np.ndarray:
     """The targets of a text: distributions, or entries with values of their own."""
-    return target_rows(text, context) if context.bounds is None else entry_rows(text, context)
+    if context.form == "distribution":
+        return target_rows(text, context)
+    return entry_rows(text, context)
 
 
 def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
@@ -210,7 +212,7 @@ def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
     for text, images in images_of.items():
         row = min(records[image].number for image in images)
         targets[images] = _rows(text, context.take(images, f"{context.caller}: row {row}"))
-    is_distribution = context.bounds is None
+    is_distribution = context.form == "distribution"
     return targets.data if is_distribution and not np.ma.is_masked(targets) else targets
 
 
@@ -227,7 +229,7 @@ def _class_columns(
             )
     found = numbers_in(records, header, caller=context.caller)
     numbers = [record.number for record in records]
-    if context.bounds is not None:
+    if context.form != "distribution":
         cells = [[bool(cell) for cell in record.cells] for record in records]
         entries = np.ma.masked_all((len(records), context.num_classes))
         entries.data[:] = 0

@@ -269,7 +269,7 @@ def test_targets_of_other_outputs(targets, message):
     [
         (
             "softmax",
-            r"output must be one of og.outputs, or a tree of them .*, \(\*, \*\); got 'softmax'",
+            r"output must be one of og.outputs, or a tree of them .*, \(\*, \*\): Expected tuple, got 'softmax'",
         ),
         ((og.outputs.softmax(),), r"output must be one of og.outputs, or a tree of them"),
         (
