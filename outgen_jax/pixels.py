@@ -19,7 +19,12 @@ ROLLOFFS = ("ideal", "gaussian")
 
 
 class PixelMap(NamedTuple):
-    """A pair of functions, inverse to each other up to clipping; `to_pixels` always lands in [0, 1]."""
+    """A pair of functions, inverse to each other up to clipping; `to_pixels` always lands in [0, 1].
+
+    Attributes:
+      to_weights: pixels in [0, 1] -> real weights, of any shape.
+      to_pixels: weights -> pixels in [0, 1].
+    """
 
     to_weights: Callable[[jax.Array], jax.Array]
     to_pixels: Callable[[jax.Array], jax.Array]

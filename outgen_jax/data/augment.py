@@ -18,6 +18,11 @@ def random_crop(key: jax.Array, images: jax.Array, *, padding: int) -> jax.Array
 
     Raises:
       ValueError: images of another rank than 4.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.random_crop(jax.random.key(0), jnp.ones((2, 8, 8, 3)), padding=1).shape
+    (2, 8, 8, 3)
     """
     image_checks.check_batch(images, caller="random_crop")
     b, h, w, c = images.shape
@@ -36,6 +41,11 @@ def flip_left_right(images: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: images of another rank than 4.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.flip_left_right(jnp.array([[[[0.0], [1.0]]]])).ravel().tolist()
+    [1.0, 0.0]
     """
     image_checks.check_batch(images, caller="flip_left_right")
     return images[:, :, ::-1]
@@ -46,6 +56,11 @@ def flip_up_down(images: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: images of another rank than 4.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.flip_up_down(jnp.array([[[[0.0]], [[1.0]]]])).ravel().tolist()
+    [1.0, 0.0]
     """
     image_checks.check_batch(images, caller="flip_up_down")
     return images[:, ::-1]
@@ -56,6 +71,11 @@ def invert(images: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: images that are not floats.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.invert(jnp.array([[[[0.25]]]])).item()
+    0.75
     """
     image_checks.check_floats(images, caller="invert")
     return 1 - images
@@ -73,6 +93,11 @@ def contrast(images: jax.Array, factor: ArrayLike = 1.5) -> jax.Array:
 
     Raises:
       ValueError: images that are not floats or not [B, H, W, C], or a factor of another shape.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.contrast(jnp.array([[[[0.25], [0.75]]]]), 2).ravel().tolist()
+    [0.0, 1.0]
     """
     image_checks.check_floats(images, caller="contrast")
     image_checks.check_batch(images, caller="contrast")
@@ -92,6 +117,11 @@ def random_flip_left_right(key: jax.Array, images: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: images of another rank than 4.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.random_flip_left_right(jax.random.key(0), jnp.ones((2, 8, 8, 3))).shape
+    (2, 8, 8, 3)
     """
     image_checks.check_batch(images, caller="random_flip_left_right")
     flip = jax.random.bernoulli(key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))

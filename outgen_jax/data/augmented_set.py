@@ -29,25 +29,41 @@ _AT_ONCE = 256  # images changed in one call, where all are
 
 
 class Table(NamedTuple):
-    """Which image each row of a set is; int32 [n] each."""
+    """Which image each row of a set is; int32 [n] each.
 
-    source: Any  # row of the bank
-    kind: Any  # index into KINDS
+    Attributes:
+      source: row of the bank.
+      kind: index into KINDS.
+    """
+
+    source: Any
+    kind: Any
 
 
 class AugmentedSet(NamedTuple):
-    """A bank of images and the rows over it, a pytree of arrays for a compiled step."""
+    """A bank of images and the rows over it, a pytree of arrays for a compiled step.
 
-    bank: Any  # [N, H, W, C] uint8
+    Attributes:
+      bank: [N, H, W, C] uint8.
+      table: its rows.
+    """
+
+    bank: Any
     table: Table
 
 
 class Origin(NamedTuple):
-    """Where an image of a set comes from."""
+    """Where an image of a set comes from.
 
-    source: str  # id of the original, or 'generated_' and a number
-    kind: str  # one of KINDS
-    checkpoint: str | None  # hash of the generator that made it
+    Attributes:
+      source: id of the original, or 'generated_' and a number.
+      kind: one of KINDS.
+      checkpoint: hash of the generator that made it; None for others.
+    """
+
+    source: str
+    kind: str
+    checkpoint: str | None
 
 
 def build(

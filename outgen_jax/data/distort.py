@@ -21,10 +21,17 @@ KINDS = ("noise", "blur")
 
 
 class Levels(NamedTuple):
-    """A scale of severity for both distortions, mild to severe, and the blur's kernel and border."""
+    """A scale of severity for both distortions, mild to severe, and the blur's kernel and border.
 
-    noise: tuple[float, ...]  # sigma on the 0-255 scale
-    blur: tuple[float, ...]  # sigma in pixels
+    Attributes:
+      noise: sigmas on the 0-255 scale.
+      blur: sigmas in pixels.
+      truncate: the kernel's half width in sigmas; None: by paper D's rule, see `gaussian_blur`.
+      border: what lies beyond the border.
+    """
+
+    noise: tuple[float, ...]
+    blur: tuple[float, ...]
     truncate: float | None
     border: Border
 
@@ -107,6 +114,11 @@ def gaussian_noise(key: jax.Array, images: jax.Array, sigma: ArrayLike) -> jax.A
     Raises:
       ValueError: images that are not floats of rank 4, a sigma of another shape, or (seen outside
         of a trace only) one that is negative or not finite.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.distort.gaussian_noise(jax.random.key(0), jnp.full((2, 8, 8, 3), 0.5), 20.0).shape
+    (2, 8, 8, 3)
     """
     sigmas = _validated_sigmas("gaussian_noise", images, sigma)
 
@@ -145,6 +157,11 @@ def gaussian_blur(
       ValueError: images that are not floats of rank 4, a sigma of another shape, (seen outside of a
         trace only) one that is negative or not finite, an unknown border, or a truncate that is not
         positive.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.distort.gaussian_blur(jnp.full((1, 8, 8, 3), 0.5), 2.0).shape
+    (1, 8, 8, 3)
     """
     sigmas = _validated_sigmas("gaussian_blur", images, sigma)
     if border not in get_args(Border):

@@ -18,13 +18,13 @@ def from_npz(path: PathLike, *, size: Size | None = None, limit: int | None = No
     256 levels. `labels` [N] are integers; `class_names` [K] and `ids` [N] strings.
 
     Args:
-        path: of the file.
-        size: (height, width) to bring every image to; None: as stored.
-        limit: keep the first `limit` images; None: all.
+      path: of the file.
+      size: (height, width) to bring every image to; None: as stored.
+      limit: keep the first `limit` images; None: all.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an .npz file, or an array of it has the wrong shape, type or range.
+      FileNotFoundError: no such file.
+      ValueError: not an .npz file, or an array of it has the wrong shape, type or range.
     """
     check_options("from_npz", size, limit)
     file = Path(path).expanduser()

@@ -67,8 +67,8 @@ def spec(source: Source, *, caller: str) -> Spec:
     """Looks at the first row of a source.
 
     Raises:
-        ValueError: no rows, class names that repeat or could not be stored, lengths that differ, or a first image that
-            could not be stored.
+      ValueError: no rows, class names that repeat or could not be stored, lengths that differ, or a first image that
+          could not be stored.
     """
     count = _length(source, caller)
     if count < 1:
@@ -98,7 +98,7 @@ def read(source: Source, spec: Spec, start: int, stop: int, *, caller: str) -> B
     """Rows `start` to `stop` (not included) of a source.
 
     Raises:
-        ValueError: a row that is not of the source's spec, or a label that names no class.
+      ValueError: a row that is not of the source's spec, or a label that names no class.
     """
     rows = np.arange(start, stop)
     images = np.empty((len(rows), *spec.shape), spec.dtype)

@@ -75,7 +75,7 @@ def check_part_names(meaning: Meaning) -> None:
     """Refuses parts whose entries would have one name.
 
     Raises:
-        ValueError: the names differ only in signs that are no letters or digits.
+      ValueError: the names differ only in signs that are no letters or digits.
     """
     names = part_names(meaning)
     repeated = next((name for name in names if names.count(name) > 1), None)
@@ -130,7 +130,7 @@ def wanted(plan: Plan, chosen: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
     """Targets [n, R, K], one a part, of some rows [n] with their labels [n].
 
     Raises:
-        ValueError: they do not fit the outputs.
+      ValueError: they do not fit the outputs.
     """
     where = f"{CALLER}: rows {chosen[0]} to {chosen[-1]}"
     found = plan.targets(chosen, labels)
@@ -145,7 +145,7 @@ def _by_row(leaf: np.ndarray, count: int, shape: tuple[int, ...], where: str) ->
     """Targets [count or 1, K] as [count or 1, 1, ..., K], whatever the length of the shard.
 
     Raises:
-        ValueError: another length; two axes are never of views, of which there may be as many as rows.
+      ValueError: another length; two axes are never of views, of which there may be as many as rows.
     """
     if leaf.ndim != 2 or len(shape) == 1:
         return leaf

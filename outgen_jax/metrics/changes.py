@@ -16,6 +16,11 @@ def l2_change(images: ArrayLike, sources: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: shapes that are not the same, or not of rank 4; integers other than uint8.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.metrics.l2_change(jnp.full((1, 2, 2, 1), 0.75), jnp.full((1, 2, 2, 1), 0.25)).tolist()
+    [1.0]
     """
     change = _change(images, sources, caller="l2_change")
     return jnp.sqrt((change**2).sum((1, 2, 3)))
@@ -26,6 +31,11 @@ def linf_change(images: ArrayLike, sources: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: shapes that are not the same, or not of rank 4; integers other than uint8.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.metrics.linf_change(jnp.full((1, 2, 2, 1), 0.75), jnp.full((1, 2, 2, 1), 0.25)).tolist()
+    [0.5]
     """
     return jnp.abs(_change(images, sources, caller="linf_change")).max((1, 2, 3))
 

@@ -23,6 +23,11 @@ def laplacian_variance(images: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: not images [B, H, W, C] of at least 3×3 pixels.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.metrics.laplacian_variance(jnp.full((1, 4, 4, 1), 0.5)).tolist()
+    [0.0]
     """
     x = _images(images, "laplacian_variance", smallest=3)
     inner = x[:, 1:-1, 1:-1]
@@ -40,6 +45,11 @@ def greyness(images: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: not images [B, H, W, C].
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.metrics.greyness(jnp.full((1, 2, 2, 1), 0.5)).tolist()
+    [1.0]
     """
     x = _images(images, "greyness", smallest=1)
     return jnp.mean(4 * x * (1 - x), axis=(1, 2, 3))
@@ -56,6 +66,10 @@ def kl_to_uniform(labels: ArrayLike, num_classes: int) -> float:
 
     Raises:
       ValueError: no labels, not integers of rank 1, or outside of 0..K − 1.
+
+    >>> import outgen_jax as og
+    >>> og.metrics.kl_to_uniform([0, 1, 0, 1], 2)
+    0.0
     """
     values = np.asarray(labels)
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not len(values):

@@ -22,11 +22,18 @@ _CPU_BATCH, _ACCELERATOR_BATCH = 2, 64
 
 
 class FeatureNetwork(NamedTuple):
-    """A frozen network for scores."""
+    """A frozen network for scores.
 
-    name: str  # goes with every score
-    size: int  # side in pixels of what the network sees, whatever the images' own
-    class_names: tuple[str, ...]  # [K]
+    Attributes:
+      name: goes with every score.
+      size: side in pixels of what the network sees, whatever the images' own.
+      class_names: [K].
+      features_and_probs: images [N, H, W, 3] uint8 -> features [N, D] and probabilities [N, K].
+    """
+
+    name: str
+    size: int
+    class_names: tuple[str, ...]
     features_and_probs: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     """Images uint8 [N, H, W, 3] -> features [N, d], probabilities [N, K], both float32, a batch at a time.
 

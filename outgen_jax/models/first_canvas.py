@@ -18,11 +18,10 @@ def image_logits(
 ) -> jax.Array:
     """Logits of an image [H, W, C], clipped `clip` from 0 and 1, where they would be infinite.
 
-    Example:
-      >>> import numpy as np
-      >>> from outgen_jax.models import draw
-      >>> draw.image_logits(np.full((2, 2, 1), 0.5), (2, 2, 1)).ravel().tolist()
-      [0.0, 0.0, 0.0, 0.0]
+    >>> import numpy as np
+    >>> from outgen_jax.models import draw
+    >>> draw.image_logits(np.full((2, 2, 1), 0.5), (2, 2, 1)).ravel().tolist()
+    [0.0, 0.0, 0.0, 0.0]
 
     Raises:
       ValueError: an image of another shape than `image_shape`, or (seen outside of a trace only) outside [0, 1].
@@ -51,11 +50,10 @@ def marginal_sample(key: jax.Array, images: ArrayLike) -> jax.Array:
     Returns:
       [H, W, C] float32 in [0, 1].
 
-    Example:
-      >>> import jax, numpy as np
-      >>> from outgen_jax.models import draw
-      >>> draw.marginal_sample(jax.random.key(0), np.ones((3, 2, 2, 1))).shape
-      (2, 2, 1)
+    >>> import jax, numpy as np
+    >>> from outgen_jax.models import draw
+    >>> draw.marginal_sample(jax.random.key(0), np.ones((3, 2, 2, 1))).shape
+    (2, 2, 1)
 
     Raises:
       ValueError: images of another rank or type, or none.

@@ -64,13 +64,12 @@ class Block(nnx.Module):
 class WhitenedCNN(nnx.Module):
     """A whitened first layer, three blocks of two convolutions, and a linear layer.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from flax import nnx
-      >>> from outgen_jax import models
-      >>> network = models.WhitenedCNN(10, width_multiplier=1 / 16, rngs=nnx.Rngs(0))
-      >>> network(jnp.zeros((2, 32, 32, 3))).shape
-      (2, 10)
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from outgen_jax import models
+    >>> network = models.WhitenedCNN(10, width_multiplier=1 / 16, rngs=nnx.Rngs(0))
+    >>> network(jnp.zeros((2, 32, 32, 3))).shape
+    (2, 10)
     """
 
     def __init__(
@@ -159,12 +158,11 @@ def whitening_kernel(images: jax.Array) -> jax.Array:
     Outputs i and i + 12 are plus and minus the projection on the i-th eigenvector of the patches' covariance, over the
     square root of its eigenvalue.
 
-    Example:
-      >>> import jax
-      >>> from outgen_jax.models import whitened_cnn
-      >>> images = jax.random.uniform(jax.random.key(0), (20, 8, 8, 3))
-      >>> whitened_cnn.whitening_kernel(images).shape
-      (2, 2, 3, 24)
+    >>> import jax
+    >>> from outgen_jax.models import whitened_cnn
+    >>> images = jax.random.uniform(jax.random.key(0), (20, 8, 8, 3))
+    >>> whitened_cnn.whitening_kernel(images).shape
+    (2, 2, 3, 24)
     """
     _, h, w, c = images.shape
     places = [(i, j) for i in range(PATCH) for j in range(PATCH)]

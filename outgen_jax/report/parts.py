@@ -17,15 +17,24 @@ class Part(NamedTuple):
     """One answer to each of N images, with K entries: of one network, in one view. Host arrays only.
 
     Names may hold any characters.
+
+    Attributes:
+      entries: K names, of classes, labels or numbers.
+      wanted: [N, K], NaN where an entry is free.
+      before: [N, K], what the network says of the source.
+      reached: [N, K], what it says of the saved image; NaN where it is not finite.
+      kind: of the output.
+      network: of several networks, or of several outputs of one.
+      view: of several views.
     """
 
-    entries: tuple[str, ...]  # K names, of classes, labels or numbers
-    wanted: np.ndarray  # [N, K], NaN where an entry is free
-    before: np.ndarray  # [N, K] what the network says of the source
-    reached: np.ndarray  # [N, K] what it says of the saved image; NaN where it is not finite
+    entries: tuple[str, ...]
+    wanted: np.ndarray
+    before: np.ndarray
+    reached: np.ndarray
     kind: Output = softmax()
-    network: str = ""  # of several networks, or of several outputs of one
-    view: str = ""  # of several views
+    network: str = ""
+    view: str = ""
 
 
 def distances(part: Part, said: np.ndarray) -> np.ndarray:

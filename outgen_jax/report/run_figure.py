@@ -66,12 +66,12 @@ def synthesis_figure(run: SynthesisRun, *, rows: Sequence[int], amplify: float =
     Probabilities are bars, numbers are texts. Several networks or views stand one under another.
 
     Args:
-        run: the run's arrays.
-        rows: indices of the images to show, top to bottom.
-        amplify: the difference is shown as 0.5 + amplify * (generated - source), clipped.
+      run: the run's arrays.
+      rows: indices of the images to show, top to bottom.
+      amplify: the difference is shown as 0.5 + amplify * (generated - source), clipped.
 
     Raises:
-        ValueError: the run's fields disagree, or `rows` is empty or out of range.
+      ValueError: the run's fields disagree, or `rows` is empty or out of range.
     """
     check_run(run, caller="synthesis_figure")
     number, height, width, _ = run.source.shape

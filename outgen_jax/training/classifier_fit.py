@@ -58,21 +58,20 @@ def train(
 ) -> Trained:
     """Trains a copy of a network, from the newest checkpoint on if there is one.
 
-    Example:
-      >>> import jax, numpy as np
-      >>> from flax import nnx
-      >>> from outgen_jax.training import classifier_fit, classifier_recipe
-      >>> class Linear(nnx.Module):
-      ...     def __init__(self, rngs):
-      ...         self.head = nnx.Linear(16, 2, rngs=rngs)
-      ...     def __call__(self, images):
-      ...         return self.head(images.reshape(len(images), -1))
-      >>> labels = np.arange(40) % 2
-      >>> images = np.broadcast_to(np.uint8(200 * labels)[:, None, None, None], (40, 4, 4, 1))
-      >>> recipe = classifier_recipe.ClassifierRecipe(epochs=3, batch_size=10, crop_padding=0)
-      >>> trained = classifier_fit.train(Linear(nnx.Rngs(0)), images, labels, recipe, key=jax.random.key(0))
-      >>> len(trained.history), trained.history[-1].train_accuracy
-      (3, 1.0)
+    >>> import jax, numpy as np
+    >>> from flax import nnx
+    >>> from outgen_jax.training import classifier_fit, classifier_recipe
+    >>> class Linear(nnx.Module):
+    ...     def __init__(self, rngs):
+    ...         self.head = nnx.Linear(16, 2, rngs=rngs)
+    ...     def __call__(self, images):
+    ...         return self.head(images.reshape(len(images), -1))
+    >>> labels = np.arange(40) % 2
+    >>> images = np.broadcast_to(np.uint8(200 * labels)[:, None, None, None], (40, 4, 4, 1))
+    >>> recipe = classifier_recipe.ClassifierRecipe(epochs=3, batch_size=10, crop_padding=0)
+    >>> trained = classifier_fit.train(Linear(nnx.Rngs(0)), images, labels, recipe, key=jax.random.key(0))
+    >>> len(trained.history), trained.history[-1].train_accuracy
+    (3, 1.0)
 
     Args:
       model: a `flax.nnx` module of images [B, H, W, C] float32 in [0, 1]; its logits [B, K]. It stays as it is.

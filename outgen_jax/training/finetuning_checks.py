@@ -67,9 +67,8 @@ def validate(
 def check_layers(network: str, layers: tuple[str, ...], known: tuple[str, ...]) -> None:
     """Checks that the network has the layers; the error names those that it has.
 
-    Example:
-      >>> from outgen_jax.training import finetuning_checks
-      >>> finetuning_checks.check_layers("Network", ("fc2",), known=("fc1", "fc2"))
+    >>> from outgen_jax.training import finetuning_checks
+    >>> finetuning_checks.check_layers("Network", ("fc2",), known=("fc1", "fc2"))
 
     Raises:
       ValueError: no layers, one twice, or an unknown one.
