@@ -2,11 +2,11 @@
 
 from absl import flags
 
-from outgen_jax import runs
+from outgen_jax import scripts
 from outgen_jax.tools import generate_dataset
 
 __doc__ = generate_dataset.__doc__  # what --help shows
 flags.adopt_module_key_flags(generate_dataset)
 
 if __name__ == "__main__":
-    runs.start(generate_dataset.main)
+    scripts.start(generate_dataset.main)

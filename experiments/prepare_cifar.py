@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from outgen_jax import runs
+from outgen_jax import scripts
 from outgen_jax.data import cifar, records
 from outgen_jax.data.sources import ImageSource
 
@@ -81,4 +81,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

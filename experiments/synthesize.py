@@ -2,11 +2,11 @@
 
 from absl import flags
 
-from outgen_jax import runs
+from outgen_jax import scripts
 from outgen_jax.tools import synthesize
 
 __doc__ = synthesize.__doc__  # what --help shows
 flags.adopt_module_key_flags(synthesize)
 
 if __name__ == "__main__":
-    runs.start(synthesize.main)
+    scripts.start(synthesize.main)

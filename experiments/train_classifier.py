@@ -2,11 +2,11 @@
 
 from absl import flags
 
-from outgen_jax import runs
+from outgen_jax import scripts
 from outgen_jax.tools import train_classifier
 
 __doc__ = train_classifier.__doc__  # what --help shows
 flags.adopt_module_key_flags(train_classifier)
 
 if __name__ == "__main__":
-    runs.start(train_classifier.main)
+    scripts.start(train_classifier.main)

@@ -16,7 +16,7 @@ from absl import flags
 from flax import nnx
 
 import outgen_jax as og
-from outgen_jax import runs
+from outgen_jax import runs, scripts
 from outgen_jax.data import splits
 from outgen_jax.models import pretrained
 from outgen_jax.tools import common_flags
@@ -111,9 +111,9 @@ def train() -> None:
 def main(argv: list[str]) -> None:
     """Runs the program with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     train()
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

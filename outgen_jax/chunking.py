@@ -28,12 +28,11 @@ _ON_CPU = 10
 def updates_per_call(update: Callable[..., Any], *arguments: Any) -> int:
     """The largest number of updates that one call of `update` should make.
 
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from outgen_jax import chunking
-      >>> scanned = jax.jit(lambda x, rows: jax.lax.scan(lambda x, row: (x + row, None), x, rows)[0])
-      >>> chunking.updates_per_call(scanned, jnp.zeros(()), jnp.ones(1)) in (10, 25)
-      True
+    >>> import jax, jax.numpy as jnp
+    >>> from outgen_jax import chunking
+    >>> scanned = jax.jit(lambda x, rows: jax.lax.scan(lambda x, row: (x + row, None), x, rows)[0])
+    >>> chunking.updates_per_call(scanned, jnp.zeros(()), jnp.ones(1)) in (10, 25)
+    True
 
     Args:
       update: a function made by `jax.jit`.
@@ -54,12 +53,11 @@ def lengths(total: int, most: int) -> list[int]:
     Every length is a program of its own, so there are few of them: one length if `total` has a divisor above half of
     `most`, two otherwise.
 
-    Example:
-      >>> from outgen_jax import chunking
-      >>> chunking.lengths(18, most=10)
-      [9, 9]
-      >>> chunking.lengths(37, most=10)
-      [9, 9, 9, 10]
+    >>> from outgen_jax import chunking
+    >>> chunking.lengths(18, most=10)
+    [9, 9]
+    >>> chunking.lengths(37, most=10)
+    [9, 9, 9, 10]
     """
     for length in range(min(most, total), most // 2, -1):
         if total % length == 0:
@@ -71,11 +69,10 @@ def lengths(total: int, most: int) -> list[int]:
 def split(rows: np.ndarray, most: int) -> list[np.ndarray]:
     """Cuts batches `rows` [updates, B], at least one, into those of each call, see `lengths`.
 
-    Example:
-      >>> import numpy as np
-      >>> from outgen_jax import chunking
-      >>> [part.shape for part in chunking.split(np.zeros((11, 3)), most=10)]
-      [(5, 3), (6, 3)]
+    >>> import numpy as np
+    >>> from outgen_jax import chunking
+    >>> [part.shape for part in chunking.split(np.zeros((11, 3)), most=10)]
+    [(5, 3), (6, 3)]
     """
     return np.split(rows, np.cumsum(lengths(len(rows), most))[:-1])
 

@@ -17,12 +17,11 @@ def platform_of(arrays: Any = None) -> str:
     That is the platform of the first array that was put on a device explicitly (a committed array). Without one, it
     is that of the device on which JAX makes new arrays, see `jax.default_device`.
 
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from outgen_jax import devices
-      >>> cpu = jax.devices("cpu")[0]
-      >>> devices.platform_of({"weights": jax.device_put(jnp.zeros(3), cpu)})
-      'cpu'
+    >>> import jax, jax.numpy as jnp
+    >>> from outgen_jax import devices
+    >>> cpu = jax.devices("cpu")[0]
+    >>> devices.platform_of({"weights": jax.device_put(jnp.zeros(3), cpu)})
+    'cpu'
 
     Args:
       arrays: a pytree; leaves that are not JAX arrays have no place and are passed over.

@@ -26,7 +26,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     nothing beside it.
 
     Raises:
-        FileNotFoundError: the directory of `path` does not exist.
+      FileNotFoundError: the directory of `path` does not exist.
     """
     # A link is followed, as open() would: the file it names changes, the link stays.
     target = Path(os.path.realpath(path))
@@ -58,8 +58,8 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike]) -
     """Writes named arrays as a compressed .npz, whole or not at all; raises as `write_atomic`.
 
     Raises:
-        ValueError: an array that would not come back as it is: of objects, of a type that is not numpy's own, such
-            as bfloat16, or with a name that an .npz cannot hold.
+      ValueError: an array that would not come back as it is: of objects, of a type that is not numpy's own, such
+          as bfloat16, or with a name that an .npz cannot hold.
     """
     found: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in found.items():
@@ -88,7 +88,7 @@ def png_bytes(image: np.ndarray) -> bytes:
     """A uint8 image [H, W, C], C 1 or 3, as PNG: lossless, the same bytes for the same pixels.
 
     Raises:
-        ValueError: another type or shape.
+      ValueError: another type or shape.
     """
     from PIL import Image
 
@@ -115,15 +115,14 @@ def unique_file_names(names: Iterable[object], suffix: str) -> tuple[str, ...]:
     does not count, gets a number: the first in the order of `names` keeps its own.
 
     Args:
-        names: what the things are called, such as the ids of images; repeated ones are counted.
-        suffix: of all files, such as '.png'.
+      names: what the things are called, such as the ids of images; repeated ones are counted.
+      suffix: of all files, such as '.png'.
 
     Returns:
-        One file name for each of `names`, in their order.
+      One file name for each of `names`, in their order.
 
-    Example:
-        >>> unique_file_names(["frame.0001", "cat/1.png", "cat_1.jpg", "CAT:1"], ".png")
-        ('frame.0001.png', 'cat_1.png', 'cat_1~2.png', 'CAT_1~3.png')
+    >>> unique_file_names(["frame.0001", "cat/1.png", "cat_1.jpg", "CAT:1"], ".png")
+    ('frame.0001.png', 'cat_1.png', 'cat_1~2.png', 'CAT_1~3.png')
     """
     taken: set[str] = set()
     last: dict[str, int] = {}  # number of each stem

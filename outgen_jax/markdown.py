@@ -7,7 +7,13 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     """A table with a heading a column; every row has as many cells.
 
     Raises:
-        ValueError: a row has more or fewer cells, or a cell has a line break or a column's bar.
+      ValueError: a row has more or fewer cells, or a cell has a line break or a column's bar.
+
+    >>> from outgen_jax import report
+    >>> print(report.markdown_table(("network", "accuracy"), [("LeNet", "99 %")]), end="")
+    | network | accuracy |
+    | --- | --- |
+    | LeNet | 99 % |
     """
     lines = [_line(headings), "|" + " --- |" * len(headings)]
     for row in rows:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from outgen_jax import image_checks
+
 # Just under half a grey level: at 0 and 1 the maps are infinite, and a clipped pixel must still round to itself.
 _MARGIN = 0.499 / 255
 
@@ -17,7 +19,12 @@ ROLLOFFS = ("ideal", "gaussian")
 
 
 class PixelMap(NamedTuple):
-    """A pair of functions, inverse to each other up to clipping; `to_pixels` always lands in [0, 1]."""
+    """A pair of functions, inverse to each other up to clipping; `to_pixels` always lands in [0, 1].
+
+    Attributes:
+      to_weights: pixels in [0, 1] -> real weights, of any shape.
+      to_pixels: weights -> pixels in [0, 1].
+    """
 
     to_weights: Callable[[jax.Array], jax.Array]
     to_pixels: Callable[[jax.Array], jax.Array]
@@ -102,11 +109,7 @@ def lowpass(image: jax.Array, radius: float, *, rolloff: str = "ideal") -> jax.A
     check_lowpass_radius(radius, caller="lowpass")
     if rolloff not in ROLLOFFS:
         raise ValueError(f"lowpass: unknown rolloff {rolloff!r}; use one of {', '.join(ROLLOFFS)}")
-    if image.ndim != 3:
-        raise ValueError(
-            f"lowpass: image must be one image [H, W, C], got shape {list(image.shape)}; "
-            "jax.vmap maps it over a batch"
-        )
+    image_checks.check_image(image, caller="lowpass")
     height, width, _ = image.shape
     # Whole numbers: fftfreq(49, 1 / 49) gives 10.000000000000002, which a radius of 10 would cut.
     rows = np.fft.ifftshift(np.arange(height) - height // 2)[:, None]

@@ -1,17 +1,14 @@
-"""What scripts share: the directory of a run, what computed its results, flags, and exit codes.
+"""The directory of a run: what identifies it, arrays that are computed once, and results.
 
-A run writes into one directory. `run.json` there holds the flags that identify the run, so that the same
-command resumes it and another command is refused. `results.json` holds the results, the flags, and the version of
-the code that computed them. Directories and results also work where absl has parsed no flags.
+`run.json` there holds the flags that identify the run, so that the same command resumes it and another command is
+refused. `results.json` holds the results, the flags, and the version of the code that computed them. Both also work
+where absl has parsed no flags.
 """
 
-import functools
 import json
-import math
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,24 +17,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from outgen_jax import files
-from outgen_jax.versions import installed_version
+from outgen_jax import files, scripts
+from outgen_jax.json_text import to_json
+from outgen_jax.versions import CodeVersion, code_version, installed_version
 
 # These flags may differ between two calls of one run: where it writes, whether it replaces another run, and which of
 # its jobs run now.
 _FREE_FLAGS = frozenset({"out", "overwrite", "data_dir", "only"})
-_INTERRUPTED = 130  # exit code, as shells have it
 _COMMIT, _TREE_CLEAN = "_commit", "_tree_clean"  # names in the files of `kept`
-
-
-class CodeVersion(NamedTuple):
-    """The version of this code: its git commit, and whether the files are those of the commit.
-
-    Both are None where the package does not run from a git repository of its own.
-    """
-
-    commit: str | None
-    tree_clean: bool | None
 
 
 class Run(NamedTuple):
@@ -63,7 +50,7 @@ class Run(NamedTuple):
     def _about(self) -> dict[str, Any]:
         packages = ("outgen_jax", "jax", "flax", "optax", "numpy")
         return {
-            "script": program_name(sys.argv[0]),
+            "script": scripts.program_name(sys.argv[0]),
             "flags": self.flags,
             **self.code._asdict(),
             "computed_by": _kept_in(self.directory),
@@ -96,7 +83,7 @@ def open_run(
         those are never deleted.
     """
     directory = Path(directory).expanduser()
-    current = json.loads(to_json(_script_flags() if flags is None else flags))
+    current = json.loads(to_json(_identifying_flags() if flags is None else flags))
     record = directory / "run.json"
     present = list(directory.iterdir()) if directory.exists() else []
     others = any(path != record and not files.is_temporary(path) for path in present)
@@ -144,140 +131,8 @@ def kept(path: Path, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, 
     return {name: array for name, array in arrays.items() if name not in (_COMMIT, _TREE_CLEAN)}
 
 
-@functools.cache  # a commit made while a script runs does not change what the script has loaded
-def code_version() -> CodeVersion:
-    """The version of the package's code when this process first asked.
-
-    The tree is clean if no tracked file differs from the commit and no Python file is untracked. Files in folders
-    named `results` do not count, since runs write them.
-    """
-    here = Path(__file__).resolve()
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    try:
-        git("ls-files", "--error-unmatch", here.name)  # else this is the repository of someone else
-        commit = git("rev-parse", "HEAD").strip()
-        everything_else = (":(top)", ":(top,exclude,glob)**/results/**")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", *everything_else)
-        added = git("ls-files", "--others", "--exclude-standard", "--", ":(top)*.py")
-    except (OSError, subprocess.CalledProcessError):
-        return CodeVersion(None, None)
-    return CodeVersion(commit, not changed + added)
-
-
-def to_json(value: Any) -> str:
-    """`value` as indented JSON text that ends a line; NaN and infinities become null, NumPy's scalars numbers.
-
-    >>> print(to_json({"mean": 0.5, "p": float("nan")}), end="")
-    {
-     "mean": 0.5,
-     "p": null
-    }
-    """
-    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
-
-
-def program_name(script: str) -> str:
-    """How messages and `results.json` name a script: its file, or the package whose `__main__` it is.
-
-    >>> program_name("experiments/synthesize.py")
-    'synthesize.py'
-    """
-    path = Path(script)
-    if path.name != "__main__.py":
-        return path.name
-    parts = [path.parent.name]
-    for folder in path.parent.parents:
-        if not (folder / "__init__.py").exists():
-            break
-        parts.insert(0, folder.name)
-    return ".".join(parts)
-
-
-def apply_preset(values: Mapping[str, Any]) -> None:
-    """Gives every absl flag named in `values` its value there, unless the command line has one."""
-    from absl import flags
-
-    for name, value in values.items():
-        if not flags.FLAGS[name].present:
-            setattr(flags.FLAGS, name, value)
-
-
-def start(main: Callable[[list[str]], None]) -> None:
-    """Runs the `main` of a script: an error in flags or input is one line on stderr and exit code 2."""
-    from absl import app
-
-    try:
-        app.run(guarded(main), flags_parser=_parse_flags)
-    except SystemExit as end:
-        if end.code == _INTERRUPTED:
-            leave(_INTERRUPTED)
-        raise
-
-
-def leave(code: int) -> None:
-    """Ends the process at once: a program that still runs on a device must not outlive the interpreter."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def guarded(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
-    """Turns errors of bad input into one line on stderr and exit code 2, and Ctrl-C into code 130."""
-
-    def wrapped(argv: list[str]) -> None:
-        from absl import flags, logging
-
-        if not flags.FLAGS["verbosity"].present:  # app.run's INFO would drown the progress bars
-            logging.set_verbosity(logging.WARNING)
-        try:
-            if len(argv) > 1:
-                raise ValueError(
-                    f"unexpected arguments {argv[1:]}; options are --name=value, see --help"
-                )
-            main(argv)
-        except (ValueError, OSError, FloatingPointError) as error:
-            print(f"{program_name(argv[0])}: {error}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print("interrupted; the same command resumes where it can", file=sys.stderr)
-            sys.exit(_INTERRUPTED)
-
-    return wrapped
-
-
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs, in $JAX_COMPILATION_CACHE_DIR or ~/.cache/outgen_jax."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "outgen_jax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    from absl import flags
-
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f"{program_name(argv[0])}: {error}; see --help", file=sys.stderr)
-        sys.exit(2)
-
-
-def _script_flags() -> dict[str, Any]:
-    """Flags that the script defines, or adopts from a module (`flags.adopt_module_key_flags`)."""
-    if "absl.flags" not in sys.modules:
-        return {}
-    from absl import flags
-
-    main = sys.modules["__main__"]
-    defined = flags.FLAGS.flags_by_module_id_dict().get(id(main), [])
-    adopted = flags.FLAGS.key_flags_by_module_dict().get(sys.argv[0], [])
-    own = {flag.name: flag.value for flag in (*defined, *adopted)}
-    return {name: value for name, value in own.items() if name not in _FREE_FLAGS}
+def _identifying_flags() -> dict[str, Any]:
+    return {name: v for name, v in scripts.own_flags().items() if name not in _FREE_FLAGS}
 
 
 def _difference(found: dict[str, Any] | None, current: dict[str, Any]) -> str:
@@ -306,14 +161,3 @@ def _kept_in(directory: Path) -> dict[str, dict[str, Any]]:
                 version = CodeVersion(str(saved[_COMMIT]) or None, None if clean < 0 else clean > 0)
                 found[path.relative_to(directory).as_posix()] = version._asdict()
     return found
-
-
-def _finite(value: Any) -> Any:
-    """`value` with None in place of every float that is not finite, and Python's numbers in place of NumPy's."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        return _finite(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

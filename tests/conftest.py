@@ -21,7 +21,7 @@ import pytest
 from absl import flags
 from flax import nnx
 
-from outgen_jax import runs
+from outgen_jax import scripts, versions
 from outgen_jax.models import VGG16, vgg
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,6 +139,14 @@ def small_vgg16(five_layers: None) -> Callable[..., VGG16]:
 
 
 @pytest.fixture
+def fresh_version() -> Iterator[None]:
+    """The code version is asked for once a process; here it is asked for again, and afterwards too."""
+    versions.code_version.cache_clear()
+    yield
+    versions.code_version.cache_clear()
+
+
+@pytest.fixture
 def run_script(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Finished]:
@@ -148,8 +156,8 @@ def run_script(
 
     What a test has monkeypatched in the package holds in the script too.
     """
-    monkeypatch.setattr(runs, "enable_compilation_cache", lambda: None)  # not the user's
-    monkeypatch.setattr(runs, "leave", lambda code: None)  # pytest goes on
+    monkeypatch.setattr(scripts, "enable_compilation_cache", lambda: None)  # not the user's
+    monkeypatch.setattr(scripts, "leave", lambda code: None)  # pytest goes on
 
     def run(name: str, *arguments: str) -> Finished:
         script = str(ROOT / "experiments" / name)

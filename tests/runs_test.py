@@ -1,7 +1,6 @@
-"""What a run's directory accepts, what `results.json` says of its origin, and how errors leave a script."""
+"""What a run's directory accepts, what it keeps, and what `results.json` says of its origin."""
 
 import json
-import math
 import os
 import re
 import subprocess
@@ -11,10 +10,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from absl import flags, logging
+from absl import flags
 from conftest import ROOT
 
 from outgen_jax import runs
+from outgen_jax.versions import CodeVersion
 
 
 @pytest.fixture
@@ -155,11 +155,6 @@ def test_results_that_were_committed_without_their_flags_are_replaced_on_request
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_numpy_numbers_are_written_as_numbers():
-    found = runs.to_json({"a": np.float32(1), "b": [np.int64(2), np.float64("nan")], "c": np.True_})
-    assert json.loads(found) == {"a": 1, "b": [2, None], "c": True}
-
-
 def test_results_say_what_was_run_and_on_what(call, tmp_path):
     call(steps=3)
     path = runs.open_run(tmp_path).write_results({"accuracy": [0.5, 0.25]})
@@ -186,83 +181,6 @@ def test_results_without_git_have_no_commit(call, tmp_path, monkeypatch, fresh_v
     found = json.loads(path.read_text())
     assert found["commit"] is None
     assert found["tree_clean"] is None
-
-
-@pytest.fixture
-def fresh_version():
-    """The code version is asked for once a process; here it is asked for again, and afterwards too."""
-    runs.code_version.cache_clear()
-    yield
-    runs.code_version.cache_clear()
-
-
-def test_a_tree_is_clean_until_code_differs_from_the_commit(tmp_path, monkeypatch, fresh_version):
-    module = tmp_path / "package" / "runs.py"
-    module.parent.mkdir()
-    module.write_text("x = 1")
-    monkeypatch.setattr(runs, "__file__", str(module))
-
-    def git(*arguments: str) -> None:
-        who = ("-c", "user.name=n", "-c", "user.email=e")
-        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True)
-
-    def clean() -> bool | None:
-        runs.code_version.cache_clear()
-        return runs.code_version().tree_clean
-
-    git("init", "--quiet")
-    assert clean() is None  # the repository does not hold the package
-    git("add", ".")
-    git("commit", "--quiet", "--message=first")
-    assert clean() is True
-    commit = runs.code_version().commit
-    results = tmp_path / "package" / "results" / "results.json"
-    results.parent.mkdir()
-    results.write_text("{}")
-    (tmp_path / "notes.txt").write_text("untracked, but no code")
-    assert clean() is True
-    git("add", "package/results")
-    git("commit", "--quiet", "--message=results")
-    assert runs.code_version().commit == commit  # what this process has loaded
-    results.write_text("{ }")
-    assert clean() is True
-    assert runs.code_version().commit != commit
-    (tmp_path / "new.py").write_text("y = 2")
-    assert clean() is False
-    (tmp_path / "new.py").unlink()
-    module.write_text("x = 2")
-    assert clean() is False
-
-
-def test_results_name_the_commit_that_computed_each_kept_job(tmp_path, monkeypatch):
-    run = runs.open_run(tmp_path / "run", flags={})
-    jobs = run.directory / "jobs"
-    for name, version in (("a", ("1" * 40, True)), ("b", ("2" * 40, False)), ("c", (None, None))):
-        monkeypatch.setattr(runs, "code_version", lambda v=version: runs.CodeVersion(*v))
-        runs.kept(jobs / f"{name}.npz", lambda: {"x": np.zeros(2)})
-    np.savez(run.directory / "other.npz", x=1)  # of someone else
-    resumed = runs.kept(jobs / "a.npz", lambda: pytest.fail("computed again"))
-    assert resumed.keys() == {"x"}
-    found = json.loads(run.write_results({}).read_text())
-    assert found["computed_by"] == {
-        "jobs/a.npz": {"commit": "1" * 40, "tree_clean": True},
-        "jobs/b.npz": {"commit": "2" * 40, "tree_clean": False},
-        "jobs/c.npz": {"commit": None, "tree_clean": None},
-    }
-    assert found["commit"] == run.code.commit
-
-
-def test_numbers_that_are_not_finite_become_null(tmp_path):
-    run = runs.open_run(tmp_path, flags={"limit": math.inf})
-    numbers = {"p": math.nan, "rows": [(1.5, -math.inf)], "inner": {"x": np.float64("nan")}}
-    text = run.write_results(numbers).read_text()
-
-    def no_constant(name: str) -> None:
-        pytest.fail(f"{name} is not JSON")
-
-    found = json.loads(text, parse_constant=no_constant)
-    assert (found["p"], found["rows"], found["inner"]) == (None, [[1.5, None]], {"x": None})
-    assert found["flags"] == {"limit": None}
 
 
 def test_plain_python_opens_a_run_though_no_flags_were_parsed(tmp_path):
@@ -297,14 +215,14 @@ def test_a_study_is_named_by_its_package(tmp_path, how):
     (folder / "__init__.py").touch()
     (folder / "shared.py").write_text("from absl import flags\nflags.DEFINE_integer('b', 1, '')")
     (folder / "__main__.py").write_text(
-        "from absl import flags\nfrom outgen_jax import runs\n"
+        "from absl import flags\nfrom outgen_jax import runs, scripts\n"
         "from package.study import shared\n"
         "flags.adopt_module_key_flags(shared)\n"
         "flags.DEFINE_integer('a', 1, '')\n"
         "def main(argv):\n"
         "    runs.open_run('out').write_results({})\n"
         "    raise ValueError('done')\n"
-        "runs.start(main)"
+        "scripts.start(main)"
     )
     done = subprocess.run(
         [sys.executable, *how, "--a=2", "--b=3"],
@@ -317,95 +235,6 @@ def test_a_study_is_named_by_its_package(tmp_path, how):
     assert (done.returncode, done.stderr) == (2, "package.study: done\n")
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (found["script"], found["flags"]) == ("package.study", {"a": 2, "b": 3})
-
-
-@pytest.mark.parametrize(
-    "error", [ValueError, FileNotFoundError, FileExistsError, FloatingPointError]
-)
-def test_bad_input_is_one_line_and_exit_code_2(capsys, error):
-    def main(argv):
-        raise error("load: no such thing; look elsewhere")
-
-    with pytest.raises(SystemExit) as caught:
-        runs.guarded(main)(["experiments/study.py"])
-    assert caught.value.code == 2
-    assert capsys.readouterr().err == "study.py: load: no such thing; look elsewhere\n"
-
-
-def test_an_interrupt_is_exit_code_130(capsys):
-    def main(argv):
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as caught:
-        runs.guarded(main)(["study.py"])
-    assert caught.value.code == 130
-    assert "interrupted; the same command resumes" in capsys.readouterr().err
-
-
-def test_an_interrupt_does_not_wait_for_what_runs_on_a_device(tmp_path):
-    """The interpreter would end before the program, which crashes."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import os, signal, jax\n"
-        "from outgen_jax import runs\n"
-        # A shell may have started the tests with interrupts ignored.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "def main(argv):\n"
-        "    loop = jax.jit(lambda x: jax.lax.fori_loop(0, 10**9, lambda i, x: x @ x / 300, x))\n"
-        "    running = loop(jax.numpy.ones((300, 300)))\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    running.block_until_ready()\n"
-        "if __name__ == '__main__':\n"
-        "    runs.start(main)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=300, cwd=tmp_path
-    )
-    assert done.returncode == 130
-    assert "interrupted" in done.stderr
-    assert "Fatal" not in done.stderr
-
-
-def test_an_argument_that_is_no_option_is_refused(capsys):
-    with pytest.raises(SystemExit) as caught:
-        runs.guarded(lambda argv: pytest.fail("ran"))(["study.py", "steps=3"])
-    assert caught.value.code == 2
-    assert "unexpected arguments ['steps=3']; options are --name=value" in capsys.readouterr().err
-
-
-def test_errors_of_the_program_keep_their_traceback():
-    def main(argv):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        runs.guarded(main)(["study.py"])
-
-
-def test_the_notes_of_libraries_are_left_out_unless_asked_for(monkeypatch):
-    before = logging.get_verbosity()
-    try:
-        for given, expected in ((0, logging.WARNING), (1, logging.INFO)):
-            logging.set_verbosity(logging.INFO)
-            monkeypatch.setattr(flags.FLAGS["verbosity"], "present", given)
-            runs.guarded(lambda argv: None)(["study.py"])
-            assert logging.get_verbosity() == expected
-    finally:
-        logging.set_verbosity(before)
-
-
-def test_the_compilation_cache_lies_where_the_user_wants_it(monkeypatch, tmp_path):
-    set_to: dict[str, object] = {}
-    monkeypatch.setattr(jax.config, "update", set_to.__setitem__)
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    runs.enable_compilation_cache()
-    assert set_to.pop("jax_compilation_cache_dir") == str(tmp_path / "outgen_jax")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    runs.enable_compilation_cache()
-    assert set_to.pop("jax_compilation_cache_dir") == str(Path.home() / ".cache" / "outgen_jax")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/which/jax/reads/itself")
-    runs.enable_compilation_cache()
-    assert "jax_compilation_cache_dir" not in set_to
 
 
 def test_what_was_computed_once_is_kept(tmp_path):
@@ -421,11 +250,19 @@ def test_what_was_computed_once_is_kept(tmp_path):
     assert len(calls) == 1
 
 
-def test_a_preset_gives_what_the_command_line_leaves_out(monkeypatch):
-    own = flags.FlagValues()
-    flags.DEFINE_integer("seeds", None, "", flag_values=own)
-    flags.DEFINE_integer("epochs", 1, "", flag_values=own)
-    own(["script", "--seeds=7"])
-    monkeypatch.setattr(flags, "FLAGS", own)
-    runs.apply_preset({"seeds": 3, "epochs": 30})
-    assert (own.seeds, own.epochs) == (7, 30)
+def test_results_name_the_commit_that_computed_each_kept_job(tmp_path, monkeypatch):
+    run = runs.open_run(tmp_path / "run", flags={})
+    jobs = run.directory / "jobs"
+    for name, version in (("a", ("1" * 40, True)), ("b", ("2" * 40, False)), ("c", (None, None))):
+        monkeypatch.setattr(runs, "code_version", lambda v=version: CodeVersion(*v))
+        runs.kept(jobs / f"{name}.npz", lambda: {"x": np.zeros(2)})
+    np.savez(run.directory / "other.npz", x=1)  # of someone else
+    resumed = runs.kept(jobs / "a.npz", lambda: pytest.fail("computed again"))
+    assert resumed.keys() == {"x"}
+    found = json.loads(run.write_results({}).read_text())
+    assert found["computed_by"] == {
+        "jobs/a.npz": {"commit": "1" * 40, "tree_clean": True},
+        "jobs/b.npz": {"commit": "2" * 40, "tree_clean": False},
+        "jobs/c.npz": {"commit": None, "tree_clean": None},
+    }
+    assert found["commit"] == run.code.commit

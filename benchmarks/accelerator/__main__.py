@@ -24,7 +24,7 @@ from benchmarks.accelerator.figure import figure
 from benchmarks.accelerator.table import table
 from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
-from outgen_jax import files, runs
+from outgen_jax import files, runs, scripts
 from outgen_jax.report import plotting
 from outgen_jax.tools import common_flags
 
@@ -120,4 +120,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -17,7 +17,7 @@ from absl import flags
 from benchmarks.compilation.measure import measure
 from benchmarks.compilation.table import table
 from benchmarks.harness.machine import machine
-from outgen_jax import files, runs
+from outgen_jax import files, runs, scripts
 from outgen_jax.tools import common_flags
 
 _IMAGES = flags.DEFINE_integer("images", 16, "Digits.", 1)
@@ -41,4 +41,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -24,7 +24,7 @@ from benchmarks.convolution.table import table
 from benchmarks.harness.alternation import Worker
 from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import layers
-from outgen_jax import files, runs
+from outgen_jax import files, runs, scripts
 from outgen_jax.tools import common_flags
 
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images.", 16)
@@ -77,4 +77,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

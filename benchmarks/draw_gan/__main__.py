@@ -21,7 +21,7 @@ from benchmarks.draw_gan.table import table
 from benchmarks.harness.alternation import Worker, alternate
 from benchmarks.harness.comparison import judge
 from benchmarks.harness.machine import machine
-from outgen_jax import files, runs
+from outgen_jax import files, runs, scripts
 from outgen_jax.devices import processors
 from outgen_jax.tools import common_flags
 
@@ -79,4 +79,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

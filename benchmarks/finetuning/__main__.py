@@ -21,7 +21,7 @@ from benchmarks.finetuning.table import OURS, PYTORCH, table
 from benchmarks.harness.alternation import Worker, alternate
 from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
-from outgen_jax import files, runs
+from outgen_jax import files, runs, scripts
 from outgen_jax.devices import processors
 from outgen_jax.tools import common_flags
 
@@ -82,4 +82,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

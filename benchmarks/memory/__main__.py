@@ -14,7 +14,7 @@ from absl import flags
 
 from benchmarks.harness.machine import machine
 from benchmarks.memory.measure import peak
-from outgen_jax import runs
+from outgen_jax import runs, scripts
 from outgen_jax.tools import common_flags
 
 _IMAGES = flags.DEFINE_list("images", ["1000", "10000"], "Numbers of images.")
@@ -39,4 +39,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -32,7 +32,8 @@ from benchmarks.harness.machine import machine
 from benchmarks.networks.table import table
 from benchmarks.networks.workload import EFFICIENTNET, NETWORKS, RESNET20, VGG16, Workload
 from experiments.common import tables
-from outgen_jax import runs
+from outgen_jax import runs, scripts
+from outgen_jax.json_text import to_json
 from outgen_jax.tools import common_flags
 
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "Turns of each side.", 1)
@@ -130,7 +131,7 @@ def main(argv: list[str]) -> None:
         if not path.exists() and not name.startswith(tuple(_ONLY.value)):
             return None
         print(name, flush=True)
-        text = runs.kept(path, lambda: {"json": np.array(runs.to_json(compute()))})["json"]
+        text = runs.kept(path, lambda: {"json": np.array(to_json(compute()))})["json"]
         found: dict[str, Any] = json.loads(str(text))
         return found
 
@@ -144,4 +145,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

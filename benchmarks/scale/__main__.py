@@ -21,7 +21,7 @@ from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import flops_per_update
 from benchmarks.scale import measure
 from benchmarks.scale.table import table
-from outgen_jax import files, runs
+from outgen_jax import files, runs, scripts
 from outgen_jax.solvers.smallest_change import TRIALS
 from outgen_jax.tools import common_flags
 
@@ -87,4 +87,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -19,7 +19,7 @@ from absl import flags
 from benchmarks.harness.machine import machine
 from benchmarks.studio.measure import measure
 from benchmarks.studio.table import table
-from outgen_jax import files, runs
+from outgen_jax import files, runs, scripts
 from outgen_jax.studio import networks
 from outgen_jax.tools import common_flags
 
@@ -32,7 +32,7 @@ _OVERWRITE = common_flags.overwrite()
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     network = networks.load(_NETWORK.value)
     images = [start.image for start in networks.starts(network) if start.kind != "noise"]
@@ -52,4 +52,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

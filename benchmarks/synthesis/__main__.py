@@ -29,7 +29,7 @@ from benchmarks.harness.comparison import PYTORCH_MODES, REFERENCE, Turn, measur
 from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
 from benchmarks.synthesis.table import table
-from outgen_jax import files, runs
+from outgen_jax import files, runs, scripts
 from outgen_jax.tools import common_flags
 
 _BATCHES = flags.DEFINE_list("batch_sizes", ["128", "1024"], "Images at a time.")
@@ -146,4 +146,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -12,7 +12,7 @@ import outgen_jax as og
 from benchmarks.harness import synthesis
 from benchmarks.harness.alternation import Operations, Updates
 from benchmarks.harness.workload import CLASSES, Weights, Workload
-from outgen_jax import losses, runs
+from outgen_jax import losses, scripts
 from outgen_jax.data import sources
 from outgen_jax.networks import ApplyFn
 
@@ -21,7 +21,7 @@ def outgen(workload: Workload, *, dtype: str = "float32", cache: bool = False) -
     """Paper A's SGD as a user runs it; `cache`: with the scripts' persistent compilation cache."""
     jax.config.update("jax_enable_compilation_cache", cache)
     if cache:
-        runs.enable_compilation_cache()
+        scripts.enable_compilation_cache()
     return synthesis.updates(network(workload, dtype), workload.images(), workload.targets())
 
 

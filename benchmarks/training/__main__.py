@@ -23,7 +23,7 @@ from benchmarks.harness.machine import machine
 from benchmarks.harness.workload import Workload
 from benchmarks.training.sides import kernels
 from benchmarks.training.table import table
-from outgen_jax import devices, files, runs
+from outgen_jax import devices, files, runs, scripts
 from outgen_jax.tools import common_flags
 
 _BATCHES = flags.DEFINE_list("batch_sizes", ["128", "512"], "Images at a time.")
@@ -81,4 +81,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -21,7 +21,7 @@ from benchmarks.harness.alternation import Operations
 from benchmarks.harness.machine import machine
 from benchmarks.upsampling.sides import DOWN, UP, Form, layers, operations
 from benchmarks.upsampling.table import table
-from outgen_jax import files, runs
+from outgen_jax import files, runs, scripts
 from outgen_jax.tools import common_flags
 
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Images.", 1)
@@ -58,4 +58,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -17,7 +17,7 @@ sys.path += [str(ROOT), str(ROOT / "tests")]
 
 from toy_studio import served  # noqa: E402
 
-from outgen_jax import files, runs  # noqa: E402
+from outgen_jax import files, scripts  # noqa: E402
 from outgen_jax.studio import networks  # noqa: E402
 
 SIZE = {"width": 1280, "height": 780}
@@ -27,7 +27,7 @@ TIMEOUT = 600_000  # ms
 
 def main() -> None:
     """Writes the picture."""
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     catalogue = networks.offered()
     catalogue.prepare(catalogue.names[0])
     with served(catalogue) as server, sync_playwright() as playwright:

@@ -20,7 +20,7 @@ from flax import nnx
 import outgen_jax as og
 from experiments.any_output import measures
 from experiments.common import flags as common_flags
-from outgen_jax import runs
+from outgen_jax import runs, scripts
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.networks import ApplyFn
@@ -62,7 +62,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     loaded = pretrained.load(_NETWORK.value)
     side = loaded.image_size
     source = sources.load(
@@ -88,4 +88,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -21,7 +21,7 @@ import outgen_jax as og
 from experiments.any_output import measures, networks, peers
 from experiments.common import flags as common_flags
 from experiments.common.cells import percentile_headings, percentiles
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.data import sources
 
 _NETWORK = flags.DEFINE_string("network", "runs/twenty/weights.npz", "What `train` wrote.")
@@ -126,7 +126,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     network = networks.load(_NETWORK.value)
     if network.card["kind"] == "numbers":
         raise ValueError(f"--network={_NETWORK.value} must have labels; it has numbers")
@@ -158,4 +158,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -28,7 +28,7 @@ from experiments.common import distances
 from experiments.common import flags as common_flags
 from experiments.common import jobs as common_jobs
 from experiments.common.cells import percentiles
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.networks import ApplyFn
@@ -180,7 +180,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     common_jobs.check_names(_NETWORKS.value, flag="networks")
     models = {name: pretrained.load(name) for name in _NETWORKS.value}
     class_names = next(iter(models.values())).class_names
@@ -209,4 +209,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

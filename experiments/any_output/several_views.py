@@ -21,7 +21,7 @@ from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common.cells import percentile_headings, percentiles
 from experiments.common.crops import flips_and_shifts, largest, variations
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.models import pretrained
 
 _DATASET = common_flags.labelled_dataset("cifar10")
@@ -77,7 +77,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     names, (plain, variables), source = loading.load(
         _CLASSIFIER.value,
         _DATASET.value,
@@ -106,4 +106,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -21,7 +21,7 @@ import outgen_jax as og
 from experiments.any_output import networks
 from experiments.common import flags as common_flags
 from experiments.common import tables as common_tables
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.training import classifier_fit, classifier_recipe
@@ -118,9 +118,9 @@ def train(run: runs.Run) -> None:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     train(runs.open_run(_OUT.value, overwrite=_OVERWRITE.value))
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -20,7 +20,7 @@ from absl import flags
 import outgen_jax as og
 from experiments.any_output import digits, measures, networks, peers
 from experiments.common import flags as common_flags
-from outgen_jax import runs
+from outgen_jax import runs, scripts
 from outgen_jax.data import sources
 
 _NETWORK = flags.DEFINE_string("network", "runs/numbers/weights.npz", "What `train` wrote.")
@@ -64,7 +64,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     network = networks.load(_NETWORK.value)
     if network.card["kind"] != "numbers":
         raise ValueError(f"--network={_NETWORK.value} must have numbers; it has labels")
@@ -88,4 +88,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -30,7 +30,7 @@ from experiments.augmented_gan.training import Originals
 from experiments.common import flags as common_flags
 from experiments.common import jobs as common_jobs
 from experiments.common import tables as common_tables
-from outgen_jax import runs
+from outgen_jax import runs, scripts
 from outgen_jax.data import sources
 
 _PRESET = flags.DEFINE_enum(
@@ -149,8 +149,8 @@ def _load_subject(text: str, number: int) -> Data:
 def main(argv: list[str]) -> None:
     """Runs the study with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
-    runs.apply_preset(PRESETS[_PRESET.value])
+    scripts.enable_compilation_cache()
+    scripts.apply_preset(PRESETS[_PRESET.value])
     settings, arms = settings_of_flags(), arms_of_flags()
     network = scores.network_of(_NETWORK.value, _WEIGHTS.value)
     every = load()
@@ -184,4 +184,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -15,9 +15,10 @@ from experiments.augmented_gan.presets import CONTROL, Arm, Settings, parse
 from experiments.augmented_gan.scores import Look, Subject
 from experiments.augmented_gan.training import Capacity, Generated, Originals
 from experiments.common import jobs as common_jobs
-from outgen_jax import files, runs
+from outgen_jax import files, runs, versions
 from outgen_jax.data import augmented_set
 from outgen_jax.data.augmented_set import AugmentedSet
+from outgen_jax.json_text import to_json
 from outgen_jax.models.feature_networks import FeatureNetwork
 
 _WORST = 10  # images listed of each job
@@ -105,7 +106,7 @@ def run_job(study: Study, job: Job, data: Data, subject: Subject, bar: tqdm.tqdm
         "seed": job.seed,
         "checkpoint": hash_,
         "generated_by": checkpoint,
-        **runs.code_version()._asdict(),
+        **versions.code_version()._asdict(),
         "probability": None if epoch.state.probability is None else float(epoch.state.probability),
         "history": epoch.history,
         "augmented": scores.point(own, subject.real),
@@ -116,7 +117,7 @@ def run_job(study: Study, job: Job, data: Data, subject: Subject, bar: tqdm.tqdm
         kinds = scores.look_at_kinds(study.network, images, ("original", *leaks.LEAKS))
         evidence = {name: look.evidence for name, look in kinds.items()}
         found["detector"] = leaks.examine(subject.detector, evidence)
-    files.write_atomic(directory / "scores.json", runs.to_json(found))
+    files.write_atomic(directory / "scores.json", to_json(found))
     shutil.rmtree(directory / "checkpoints")
 
 

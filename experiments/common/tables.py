@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from outgen_jax import files, report, runs
+from outgen_jax import files, report, runs, scripts
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "outgen_jax/models/weights"
@@ -223,4 +223,4 @@ if __name__ == "__main__":
     # Here, so that whoever imports this module gets no flags.
     _check = flags.DEFINE_bool("check", False, "Compare only.")
     _only = flags.DEFINE_list("only", [""], "Directories of results, by how their paths begin.")
-    runs.start(lambda argv: print(*remake(check=_check.value, only=_only.value), sep="\n"))
+    scripts.start(lambda argv: print(*remake(check=_check.value, only=_only.value), sep="\n"))

@@ -37,8 +37,9 @@ from experiments.common import jobs as common_jobs
 from experiments.common import tables as common_tables
 from experiments.draw_gan import figures, latent, presets, scores, table, training
 from experiments.draw_gan.presets import CHANGES, GROUPS, PRESETS, Preset
-from outgen_jax import files, runs
+from outgen_jax import files, runs, scripts, versions
 from outgen_jax.data import grey_levels, sources
+from outgen_jax.json_text import to_json
 from outgen_jax.models import draw
 from outgen_jax.training import gan_fit
 from outgen_jax.training.checkpoints import Checkpoints
@@ -173,7 +174,7 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
     generated = grey_levels.to_uint8(trained.images(z))
     files.save_arrays(directory / "samples.npz", {"images": generated[:1000]})
     found = {
-        **runs.code_version()._asdict(),
+        **versions.code_version()._asdict(),
         "seed": seed,
         "settings": dataclasses.asdict(trained.preset),
         "history": trained.history,
@@ -193,7 +194,7 @@ def run_one(name: str, seed: int, data: Data, out: Path) -> dict[str, Any]:
         figures.canvases(out / f"fig_c6_{name}.png", drawing, points)
         figures.animation(out / f"drawing_{name}.gif", drawing, points)
         figures.latent(out, name, study)
-    files.write_atomic(kept, runs.to_json(found))
+    files.write_atomic(kept, to_json(found))
     return found
 
 
@@ -250,7 +251,7 @@ def finished(names: list[str], seeds: range, out: Path) -> dict[str, list[Any]]:
 def main(argv: list[str]) -> None:
     """Runs the study with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     names = presets.names_of(_PRESETS.value)
     seeds = range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value)
     jobs = {f"{name}/{seed}": (name, seed) for seed in seeds for name in names}
@@ -271,4 +272,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -30,7 +30,7 @@ from experiments.common import flags as common_flags
 from experiments.common import jobs, loading
 from experiments.common import tables as common_tables
 from experiments.exactness.ablation_table import REFERENCE, table
-from outgen_jax import runs
+from outgen_jax import runs, scripts
 from outgen_jax.models import pretrained
 from outgen_jax.solvers.convex_loss import ExcessPenalty
 from outgen_jax.solvers.exact import Exact
@@ -171,7 +171,7 @@ def cells(tolerances: Sequence[str]) -> Iterator[Cell]:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     names = list(dict.fromkeys(cell.job for cell in cells(_TOLERANCES.value)))
     wanted = set(jobs.selected(names, _ONLY.value))
     wanted |= {f"{name.split('/')[0]}/{REFERENCE}" for name in wanted}
@@ -212,4 +212,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -20,7 +20,7 @@ import outgen_jax as og
 from experiments.common import flags as common_flags
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentile_headings, percentiles
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained, vgg
 
@@ -98,7 +98,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     classifier = pretrained.load("cifar10_vgg16_half")
     source = sources.load(
         "cifar10", split=_SPLIT.value, data_dir=_DATA_DIR.value, limit=_NUMBER.value
@@ -125,4 +125,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

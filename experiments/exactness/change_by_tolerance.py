@@ -30,7 +30,7 @@ from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentile_headings, percentiles
-from outgen_jax import losses, pixels, report, runs
+from outgen_jax import losses, pixels, report, runs, scripts
 from outgen_jax.models import pretrained
 
 _DATASET = common_flags.labelled_dataset("cifar10")
@@ -182,7 +182,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     names, network, source = loading.load_labelled(
         _CLASSIFIER.value,
         _DATASET.value,
@@ -223,4 +223,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

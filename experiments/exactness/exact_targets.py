@@ -26,7 +26,7 @@ from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentile_headings, percentiles
-from outgen_jax import files, report, runs
+from outgen_jax import files, report, runs, scripts
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 
@@ -175,7 +175,7 @@ def prepare() -> Job:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     job = prepare()
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     results: dict[str, Any] = {"flags": out.flags, "per_image": {}, "seconds": {}}
@@ -193,4 +193,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

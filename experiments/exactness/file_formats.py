@@ -18,7 +18,7 @@ from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentile_headings, percentiles
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 
 _DATA_DIR = common_flags.data_dir()
 _DATASET = common_flags.labelled_dataset("mnist")
@@ -69,7 +69,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     start = loading.load_labelled(
         _CLASSIFIER.value,
         _DATASET.value,
@@ -98,4 +98,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

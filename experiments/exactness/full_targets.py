@@ -22,7 +22,7 @@ from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import label, percentile_headings
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 
 _SOURCE = common_flags.photographs()
 _DATA_DIR = common_flags.data_dir()
@@ -92,7 +92,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     start = loading.load(
         _CLASSIFIER.value,
         _SOURCE.value,
@@ -114,4 +114,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -21,7 +21,7 @@ from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import label
 from experiments.exactness import changes
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.models import pretrained
 from outgen_jax.solvers.exact import Exact
 
@@ -93,7 +93,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     names, network, data = loading.load_labelled(
         _CLASSIFIER.value, _DATASET.value, data_dir=_DATA_DIR.value, number=_NUMBER.value
     )
@@ -127,4 +127,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -22,7 +22,7 @@ from experiments.common import distances, loading
 from experiments.common import flags as common_flags
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentile_headings, percentiles
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.data import sources
 from outgen_jax.targets import draws as target_draws
 
@@ -123,7 +123,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     names, network, source = loading.load(
         _CLASSIFIER.value,
         _SOURCE.value,
@@ -149,4 +149,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

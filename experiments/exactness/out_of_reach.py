@@ -19,7 +19,7 @@ from experiments.common import flags as common_flags
 from experiments.common import loading
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentile_headings, percentiles
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.models import pretrained
 from outgen_jax.solvers.descent import GradientDescent
 
@@ -111,7 +111,7 @@ def _row(name: str, start: str, numbers: dict[str, Any], tolerance: float) -> li
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     begin = loading.load_labelled(
         _CLASSIFIER.value,
         _DATASET.value,
@@ -159,4 +159,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

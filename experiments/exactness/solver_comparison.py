@@ -25,7 +25,7 @@ from experiments.common import distances, loading
 from experiments.common import flags as common_flags
 from experiments.common import tables as common_tables
 from experiments.exactness import changes
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.models import pretrained
 from outgen_jax.solvers import descent
 
@@ -149,7 +149,7 @@ def prepare() -> Job:
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     job = prepare()
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     outcomes = {}
@@ -172,4 +172,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

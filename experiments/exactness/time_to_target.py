@@ -26,7 +26,7 @@ from experiments.common import loading, target_text
 from experiments.common import tables as common_tables
 from experiments.common.cells import label, percentile_headings
 from experiments.exactness.time_figure import time_figure
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.synthesis import network as networks
@@ -203,7 +203,7 @@ def wanted(source: sources.ImageSource, num_classes: int) -> Iterator[tuple[str,
 
 def main(argv: list[str]) -> None:
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     names, network, source = loading.load_labelled(
         _CLASSIFIER.value, _DATASET.value, data_dir=_DATA_DIR.value, number=_NUMBER.value
     )
@@ -218,4 +218,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

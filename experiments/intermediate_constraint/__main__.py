@@ -59,7 +59,7 @@ from experiments.intermediate_constraint.study import (
     variants,
 )
 from experiments.intermediate_constraint.tables import records_of, table
-from outgen_jax import files, report, runs
+from outgen_jax import files, report, runs, scripts
 from outgen_jax.data import distort
 from outgen_jax.training import finetuning_fit
 from outgen_jax.training.checkpoints import Checkpoints
@@ -293,7 +293,7 @@ def run_all(jobs: list[Job], study: Study, found: dict[Job, Any], after: Any) ->
 def main(argv: list[str]) -> None:
     """Runs the study with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     opened = functools.cache(lambda: runs.open_run(_OUT.value, overwrite=_OVERWRITE.value))
     study = prepare(PRESETS[_PRESET.value], lambda: opened().directory)
     out, settings = opened(), study.settings
@@ -318,4 +318,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -20,7 +20,7 @@ from experiments.common import tables as common_tables
 from experiments.intermediate_constraint.blur_levels import BATCH, SIGMAS, factor_of, table
 from experiments.intermediate_constraint.study import PLAIN
 from experiments.intermediate_constraint.tables import PAPER
-from outgen_jax import runs
+from outgen_jax import runs, scripts
 from outgen_jax.data import distort, sources
 from outgen_jax.models import pretrained
 from outgen_jax.training import finetuning_fit
@@ -51,7 +51,7 @@ def accuracies(model: nnx.Module, images: np.ndarray, labels: np.ndarray) -> lis
 def main(argv: list[str]) -> None:
     """Runs the script with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     trained_on = _UPDATES.value * BATCH
     source = sources.load(
         "cifar10", split="train", data_dir=_DATA_DIR.value, limit=trained_on + _NUMBER.value
@@ -91,4 +91,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -30,7 +30,7 @@ from experiments.mixtures.presets import PRESETS
 from experiments.mixtures.starts import Mixtures
 from experiments.mixtures.study import NETWORKS, STARTS, Classifier, Network, Options
 from experiments.mixtures.table import table
-from outgen_jax import report, runs
+from outgen_jax import report, runs, scripts
 from outgen_jax.data.image_source import ImageSource
 
 _PRESET = flags.DEFINE_enum(
@@ -286,8 +286,8 @@ def ask_viewers(case: Case, run: runs.Run, start_name: str, directory_name: str)
 def main(argv: list[str]) -> None:
     """Runs the study with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
-    runs.apply_preset(PRESETS[_PRESET.value])
+    scripts.enable_compilation_cache()
+    scripts.apply_preset(PRESETS[_PRESET.value])
     case = load()
     check(case)
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
@@ -300,4 +300,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

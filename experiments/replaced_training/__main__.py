@@ -30,7 +30,7 @@ from experiments.replaced_training import data, jobs, measures, report, sets
 from experiments.replaced_training.arms import SETS, Arm, Steering, parse
 from experiments.replaced_training.jobs import Study
 from experiments.replaced_training.presets import PRESETS
-from outgen_jax import runs
+from outgen_jax import runs, scripts
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.training import classifier_recipe, replaced
@@ -241,8 +241,8 @@ def write_report(run: runs.Run, arms: tuple[Arm, ...]) -> None:
 def main(argv: list[str]) -> None:
     """Runs the study with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
-    runs.apply_preset(PRESETS[_PRESET.value])
+    scripts.enable_compilation_cache()
+    scripts.apply_preset(PRESETS[_PRESET.value])
     arms = tuple(parse(name) for name in _ARMS.value)
     wanted = wanted_jobs(arms, _ONLY.value)
     train, test = load_data()
@@ -276,4 +276,4 @@ def run_arm(
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -23,7 +23,7 @@ from experiments.common import crops, distances, loading
 from experiments.common import flags as common_flags
 from experiments.common import tables as common_tables
 from experiments.common.cells import percentiles
-from outgen_jax import files, report, runs
+from outgen_jax import files, report, runs, scripts
 from outgen_jax.metrics import statistics
 from outgen_jax.models import pretrained
 from outgen_jax.networks import ApplyFn
@@ -173,7 +173,7 @@ def load_case() -> Case:
 def main(argv: list[str]) -> None:
     """Runs the script with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     case = load_case()
     run = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     results: dict[str, Any] = {"methods": {}}
@@ -189,4 +189,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

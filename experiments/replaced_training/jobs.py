@@ -16,8 +16,9 @@ from flax import nnx
 import outgen_jax as og
 from experiments.replaced_training import arms, measures, sets
 from experiments.replaced_training.arms import Arm
-from outgen_jax import devices, files, runs
+from outgen_jax import devices, files, versions
 from outgen_jax.data import sources
+from outgen_jax.json_text import to_json
 from outgen_jax.models import pretrained
 from outgen_jax.networks import ApplyFn
 from outgen_jax.training import classifier, classifier_fit, classifier_recipe, replaced, updates
@@ -193,9 +194,9 @@ def run_job(study: Study, arm: Arm, seed: int, program: Program, lesson: Lesson)
         "frozen_accuracy": measures.frozen_accuracy(study.exam),
         "measures": measures.measure(study.own, without_optimizer, study.exam),
         "history": [row._asdict() for row in history],
-        **runs.code_version()._asdict(),
+        **versions.code_version()._asdict(),
     }
-    files.write_atomic(result_path(study.directory, arm, seed), runs.to_json(result))
+    files.write_atomic(result_path(study.directory, arm, seed), to_json(result))
     shutil.rmtree(job / "checkpoints")
     return result
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from outgen_jax import image_checks
+
 
 def random_crop(key: jax.Array, images: jax.Array, *, padding: int) -> jax.Array:
     """Pads each side with `padding` zero pixels and cuts a random window of the old size per image.
@@ -16,8 +18,13 @@ def random_crop(key: jax.Array, images: jax.Array, *, padding: int) -> jax.Array
 
     Raises:
       ValueError: images of another rank than 4.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.random_crop(jax.random.key(0), jnp.ones((2, 8, 8, 3)), padding=1).shape
+    (2, 8, 8, 3)
     """
-    _check_rank("random_crop", images)
+    image_checks.check_batch(images, caller="random_crop")
     b, h, w, c = images.shape
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     corners = jax.random.randint(key, (b, 2), 0, 2 * padding + 1, jnp.int32)
@@ -34,8 +41,13 @@ def flip_left_right(images: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: images of another rank than 4.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.flip_left_right(jnp.array([[[[0.0], [1.0]]]])).ravel().tolist()
+    [1.0, 0.0]
     """
-    _check_rank("flip_left_right", images)
+    image_checks.check_batch(images, caller="flip_left_right")
     return images[:, :, ::-1]
 
 
@@ -44,8 +56,13 @@ def flip_up_down(images: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: images of another rank than 4.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.flip_up_down(jnp.array([[[[0.0]], [[1.0]]]])).ravel().tolist()
+    [1.0, 0.0]
     """
-    _check_rank("flip_up_down", images)
+    image_checks.check_batch(images, caller="flip_up_down")
     return images[:, ::-1]
 
 
@@ -54,8 +71,13 @@ def invert(images: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: images that are not floats.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.invert(jnp.array([[[[0.25]]]])).item()
+    0.75
     """
-    _check_floats("invert", images)
+    image_checks.check_floats(images, caller="invert")
     return 1 - images
 
 
@@ -71,9 +93,14 @@ def contrast(images: jax.Array, factor: ArrayLike = 1.5) -> jax.Array:
 
     Raises:
       ValueError: images that are not floats or not [B, H, W, C], or a factor of another shape.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.contrast(jnp.array([[[[0.25], [0.75]]]]), 2).ravel().tolist()
+    [0.0, 1.0]
     """
-    _check_floats("contrast", images)
-    _check_rank("contrast", images)
+    image_checks.check_floats(images, caller="contrast")
+    image_checks.check_batch(images, caller="contrast")
     factors = jnp.asarray(factor, images.dtype)
     if factors.shape not in ((), images.shape[:1]):
         raise ValueError(
@@ -90,24 +117,12 @@ def random_flip_left_right(key: jax.Array, images: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: images of another rank than 4.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.augment.random_flip_left_right(jax.random.key(0), jnp.ones((2, 8, 8, 3))).shape
+    (2, 8, 8, 3)
     """
-    _check_rank("random_flip_left_right", images)
+    image_checks.check_batch(images, caller="random_flip_left_right")
     flip = jax.random.bernoulli(key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
     return jnp.where(flip, flip_left_right(images), images)
-
-
-def _check_rank(caller: str, images: jax.Array) -> None:
-    """Refuses single images, whose axes would be taken for others."""
-    if len(images.shape) != 4:
-        raise ValueError(
-            f"{caller}: images must be [B, H, W, C], got {list(images.shape)}; one image is image[None], and grey "
-            "images need an axis for the channel, images[..., None]"
-        )
-
-
-def _check_floats(caller: str, images: jax.Array) -> None:
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"{caller}: images must be floats in [0, 1], got {images.dtype}; "
-            "divide 8-bit ones by 255"
-        )

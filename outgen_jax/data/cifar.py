@@ -64,14 +64,14 @@ def cifar_archive(path: PathLike) -> dict[str, ImageSource]:
     """The splits 'train' and 'test' of CIFAR-10 or CIFAR-100 (fine labels) as published.
 
     Args:
-        path: the Python or the binary archive (.tar.gz), or the folder extracted from it.
+      path: the Python or the binary archive (.tar.gz), or the folder extracted from it.
 
     Returns:
-        By split: images [N, 32, 32, 3], labels [N], and ids 'train_00000', ... in archive order.
+      By split: images [N, 32, 32, 3], labels [N], and ids 'train_00000', ... in archive order.
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: not a CIFAR archive, a damaged one, or one whose pickles want more than arrays.
+      FileNotFoundError: no such file or folder.
+      ValueError: not a CIFAR archive, a damaged one, or one whose pickles want more than arrays.
     """
     source = Path(path).expanduser()
     if not source.exists():

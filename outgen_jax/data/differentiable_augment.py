@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from outgen_jax import image_checks
+
 BRIGHTNESS = 0.25  # largest shift, of 1
 SHIFT = 1 / 8  # of a side, the farthest translation
 CUT = 1 / 2  # of a side, the square that is cut out
@@ -89,11 +91,8 @@ def differentiable_augment(
     Raises:
       ValueError: images that are not floats of rank 4, or an unknown policy.
     """
-    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"differentiable_augment: images must be floats [B, H, W, C] in [0, 1], got {images.dtype} "
-            f"{list(images.shape)}; divide 8-bit ones by 255"
-        )
+    image_checks.check_batch(images, caller="differentiable_augment")
+    image_checks.check_floats(images, caller="differentiable_augment")
     if unknown := [name for name in policy if name not in POLICY]:
         raise ValueError(
             f"differentiable_augment: no policy {unknown[0]!r}; use some of {', '.join(POLICY)}"

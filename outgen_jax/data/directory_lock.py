@@ -26,7 +26,7 @@ class Lock(Protocol):
         """Locks it for this process `alone`, or together with other processes that do so.
 
         Raises:
-            BlockingIOError: a process of another run has locked it.
+          BlockingIOError: a process of another run has locked it.
         """
 
 

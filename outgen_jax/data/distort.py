@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from outgen_jax.data import value_range
+from outgen_jax import image_checks
 
 Border = Literal["reflect", "symmetric", "edge", "wrap", "constant"]  # named as in `numpy.pad`
 _ROUNDING = 1e-3  # beyond [0, 1], of images that were computed
@@ -21,10 +21,17 @@ KINDS = ("noise", "blur")
 
 
 class Levels(NamedTuple):
-    """A scale of severity for both distortions, mild to severe, and the blur's kernel and border."""
+    """A scale of severity for both distortions, mild to severe, and the blur's kernel and border.
 
-    noise: tuple[float, ...]  # sigma on the 0-255 scale
-    blur: tuple[float, ...]  # sigma in pixels
+    Attributes:
+      noise: sigmas on the 0-255 scale.
+      blur: sigmas in pixels.
+      truncate: the kernel's half width in sigmas; None: by paper D's rule, see `gaussian_blur`.
+      border: what lies beyond the border.
+    """
+
+    noise: tuple[float, ...]
+    blur: tuple[float, ...]
     truncate: float | None
     border: Border
 
@@ -107,6 +114,11 @@ def gaussian_noise(key: jax.Array, images: jax.Array, sigma: ArrayLike) -> jax.A
     Raises:
       ValueError: images that are not floats of rank 4, a sigma of another shape, or (seen outside
         of a trace only) one that is negative or not finite.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.distort.gaussian_noise(jax.random.key(0), jnp.full((2, 8, 8, 3), 0.5), 20.0).shape
+    (2, 8, 8, 3)
     """
     sigmas = _validated_sigmas("gaussian_noise", images, sigma)
 
@@ -145,6 +157,11 @@ def gaussian_blur(
       ValueError: images that are not floats of rank 4, a sigma of another shape, (seen outside of a
         trace only) one that is negative or not finite, an unknown border, or a truncate that is not
         positive.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.data.distort.gaussian_blur(jnp.full((1, 8, 8, 3), 0.5), 2.0).shape
+    (1, 8, 8, 3)
     """
     sigmas = _validated_sigmas("gaussian_blur", images, sigma)
     if border not in get_args(Border):
@@ -194,16 +211,9 @@ def _radius(sigma: jax.Array, truncate: float | None) -> jax.Array:
 
 def _validated_sigmas(caller: str, images: jax.Array, sigma: ArrayLike) -> jax.Array:
     """Sigma as float32, [] or [B]."""
-    if len(images.shape) != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"{caller}: images must be floats [B, H, W, C] in [0, 1], got {images.dtype} "
-            f"{list(images.shape)}; divide 8-bit ones by 255, one image is image[None], and grey images need an axis "
-            "for the channel, images[..., None]"
-        )
-    within = ((images >= -_ROUNDING) & (images <= 1 + _ROUNDING)).all()
-    if not isinstance(within, jax.core.Tracer) and not within:
-        fault = value_range.fault(np.asarray(images), "images")
-        raise ValueError(f"{caller}: images must lie in [0, 1], {fault}")
+    image_checks.check_batch(images, caller=caller)
+    image_checks.check_floats(images, caller=caller)
+    image_checks.check_range(images, caller=caller, margin=_ROUNDING)
     sigmas = jnp.asarray(sigma, jnp.float32)
     if sigmas.shape not in ((), images.shape[:1]):
         raise ValueError(

@@ -48,7 +48,7 @@ def label(class_names: Iterable[str]) -> Field:
     """A class: its index, or its name.
 
     Raises:
-        ValueError: a name that would come back as another one, or as none.
+      ValueError: a name that would come back as another one, or as none.
     """
     names = tuple(class_names)
     check_class_names(names, caller="label")
@@ -59,7 +59,7 @@ def check_class_names(names: Iterable[str], *, caller: str) -> None:
     """Refuses names that change when they are stored, one a line.
 
     Raises:
-        ValueError: an empty name, one with a line break, or with blanks at an end.
+      ValueError: an empty name, one with a line break, or with blanks at an end.
     """
     for number, name in enumerate(names):
         if [name.strip()] != name.splitlines():
@@ -107,7 +107,7 @@ def serialized(features: Any, fields: Mapping[str, Field], example: Example) -> 
     """An example as a record's bytes, ever the same; `features` are the fields' `tfds_features`.
 
     Raises:
-        ValueError: the example does not match its fields.
+      ValueError: the example does not match its fields.
     """
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 

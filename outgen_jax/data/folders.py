@@ -36,21 +36,20 @@ def from_folder(
     and those of the operating system (`__MACOSX`, `Thumbs.db`) are left out; other files that are
     not readable images are named in `skipped`.
 
-    Example:
-        >>> import pathlib, tempfile
-        >>> from PIL import Image
-        >>> root = pathlib.Path(tempfile.mkdtemp())
-        >>> for name in ("cat", "dog", "notes"):
-        ...     (root / name).mkdir()
-        >>> Image.new("RGB", (4, 4)).save(root / "cat" / "1.png")
-        >>> Image.new("RGB", (4, 4)).save(root / "dog" / "1.PNG")
-        >>> source = from_folder(root)
-        >>> source.class_names, source.ids, source.skipped
-        (('cat', 'dog'), ('cat/1.png', 'dog/1.PNG'), ('notes: a folder without images',))
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> root = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("cat", "dog", "notes"):
+    ...     (root / name).mkdir()
+    >>> Image.new("RGB", (4, 4)).save(root / "cat" / "1.png")
+    >>> Image.new("RGB", (4, 4)).save(root / "dog" / "1.PNG")
+    >>> source = from_folder(root)
+    >>> source.class_names, source.ids, source.skipped
+    (('cat', 'dog'), ('cat/1.png', 'dog/1.PNG'), ('notes: a folder without images',))
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: no readable image, or images of several sizes and no `size`.
+      FileNotFoundError: no such folder.
+      ValueError: no readable image, or images of several sizes and no `size`.
     """
     check_options("from_folder", size, limit)
     root = Path(path).expanduser()

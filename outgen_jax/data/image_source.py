@@ -28,11 +28,10 @@ class ImageSource(NamedTuple):
     def take(self, rows: ArrayLike) -> "ImageSource":
         """The source with some of the images; `rows` is an index of an array, such as int [n] or bool [N].
 
-        Example:
-            >>> images = np.zeros((3, 4, 4, 3), np.uint8)
-            >>> source = ImageSource(images, np.array([0, 1, 0]), ("cat", "dog"), ("a", "b", "c"))
-            >>> source.take([2, 1]).ids
-            ('c', 'b')
+        >>> images = np.zeros((3, 4, 4, 3), np.uint8)
+        >>> source = ImageSource(images, np.array([0, 1, 0]), ("cat", "dog"), ("a", "b", "c"))
+        >>> source.take([2, 1]).ids
+        ('c', 'b')
         """
         index = np.asarray(rows)
         chosen = np.arange(len(self.ids))[index if index.size else index.astype(int)]
@@ -45,14 +44,13 @@ class ImageSource(NamedTuple):
     def with_channels(self, channels: int) -> "ImageSource":
         """The source in 1 or 3 channels: colours become their luma (ITU-R BT.601), grey is repeated.
 
-        Example:
-            >>> red = np.zeros((1, 2, 2, 3), np.uint8)
-            >>> red[..., 0] = 200
-            >>> ImageSource(red, None, None, ("a",)).with_channels(1).images.max()
-            np.uint8(60)
+        >>> red = np.zeros((1, 2, 2, 3), np.uint8)
+        >>> red[..., 0] = 200
+        >>> ImageSource(red, None, None, ("a",)).with_channels(1).images.max()
+        np.uint8(60)
 
         Raises:
-            ValueError: another number of channels.
+          ValueError: another number of channels.
         """
         if channels not in (1, 3):
             raise ValueError(f"with_channels: channels must be 1 or 3, got {channels}")
@@ -72,7 +70,7 @@ def check_lengths(source: ImageSource, *, caller: str) -> None:
     """Refuses a source whose images, labels and ids are not equally many.
 
     Raises:
-        ValueError: their numbers.
+      ValueError: their numbers.
     """
     images, ids = len(source.images), len(source.ids)
     labels = images if source.labels is None else len(source.labels)
@@ -107,7 +105,7 @@ def eight_bits(image: Any) -> Any:
     16 bits of grey are rounded to 8; those of colour are cut to 8 by Pillow when it opens the file.
 
     Raises:
-        ValueError: the pixels have no fixed range.
+      ValueError: the pixels have no fixed range.
     """
     from PIL import Image
 
@@ -155,7 +153,7 @@ def store(
     """Puts `pixels` [H, W, C] into `images`, which the first of `count` images allocates.
 
     Raises:
-        ValueError: they differ in size from those before; `where` names reader and image.
+      ValueError: they differ in size from those before; `where` names reader and image.
     """
     if images is None:
         images = np.empty((count, *pixels.shape), np.uint8)

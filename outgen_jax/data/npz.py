@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from outgen_jax.data import grey_levels, value_range
+from outgen_jax import image_checks
+from outgen_jax.data import grey_levels
 from outgen_jax.data.image_source import ImageSource, PathLike, Size, check_options, fit_all
 
 _Arrays = dict[str, np.ndarray]
@@ -17,27 +18,28 @@ def from_npz(path: PathLike, *, size: Size | None = None, limit: int | None = No
     256 levels. `labels` [N] are integers; `class_names` [K] and `ids` [N] strings.
 
     Args:
-        path: of the file.
-        size: (height, width) to bring every image to; None: as stored.
-        limit: keep the first `limit` images; None: all.
+      path: of the file.
+      size: (height, width) to bring every image to; None: as stored.
+      limit: keep the first `limit` images; None: all.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an .npz file, or an array of it has the wrong shape, type or range.
+      FileNotFoundError: no such file.
+      ValueError: not an .npz file, or an array of it has the wrong shape, type or range.
     """
     check_options("from_npz", size, limit)
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"from_npz: no file {str(file)!r}; check the path")
     arrays = _arrays(file)
+    where = f"from_npz: {str(file)!r}"
+    images = _images(arrays, limit, where)
     try:
-        images = _images(arrays, limit)
         count = len(arrays["images"])
         class_names = _names(arrays, "class_names", None)
         ids = _names(arrays, "ids", count) or tuple(str(row) for row in range(count))
         labels = _labels(arrays, count, class_names)
     except ValueError as error:
-        raise ValueError(f"from_npz: {str(file)!r}: {error}") from None
+        raise ValueError(f"{where}: {error}") from None
     if labels is not None:
         labels = labels[:limit].astype(np.int32)
     return ImageSource(fit_all(images, size), labels, class_names, ids[:limit])
@@ -54,41 +56,18 @@ def _arrays(file: Path) -> _Arrays:
         raise ValueError(f"from_npz: {str(file)!r} cannot be read ({error}); {remedy}") from error
 
 
-def _images(arrays: _Arrays, limit: int | None) -> np.ndarray:
+def _images(arrays: _Arrays, limit: int | None, where: str) -> np.ndarray:
     if "images" not in arrays:
-        raise ValueError(f"expected an array 'images'; it has {', '.join(arrays) or 'none'}")
+        raise ValueError(
+            f"{where}: expected an array 'images'; it has {', '.join(arrays) or 'none'}"
+        )
     images = arrays["images"]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
-        raise ValueError(
-            "'images' must be [N, H, W, C] with C 1 or 3 and nothing empty; got shape "
-            f"{images.shape}{_shape_remedy(images.shape)}"
-        )
+    image_checks.check_batch(images, caller=where, least=1, channels=(1, 3))
+    image_checks.check_floats_or_uint8(images, caller=where)
     images = images[:limit]
-    if images.dtype == np.uint8:
-        return images
-    if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            f"'images' must be uint8, or floats in [0, 1]; got {images.dtype}. If they are 0 to 255, "
-            "store images.astype(numpy.uint8)"
-        )
-    if not value_range.is_unit(images):
-        raise ValueError(
-            f"float 'images' must lie in [0, 1], {value_range.fault(images, 'images')}"
-        )
+    if images.dtype != np.uint8:
+        image_checks.check_range(images, caller=where)
     return grey_levels.to_uint8(images)
-
-
-def _shape_remedy(shape: tuple[int, ...]) -> str:
-    """What to store instead of images of the wrong shape, where that can be seen."""
-    if 0 in shape:
-        return ""
-    if len(shape) == 3:
-        return ". Grey images become such with images[..., None], one image with images[None]"
-    if len(shape) == 4 and shape[1] in (1, 3):
-        return ". Channels go last: numpy.moveaxis(images, 1, -1)"
-    if len(shape) == 4 and shape[3] == 4:
-        return ". Drop the transparency: images[..., :3]"
-    return ""
 
 
 def _names(arrays: _Arrays, key: str, count: int | None) -> tuple[str, ...] | None:

@@ -41,18 +41,18 @@ def from_tfds(
     """Reads a split of a prepared tfds data set (array_record), without TensorFlow.
 
     Args:
-        name: of the data set ('mnist', 'cifar10/3.0.2'), or its directory, or that of one version of it.
-        split: a split or a slice of it, as tfds writes them.
-        data_dir: directory of the data sets; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-        size: (height, width) to bring every image to; None: as stored.
-        limit: keep the first `limit` images in stored order (which tfds shuffles); None: all.
+      name: of the data set ('mnist', 'cifar10/3.0.2'), or its directory, or that of one version of it.
+      split: a split or a slice of it, as tfds writes them.
+      data_dir: directory of the data sets; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      size: (height, width) to bring every image to; None: as stored.
+      limit: keep the first `limit` images in stored order (which tfds shuffles); None: all.
 
     Returns:
-        The features 'image', 'label' and 'id'; without an 'id', ids are row numbers of this split.
+      The features 'image', 'label' and 'id'; without an 'id', ids are row numbers of this split.
 
     Raises:
-        FileNotFoundError: the data set is not prepared; the message says how to prepare it.
-        ValueError: no such split, no uint8 images, images of several sizes, or damaged records.
+      FileNotFoundError: the data set is not prepared; the message says how to prepare it.
+      ValueError: no such split, no uint8 images, images of several sizes, or damaged records.
     """
     import tensorflow_datasets as tfds
 
@@ -96,8 +96,8 @@ def split_names(name: PathLike, *, data_dir: PathLike | None = None) -> tuple[st
     """The splits of a prepared tfds data set, such as ('train', 'test'); arguments as `from_tfds` has them.
 
     Raises:
-        FileNotFoundError: the data set is not prepared.
-        ValueError: its description is damaged.
+      FileNotFoundError: the data set is not prepared.
+      ValueError: its description is damaged.
     """
     return tuple(_builder(_directory(os.fspath(name), data_dir)).info.splits)
 
@@ -174,7 +174,7 @@ def _check_files(files: Sequence[Any], count: int) -> None:
     """Compares the files that the first `count` records are in with the data set's description.
 
     Raises:
-        ValueError: one is missing, is not a complete array_record file, or holds another number of records.
+      ValueError: one is missing, is not a complete array_record file, or holds another number of records.
     """
     from array_record.python.array_record_module import ArrayRecordReader
 

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax.data import fields, value_range
+from outgen_jax import image_checks
+from outgen_jax.data import fields
 from outgen_jax.data.image_source import ImageSource, check_lengths, eight_bits, id_text
 
 
@@ -67,8 +67,8 @@ def spec(source: Source, *, caller: str) -> Spec:
     """Looks at the first row of a source.
 
     Raises:
-        ValueError: no rows, class names that repeat or could not be stored, lengths that differ, or a first image that
-            could not be stored.
+      ValueError: no rows, class names that repeat or could not be stored, lengths that differ, or a first image that
+          could not be stored.
     """
     count = _length(source, caller)
     if count < 1:
@@ -81,17 +81,15 @@ def spec(source: Source, *, caller: str) -> Spec:
         )
     fields.check_class_names(names or (), caller=f"{caller}: class_names of the source")
     image, _, _ = _entry(source, 0, names, caller)
-    if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
+    where = f"{caller}: row 0 of the source"
+    if image.ndim == 4:
         raise ValueError(
-            f"{caller}: images must have shape [H, W, C] with C 1 or 3, to be stored as PNG; row 0 "
-            f"of the source has {list(image.shape)}{_shape_remedy(image.shape)}"
+            f"{where} has {list(image.shape)}, which are many images; pass them as data.sources.ImageSource, labels "
+            "and all"
         )
-    is_float = jnp.issubdtype(image.dtype, jnp.floating)
-    if image.dtype != np.uint8 and not is_float:
-        raise ValueError(
-            f"{caller}: images must be uint8, or float in [0, 1]; row 0 of the source has "
-            f"{image.dtype}; if its values are 0 to 255, convert it with numpy.asarray(image, numpy.uint8)"
-        )
+    image_checks.check_image(image, caller=where, channels=(1, 3))
+    image_checks.check_floats_or_uint8(image, caller=where, name="image")
+    is_float = image.dtype != np.uint8
     shape = (int(image.shape[0]), int(image.shape[1]), int(image.shape[2]))
     return Spec(count, shape, "float32" if is_float else "uint8", names)
 
@@ -100,7 +98,7 @@ def read(source: Source, spec: Spec, start: int, stop: int, *, caller: str) -> B
     """Rows `start` to `stop` (not included) of a source.
 
     Raises:
-        ValueError: a row that is not of the source's spec, or a label that names no class.
+      ValueError: a row that is not of the source's spec, or a label that names no class.
     """
     rows = np.arange(start, stop)
     images = np.empty((len(rows), *spec.shape), spec.dtype)
@@ -113,10 +111,8 @@ def read(source: Source, spec: Spec, start: int, stop: int, *, caller: str) -> B
                 f"{where} has {image.dtype} {list(image.shape)}, row 0 {spec.dtype} "
                 f"{list(spec.shape)}; bring all images to one shape and type"
             )
-        if spec.dtype == "float32" and not value_range.is_unit(image):
-            raise ValueError(
-                f"{where}: float images must lie in [0, 1], {value_range.fault(image, 'image')}"
-            )
+        if spec.dtype == "float32":
+            image_checks.check_range(image, caller=where, name="image")
         if spec.class_names and not -1 <= label < len(spec.class_names):
             raise ValueError(
                 f"{where} has label {label}; class_names has {len(spec.class_names)} classes. Give "
@@ -160,19 +156,6 @@ def _class_names(source: Source) -> tuple[str, ...] | None:
     features = getattr(source, "features", None) or getattr(of_tfds, "features", None) or {}
     names = getattr(features["label"], "names", None) if "label" in features else None
     return tuple(map(str, names)) if names else None
-
-
-def _shape_remedy(shape: tuple[int, ...]) -> str:
-    """What to do about an image of the wrong shape, where that can be seen."""
-    if len(shape) == 2:
-        return "; a grey image becomes one with image[..., None]"
-    if len(shape) == 3 and shape[0] in (1, 3):
-        return "; channels go last: numpy.moveaxis(image, 0, -1)"
-    if len(shape) == 3 and shape[2] == 4:
-        return "; drop the transparency: image[..., :3]"
-    if len(shape) == 4:
-        return ", which are many images; pass them as data.sources.ImageSource, labels and all"
-    return ""
 
 
 def _entry(

@@ -48,21 +48,21 @@ def write_dataset(
     interrupted writing instead, call `write_shard` for what is missing and `write_metadata` last.
 
     Args:
-        directory: the directory of the data set. `tfds.builder_from_directory` reads it anywhere,
-            `tfds.data_source(name, data_dir=...)` if it is <data_dir>/<name>/<version>.
-        name: of the data set, in lower_snake_case.
-        version: 'major.minor.patch'.
-        fields: the entries of an example; made by the functions of `data.fields`.
-        splits: the examples of each split, in the order in which they are stored.
-        examples_per_shard: the largest number of examples in one file.
-        **about: more for `tfds.core.DatasetInfo`: description, citation, homepage, supervised_keys.
+      directory: the directory of the data set. `tfds.builder_from_directory` reads it anywhere,
+          `tfds.data_source(name, data_dir=...)` if it is <data_dir>/<name>/<version>.
+      name: of the data set, in lower_snake_case.
+      version: 'major.minor.patch'.
+      fields: the entries of an example; made by the functions of `data.fields`.
+      splits: the examples of each split, in the order in which they are stored.
+      examples_per_shard: the largest number of examples in one file.
+      **about: more for `tfds.core.DatasetInfo`: description, citation, homepage, supervised_keys.
 
     Returns:
-        `directory`, which now exists.
+      `directory`, which now exists.
 
     Raises:
-        FileExistsError: `directory` exists.
-        ValueError: bad name or version, an empty split, or an example that does not match `fields`.
+      FileExistsError: `directory` exists.
+      ValueError: bad name or version, an empty split, or an example that does not match `fields`.
     """
     target = Path(directory).expanduser()
     _check_names(name, version, splits, caller="write_dataset")
@@ -96,8 +96,8 @@ def write_shard(
     """Writes one array_record file, whole or not at all; equal examples make equal files.
 
     Raises:
-        ValueError: no examples, or one that does not match `fields`.
-        OSError: the disk is full, or the directory cannot be written.
+      ValueError: no examples, or one that does not match `fields`.
+      OSError: the disk is full, or the directory cannot be written.
     """
     features = tfds_features(fields)
     target = Path(path)
@@ -128,15 +128,15 @@ def write_metadata(
     """Makes a directory of shards, named by `shard_name`, a data set that tfds reads.
 
     Args:
-        directory: holds the shards.
-        name: of the data set.
-        version: 'major.minor.patch'.
-        fields: those the shards were written with.
-        shards: what `write_shard` returned, by split and in order.
-        **about: as in `write_dataset`.
+      directory: holds the shards.
+      name: of the data set.
+      version: 'major.minor.patch'.
+      fields: those the shards were written with.
+      shards: what `write_shard` returned, by split and in order.
+      **about: as in `write_dataset`.
 
     Raises:
-        ValueError: bad name or version.
+      ValueError: bad name or version.
     """
     import tensorflow_datasets as tfds
 

@@ -63,8 +63,8 @@ def check(dataset: ShardedSet, *, overwrite: bool) -> None:
     """Refuses a directory that holds something else; changes nothing.
 
     Raises:
-        FileExistsError: it holds files but no manifest, or, unless `overwrite`, another data set.
-        OSError: it cannot be read.
+      FileExistsError: it holds files but no manifest, or, unless `overwrite`, another data set.
+      OSError: it cannot be read.
     """
     with _explained(dataset.directory):
         found = read_manifest(dataset.directory)
@@ -118,8 +118,8 @@ def opened(dataset: ShardedSet, *, overwrite: bool) -> Iterator[None]:
     """Makes the directory ready, rid of what a killed run left half-written, and keeps other runs out.
 
     Raises:
-        BlockingIOError: another run is writing there.
-        OSError: it cannot be written.
+      BlockingIOError: another run is writing there.
+      OSError: it cannot be written.
     """
     directory = dataset.directory
     with _explained(directory):
@@ -142,7 +142,7 @@ def joined(dataset: ShardedSet) -> Iterator[None]:
     """Keeps other runs out of the directory in a further process of the run that has opened it.
 
     Raises:
-        BlockingIOError: another run is opening it.
+      BlockingIOError: another run is opening it.
     """
     with directory_lock.opened(dataset.directory, caller=_CALLER) as lock:
         lock(alone=False)
@@ -189,8 +189,8 @@ def write(
     """Writes shard `index`, then its note, which holds the last three.
 
     Raises:
-        ValueError: an example that does not match the fields.
-        OSError: the disk is full, or the directory cannot be written.
+      ValueError: an example that does not match the fields.
+      OSError: the disk is full, or the directory cannot be written.
     """
     path = dataset.directory / _file(dataset, index)
     with _explained(dataset.directory):
@@ -218,13 +218,13 @@ def complete(
     """Makes the finished shards a data set that tfds reads, completes the manifest, and writes the card.
 
     Args:
-        dataset: of which all shards are written.
-        about: more for the manifest, such as versions.
-        card: the README's text, of the manifest and the notes.
-        **tfds_info: as `records.write_metadata` takes it.
+      dataset: of which all shards are written.
+      about: more for the manifest, such as versions.
+      card: the README's text, of the manifest and the notes.
+      **tfds_info: as `records.write_metadata` takes it.
 
     Raises:
-        OSError: the disk is full, or the directory cannot be written.
+      OSError: the disk is full, or the directory cannot be written.
     """
     written = notes(dataset)
     rows = [records.ShardSize(note.examples, note.num_bytes) for note in written]

@@ -39,21 +39,21 @@ def load(
     """Reads the images that `spec` names.
 
     Args:
-        spec: one of
+      spec: one of
 
-            - 'photographs' or 'digits': see the functions of these names,
-            - a path ending in '.npz',
-            - a directory, either one that tfds can read or a folder of images,
-            - the name of a prepared tfds data set, such as 'cifar10'.
-        split: of a tfds data set, slices included ('test[:100]'); other sources have no splits.
-        data_dir: directory of tfds data sets; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-        size: (height, width) to bring every image to, shorter side first, then a centre crop; None:
-            as stored, and 224 x 224 for the photographs.
-        limit: keep the first `limit` images; None: all.
+          - 'photographs' or 'digits': see the functions of these names,
+          - a path ending in '.npz',
+          - a directory, either one that tfds can read or a folder of images,
+          - the name of a prepared tfds data set, such as 'cifar10'.
+      split: of a tfds data set, slices included ('test[:100]'); other sources have no splits.
+      data_dir: directory of tfds data sets; None: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      size: (height, width) to bring every image to, shorter side first, then a centre crop; None:
+          as stored, and 224 x 224 for the photographs.
+      limit: keep the first `limit` images; None: all.
 
     Raises:
-        FileNotFoundError: nothing is there by that name.
-        ValueError: what is there cannot be read as images, or an option is out of range.
+      FileNotFoundError: nothing is there by that name.
+      ValueError: what is there cannot be read as images, or an option is out of range.
     """
     text = os.fspath(spec)
     if not text:
@@ -120,7 +120,7 @@ def photographs(*, size: Size, limit: int | None = None) -> ImageSource:
     the installed package, never fetched.
 
     Raises:
-        FileNotFoundError: scikit-image is not installed, or this version lacks a photograph.
+      FileNotFoundError: scikit-image is not installed, or this version lacks a photograph.
     """
     from PIL import Image
 

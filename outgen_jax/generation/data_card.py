@@ -52,9 +52,9 @@ def data_card(
     """The card as Markdown.
 
     Args:
-        manifest: of the finished data set; `made_from["about"]` may hold `source` and `license`.
-        entries: of an example.
-        counts: `within` of the stored images of each shard.
+      manifest: of the finished data set; `made_from["about"]` may hold `source` and `license`.
+      entries: of an example.
+      counts: `within` of the stored images of each shard.
     """
     about = manifest["made_from"]["about"]
     license_ = about.get("license")

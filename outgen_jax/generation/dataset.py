@@ -38,16 +38,23 @@ _DESCRIPTION = (
 
 
 class DatasetReport(NamedTuple):
-    """The result of `generate_dataset`."""
+    """The result of `generate_dataset`.
+
+    Attributes:
+      directory: of the data set.
+      examples: in the whole data set.
+      converged: examples within the tolerance before rounding to 8 bits.
+      within: examples whose stored image is within 1e-5, 1e-4, ..., 1 of its target, by that distance.
+      shards: in the whole data set.
+      made: shards made by this call in this process; the others existed, or belong to other processes.
+    """
 
     directory: Path
-    examples: int  # in the whole data set
-    converged: int  # examples within the tolerance before rounding to 8 bits
-    within: dict[
-        float, int
-    ]  # examples whose stored image is within 1e-5, 1e-4, ..., 1 of its target
+    examples: int
+    converged: int
+    within: dict[float, int]
     shards: int
-    made: int  # shards made by this call in this process; the others existed, or belong to other processes
+    made: int
 
 
 def generate_dataset(

@@ -69,18 +69,14 @@ class ChangedImages(NamedTuple):
 
 def part_names(meaning: Meaning) -> tuple[str, ...]:
     """What the parts of the output are called in an example: "" for a single one."""
-    if meaning.structure == jax.tree.structure(0):
-        return ("",)
-    leaves = jax.tree.unflatten(meaning.structure, range(meaning.structure.num_leaves))
-    paths = jax.tree_util.tree_leaves_with_path(leaves)
-    return tuple("_" + "_".join(_key(k) for k in path) for path, _ in paths)
+    return tuple("".join(f"_{_key(entry)}" for entry in path) for path in meaning.paths)
 
 
 def check_part_names(meaning: Meaning) -> None:
     """Refuses parts whose entries would have one name.
 
     Raises:
-        ValueError: the names differ only in signs that are no letters or digits.
+      ValueError: the names differ only in signs that are no letters or digits.
     """
     names = part_names(meaning)
     repeated = next((name for name in names if names.count(name) > 1), None)
@@ -135,7 +131,7 @@ def wanted(plan: Plan, chosen: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
     """Targets [n, R, K], one a part, of some rows [n] with their labels [n].
 
     Raises:
-        ValueError: they do not fit the outputs.
+      ValueError: they do not fit the outputs.
     """
     where = f"{CALLER}: rows {chosen[0]} to {chosen[-1]}"
     found = plan.targets(chosen, labels)
@@ -150,7 +146,7 @@ def _by_row(leaf: np.ndarray, count: int, shape: tuple[int, ...], where: str) ->
     """Targets [count or 1, K] as [count or 1, 1, ..., K], whatever the length of the shard.
 
     Raises:
-        ValueError: another length; two axes are never of views, of which there may be as many as rows.
+      ValueError: another length; two axes are never of views, of which there may be as many as rows.
     """
     if leaf.ndim != 2 or len(shape) == 1:
         return leaf

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-# A pixel at most, of images that may have left [0, 1] by rounding or a little more; grey levels of 8 bits are larger.
-_MOST = 2.0
+from outgen_jax import image_checks
 
 
 def l2_change(images: ArrayLike, sources: ArrayLike) -> jax.Array:
@@ -17,6 +16,11 @@ def l2_change(images: ArrayLike, sources: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: shapes that are not the same, or not of rank 4; integers other than uint8.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.metrics.l2_change(jnp.full((1, 2, 2, 1), 0.75), jnp.full((1, 2, 2, 1), 0.25)).tolist()
+    [1.0]
     """
     change = _change(images, sources, caller="l2_change")
     return jnp.sqrt((change**2).sum((1, 2, 3)))
@@ -27,16 +31,22 @@ def linf_change(images: ArrayLike, sources: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: shapes that are not the same, or not of rank 4; integers other than uint8.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.metrics.linf_change(jnp.full((1, 2, 2, 1), 0.75), jnp.full((1, 2, 2, 1), 0.25)).tolist()
+    [0.5]
     """
     return jnp.abs(_change(images, sources, caller="linf_change")).max((1, 2, 3))
 
 
 def _change(images: ArrayLike, sources: ArrayLike, *, caller: str) -> jax.Array:
     x, y = jnp.asarray(images), jnp.asarray(sources)
-    if x.ndim != 4 or x.shape != y.shape:
+    image_checks.check_batch(x, caller=caller)
+    if x.shape != y.shape:
         raise ValueError(
-            f"{caller}: images and sources must be [B, H, W, C], the same for both, got {list(x.shape)} and "
-            f"{list(y.shape)}; add the batch axis with images[None]"
+            f"{caller}: images and sources must have one shape, got {list(x.shape)} and {list(y.shape)}; give each "
+            "image its own source"
         )
     return from_0_to_1(x, caller=caller) - from_0_to_1(y, caller=caller)
 
@@ -47,18 +57,8 @@ def from_0_to_1(images: jax.Array, *, caller: str) -> jax.Array:
     Raises:
       ValueError: another type.
     """
+    image_checks.check_floats_or_uint8(images, caller=caller)
     if images.dtype == np.uint8:
         return images.astype(jnp.float32) / 255
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"{caller}: images must be uint8, or float in [0, 1], got {images.dtype}; grey levels become uint8 with "
-            ".astype(numpy.uint8)"
-        )
-    largest = jnp.max(images, initial=0)
-    # Within a trace it is not known, also of images that a compiled function closes over.
-    if not isinstance(largest, jax.core.Tracer) and largest > _MOST:
-        raise ValueError(
-            f"{caller}: float images must lie in [0, 1], got values up to {float(largest):.4g}; divide grey levels by "
-            "255"
-        )
+    image_checks.check_no_grey_levels(images, caller=caller)
     return images.astype(jnp.float32)

@@ -12,11 +12,17 @@ from outgen_jax.metrics import classification
 
 
 class TopClasses(NamedTuple):
-    """The classes of a set, most frequent first."""
+    """The classes of a set, most frequent first.
 
-    classes: np.ndarray  # [m] int
-    shares: np.ndarray  # [m], of the images that it is the likeliest class of
-    probs: np.ndarray  # [m], its mean probability over all images
+    Attributes:
+      classes: [m] int.
+      shares: [m], of the images that it is the likeliest class of.
+      probs: [m], its mean probability over all images.
+    """
+
+    classes: np.ndarray
+    shares: np.ndarray
+    probs: np.ndarray
 
 
 def top_classes(probs: ArrayLike, *, count: int = 10) -> TopClasses:
@@ -28,6 +34,10 @@ def top_classes(probs: ArrayLike, *, count: int = 10) -> TopClasses:
 
     Raises:
       ValueError: rows that are not distributions, or a count below 1.
+
+    >>> import outgen_jax as og
+    >>> og.metrics.top_classes([[0.75, 0.25], [0.75, 0.25]], count=1).classes.tolist()
+    [0]
     """
     p = _validated(probs, count, caller="top_classes")
     shares = np.bincount(p.argmax(-1), minlength=p.shape[1]) / len(p)
@@ -41,6 +51,10 @@ def entropy(probs: ArrayLike) -> np.ndarray:
 
     Raises:
       ValueError: rows that are not distributions.
+
+    >>> import outgen_jax as og
+    >>> round(float(og.metrics.entropy([[0.5, 0.5], [1.0, 0.0]])[0]), 4)
+    0.6931
     """
     p = _validated(probs, 1, caller="entropy")
     return -_sum_of_logs(p, p)
@@ -51,6 +65,10 @@ def least_certain(probs: ArrayLike, *, count: int = 10) -> np.ndarray:
 
     Raises:
       ValueError: rows that are not distributions, or a count below 1.
+
+    >>> import outgen_jax as og
+    >>> og.metrics.least_certain([[0.9, 0.1], [0.5, 0.5]], count=1).tolist()
+    [1]
     """
     p = _validated(probs, count, caller="least_certain")
     return np.argsort(_sum_of_logs(p, p), kind="stable")[:count]
@@ -66,6 +84,10 @@ def surprise(probs: ArrayLike, real: ArrayLike) -> np.ndarray:
 
     Raises:
       ValueError: rows that are not distributions, or sets of different numbers of classes.
+
+    >>> import outgen_jax as og
+    >>> og.metrics.surprise([[0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]]).round(4).tolist()
+    [0.6931]
     """
     p = _validated(probs, 1, caller="surprise")
     q = _validated(real, 1, caller="surprise")
@@ -83,6 +105,10 @@ def least_expected(probs: ArrayLike, real: ArrayLike, *, count: int = 10) -> np.
 
     Raises:
       ValueError: arguments that `surprise` refuses, or a count below 1.
+
+    >>> import outgen_jax as og
+    >>> og.metrics.least_expected([[0.9, 0.1], [0.1, 0.9]], [[0.9, 0.1]], count=1).tolist()
+    [1]
     """
     p = _validated(probs, count, caller="least_expected")
     return np.argsort(-surprise(p, real), kind="stable")[:count]

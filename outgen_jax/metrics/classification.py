@@ -22,6 +22,10 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: another number of classes.
+
+    >>> import outgen_jax as og
+    >>> og.metrics.total_variation([0.5, 0.5], [0.75, 0.25]).item()
+    0.25
     """
     a, b = as_float(p, q)
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-1]:
@@ -39,6 +43,10 @@ def negative_log_likelihood(probs: ArrayLike, labels: ArrayLike) -> jax.Array:
     Raises:
       ValueError: shapes that do not match, no examples, labels that are not integers in 0..K-1, or rows that are not
         distributions.
+
+    >>> import outgen_jax as og
+    >>> round(og.metrics.negative_log_likelihood([[0.5, 0.5], [0.5, 0.5]], [0, 1]).item(), 4)
+    0.6931
     """
     p, y = _labelled(probs, labels, caller="negative_log_likelihood")
     return -jnp.log(jnp.take_along_axis(p, y[:, None], axis=1)).mean()
@@ -62,6 +70,10 @@ def expected_calibration_error(probs: ArrayLike, labels: ArrayLike, *, bins: int
     Raises:
       ValueError: shapes that do not match, no examples, labels that are not integers in 0..K-1, rows that are no
         distributions, or fewer than one bin.
+
+    >>> import outgen_jax as og
+    >>> og.metrics.expected_calibration_error([[0.75, 0.25], [0.75, 0.25]], [0, 1]).item()
+    0.25
     """
     p, y = _labelled(probs, labels, caller="expected_calibration_error")
     if bins < 1:
@@ -83,6 +95,10 @@ def ordered_top_k(probs: ArrayLike, classes: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: shapes that do not match, k beyond K, or classes that are not integers in 0..K-1.
+
+    >>> import outgen_jax as og
+    >>> og.metrics.ordered_top_k([[0.5, 0.3, 0.2]], [[0, 1]]).item()
+    True
     """
     p, wanted = jnp.asarray(probs), jnp.asarray(classes)
     if p.ndim != 2 or wanted.ndim != 2 or len(p) != len(wanted):

@@ -8,12 +8,19 @@ from jax.typing import ArrayLike
 
 
 class Extrapolation(NamedTuple):
-    """A straight line through a score over the inverse of the number of images, and what it went through."""
+    """A straight line through a score over the inverse of the number of images, and what it went through.
 
-    estimate: float  # where 1/N is 0
-    slope: float  # score times images
-    sizes: np.ndarray  # [points] int, N
-    scores: np.ndarray  # [points]
+    Attributes:
+      estimate: where 1/N is 0.
+      slope: score times images.
+      sizes: [points] int, N.
+      scores: [points].
+    """
+
+    estimate: float
+    slope: float
+    sizes: np.ndarray
+    scores: np.ndarray
 
 
 def infinite_sample_score(
@@ -47,6 +54,12 @@ def infinite_sample_score(
     Raises:
       ValueError: fewer than 2 points, or a smallest subset that is not in 1..n − 1.
       FloatingPointError: a score that is not finite.
+
+    >>> import numpy as np
+    >>> import outgen_jax as og
+    >>> rows = np.arange(40.0)
+    >>> round(og.metrics.infinite_sample_score(lambda rows: 2 + 3 / len(rows), rows).estimate, 6)
+    2.0
     """
     rows = np.asarray(rows)
     n = len(rows) if rows.ndim else 0

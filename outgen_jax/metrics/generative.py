@@ -26,12 +26,19 @@ _matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class PRDC(NamedTuple):
-    """Fidelity (precision, density) and diversity (recall, coverage) of generated images; scalars."""
+    """Fidelity (precision, density) and diversity (recall, coverage) of generated images; scalars.
 
-    precision: jax.Array  # [0, 1]: fakes inside a real neighbourhood
-    recall: jax.Array  # [0, 1]: reals inside a fake neighbourhood
-    density: jax.Array  # >= 0: real neighbourhoods around a fake, over k; 1 for equal distributions
-    coverage: jax.Array  # [0, 1]: reals with a fake in their neighbourhood
+    Attributes:
+      precision: in [0, 1], of the fakes inside a real neighbourhood.
+      recall: in [0, 1], of the reals inside a fake neighbourhood.
+      density: at least 0, real neighbourhoods around a fake, over k; 1 for equal distributions.
+      coverage: in [0, 1], of the reals with a fake in their neighbourhood.
+    """
+
+    precision: jax.Array
+    recall: jax.Array
+    density: jax.Array
+    coverage: jax.Array
 
 
 def inception_score(probs: ArrayLike, *, splits: int = 1) -> jax.Array:
@@ -53,6 +60,11 @@ def inception_score(probs: ArrayLike, *, splits: int = 1) -> jax.Array:
 
     Raises:
       ValueError: not of rank 2, rows that are not distributions, or splits that are not in 1..n.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> round(float(og.metrics.inception_score(jnp.eye(4))), 3)
+    4.0
     """
     p = classification.validated_probs(probs, caller="inception_score")
     n = len(p)
@@ -87,6 +99,12 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: shapes that do not match, fewer than 2 rows in a set, or features that are not finite.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> x = jnp.array([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    >>> round(float(og.metrics.frechet_distance(x, x + jnp.array([1.0, 0.0]))), 3)
+    1.0
     """
     x, y = validated_features(x, y, caller="frechet_distance", names=("x", "y"))
     return _frechet_distance(x, y)
@@ -115,6 +133,12 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: shapes that do not match, fewer than 2 rows in a set, or features that are not finite.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> x = jnp.array([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    >>> bool(og.metrics.kernel_distance(x, x + 10) > og.metrics.kernel_distance(x, x + 1))
+    True
     """
     x, y = validated_features(x, y, caller="kernel_distance", names=("x", "y"))
     return _kernel_distance(x, y)
@@ -127,13 +151,12 @@ def prdc(real: ArrayLike, fake: ArrayLike, *, k: int = 5) -> PRDC:
     k copies or more have an empty one. Distances are computed from differences of rows: products of rows would be
     faster, but lose the distances within tight clusters that are far apart.
 
-    Example:
-      >>> import numpy as np
-      >>> import outgen_jax as og
-      >>> real, fake = np.random.default_rng(0).normal(size=(2, 100, 8))
-      >>> result = og.metrics.prdc(real, fake + 100)
-      >>> print(result.precision, result.recall, result.density, result.coverage)
-      0.0 0.0 0.0 0.0
+    >>> import numpy as np
+    >>> import outgen_jax as og
+    >>> real, fake = np.random.default_rng(0).normal(size=(2, 100, 8))
+    >>> result = og.metrics.prdc(real, fake + 100)
+    >>> print(result.precision, result.recall, result.density, result.coverage)
+    0.0 0.0 0.0 0.0
 
     Args:
       real: features [n, d].
@@ -247,11 +270,10 @@ def _prdc(real: jax.Array, fake: jax.Array, k: int) -> PRDC:
 def neighbour_radii(rows: jax.Array, k: int) -> jax.Array:
     """Squared distance of every row to its k-th nearest other row: [n, d] -> [n].
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.metrics import generative
-      >>> print(generative.neighbour_radii(jnp.array([[0.0], [1.0], [3.0]]), k=1))
-      [1. 1. 4.]
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.metrics import generative
+    >>> print(generative.neighbour_radii(jnp.array([[0.0], [1.0], [3.0]]), k=1))
+    [1. 1. 4.]
     """
 
     def radius(i: jax.Array) -> jax.Array:
@@ -268,11 +290,10 @@ def squared_distances(row: jax.Array, others: jax.Array) -> jax.Array:
     They are sums of squared differences. |a|² + |b|² − 2 a·b would be a matrix product and faster, but cancels where
     the distance is small beside |a| and |b|. XLA fuses the differences into the sum, so [n, d] of them never exist.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.metrics import generative
-      >>> print(generative.squared_distances(jnp.array([1e4, 0.0]), jnp.array([[1e4, 0.5], [1e4, 2.0]])))
-      [0.25 4.  ]
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.metrics import generative
+    >>> print(generative.squared_distances(jnp.array([1e4, 0.0]), jnp.array([[1e4, 0.5], [1e4, 2.0]])))
+    [0.25 4.  ]
     """
     return jnp.sum((others - row[None]) ** 2, axis=-1)
 
@@ -280,11 +301,10 @@ def squared_distances(row: jax.Array, others: jax.Array) -> jax.Array:
 def by_rows(function: Callable[[Any], Any], rows: Any, *, width: int) -> Any:
     """`function` of every row, in blocks of so many rows that [block, width] stays small.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.metrics import generative
-      >>> print(generative.by_rows(jnp.sum, jnp.ones((3, 2)), width=2))
-      [2. 2. 2.]
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.metrics import generative
+    >>> print(generative.by_rows(jnp.sum, jnp.ones((3, 2)), width=2))
+    [2. 2. 2.]
     """
     return jax.lax.map(function, rows, batch_size=max(1, _BLOCK_ENTRIES // width))
 

@@ -21,10 +21,9 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     Raises:
       ValueError: another rank, or values outside [0, 1].
 
-    Example:
-      >>> from outgen_jax import metrics
-      >>> metrics.holm([0.01, 0.04, 0.03]).round(2).tolist()
-      [0.03, 0.06, 0.06]
+    >>> from outgen_jax import metrics
+    >>> metrics.holm([0.01, 0.04, 0.03]).round(2).tolist()
+    [0.03, 0.06, 0.06]
     """
     if np.ma.is_masked(p_values):
         raise ValueError("holm: p_values has masked entries; leave out tests that were not made")

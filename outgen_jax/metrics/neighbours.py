@@ -34,12 +34,11 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> jax.Array:
     over the real r whose neighbourhoods are not wider than the median one. At least 1 if the image lies in such a
     neighbourhood, smaller the farther it is from all of them, and very large for a copy.
 
-    Example:
-      >>> import numpy as np
-      >>> from outgen_jax.metrics import neighbours
-      >>> real = np.array([[0.0], [1.0], [2.0], [3.0]])
-      >>> print(neighbours.realism_score(real, np.array([[0.5], [13.0]]), k=1))
-      [2.  0.1]
+    >>> import numpy as np
+    >>> from outgen_jax.metrics import neighbours
+    >>> real = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> print(neighbours.realism_score(real, np.array([[0.5], [13.0]]), k=1))
+    [2.  0.1]
 
     Args:
       real: features [n, d].
@@ -68,13 +67,12 @@ def nearest_neighbours(queries: ArrayLike, references: ArrayLike) -> Nearest:
     Compare the distances with those of unseen real images to the same references. Pixels or features; distances are
     Euclidean. Of equally near references the first is named.
 
-    Example:
-      >>> import numpy as np
-      >>> from outgen_jax.metrics import neighbours
-      >>> references = np.array([[0.0, 0.0], [3.0, 4.0]])
-      >>> found = neighbours.nearest_neighbours(np.array([[3.0, 4.5], [0.0, 0.0]]), references)
-      >>> print(found.row, found.distance)
-      [1 0] [0.5 0. ]
+    >>> import numpy as np
+    >>> from outgen_jax.metrics import neighbours
+    >>> references = np.array([[0.0, 0.0], [3.0, 4.0]])
+    >>> found = neighbours.nearest_neighbours(np.array([[3.0, 4.5], [0.0, 0.0]]), references)
+    >>> print(found.row, found.distance)
+    [1 0] [0.5 0. ]
 
     Args:
       queries: [m, d].

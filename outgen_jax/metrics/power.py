@@ -19,10 +19,9 @@ def paired_power(
     T is noncentral: the differences are normal with mean δ and standard deviation σ. The probability is integrated
     numerically.
 
-    Example:
-      >>> from outgen_jax.metrics import power
-      >>> print(round(power.paired_power(34, 0.5, 1.0), 2))
-      0.81
+    >>> from outgen_jax.metrics import power
+    >>> print(round(power.paired_power(34, 0.5, 1.0), 2))
+    0.81
 
     Args:
       pairs: n, at least 2.
@@ -49,10 +48,9 @@ def pairs_needed(
     The deviation is usually an estimate, and then so is the result: of five pairs, it is known within a factor of 0.6
     to 2.9 only, and the number of pairs within the squares of these.
 
-    Example:
-      >>> from outgen_jax.metrics import power
-      >>> power.pairs_needed(0.5, 1.0)
-      34
+    >>> from outgen_jax.metrics import power
+    >>> power.pairs_needed(0.5, 1.0)
+    34
 
     Args:
       difference: that is to be found, not 0.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from outgen_jax import image_checks
 from outgen_jax.metrics import changes
 
 
@@ -22,6 +23,11 @@ def laplacian_variance(images: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: not images [B, H, W, C] of at least 3×3 pixels.
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.metrics.laplacian_variance(jnp.full((1, 4, 4, 1), 0.5)).tolist()
+    [0.0]
     """
     x = _images(images, "laplacian_variance", smallest=3)
     inner = x[:, 1:-1, 1:-1]
@@ -39,6 +45,11 @@ def greyness(images: ArrayLike) -> jax.Array:
 
     Raises:
       ValueError: not images [B, H, W, C].
+
+    >>> import jax.numpy as jnp
+    >>> import outgen_jax as og
+    >>> og.metrics.greyness(jnp.full((1, 2, 2, 1), 0.5)).tolist()
+    [1.0]
     """
     x = _images(images, "greyness", smallest=1)
     return jnp.mean(4 * x * (1 - x), axis=(1, 2, 3))
@@ -55,6 +66,10 @@ def kl_to_uniform(labels: ArrayLike, num_classes: int) -> float:
 
     Raises:
       ValueError: no labels, not integers of rank 1, or outside of 0..K − 1.
+
+    >>> import outgen_jax as og
+    >>> og.metrics.kl_to_uniform([0, 1, 0, 1], 2)
+    0.0
     """
     values = np.asarray(labels)
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not len(values):
@@ -75,9 +90,5 @@ def kl_to_uniform(labels: ArrayLike, num_classes: int) -> float:
 
 def _images(images: ArrayLike, caller: str, *, smallest: int) -> jax.Array:
     x = changes.from_0_to_1(jnp.asarray(images), caller=caller)
-    if x.ndim != 4 or 0 in x.shape or min(x.shape[1:3]) < smallest:
-        raise ValueError(
-            f"{caller}: images must be [B, H, W, C], H and W at least {smallest}, got {list(x.shape)}; add the batch "
-            "axis with images[None]"
-        )
+    image_checks.check_batch(x, caller=caller, least=1, smallest=smallest)
     return x

@@ -15,7 +15,13 @@ from numpy.typing import ArrayLike
 
 
 class Interval(NamedTuple):
-    """An estimate and its confidence interval; numbers, or arrays where the estimate is one."""
+    """An estimate and its confidence interval; numbers, or arrays where the estimate is one.
+
+    Attributes:
+      estimate: a number or an array.
+      low: the interval's lower end, like the estimate.
+      high: its upper end.
+    """
 
     estimate: Any
     low: Any
@@ -23,17 +29,32 @@ class Interval(NamedTuple):
 
 
 class PairedTTest(NamedTuple):
-    """Mean of a − b over pairs, its confidence interval, and Student's test of its being 0."""
+    """Mean of a − b over pairs, its confidence interval, and Student's test of its being 0.
+
+    Attributes:
+      difference: the mean of a − b.
+      low: the interval's lower end.
+      high: its upper end.
+      statistic: difference over its standard error; ±inf where all differences are alike.
+      p_value: two-sided.
+    """
 
     difference: float
     low: float
     high: float
-    statistic: float  # difference over its standard error; ±inf where all differences are alike
+    statistic: float
     p_value: float
 
 
 class WelchTTest(NamedTuple):
-    """Difference of two means, a − b, its confidence interval, and Welch's test of its being 0."""
+    """Difference of two means, a − b, its confidence interval, and Welch's test of its being 0.
+
+    Attributes:
+      difference: the mean of a less that of b.
+      low: the interval's lower end.
+      high: its upper end.
+      p_value: two-sided.
+    """
 
     difference: float
     low: float
@@ -42,7 +63,13 @@ class WelchTTest(NamedTuple):
 
 
 class McNemar(NamedTuple):
-    """McNemar's test: the examples that only one of two classifiers gets right."""
+    """McNemar's test: the examples that only one of two classifiers gets right.
+
+    Attributes:
+      only_a: examples that only the first classifier gets right.
+      only_b: examples that only the second one gets right.
+      p_value: two-sided.
+    """
 
     only_a: int
     only_b: int
@@ -60,6 +87,10 @@ def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
 
     Raises:
       ValueError: fewer than 2 seeds, values that are not finite, or a confidence outside (0, 1).
+
+    >>> import outgen_jax as og
+    >>> round(float(og.metrics.mean_interval([1.0, 2.0, 3.0]).low), 3)
+    -0.484
     """
     v = _sample(values, caller="mean_interval", name="values")
     half = _t_quantile(len(v) - 1, confidence, "mean_interval") * _standard_error(v)
@@ -77,6 +108,10 @@ def paired_t_test(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Pa
 
     Raises:
       ValueError: fewer than 2 entries, values that are not finite, a confidence outside (0, 1), or lengths that differ.
+
+    >>> import outgen_jax as og
+    >>> round(og.metrics.paired_t_test([2.0, 3.0, 5.0], [1.0, 1.0, 2.0]).p_value, 3)
+    0.074
     """
     a = _sample(a, caller="paired_t_test", name="a")
     b = _sample(b, caller="paired_t_test", name="b")
@@ -105,6 +140,10 @@ def welch_t_test(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Wel
 
     Raises:
       ValueError: fewer than 2 entries, values that are not finite, another rank, or a confidence outside (0, 1).
+
+    >>> import outgen_jax as og
+    >>> round(og.metrics.welch_t_test([2.0, 3.0, 5.0], [1.0, 1.0, 2.0]).p_value, 3)
+    0.139
     """
     a = _sample(a, caller="welch_t_test", name="a")
     b = _sample(b, caller="welch_t_test", name="b")
@@ -135,6 +174,11 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
 
     Raises:
       ValueError: not bool, empty, or shapes that differ.
+
+    >>> import numpy as np
+    >>> import outgen_jax as og
+    >>> og.metrics.mcnemar(np.array([True, True, True]), np.array([False, False, True])).only_a
+    2
     """
     a, b = np.asarray(correct_a), np.asarray(correct_b)
     if a.dtype != bool or b.dtype != bool or a.ndim != 1 or a.shape != b.shape or not len(a):
@@ -174,6 +218,12 @@ def bootstrap_interval(
 
     Raises:
       ValueError: no samples, one of fewer than 2 rows, paired ones of different lengths, or an option out of range.
+
+    >>> import numpy as np
+    >>> import outgen_jax as og
+    >>> found = og.metrics.bootstrap_interval(np.mean, [1.0, 2.0, 3.0, 4.0])
+    >>> bool(found.low < found.estimate < found.high)
+    True
     """
     rows = [np.asarray(sample) for sample in samples]
     _check_bootstrap(rows, paired, resamples, method)
@@ -218,6 +268,11 @@ def jackknife_interval(
 
     Raises:
       ValueError: fewer than 2 groups, fewer rows than groups, or a confidence outside (0, 1).
+
+    >>> import numpy as np
+    >>> import outgen_jax as og
+    >>> round(float(og.metrics.jackknife_interval(np.mean, np.arange(20.0)).estimate), 3)
+    9.5
     """
     rows = np.asarray(rows)
     if not 2 <= groups <= (len(rows) if rows.ndim else 0):

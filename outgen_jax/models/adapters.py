@@ -39,12 +39,11 @@ _CACHED = 64  # structures whose `apply_fn` is kept
 def from_nnx(model: nnx.Module, **options: Any) -> tuple[ApplyFn, nnx.State]:
     """Splits an NNX network into `apply_fn` and its variables.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from flax import nnx
-      >>> apply_fn, variables = from_nnx(nnx.Conv(3, 5, (3, 3), rngs=nnx.Rngs(0)))
-      >>> apply_fn(variables, jnp.ones((2, 8, 8, 3))).shape
-      (2, 8, 8, 5)
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> apply_fn, variables = from_nnx(nnx.Conv(3, 5, (3, 3), rngs=nnx.Rngs(0)))
+    >>> apply_fn(variables, jnp.ones((2, 8, 8, 3))).shape
+    (2, 8, 8, 5)
 
     Args:
       model: called as `model(images, **options)`. It is left as it is.
@@ -67,13 +66,12 @@ def _nnx_apply(graphdef: nnx.GraphDef, options: dict[str, Any]) -> ApplyFn:
 def from_linen(module: linen.Module, variables: Any, **options: Any) -> tuple[ApplyFn, Any]:
     """Makes `apply_fn` of a Flax linen network.
 
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from flax import linen
-      >>> module, images = linen.Conv(5, (3, 3)), jnp.ones((2, 8, 8, 3))
-      >>> apply_fn, variables = from_linen(module, module.init(jax.random.key(0), images))
-      >>> apply_fn(variables, images).shape
-      (2, 8, 8, 5)
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import linen
+    >>> module, images = linen.Conv(5, (3, 3)), jnp.ones((2, 8, 8, 3))
+    >>> apply_fn, variables = from_linen(module, module.init(jax.random.key(0), images))
+    >>> apply_fn(variables, images).shape
+    (2, 8, 8, 5)
 
     Args:
       module: called as `module.apply(variables, images, **options)`.
@@ -96,11 +94,10 @@ def from_equinox(
 ) -> tuple[ApplyFn, Any]:
     """Makes `apply_fn` of an Equinox network, which takes one image at a time, and puts it into inference mode.
 
-    Example:
-      >>> import equinox as eqx, jax, jax.numpy as jnp
-      >>> apply_fn, variables = from_equinox(eqx.nn.Conv2d(3, 5, 3, key=jax.random.key(0)))
-      >>> apply_fn(variables, jnp.ones((2, 8, 8, 3))).shape
-      (2, 5, 6, 6)
+    >>> import equinox as eqx, jax, jax.numpy as jnp
+    >>> apply_fn, variables = from_equinox(eqx.nn.Conv2d(3, 5, 3, key=jax.random.key(0)))
+    >>> apply_fn(variables, jnp.ones((2, 8, 8, 3))).shape
+    (2, 5, 6, 6)
 
     Args:
       model: called as `model(image, **options)`, or `model(image, state, **options)` where there is a state.
@@ -144,12 +141,11 @@ def from_haiku(
 ) -> tuple[ApplyFn, Any]:
     """Makes `apply_fn` of a Haiku network; all weights of one `transformed` share the same `apply_fn`.
 
-    Example:
-      >>> import haiku as hk, jax, jax.numpy as jnp
-      >>> transformed, images = hk.transform(lambda x: hk.Conv2D(5, 3)(x)), jnp.ones((2, 8, 8, 3))
-      >>> apply_fn, variables = from_haiku(transformed, transformed.init(jax.random.key(0), images))
-      >>> apply_fn(variables, images).shape
-      (2, 8, 8, 5)
+    >>> import haiku as hk, jax, jax.numpy as jnp
+    >>> transformed, images = hk.transform(lambda x: hk.Conv2D(5, 3)(x)), jnp.ones((2, 8, 8, 3))
+    >>> apply_fn, variables = from_haiku(transformed, transformed.init(jax.random.key(0), images))
+    >>> apply_fn(variables, images).shape
+    (2, 8, 8, 5)
 
     Args:
       transformed: what `hk.transform` or `hk.transform_with_state` returned.
@@ -195,10 +191,9 @@ def _haiku_apply(transformed: Any, options: dict[str, Any]) -> ApplyFn:
 def adapter_for(thing: object) -> str | None:
     """The adapter's call for a network of a known framework; None for anything else. Imports nothing.
 
-    Example:
-      >>> from flax import nnx
-      >>> adapter_for(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
-      'og.models.from_nnx(model)'
+    >>> from flax import nnx
+    >>> adapter_for(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    'og.models.from_nnx(model)'
     """
     for module, classes, call in _ADAPTERS:
         loaded = sys.modules.get(module)

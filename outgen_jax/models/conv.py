@@ -23,9 +23,8 @@ def convolution(
 
     Differentiable in forward and reverse mode, any number of times.
 
-    Example:
-      >>> convolution(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5))).shape
-      (1, 4, 4, 5)
+    >>> convolution(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5))).shape
+    (1, 4, 4, 5)
     """
     window = _window(x, kernel, strides, padding)
     return primitives.convolve(x, kernel, window=window)
@@ -38,9 +37,8 @@ def depthwise_convolution(
 
     Differentiable in forward and reverse mode, any number of times.
 
-    Example:
-      >>> depthwise_convolution(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2)), strides=2).shape
-      (1, 2, 2, 2)
+    >>> depthwise_convolution(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2)), strides=2).shape
+    (1, 2, 2, 2)
     """
     window = _window(x, kernel, strides, padding, groups=x.shape[-1])
     return primitives.convolve(x, kernel[:, :, None], window=window)
@@ -54,9 +52,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     Raises:
       ValueError: an odd H or W.
 
-    Example:
-      >>> max_pool(jnp.arange(4.0).reshape(1, 2, 2, 1)).item()
-      3.0
+    >>> max_pool(jnp.arange(4.0).reshape(1, 2, 2, 1)).item()
+    3.0
     """
     _, h, w, _ = x.shape
     if h % 2 or w % 2:  # the slices would broadcast on maps of one and three pixels

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from outgen_jax.models import conv, image_input
+from outgen_jax import image_checks
+from outgen_jax.models import conv
 
 _SEED_SIDE = 4  # pixels: the side of the map next to the latent vector, and to the logit
 _SMALLEST = 16
@@ -127,7 +128,7 @@ class Discriminator(nnx.Module):
                 f"dcgan.Discriminator: images must be [B, {', '.join(map(str, self.image_shape))}], got "
                 f"{list(images.shape)}; add the batch axis with images[None], resize, or build it for their shape"
             )
-        image_input.check_floats(images, caller="dcgan.Discriminator")
+        image_checks.check_floats(images, caller="dcgan.Discriminator")
         x = 2 * images - 1
         for layer in self.hidden:
             x = jax.nn.leaky_relu(layer(x), 0.2)  # [B, h / 2, w / 2, 2c]

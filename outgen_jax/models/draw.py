@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from outgen_jax.models import image_input
+from outgen_jax import image_checks
 from outgen_jax.models.attention import DRAW_GLANCE as DRAW_GLANCE
 from outgen_jax.models.attention import Attention as Attention
 from outgen_jax.models.attention import Glance as Glance
@@ -214,7 +214,7 @@ class Discriminator(nnx.Module):
                 f"draw.Discriminator: images must be [B, {', '.join(map(str, self.image_shape))}], "
                 f"got {images.shape}; add the batch axis with images[None], resize, or build it for their shape"
             )
-        image_input.check_floats(images, caller="draw.Discriminator")
+        image_checks.check_floats(images, caller="draw.Discriminator")
         return jax.vmap(self._look)(images)
 
     def _look(self, image: jax.Array) -> tuple[jax.Array, Attention]:

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from outgen_jax.models import conv, image_input
+from outgen_jax import image_checks
+from outgen_jax.models import conv
 
 # Of Lite0, per stage: blocks, kernel size, stride of the first block, expansion, output channels.
 _STAGES = (
@@ -162,12 +163,9 @@ class EfficientNetLite(nnx.Module):
         Raises:
           ValueError: images of another shape than [B, H, W, 3], or smaller than 32×32.
         """
-        if images.ndim != 4 or images.shape[3] != 3 or min(images.shape[1:3]) < _SMALLEST:
-            raise ValueError(
-                f"{type(self).__name__}: images must be [B, H, W, 3], H and W at least {_SMALLEST}, "
-                f"got {images.shape}; add the batch axis with images[None], or resize"
-            )
-        image_input.check_floats(images, caller="EfficientNetLite")
+        caller = type(self).__name__
+        image_checks.check_batch(images, caller=caller, channels=(3,), smallest=_SMALLEST)
+        image_checks.check_floats(images, caller=caller)
         pre = [self.stem((255 * images - 127) / 128)]
         x = jax.nn.relu6(pre[0])
         for block in self.blocks:

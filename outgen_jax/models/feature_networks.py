@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from outgen_jax import devices
+from outgen_jax import devices, image_checks
 from outgen_jax.models import efficientnet_lite, efficientnet_lite_imagenet, inception
 from outgen_jax.models.efficientnet_lite import EfficientNetLite
 
@@ -22,11 +22,18 @@ _CPU_BATCH, _ACCELERATOR_BATCH = 2, 64
 
 
 class FeatureNetwork(NamedTuple):
-    """A frozen network for scores."""
+    """A frozen network for scores.
 
-    name: str  # goes with every score
-    size: int  # side in pixels of what the network sees, whatever the images' own
-    class_names: tuple[str, ...]  # [K]
+    Attributes:
+      name: goes with every score.
+      size: side in pixels of what the network sees, whatever the images' own.
+      class_names: [K].
+      features_and_probs: images [N, H, W, 3] uint8 -> features [N, D] and probabilities [N, K].
+    """
+
+    name: str
+    size: int
+    class_names: tuple[str, ...]
     features_and_probs: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     """Images uint8 [N, H, W, 3] -> features [N, d], probabilities [N, K], both float32, a batch at a time.
 
@@ -147,15 +154,9 @@ def _in_batches(
 
 
 def _check_images(images: np.ndarray, caller: str) -> None:
-    shape = list(np.shape(images))
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        found = getattr(images, "dtype", type(images).__name__)
+    if not isinstance(images, np.ndarray):
         raise ValueError(
-            f"{caller}: images must be a uint8 array, got {found}; "
-            "np.round(255 * images).astype(np.uint8) makes one of floats in [0, 1]"
+            f"{caller}: images must be an array of NumPy, got a {type(images).__name__}; numpy.asarray(images) is one"
         )
-    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-        raise ValueError(
-            f"{caller}: images must be [N, H, W, 3] with at least one, got {shape}; add the batch axis with "
-            "images[None], and repeat a grey channel three times"
-        )
+    image_checks.check_uint8(images, caller=caller)
+    image_checks.check_batch(images, caller=caller, least=1, channels=(3,))

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from outgen_jax import image_checks
+
 HALF_GREY_LEVEL = 0.5 / 255
 
 
@@ -16,11 +18,10 @@ def image_logits(
 ) -> jax.Array:
     """Logits of an image [H, W, C], clipped `clip` from 0 and 1, where they would be infinite.
 
-    Example:
-      >>> import numpy as np
-      >>> from outgen_jax.models import draw
-      >>> draw.image_logits(np.full((2, 2, 1), 0.5), (2, 2, 1)).ravel().tolist()
-      [0.0, 0.0, 0.0, 0.0]
+    >>> import numpy as np
+    >>> from outgen_jax.models import draw
+    >>> draw.image_logits(np.full((2, 2, 1), 0.5), (2, 2, 1)).ravel().tolist()
+    [0.0, 0.0, 0.0, 0.0]
 
     Raises:
       ValueError: an image of another shape than `image_shape`, or (seen outside of a trace only) outside [0, 1].
@@ -33,11 +34,7 @@ def image_logits(
         )
     if not isinstance(image, jax.core.Tracer):
         values = np.asarray(image)  # by NumPy: within a trace, JAX would trace the comparison
-        if not (values.min() >= 0 and values.max() <= 1):
-            raise ValueError(
-                f"image_logits: the image must lie in [0, 1], got {values.min():g} to {values.max():g}; "
-                "divide 8-bit images by 255 first"
-            )
+        image_checks.check_range(values, caller="image_logits", name="image")
     return jax.scipy.special.logit(jnp.clip(given, clip, 1 - clip))
 
 
@@ -53,26 +50,17 @@ def marginal_sample(key: jax.Array, images: ArrayLike) -> jax.Array:
     Returns:
       [H, W, C] float32 in [0, 1].
 
-    Example:
-      >>> import jax, numpy as np
-      >>> from outgen_jax.models import draw
-      >>> draw.marginal_sample(jax.random.key(0), np.ones((3, 2, 2, 1))).shape
-      (2, 2, 1)
+    >>> import jax, numpy as np
+    >>> from outgen_jax.models import draw
+    >>> draw.marginal_sample(jax.random.key(0), np.ones((3, 2, 2, 1))).shape
+    (2, 2, 1)
 
     Raises:
       ValueError: images of another rank or type, or none.
     """
     rows = np.asarray(images)
-    if rows.ndim != 4 or not len(rows):
-        raise ValueError(
-            f"marginal_sample: images must be [N, H, W, C] with N at least 1, got {rows.shape}; "
-            "one image is image[None]"
-        )
-    if rows.dtype != np.uint8 and not jnp.issubdtype(rows.dtype, jnp.floating):
-        raise ValueError(
-            f"marginal_sample: images must be uint8, or float in [0, 1], got {rows.dtype}; grey levels become uint8 "
-            "with .astype(numpy.uint8)"
-        )
+    image_checks.check_batch(rows, caller="marginal_sample", least=1)
+    image_checks.check_floats_or_uint8(rows, caller="marginal_sample")
     chosen = np.asarray(jax.random.randint(key, rows.shape[1:], 0, len(rows), jnp.int32))
     sample = np.take_along_axis(rows, chosen[None], 0)[0]
     scale = 255 if rows.dtype == np.uint8 else 1

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from outgen_jax.models import image_input
+from outgen_jax import image_checks
 from outgen_jax.models import inception_blocks as parts
 from outgen_jax.models.inception_blocks import Layer
 from outgen_jax.models.pytorch import torch_file, torch_weights
@@ -95,12 +95,8 @@ class InceptionV3(nnx.Module):
         Raises:
           ValueError: images of another shape than [B, H, W, 3].
         """
-        if images.ndim != 4 or images.shape[3] != 3:
-            raise ValueError(
-                f"InceptionV3: images must be [B, H, W, 3], got {list(images.shape)}; add the batch axis with "
-                "images[None], and repeat a grey channel three times"
-            )
-        image_input.check_floats(images, caller="InceptionV3")
+        image_checks.check_batch(images, caller="InceptionV3", channels=(3,))
+        image_checks.check_floats(images, caller="InceptionV3")
         found = {}
         x = (parts.resize(255 * images, SIDE) - 128) / 128
         for step in _STEM:

@@ -23,13 +23,12 @@ def from_keras(model: Any, *, channels_first: bool = False) -> tuple[ApplyFn, An
     yours, or whose options JSON cannot hold, gets a new `apply_fn` at each call. To avoid compiling it again, keep the
     first `apply_fn`, and pass it the variables of the later call.
 
-    Example:
-      >>> import os; os.environ["KERAS_BACKEND"] = "jax"  # before the first import of keras
-      >>> import keras, jax.numpy as jnp
-      >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(5, 3)])
-      >>> apply_fn, variables = from_keras(model)
-      >>> apply_fn(variables, jnp.ones((2, 8, 8, 3))).shape
-      (2, 6, 6, 5)
+    >>> import os; os.environ["KERAS_BACKEND"] = "jax"  # before the first import of keras
+    >>> import keras, jax.numpy as jnp
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(5, 3)])
+    >>> apply_fn, variables = from_keras(model)
+    >>> apply_fn(variables, jnp.ones((2, 8, 8, 3))).shape
+    (2, 6, 6, 5)
 
     Args:
       model: built, on the JAX backend. For targets of a softmax it must return logits: make its last layer with

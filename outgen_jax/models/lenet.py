@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from outgen_jax.models import conv, image_input
+from outgen_jax import image_checks
+from outgen_jax.models import conv
 
 _SIDE = 28
 _MEAN, _STD = 0.1307, 0.3081  # of MNIST's training pixels
@@ -84,12 +85,8 @@ class LeNet(nnx.Module):
         Raises:
           ValueError: images of another shape.
         """
-        if images.ndim != 4 or images.shape[1:] != (_SIDE, _SIDE, 1):
-            raise ValueError(
-                f"LeNet: images must be [B, 28, 28, 1], got {images.shape}; add the batch axis with images[None], "
-                "resize, or take the mean over the channels"
-            )
-        image_input.check_floats(images, caller="LeNet")
+        image_checks.check_batch(images, caller="LeNet", size=(_SIDE, _SIDE), channels=(1,))
+        image_checks.check_floats(images, caller="LeNet")
         conv1 = self.conv1((images - _MEAN) / _STD)
         # Pooling before the ReLU gives the same values from a quarter of the elements.
         conv2 = self.conv2(jax.nn.relu(conv.max_pool(conv1)))

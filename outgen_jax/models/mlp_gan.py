@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
-from outgen_jax.models import image_input
+from outgen_jax import image_checks
 from outgen_jax.models.first_canvas import image_logits
 
 _CLIP = 1e-7  # of the mean image, as in pylearn2's `init_sigmoid_bias_from_marginals`
@@ -123,7 +123,7 @@ class Discriminator(nnx.Module):
                 f"mlp_gan.Discriminator: images must be [B, {', '.join(map(str, self.image_shape))}], "
                 f"got {images.shape}; add the batch axis with images[None], resize, or build it for their shape"
             )
-        image_input.check_floats(images, caller="mlp_gan.Discriminator")
+        image_checks.check_floats(images, caller="mlp_gan.Discriminator")
         keys: tuple[jax.Array | None, ...] = (None,) * 3
         if key is not None:
             keys = tuple(jax.random.split(key, 3))

@@ -52,11 +52,18 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 class Pretrained(NamedTuple):
-    """A network in inference mode, with the data of its card."""
+    """A network in inference mode, with the data of its card.
+
+    Attributes:
+      model: the network.
+      class_names: [K].
+      image_size: side of the images it was trained on.
+      card: how it was trained, and what it reached.
+    """
 
     model: VGG16 | WhitenedCNN | LeNet | EfficientNetLite
     class_names: tuple[str, ...]
-    image_size: int  # side of the images it was trained on
+    image_size: int
     card: dict[str, Any]
 
     @property

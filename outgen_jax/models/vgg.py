@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from outgen_jax.models import conv, image_input
+from outgen_jax import image_checks
+from outgen_jax.models import conv
 
 # Channels of each block's convolutions; every block ends in 2×2 max-pooling.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -108,13 +109,8 @@ class VGG16(nnx.Module):
         Raises:
           ValueError: images of another shape.
         """
-        _, h, w, channels = images.shape if images.ndim == 4 else (0, 0, 0, 0)
-        if channels != 3 or not h or not w or h % 32 or w % 32:
-            raise ValueError(
-                "VGG16: images must be [B, H, W, 3], H and W multiples of 32, got "
-                f"{images.shape}; add the batch axis with images[None], or resize"
-            )
-        image_input.check_floats(images, caller="VGG16")
+        image_checks.check_batch(images, caller="VGG16", channels=(3,), multiple=32)
+        image_checks.check_floats(images, caller="VGG16")
         x = normalised(images, MEAN, STD).astype(self.dtype)
         x, convolved = through_blocks(self.blocks, x)
         # fc1 sees the whole map where there is one, the plain head its mean.

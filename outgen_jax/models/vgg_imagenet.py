@@ -20,7 +20,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from outgen_jax.models import conv, image_input, vgg
+from outgen_jax import image_checks
+from outgen_jax.models import conv, vgg
 from outgen_jax.models.pytorch import torch_file, torch_weights
 from outgen_jax.models.vgg import BLOCKS
 
@@ -108,13 +109,9 @@ class ImageNetVGG16(nnx.Module):
         Raises:
           ValueError: images of another shape.
         """
-        size = self.image_size
-        if images.shape[1:] != (size, size, 3):
-            raise ValueError(
-                f"ImageNetVGG16: images must be [B, {size}, {size}, 3], got {images.shape}; add the "
-                "batch axis with images[None], or resize"
-            )
-        image_input.check_floats(images, caller="ImageNetVGG16")
+        size = (self.image_size, self.image_size)
+        image_checks.check_batch(images, caller="ImageNetVGG16", size=size, channels=(3,))
+        image_checks.check_floats(images, caller="ImageNetVGG16")
         x = vgg.normalised(images, _MEAN, _STD).astype(self.dtype)
         x, convolved = vgg.through_blocks(self.blocks, x)
         x = x.reshape(x.shape[0], -1)  # [B, (H/32)·(W/32)·512]

@@ -16,7 +16,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from outgen_jax.models import conv, image_input
+from outgen_jax import image_checks
+from outgen_jax.models import conv
 from outgen_jax.models.vgg import MEAN, STD, normalised
 
 WIDTHS = (64, 256, 256)  # channels of the three blocks
@@ -63,13 +64,12 @@ class Block(nnx.Module):
 class WhitenedCNN(nnx.Module):
     """A whitened first layer, three blocks of two convolutions, and a linear layer.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from flax import nnx
-      >>> from outgen_jax import models
-      >>> network = models.WhitenedCNN(10, width_multiplier=1 / 16, rngs=nnx.Rngs(0))
-      >>> network(jnp.zeros((2, 32, 32, 3))).shape
-      (2, 10)
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from outgen_jax import models
+    >>> network = models.WhitenedCNN(10, width_multiplier=1 / 16, rngs=nnx.Rngs(0))
+    >>> network(jnp.zeros((2, 32, 32, 3))).shape
+    (2, 10)
     """
 
     def __init__(
@@ -119,16 +119,8 @@ class WhitenedCNN(nnx.Module):
         Raises:
           ValueError: images of another shape or type, or none.
         """
-        if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-            raise ValueError(
-                f"WhitenedCNN.whiten: images must be [N, H, W, 3], at least one, got {list(images.shape)}; repeat a "
-                "grey channel three times"
-            )
-        if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(
-                f"WhitenedCNN.whiten: images must be uint8, or float in [0, 1], got {images.dtype}; grey levels become "
-                "uint8 with .astype(numpy.uint8)"
-            )
+        image_checks.check_batch(images, caller="WhitenedCNN.whiten", least=1, channels=(3,))
+        image_checks.check_floats_or_uint8(images, caller="WhitenedCNN.whiten")
         scale = 255 if images.dtype == np.uint8 else 1
         x = normalised(jnp.asarray(images, jnp.float32) / scale, MEAN, STD)
         self.whitening.set_value(whitening_kernel(x))
@@ -145,14 +137,9 @@ class WhitenedCNN(nnx.Module):
         Raises:
           ValueError: images of another shape.
         """
-        _, h, w, channels = images.shape if images.ndim == 4 else (0, 0, 0, 0)
-        if channels != 3 or not h or not w or h % 8 or w % 8:
-            raise ValueError(
-                "WhitenedCNN: images must be [B, H, W, 3], H and W multiples of 8, got "
-                f"{images.shape}; add the batch axis with images[None], or resize"
-            )
+        image_checks.check_batch(images, caller="WhitenedCNN", channels=(3,), multiple=8)
+        image_checks.check_floats(images, caller="WhitenedCNN")
         x = normalised(images, MEAN, STD)
-        image_input.check_floats(images, caller="WhitenedCNN")
         bias = self.whitening_bias[...].reshape(1, 1, 1, -1)
         x = conv.convolution(x, self.whitening[...]) + bias
         x = jax.nn.gelu(x).astype(self.dtype)
@@ -171,12 +158,11 @@ def whitening_kernel(images: jax.Array) -> jax.Array:
     Outputs i and i + 12 are plus and minus the projection on the i-th eigenvector of the patches' covariance, over the
     square root of its eigenvalue.
 
-    Example:
-      >>> import jax
-      >>> from outgen_jax.models import whitened_cnn
-      >>> images = jax.random.uniform(jax.random.key(0), (20, 8, 8, 3))
-      >>> whitened_cnn.whitening_kernel(images).shape
-      (2, 2, 3, 24)
+    >>> import jax
+    >>> from outgen_jax.models import whitened_cnn
+    >>> images = jax.random.uniform(jax.random.key(0), (20, 8, 8, 3))
+    >>> whitened_cnn.whitening_kernel(images).shape
+    (2, 2, 3, 24)
     """
     _, h, w, c = images.shape
     places = [(i, j) for i in range(PATCH) for j in range(PATCH)]

@@ -134,11 +134,15 @@ class Softmax(Output):
         """Probabilities of the groups [M + 1]."""
         return jax.nn.softmax(_with_first(r))
 
-    def num_named(self, targets: np.ndarray) -> np.ndarray:
-        """Classes that are not masked; in full targets, classes of positive probability."""
-        free = np.isnan(targets)
-        is_partial = free.any(-1, keepdims=True)
-        return np.maximum(np.where(is_partial, ~free, targets > 0).sum(-1), 1)
+    def counts(self, targets: np.ndarray) -> list[int | None]:
+        """The classes that a target names, rounded up to a power of two, so that few programs are compiled."""
+        size = targets.shape[-1]
+        if size <= ALL_CLASSES:
+            return [None] * len(targets)
+        power = 2 ** np.ceil(np.log2(_num_named(targets).max(-1))).astype(int)
+        # A target that names nearly all of a moderate number of classes has a row for each.
+        is_for_all = (power >= size) & (size <= MOST_CLASSES)
+        return [None if every else int(n) for n, every in zip(power, is_for_all, strict=True)]
 
     def validated(self, targets: np.ndarray, *, caller: str) -> np.ndarray:
         """Distributions, divided by their sums."""
@@ -229,3 +233,10 @@ def _logarithmic_mean(probs: jax.Array, wanted: jax.Array) -> jax.Array:
     ratios = jnp.log(jnp.maximum(wanted, 1e-12)) - jnp.log(jnp.maximum(probs, 1e-30))
     alike = ratios == 0
     return probs * jnp.where(alike, 1, jnp.expm1(ratios) / jnp.where(alike, 1, ratios))
+
+
+def _num_named(targets: np.ndarray) -> np.ndarray:
+    """Classes that are not masked; in full targets, classes of positive probability: [..., K] -> [...], at least 1."""
+    free = np.isnan(targets)
+    is_partial = free.any(-1, keepdims=True)
+    return np.maximum(np.where(is_partial, ~free, targets > 0).sum(-1), 1)

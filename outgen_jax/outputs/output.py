@@ -2,13 +2,15 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from outgen_jax.targets import partial
+
+Form = Literal["distribution", "labels", "numbers"]
 
 
 class Output(abc.ABC):
@@ -32,6 +34,13 @@ class Output(abc.ABC):
     @abc.abstractmethod
     def divergence_at(self, r: jax.Array, goal: jax.Array) -> jax.Array:
         """What solvers minimise, as a function of the coordinates: [], convex, and 0 only at the target."""
+
+    @property
+    def form(self) -> Form:
+        """How a row is written and shown: entries that sum to 1, a probability for each entry, or numbers."""
+        if self.bounds is None:
+            return "distribution"
+        return "labels" if self.bounds == (0, 1) else "numbers"
 
     # --- coordinates ---
 
@@ -126,9 +135,9 @@ class Output(abc.ABC):
 
     # --- checks on the host ---
 
-    def num_named(self, targets: np.ndarray) -> np.ndarray:
-        """How many coordinates each target needs: [..., K] -> [...] int. Free entries count too."""
-        return np.full(targets.shape[:-1], targets.shape[-1])
+    def counts(self, targets: np.ndarray) -> list[int | None]:
+        """For each image, how many entries of its targets [B, R, K] get a coordinate each; None: all."""
+        return [None] * len(targets)
 
     def validated(self, targets: np.ndarray, *, caller: str) -> np.ndarray:
         """Checks targets [n, K] float64, masked where free -> float32, NaN where free.

@@ -48,15 +48,15 @@ def dots_figure(
     """Panels of dots and intervals, with a key below them.
 
     Args:
-        rows: names, from the top.
-        panels: what to draw, row by row.
-        columns: panels beside each other.
-        line: what the dashed line is, for the key.
-        marks: what the diamonds are, for the key.
-        reference: rows that are drawn in black, since the others are compared with them.
+      rows: names, from the top.
+      panels: what to draw, row by row.
+      columns: panels beside each other.
+      line: what the dashed line is, for the key.
+      marks: what the diamonds are, for the key.
+      reference: rows that are drawn in black, since the others are compared with them.
 
     Raises:
-        ValueError: no panels, or one that has not a value for each row.
+      ValueError: no panels, or one that has not a value for each row.
     """
     lengths = {len(values) for p in panels for values in (p.seeds, p.intervals)}
     lengths |= {len(p.marks) for p in panels if p.marks}

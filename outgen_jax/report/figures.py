@@ -38,14 +38,19 @@ def image_grid_figure(
     """Images side by side: one column per method, one row per class (the layout of Fig. A1, A3-A5).
 
     Args:
-        columns: title to images [R, H, W, C], all of the same R.
-        row_labels: R names written to the left of the rows; a long one is broken, unless it has
-            lines of its own.
-        captions: title to R short texts written under that column's images; any subset of columns.
+      columns: title to images [R, H, W, C], all of the same R.
+      row_labels: R names written to the left of the rows; a long one is broken, unless it has
+          lines of its own.
+      captions: title to R short texts written under that column's images; any subset of columns.
 
     Raises:
-        ValueError: no columns or no rows; captions, labels or columns of different lengths;
-            captions of a column that is not there.
+      ValueError: no columns or no rows; captions, labels or columns of different lengths;
+          captions of a column that is not there.
+
+    >>> import numpy as np
+    >>> from outgen_jax import report
+    >>> type(report.image_grid_figure({"digits": np.zeros((2, 8, 8, 1))})).__name__
+    'Figure'
     """
     captions = captions or {}
     rows = _count_rows(columns, row_labels, captions)
@@ -121,14 +126,19 @@ def history_figure(
     """Loss against updates on a log scale: the median over images, with its 5-95 % band.
 
     Args:
-        curves: name to losses [steps] or [N, steps]; entry t is the loss after t updates. An image
-            that stopped early holds its last value, or the median would be of the stragglers only.
-            Values that are not finite are left out, and the legend says of how many images.
-        ylabel: what the values are.
-        floor: smaller values, zero included, are drawn here, since a logarithm cannot show them.
+      curves: name to losses [steps] or [N, steps]; entry t is the loss after t updates. An image
+          that stopped early holds its last value, or the median would be of the stragglers only.
+          Values that are not finite are left out, and the legend says of how many images.
+      ylabel: what the values are.
+      floor: smaller values, zero included, are drawn here, since a logarithm cannot show them.
 
     Raises:
-        ValueError: no curves, or one that is empty or not of one or two dimensions.
+      ValueError: no curves, or one that is empty or not of one or two dimensions.
+
+    >>> import numpy as np
+    >>> from outgen_jax import report
+    >>> type(report.history_figure({"plain": np.array([1.0, 0.5, 0.25])})).__name__
+    'Figure'
     """
     if not curves:
         raise ValueError("history_figure: no curves to draw; give at least one")

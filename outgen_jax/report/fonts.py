@@ -37,9 +37,8 @@ def drawable(text: str) -> Drawable:
     Characters that no installed font has become squares, and a log message says once what to
     install.
 
-    Example:
-        >>> drawable("cat").text
-        'cat'
+    >>> drawable("cat").text
+    'cat'
     """
     families = list(matplotlib.rcParams["font.family"])
     # Fonts that are added later are seen by their number.

@@ -103,12 +103,9 @@ def synthesis_run(
 
 def _leaves(meaning: Meaning, tree: Any, number: int, field: str) -> list[np.ndarray]:
     """Answers [B, R, K], one a part."""
-    try:
-        leaves = meaning.structure.flatten_up_to(tree)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{CALLER}: {field} must be like the network's outputs, as og.predict returns them: {error}"
-        ) from None
+    leaves = request.leaves_like(
+        meaning.structure, tree, expected=f"{field} must be", caller=CALLER
+    )
     found = []
     for leaf, shape in zip(leaves, meaning.shapes, strict=True):
         if np.shape(leaf) != (number, *shape):
@@ -122,9 +119,7 @@ def _leaves(meaning: Meaning, tree: Any, number: int, field: str) -> list[np.nda
 
 def _networks(meaning: Meaning) -> list[str]:
     """What the outputs are called in the tree that the network returns: "" for a single one."""
-    leaves = jax.tree.unflatten(meaning.structure, range(meaning.structure.num_leaves))
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(leaves)]
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in meaning.paths]
     return [f"output {name}" if name.isdigit() else name for name in names]
 
 
@@ -133,13 +128,11 @@ def _names(meaning: Meaning, names: Any) -> list[tuple[str, ...]]:
     sizes = [shape[-1] for shape in meaning.shapes]
     if names is None:
         return [tuple(map(str, range(size))) for size in sizes]
-    is_for_all = not isinstance(names, dict) and all(isinstance(name, str) for name in names)
-    try:
-        found = [names] * len(sizes) if is_for_all else meaning.structure.flatten_up_to(names)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{CALLER}: names must be a sequence of texts, or a tree of such like the network's outputs: {error}"
-        ) from None
+    if not isinstance(names, dict) and all(isinstance(name, str) for name in names):
+        found = [names] * len(sizes)
+    else:
+        expected = "names must be a sequence of texts, or a tree of such"
+        found = request.leaves_like(meaning.structure, names, expected=expected, caller=CALLER)
     for given, size in zip(found, sizes, strict=True):
         if len(given) != size:
             raise ValueError(

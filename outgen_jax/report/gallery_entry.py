@@ -12,7 +12,7 @@ from outgen_jax import files
 from outgen_jax.names import printable
 from outgen_jax.report import run as runs
 from outgen_jax.report import wording
-from outgen_jax.report.parts import Part, completed, form
+from outgen_jax.report.parts import Part, completed
 from outgen_jax.report.run import SynthesisRun, number
 from outgen_jax.report.shown import (
     SMALLEST_SHOWN,
@@ -76,7 +76,7 @@ def _group(group: Group, several: bool) -> str:
     part = group.part
     names, table, note = shown_entries(part, 0, limit=5)
     shown = (
-        _values(part, names, table) if form(part.kind) == "numbers" else _bars(part, names, table)
+        _values(part, names, table) if part.kind.form == "numbers" else _bars(part, names, table)
     )
     notes = "".join(f'<p class="others">{escape(text)}</p>' for text in (note, group.note) if text)
     if not several:
@@ -88,7 +88,7 @@ def _group(group: Group, several: bool) -> str:
 def _bars(part: Part, names: list[str], table: np.ndarray) -> str:
     """A table of bars, one row per class or label: wanted (outline), reached (filled) and before (tick)."""
     rows = "".join(_bar(part, name, *values) for name, values in zip(names, table, strict=True))
-    what = "class" if form(part.kind) == "distribution" else "label"
+    what = "class" if part.kind.form == "distribution" else "label"
     return f"""<table class="bars"><caption class="visually-hidden">Probabilities by {what}</caption>
 <colgroup><col class="name"><col><col class="number"><col class="number"></colgroup>
 <thead><tr><th scope="col"><span class="visually-hidden">{what}</span></th>
@@ -163,7 +163,7 @@ def _says(run: SynthesisRun, row: int, when: str) -> str:
 def _numbers(one: SynthesisRun, distance: float, rms: float) -> str:
     before, after = runs.distance_before(one)[0], one.distance[0]
     entries = {}
-    if len(one.parts) == 1 and form(one.parts[0].kind) == "distribution":
+    if len(one.parts) == 1 and one.parts[0].kind.form == "distribution":
         divergence = runs.kl_divergence(completed(one.parts[0]), one.parts[0].reached)[0]
         entries["KL(wanted ‖ reached)"] = f"{number(divergence)} nats"
     entries |= {

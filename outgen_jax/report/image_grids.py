@@ -36,12 +36,12 @@ def grids_figure(
     """Grids of images one below the other, each with its name to the left and a note to the right.
 
     Args:
-        panels: name (may be empty or have several lines) to images [R, C, H, W, 1 or 3].
-        notes: one for each panel, or none at all.
-        inches: side of one image.
+      panels: name (may be empty or have several lines) to images [R, C, H, W, 1 or 3].
+      notes: one for each panel, or none at all.
+      inches: side of one image.
 
     Raises:
-        ValueError: no panels, images of another rank, or another number of notes.
+      ValueError: no panels, images of another rank, or another number of notes.
     """
     if not panels or (notes and len(notes) != len(panels)):
         raise ValueError(
@@ -79,15 +79,15 @@ def attention_figure(
     reaches farther is cut.
 
     Args:
-        images: [R, C, H, W, 1 or 3].
-        boxes: of each image; None: no boxes.
-        titles: of the columns, or none.
-        heading: above the whole, at the left, or none.
-        inches: side of one image with its margin.
+      images: [R, C, H, W, 1 or 3].
+      boxes: of each image; None: no boxes.
+      titles: of the columns, or none.
+      heading: above the whole, at the left, or none.
+      inches: side of one image with its margin.
 
     Raises:
-        ValueError: images of another rank, boxes or titles that are not one for each, or a heading
-            as well as titles.
+      ValueError: images of another rank, boxes or titles that are not one for each, or a heading
+          as well as titles.
     """
     margin = max(2, images.shape[2] // 7) if images.ndim == 5 else 0
     gap = 2 * margin + 2
@@ -127,7 +127,7 @@ def animation_bytes(figures: Sequence[Figure], *, milliseconds: Sequence[int]) -
     """Figures of one size as an endless GIF, each shown for so long.
 
     Raises:
-        ValueError: no figures, or another number of durations.
+      ValueError: no figures, or another number of durations.
     """
     if not figures or len(figures) != len(milliseconds):
         raise ValueError(

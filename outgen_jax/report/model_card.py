@@ -16,8 +16,8 @@ def model_card(name: str, card: Mapping[str, Any]) -> str:
     """What is known of a network, for a page beside its weights.
 
     Args:
-        name: by which `models.pretrained.load` knows it.
-        card: what `models.pretrained.load(name).card` returns.
+      name: by which `models.pretrained.load` knows it.
+      card: what `models.pretrained.load(name).card` returns.
 
     >>> card = {"network": "LeNet", "class_names": ["0", "1"], "dataset": "mnist", "test_images": 10,
     ...         "test_accuracy": 0.9, "recipe": {"epochs": 7}, "seed": 0, "seconds": 60.0, "device": "cpu",

@@ -38,15 +38,15 @@ def html_page(
     """The run as one HTML page: key numbers, what one sees, figures, a gallery, the command.
 
     Args:
-        run: the run's arrays; the key numbers are over all of it.
-        title: heading of the page.
-        summary: further facts by name, such as the network, the solver, the time, the hardware.
-        figures: caption and figure (or the bytes of a PNG) each.
-        command: what to type to get the same run again; "": nothing is said of it.
-        max_images: the gallery holds the first so many images, unselected.
+      run: the run's arrays; the key numbers are over all of it.
+      title: heading of the page.
+      summary: further facts by name, such as the network, the solver, the time, the hardware.
+      figures: caption and figure (or the bytes of a PNG) each.
+      command: what to type to get the same run again; "": nothing is said of it.
+      max_images: the gallery holds the first so many images, unselected.
 
     Raises:
-        ValueError: the run has no images or its fields disagree, or `max_images` is not positive.
+      ValueError: the run has no images or its fields disagree, or `max_images` is not positive.
     """
     check_run(run, caller="html_page")
     if not len(run.source) or max_images < 1:

@@ -4,7 +4,7 @@ Answers are in the units of targets, as `og.predict` returns them: probabilities
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,29 +12,29 @@ import numpy as np
 from outgen_jax.outputs import Output, softmax
 from outgen_jax.targets import partial
 
-Form = Literal["distribution", "labels", "numbers"]
-
 
 class Part(NamedTuple):
     """One answer to each of N images, with K entries: of one network, in one view. Host arrays only.
 
     Names may hold any characters.
+
+    Attributes:
+      entries: K names, of classes, labels or numbers.
+      wanted: [N, K], NaN where an entry is free.
+      before: [N, K], what the network says of the source.
+      reached: [N, K], what it says of the saved image; NaN where it is not finite.
+      kind: of the output.
+      network: of several networks, or of several outputs of one.
+      view: of several views.
     """
 
-    entries: tuple[str, ...]  # K names, of classes, labels or numbers
-    wanted: np.ndarray  # [N, K], NaN where an entry is free
-    before: np.ndarray  # [N, K] what the network says of the source
-    reached: np.ndarray  # [N, K] what it says of the saved image; NaN where it is not finite
+    entries: tuple[str, ...]
+    wanted: np.ndarray
+    before: np.ndarray
+    reached: np.ndarray
     kind: Output = softmax()
-    network: str = ""  # of several networks, or of several outputs of one
-    view: str = ""  # of several views
-
-
-def form(kind: Output) -> Form:
-    """How answers of a kind are shown: entries that sum to 1, probabilities for themselves, or numbers."""
-    if kind.bounds is None:
-        return "distribution"
-    return "labels" if kind.bounds == (0, 1) else "numbers"
+    network: str = ""
+    view: str = ""
 
 
 def distances(part: Part, said: np.ndarray) -> np.ndarray:
@@ -62,8 +62,8 @@ def completed(part: Part) -> np.ndarray:
 def _outputs(kind: Output, said: np.ndarray) -> np.ndarray:
     """Outputs that read out as what is said."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        if form(kind) == "distribution":
+        if kind.form == "distribution":
             return np.log(said)
-        if form(kind) == "labels":
+        if kind.form == "labels":
             return np.log(said) - np.log1p(-said)
     return said

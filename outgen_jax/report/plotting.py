@@ -128,7 +128,7 @@ def figure_bytes(figure: Figure, kind: str = "png", *, dpi: int = DOTS_PER_INCH)
     """The figure as the content of a file of the given kind: png, pdf or svg.
 
     Raises:
-        ValueError: matplotlib cannot write that kind.
+      ValueError: matplotlib cannot write that kind.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=dpi)
@@ -139,8 +139,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = DOTS
     """Write the figure to `path` atomically, in the format that its suffix names.
 
     Raises:
-        ValueError: matplotlib cannot write that format, or `path` has no suffix.
-        FileNotFoundError: the directory of `path` does not exist.
+      ValueError: matplotlib cannot write that format, or `path` has no suffix.
+      FileNotFoundError: the directory of `path` does not exist.
     """
     suffix = Path(path).suffix
     if not suffix:

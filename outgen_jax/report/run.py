@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax import losses, metrics
+from outgen_jax import image_checks, losses, metrics
 from outgen_jax.report import parts as report_parts
 from outgen_jax.report.parts import Part
 
@@ -23,35 +23,40 @@ class SynthesisRun(NamedTuple):
     from. Identifiers may hold any characters. An image on which the network is not finite has NaN in `reached`, and a
     `distance` that is not finite.
 
-    Example:
-        >>> image = np.zeros((1, 8, 8, 3), np.uint8)
-        >>> probs = np.array([[0.9, 0.1]])
-        >>> part = Part(entries=("cat", "dog"), wanted=probs, before=probs[:, ::-1], reached=probs)
-        >>> run = SynthesisRun(image, image, (part,), ("a.png",), np.array([3]), np.zeros(1), np.array([True]))
-        >>> f"{distance_before(run)[0]:.3f}"
-        '0.800'
+    Attributes:
+      source: [N, H, W, C] uint8, the images started from.
+      generated: [N, H, W, C] uint8, the images as saved.
+      parts: what the network says, one for each of its outputs and each view.
+      ids: N.
+      steps: [N] int, steps used.
+      distance: [N], the largest of the parts' distances, each in the measure of its kind.
+      converged: [N] bool, the saved image reaches its target.
+
+    >>> image = np.zeros((1, 8, 8, 3), np.uint8)
+    >>> probs = np.array([[0.9, 0.1]])
+    >>> part = Part(entries=("cat", "dog"), wanted=probs, before=probs[:, ::-1], reached=probs)
+    >>> run = SynthesisRun(image, image, (part,), ("a.png",), np.array([3]), np.zeros(1), np.array([True]))
+    >>> f"{distance_before(run)[0]:.3f}"
+    '0.800'
     """
 
-    source: np.ndarray  # [N, H, W, C] uint8, the images started from
-    generated: np.ndarray  # [N, H, W, C] uint8, the images as saved
-    parts: tuple[Part, ...]  # what the network says, one for each of its outputs and each view
-    ids: tuple[str, ...]  # N
-    steps: np.ndarray  # [N] int, steps used
-    distance: np.ndarray  # [N] the largest of the parts' distances, each in the measure of its kind
-    converged: np.ndarray  # [N] bool, the saved image reaches its target
+    source: np.ndarray
+    generated: np.ndarray
+    parts: tuple[Part, ...]
+    ids: tuple[str, ...]
+    steps: np.ndarray
+    distance: np.ndarray
+    converged: np.ndarray
 
 
 def check_run(run: SynthesisRun, *, caller: str) -> None:
     """Fail, in the name of `caller`, on the first field that does not fit the others.
 
     Raises:
-        ValueError: a shape, a type or a distance contradicts the other fields.
+      ValueError: a shape, a type or a distance contradicts the other fields.
     """
-    if run.source.ndim != 4 or run.source.shape[-1] not in (1, 3) or run.source.dtype != np.uint8:
-        raise ValueError(
-            f"{caller}: source must be uint8 [N, H, W, 1 or 3]; it is {run.source.dtype} "
-            f"{list(run.source.shape)}. Round the images to 8 bits first"
-        )
+    image_checks.check_uint8(run.source, caller=caller, name="source")
+    image_checks.check_batch(run.source, caller=caller, name="source", channels=(1, 3))
     if not run.parts:
         raise ValueError(f"{caller}: parts must have what the network says; there are none")
     number = len(run.source)

@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from outgen_jax.names import printable
+from outgen_jax.outputs.output import Form
 from outgen_jax.report import wording
-from outgen_jax.report.parts import Form, Part, form
+from outgen_jax.report.parts import Part
 from outgen_jax.report.plotting import (
     GREY,
     INK,
@@ -65,12 +66,12 @@ def synthesis_figure(run: SynthesisRun, *, rows: Sequence[int], amplify: float =
     Probabilities are bars, numbers are texts. Several networks or views stand one under another.
 
     Args:
-        run: the run's arrays.
-        rows: indices of the images to show, top to bottom.
-        amplify: the difference is shown as 0.5 + amplify * (generated - source), clipped.
+      run: the run's arrays.
+      rows: indices of the images to show, top to bottom.
+      amplify: the difference is shown as 0.5 + amplify * (generated - source), clipped.
 
     Raises:
-        ValueError: the run's fields disagree, or `rows` is empty or out of range.
+      ValueError: the run's fields disagree, or `rows` is empty or out of range.
     """
     check_run(run, caller="synthesis_figure")
     number, height, width, _ = run.source.shape
@@ -79,7 +80,7 @@ def synthesis_figure(run: SynthesisRun, *, rows: Sequence[int], amplify: float =
             f"synthesis_figure: rows must be indices from 0 to {number - 1}, at least one; "
             f"got {list(rows)}"
         )
-    forms = {form(part.kind) for part in run.parts}
+    forms = {part.kind.form for part in run.parts}
     shown = [_lines(one_image(run, row)) for row in rows]
     tall = SIDE * height / width
     talls = [max(tall, LINE * len(lines)) for lines in shown]
@@ -145,7 +146,7 @@ def _draw_lines(axes: Axes, lines: Sequence[_Line], right: float, *, mixed: bool
     bars = [
         (place, line.values)
         for place, line in enumerate(lines)
-        if line.part is not None and form(line.part.kind) != "numbers"
+        if line.part is not None and line.part.kind.form != "numbers"
     ]
     _draw_bars(axes, np.array([b[0] for b in bars]), np.array([b[1] for b in bars]).reshape(-1, 3))
     axes.set_xlim(-0.005, 1.005)
@@ -164,12 +165,12 @@ def _draw_lines(axes: Axes, lines: Sequence[_Line], right: float, *, mixed: bool
         name = printable(line.text, limit=19)
         write_text(axes, name, (0, y), offset=(-5, -0.5), align=("right", "center"))
         wanted, before, reached = line.values
-        if form(line.part.kind) == "numbers":
+        if line.part.kind.form == "numbers":
             text = f"{'source ' if mixed else ''}{value_text(line.part, before)}"
             write_text(axes, text, (1, y), offset=(0, -0.5), align=("right", "center"))
         texts = wanted_text(line.part, wanted), value_text(line.part, reached, exact=True)
         for column, (value, text) in enumerate(zip((wanted, reached), texts, strict=True)):
-            is_small = form(line.part.kind) != "numbers" and value < SMALLEST_SHOWN
+            is_small = line.part.kind.form != "numbers" and value < SMALLEST_SHOWN
             color = FAINT_INK if is_small or np.isnan(value) else INK
             offset = (_number_edge(column, right), -0.5)
             write_text(axes, text, (1, y), offset=offset, align=("right", "center"), color=color)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from outgen_jax.outputs import Output
-from outgen_jax.report.parts import Part, distances, form
+from outgen_jax.report.parts import Part, distances
 from outgen_jax.report.run import SynthesisRun, number
 
 SMALLEST_SHOWN = 0.0005  # a probability that prints as 0.001; smaller ones print as zero
@@ -64,7 +64,7 @@ def shown_entries(part: Part, row: int, *, limit: int, complete: int = COMPLETE)
     full = np.stack([part.wanted[row], part.before[row], part.reached[row]], axis=1)
     table = full[chosen]
     left_out = np.setdiff1d(np.arange(len(full)), chosen)
-    if form(part.kind) != "distribution":
+    if part.kind.form != "distribution":
         return Shown(names, table, _note(part, full[left_out]))
     if left_out.size:
         names.append(f"{left_out.size} other{'s' if left_out.size > 1 else ''}")
@@ -83,7 +83,7 @@ def leading_entries(part: Part, row: int, *, limit: int, complete: int = COMPLET
     wanted, before, reached = part.wanted[row], part.before[row], part.reached[row]
     if len(wanted) <= complete:
         return np.arange(len(wanted))
-    if form(part.kind) != "distribution":
+    if part.kind.form != "distribution":
         free = np.isnan(wanted)
         change = np.abs(np.where(free, reached, wanted) - before)
         return np.lexsort((-np.nan_to_num(change), free))[:limit]
@@ -100,7 +100,7 @@ def said(part: Part, values: np.ndarray, *, limit: int = 1) -> str:
     """An answer [K] in words, by its largest probabilities, none under TICK_FROM, or by its numbers."""
     if not np.isfinite(values).all():
         return "nothing finite"
-    if form(part.kind) == "numbers":
+    if part.kind.form == "numbers":
         return _in_words(part, values, np.arange(len(values)), limit)
     order = np.argsort(-values, kind="stable")
     return _in_words(part, values, order[: max(1, int(np.sum(values >= TICK_FROM)))], limit)
@@ -120,7 +120,7 @@ def story(part: Part, row: int) -> str:
     named = np.flatnonzero(~np.isnan(part.wanted[row]))
     if not named.size:
         return f"{said(part, part.before[row])} → anything"
-    if form(part.kind) == "distribution":
+    if part.kind.form == "distribution":
         return f"{said(part, part.before[row])} → {asked(part, row)}"
     leading = leading_entries(part, row, limit=2, complete=2)
     leading = leading[~np.isnan(part.wanted[row, leading])]
@@ -135,7 +135,7 @@ def story(part: Part, row: int) -> str:
 
 def present_names(part: Part, row: int) -> list[str]:
     """The entries by which a reader may look for an image."""
-    if form(part.kind) == "numbers":
+    if part.kind.form == "numbers":
         return shown_entries(part, row, limit=5).names
     values = np.nan_to_num([part.wanted[row], part.before[row], part.reached[row]])
     return [part.entries[k] for k in np.flatnonzero(values.max(0) >= TICK_FROM)]
@@ -151,7 +151,7 @@ def value_text(part: Part, value: float, *, exact: bool = False) -> str:
     """A number to a thousandth of its scale; a probability to two decimals, or `exact` to three; a dash for NaN."""
     if np.isnan(value):
         return "–"
-    if form(part.kind) != "numbers":
+    if part.kind.form != "numbers":
         return f"{value:.3f}" if exact else f"{value:.2f}"
     if abs(value) >= 1e7:
         return f"{value:.4g}"
@@ -182,7 +182,7 @@ def _note(part: Part, rows: np.ndarray) -> str:
     text = f"{len(rows)} other{'s' if len(rows) > 1 else ''}: "
     if free.all():
         return text + "free"
-    decimals = _decimals(part) if form(part.kind) == "numbers" else 4
+    decimals = _decimals(part) if part.kind.form == "numbers" else 4
     gap = _at_most(np.abs(rows[:, 2] - rows[:, 0])[~free].max(), decimals)
     return text + (f"{free.sum()} free, {gap}" if free.any() else gap)
 

@@ -4,7 +4,6 @@ import html
 
 import numpy as np
 
-from outgen_jax.report.parts import form
 from outgen_jax.report.run import SynthesisRun
 from outgen_jax.report.shown import unit
 
@@ -57,7 +56,7 @@ def lede(run: SynthesisRun) -> str:
 def prescribed(run: SynthesisRun) -> str:
     """What was asked for, up to a comma."""
     if len(run.parts) == 1:
-        found = form(run.parts[0].kind)
+        found = run.parts[0].kind.form
         if _has_free(run, found):
             return f"What it says of the named {_NAMED[found]} was prescribed,"
         return _PRESCRIBED[found]
@@ -149,7 +148,7 @@ def _all_of(number: int) -> str:
 
 
 def _forms(run: SynthesisRun) -> list[str]:
-    return list(dict.fromkeys(form(part.kind) for part in run.parts))
+    return list(dict.fromkeys(part.kind.form for part in run.parts))
 
 
 def _networks(run: SynthesisRun) -> list[str]:
@@ -162,5 +161,5 @@ def _most_views(run: SynthesisRun) -> int:
 
 
 def _has_free(run: SynthesisRun, name: str) -> bool:
-    parts = [part for part in run.parts if form(part.kind) == name]
+    parts = [part for part in run.parts if part.kind.form == name]
     return any(bool(np.isnan(part.wanted).any()) for part in parts)

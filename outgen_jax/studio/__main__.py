@@ -16,7 +16,7 @@ import threading
 import webbrowser
 from collections.abc import Sequence
 
-from outgen_jax import runs
+from outgen_jax import scripts
 from outgen_jax.studio import networks
 
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     first = catalogue.names[0]
     threading.Thread(target=catalogue.prepare, args=(first,), daemon=True).start()
     address = f"http://localhost:{options.port}"

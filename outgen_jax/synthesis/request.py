@@ -8,18 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from outgen_jax import image_checks
 from outgen_jax import outputs as output_kinds
-from outgen_jax.data import value_range
 from outgen_jax.outputs import Output
-from outgen_jax.outputs.distribution import ALL_CLASSES, MOST_CLASSES
 from outgen_jax.synthesis import network_checks
 from outgen_jax.synthesis.programs import Network
 from outgen_jax.synthesis.views import TransformError
 from outgen_jax.targets.partial import as_masked
 from outgen_jax.whole_numbers import check_integers
-
-# Stands for None where counts are in an array.
-_ALL = 0
 
 
 class Meaning(NamedTuple):
@@ -37,10 +33,10 @@ class Meaning(NamedTuple):
         return jax.tree.unflatten(self.structure, shaped)
 
     @property
-    def names(self) -> list[str]:
-        """Where each part is in the network's output, such as "['logits']"; empty for a plain array."""
+    def paths(self) -> list[jax.tree_util.KeyPath]:
+        """Where each part is in the network's output; one empty path for a plain array."""
         indices = jax.tree.unflatten(self.structure, range(self.structure.num_leaves))
-        return [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(indices)]
+        return [path for path, _ in jax.tree.leaves_with_path(indices)]
 
     @property
     def is_one_softmax(self) -> bool:
@@ -71,36 +67,12 @@ def checked_images(images: ArrayLike, *, caller: str) -> np.ndarray:
             f"{caller}: images must all have one size, got {', '.join(str(list(s)) for s in sizes[:3])}; "
             "resize or crop them, or call once for each size"
         ) from None
-    if array.ndim == 4 and len(array) == 0:
-        raise ValueError(
-            f"{caller}: there are no images, got shape {list(array.shape)}; give at least one"
-        )
-    if array.ndim != 4 or 0 in array.shape:
-        raise ValueError(
-            f"{caller}: images must have shape [B, H, W, C], got {_rank_remedy(array.shape)}"
-        )
+    image_checks.check_batch(array, caller=caller, least=1)
+    image_checks.check_floats_or_uint8(array, caller=caller)
     if array.dtype == np.uint8:
         return array
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise ValueError(
-            f"{caller}: images must be uint8, or float in [0, 1], got {array.dtype}; convert them first"
-        )
-    if not value_range.is_unit(array):
-        raise ValueError(
-            f"{caller}: float images must lie in [0, 1], {value_range.fault(array, 'images')}"
-        )
+    image_checks.check_range(array, caller=caller)
     return array.astype(np.float32)
-
-
-def _rank_remedy(shape: tuple[int, ...]) -> str:
-    """The shape of an array that is no batch of images, and what to do about it."""
-    if len(shape) == 4:
-        return f"{list(shape)}; leave out images without pixels"
-    if len(shape) == 3:
-        return f"{list(shape)}; one image is images[None], grey images are images[..., None]"
-    if len(shape) == 2:
-        return f"{list(shape)}; one grey image is images[None, ..., None]"
-    return f"{list(shape)}; stack images [H, W, C] along a first axis"
 
 
 def check_tolerance(tolerance: float, *, caller: str, remedy: str) -> None:
@@ -195,9 +167,9 @@ def checked_targets(
     """
     leaves = target_leaves(meaning.structure, targets, caller=caller)
     parts = []
-    zipped = zip(meaning.names, leaves, meaning.shapes, meaning.kinds, strict=True)
-    for name, leaf, shape, kind in zipped:
-        where = f"{caller}: output{name}" if name else caller
+    zipped = zip(meaning.paths, leaves, meaning.shapes, meaning.kinds, strict=True)
+    for path, leaf, shape, kind in zipped:
+        where = f"{caller}: output{jax.tree_util.keystr(path)}" if path else caller
         rows = with_all_axes(as_masked(leaf), num_images, shape, caller=where)
         try:
             flat = kind.validated(rows.reshape(-1, shape[-1]), caller=where)
@@ -216,20 +188,10 @@ def checked_targets(
 def counts(meaning: Meaning, targets: tuple[np.ndarray, ...]) -> list[tuple[int | None, ...]]:
     """For each image, how many classes of each part get a coordinate each; None: all.
 
-    A power of two, so that few programs are compiled, and a function of the image's own target alone.
+    A function of the image's own target alone.
     """
-    columns: list[np.ndarray] = []
-    for kind, rows in zip(meaning.kinds, targets, strict=True):
-        size = rows.shape[-1]
-        if not isinstance(kind, output_kinds.Softmax) or size <= ALL_CLASSES:
-            columns.append(np.full(len(rows), _ALL))
-            continue
-        named = kind.num_named(rows).max(-1)
-        power = 2 ** np.ceil(np.log2(named)).astype(int)
-        # A target that names nearly all of a moderate number of classes has a row for each.
-        columns.append(np.where((power >= size) & (size <= MOST_CLASSES), _ALL, power))
-    by_image = zip(*columns, strict=True)
-    return [tuple(None if n == _ALL else int(n) for n in row) for row in by_image]
+    columns = (kind.counts(rows) for kind, rows in zip(meaning.kinds, targets, strict=True))
+    return list(zip(*columns, strict=True))
 
 
 def _kinds(output: Any, structure: Any, *, caller: str) -> tuple[Output, ...]:
@@ -237,13 +199,8 @@ def _kinds(output: Any, structure: Any, *, caller: str) -> tuple[Output, ...]:
     output = output_kinds.softmax() if output is None else output
     if _is_kind(output):
         return (output,) * structure.num_leaves
-    try:
-        kinds = structure.flatten_up_to(output)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{caller}: output must be one of og.outputs, or a tree of them like the network's outputs, "
-            f"{_described(structure)}; got {output!r} ({error})"
-        ) from None
+    expected = "output must be one of og.outputs, or a tree of them"
+    kinds = leaves_like(structure, output, expected=expected, caller=caller)
     wrong = [kind for kind in kinds if not _is_kind(kind)]
     if wrong:
         raise ValueError(
@@ -256,21 +213,28 @@ def _is_kind(output: Any) -> bool:
     return isinstance(output, Output)
 
 
+def leaves_like(structure: Any, tree: Any, *, expected: str, caller: str) -> list[Any]:
+    """The parts of a tree like the network's outputs, in their order; the tree itself for a plain array.
+
+    Raises:
+      ValueError: another tree; `expected` is what it must be.
+    """
+    try:
+        return list(structure.flatten_up_to(tree))
+    except (ValueError, TypeError, KeyError) as error:
+        described = str(structure).removeprefix("PyTreeDef(").removesuffix(")")
+        raise ValueError(
+            f"{caller}: {expected} like the network's outputs, {described}: {error}"
+        ) from None
+
+
 def target_leaves(structure: Any, targets: Any, *, caller: str) -> list[np.ndarray]:
     """The arrays of a tree of targets, in the order of the outputs' parts; numpy's, such as memory maps, as they are.
 
     Raises:
       ValueError: another tree, or leaves that are no arrays.
     """
-    if structure == jax.tree.structure(0):
-        leaves = [targets]
-    else:
-        try:
-            leaves = structure.flatten_up_to(targets)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{caller}: targets must be a tree like the network's outputs, {_described(structure)}: {error}"
-            ) from None
+    leaves = leaves_like(structure, targets, expected="targets must be a tree", caller=caller)
     is_kept = (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiu" for leaf in leaves)
     found: list[np.ndarray] = []
     for leaf, kept in zip(leaves, is_kept, strict=True):
@@ -290,10 +254,6 @@ def _rows_remedy(target: np.ndarray, shape: tuple[int, ...]) -> str:
     if target.shape == shape[:1]:
         return f"For class labels, pass numpy.eye({shape[-1]})[labels]"
     return "Give one row per image, in the order of the network's outputs"
-
-
-def _described(structure: Any) -> str:
-    return str(structure).removeprefix("PyTreeDef(").removesuffix(")")
 
 
 def with_all_axes(

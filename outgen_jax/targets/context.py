@@ -26,8 +26,8 @@ class Context(NamedTuple):
     source_probs: np.ndarray | None  # [n, K]
     seed: int
     lacking: np.ndarray | None = None  # [n] str: the source's class that the K lack, or ''
-    # Of an entry that stands for itself, as those of labels and numbers do; None: the entries of a row sum to 1.
-    bounds: tuple[float, float] | None = None
+    form: str = "distribution"  # of the output, see `og.outputs.Output.form`
+    bounds: tuple[float, float] | None = None  # of an entry of another form
 
     def take(self, images: Sequence[int], caller: str) -> "Context":
         """The context of some of the images."""
@@ -60,7 +60,7 @@ def make_context(
             f"{caller}: class_names must be a sequence of names, got the text {class_names!r}. Give a list, "
             "one name per class"
         )
-    if output is not None and not hasattr(output, "bounds"):
+    if output is not None and not hasattr(output, "form"):
         raise ValueError(
             f"{caller}: output must be one of og.outputs, such as og.outputs.sigmoid(), got {output!r:.60}. Call it; "
             "for a network with several outputs, make the targets of each apart"
@@ -108,6 +108,7 @@ def make_context(
         source_probs=None if probs is None else _checked_probs(probs, classes, caller),
         seed=seed,
         lacking=None if found is None else found.lacking,
+        form="distribution" if output is None else output.form,
         bounds=None if output is None else output.bounds,
     )
 

@@ -29,20 +29,19 @@ def validate(
     Rows that sum to 1 within 1e-3 pass and are divided by their sum.
 
     Args:
-        targets: probabilities [B, K], or [K] for all images. Masked entries (`numpy.ma`) are free:
-            these classes share the probability that the others of the row leave.
-        num_images: B.
-        num_classes: K.
-        caller: the function that the error messages name.
+      targets: probabilities [B, K], or [K] for all images. Masked entries (`numpy.ma`) are free:
+          these classes share the probability that the others of the row leave.
+      num_images: B.
+      num_classes: K.
+      caller: the function that the error messages name.
 
     Raises:
-        ValueError: not numbers, a wrong shape, a value that is negative or not finite, or a row
-            that does not sum to 1.
+      ValueError: not numbers, a wrong shape, a value that is negative or not finite, or a row
+          that does not sum to 1.
 
-    Example:
-        >>> import outgen_jax as og
-        >>> og.targets.validate([0.25, 0.75], num_images=2, num_classes=2).tolist()
-        [[0.25, 0.75], [0.25, 0.75]]
+    >>> import outgen_jax as og
+    >>> og.targets.validate([0.25, 0.75], num_images=2, num_classes=2).tolist()
+    [[0.25, 0.75], [0.25, 0.75]]
     """
     try:
         rows = partial.as_masked(targets)
@@ -76,23 +75,22 @@ def dirichlet(
     A draw depends on the seed and the image's id.
 
     Args:
-        seed: an integer.
-        num_images: B.
-        num_classes: K.
-        alpha: concentration > 0. With 1 all distributions are equally likely; smaller values
-            approach one-hot rows, larger ones the uniform distribution.
-        image_ids: B ids of the images; None: row numbers.
+      seed: an integer.
+      num_images: B.
+      num_classes: K.
+      alpha: concentration > 0. With 1 all distributions are equally likely; smaller values
+          approach one-hot rows, larger ones the uniform distribution.
+      image_ids: B ids of the images; None: row numbers.
 
     Returns:
-        float32 [B, K], rows summing to 1.
+      float32 [B, K], rows summing to 1.
 
     Raises:
-        ValueError: `alpha` or `num_classes` is not positive, `num_images` is negative, or the ids are not B.
+      ValueError: `alpha` or `num_classes` is not positive, `num_images` is negative, or the ids are not B.
 
-    Example:
-        >>> import outgen_jax as og
-        >>> og.targets.dirichlet(0, 2, 3).shape
-        (2, 3)
+    >>> import outgen_jax as og
+    >>> og.targets.dirichlet(0, 2, 3).shape
+    (2, 3)
     """
     caller = "targets.dirichlet"
     check_integers(caller=caller, num_images=num_images, num_classes=num_classes)
@@ -126,20 +124,19 @@ def completed(targets: ArrayLike, probs: ArrayLike) -> np.ndarray:
     The distance between an output and partial targets is the total variation between `probs` and these.
 
     Args:
-        targets: [B, K] or [K], masked where free; full targets are returned as they are.
-        probs: [B, K], the probabilities that the classifier returns.
+      targets: [B, K] or [K], masked where free; full targets are returned as they are.
+      probs: [B, K], the probabilities that the classifier returns.
 
     Returns:
-        float32 [B, K].
+      float32 [B, K].
 
     Raises:
-        ValueError: targets that `validate` refuses, or `probs` outside [0, 1].
+      ValueError: targets that `validate` refuses, or `probs` outside [0, 1].
 
-    Example:
-        >>> import outgen_jax as og
-        >>> free = np.ma.masked_invalid([0.5, np.nan, np.nan])
-        >>> og.targets.completed(free, [[0.2, 0.6, 0.2]]).round(4).tolist()
-        [[0.5, 0.375, 0.125]]
+    >>> import outgen_jax as og
+    >>> free = np.ma.masked_invalid([0.5, np.nan, np.nan])
+    >>> og.targets.completed(free, [[0.2, 0.6, 0.2]]).round(4).tolist()
+    [[0.5, 0.375, 0.125]]
     """
     output = np.atleast_2d(np.asarray(probs, np.float32))
     if not (output >= 0).all() or not (output <= 1 + SUM_TOLERANCE).all():

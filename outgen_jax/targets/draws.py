@@ -49,7 +49,7 @@ def distinct_classes(
     """`count` distinct classes per image, uniform among those not avoided, int64 [n] each.
 
     Raises:
-        ValueError: fewer than `count` classes are left on some image.
+      ValueError: fewer than `count` classes are left on some image.
     """
     taken = np.array(avoided, dtype=np.int64).reshape(len(avoided), len(ids))
     draws: list[np.ndarray] = []

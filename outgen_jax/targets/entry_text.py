@@ -61,12 +61,11 @@ def _check_terms(terms: Sequence[tuple[str, float]], text: str, context: Context
 
 
 def _check_entry(name: str, value: float, context: Context) -> None:
-    assert context.bounds is not None
     if not _is_valid(np.array(value), context):
         raise ValueError(
             f"{context.caller}: {_expected(context)}; {name!r} has {value:g}. Write pairs such as 'cat=0.9,dog=0.2'"
         )
-    is_number = context.bounds != (0, 1)
+    is_number = context.form == "numbers"
     if name == "uniform" or (is_number and name in ("true", "top", "runnerup", "random")):
         raise ValueError(
             f"{context.caller}: {name!r} is a word for distributions. Name entries; 'rest' is all the others"
@@ -87,7 +86,7 @@ def _expected(context: Context) -> str:
     """What values the output can have."""
     assert context.bounds is not None
     low, high = context.bounds
-    if (low, high) == (0, 1):
+    if context.form == "labels":
         return "probabilities of labels must lie in [0, 1]"
     if (low, high) == (-np.inf, np.inf):
         return "numbers must be finite in float32"

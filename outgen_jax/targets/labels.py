@@ -30,8 +30,8 @@ def of_source(
     does not name its classes are taken to number the classifier's.
 
     Raises:
-        ValueError: the source names its classes and `class_names` are not given; a name fits
-            several classes; or a label is out of range.
+      ValueError: the source names its classes and `class_names` are not given; a name fits
+          several classes; or a label is out of range.
     """
     if not isinstance(source, ImageSource):
         raise ValueError(

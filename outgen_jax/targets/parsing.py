@@ -55,45 +55,44 @@ def parse(
     unless `image_ids` or `source` are given.
 
     Args:
-        text: the target of every image.
-        class_names: K names in the classifier's order; or give `num_classes` alone, and indices.
-        num_classes: K.
-        labels: int [B], the class of each image among the classifier's classes, for `true`;
-            `random` and `runnerup` avoid it. If the data set has another list of classes, give
-            `source` instead.
-        num_images: B; needed if labels, image_ids, source_probs and source are all left out.
-        seed: of `random`.
-        image_ids: B ids of the images, for `random`; None: row numbers.
-        source_probs: [B, K], the classifier's probabilities of the source images, as `og.predict`
-            returns them, for `top` and `runnerup`.
-        source: the images, as `data.sources.load` returns them, instead of labels, num_images and
-            image_ids. Its labels are matched to `class_names` by the names of the source's
-            classes. For an image whose class the classifier lacks, `true` is an error, `random` has
-            no label to avoid, and `runnerup` is other than `top`. A source without class names
-            must number the classifier's classes.
-        output: the kind of output; None: `og.outputs.softmax()`. For `og.outputs.sigmoid()` and
-            `og.outputs.values()` every name has a value of its own, and entries that are not named
-            are free; see `outgen_jax.targets.entry_text`.
+      text: the target of every image.
+      class_names: K names in the classifier's order; or give `num_classes` alone, and indices.
+      num_classes: K.
+      labels: int [B], the class of each image among the classifier's classes, for `true`;
+          `random` and `runnerup` avoid it. If the data set has another list of classes, give
+          `source` instead.
+      num_images: B; needed if labels, image_ids, source_probs and source are all left out.
+      seed: of `random`.
+      image_ids: B ids of the images, for `random`; None: row numbers.
+      source_probs: [B, K], the classifier's probabilities of the source images, as `og.predict`
+          returns them, for `top` and `runnerup`.
+      source: the images, as `data.sources.load` returns them, instead of labels, num_images and
+          image_ids. Its labels are matched to `class_names` by the names of the source's
+          classes. For an image whose class the classifier lacks, `true` is an error, `random` has
+          no label to avoid, and `runnerup` is other than `top`. A source without class names
+          must number the classifier's classes.
+      output: the kind of output; None: `og.outputs.softmax()`. For `og.outputs.sigmoid()` and
+          `og.outputs.values()` every name has a value of its own, and entries that are not named
+          are free; see `outgen_jax.targets.entry_text`.
 
-    Example:
-        >>> from outgen_jax.data.sources import ImageSource
-        >>> pets = ImageSource(np.zeros((2, 8, 8, 3), np.uint8), np.array([1, 0]), ("dog", "cat"), ("a", "b"))
-        >>> parse("true=0.9,ship=0.1", source=pets, class_names=("cat", "ship", "dog"))
-        array([[0.9, 0.1, 0. ],
-               [0. , 0.1, 0.9]], dtype=float32)
-        >>> import outgen_jax as og
-        >>> labels = {"class_names": ("cat", "dog", "person"), "output": og.outputs.sigmoid(), "num_images": 1}
-        >>> parse("cat=0.9,person=0.2", **labels).tolist()
-        [[0.8999999761581421, None, 0.20000000298023224]]
+    >>> from outgen_jax.data.sources import ImageSource
+    >>> pets = ImageSource(np.zeros((2, 8, 8, 3), np.uint8), np.array([1, 0]), ("dog", "cat"), ("a", "b"))
+    >>> parse("true=0.9,ship=0.1", source=pets, class_names=("cat", "ship", "dog"))
+    array([[0.9, 0.1, 0. ],
+           [0. , 0.1, 0.9]], dtype=float32)
+    >>> import outgen_jax as og
+    >>> labels = {"class_names": ("cat", "dog", "person"), "output": og.outputs.sigmoid(), "num_images": 1}
+    >>> parse("cat=0.9,person=0.2", **labels).tolist()
+    [[0.8999999761581421, None, 0.20000000298023224]]
 
     Returns:
-        float32 [B, K], rows summing to 1; a masked array if the text has `rest`. For other outputs
-        than a softmax always a masked array.
+      float32 [B, K], rows summing to 1; a masked array if the text has `rest`. For other outputs
+      than a softmax always a masked array.
 
     Raises:
-        ValueError: text outside the grammar, an unknown class, arguments that are missing or
-            contradict each other, `true` for a class of the source that the classifier lacks, or
-            no class left to draw.
+      ValueError: text outside the grammar, an unknown class, arguments that are missing or
+          contradict each other, `true` for a class of the source that the classifier lacks, or
+          no class left to draw.
     """
     if not isinstance(text, str):
         raise ValueError(
@@ -137,33 +136,32 @@ def from_csv(
     outputs than a softmax they are free. Blank rows are skipped.
 
     Args:
-        path: the table, such as "targets.csv".
-        class_names: see `parse`, also for the other arguments.
-        num_classes: K.
-        labels: int [B].
-        num_images: B.
-        seed: of `random`.
-        image_ids: B ids of the images.
-        source_probs: [B, K].
-        source: the images.
-        output: the kind of output.
+      path: the table, such as "targets.csv".
+      class_names: see `parse`, also for the other arguments.
+      num_classes: K.
+      labels: int [B].
+      num_images: B.
+      seed: of `random`.
+      image_ids: B ids of the images.
+      source_probs: [B, K].
+      source: the images.
+      output: the kind of output.
 
     Returns:
-        float32 [B, K] in the order of the images, rows summing to 1; a masked array if a text has
-        `rest`. For other outputs than a softmax always a masked array.
+      float32 [B, K] in the order of the images, rows summing to 1; a masked array if a text has
+      `rest`. For other outputs than a softmax always a masked array.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: texts or arguments that `parse` refuses; a malformed table; rows or ids that do
-            not match the images. Messages number rows as a spreadsheet does: the header is row 1.
+      FileNotFoundError: no such file.
+      ValueError: texts or arguments that `parse` refuses; a malformed table; rows or ids that do
+          not match the images. Messages number rows as a spreadsheet does: the header is row 1.
 
-    Example:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "targets.csv"
-        >>> _ = path.write_text("id,cat,dog\nb,0.9,0.1\na,,1\n")
-        >>> from_csv(path, class_names=("cat", "dog"), image_ids=["a", "b"])
-        array([[0. , 1. ],
-               [0.9, 0.1]], dtype=float32)
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "targets.csv"
+    >>> _ = path.write_text("id,cat,dog\nb,0.9,0.1\na,,1\n")
+    >>> from_csv(path, class_names=("cat", "dog"), image_ids=["a", "b"])
+    array([[0. , 1. ],
+           [0.9, 0.1]], dtype=float32)
     """
     caller = "targets.from_csv"
     context = make_context(
@@ -198,7 +196,9 @@ def from_csv(
 
 def _rows(text: str, context: Context) -> np.ndarray:
     """The targets of a text: distributions, or entries with values of their own."""
-    return target_rows(text, context) if context.bounds is None else entry_rows(text, context)
+    if context.form == "distribution":
+        return target_rows(text, context)
+    return entry_rows(text, context)
 
 
 def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
@@ -210,7 +210,7 @@ def _text_column(records: Sequence[Record], context: Context) -> np.ndarray:
     for text, images in images_of.items():
         row = min(records[image].number for image in images)
         targets[images] = _rows(text, context.take(images, f"{context.caller}: row {row}"))
-    is_distribution = context.bounds is None
+    is_distribution = context.form == "distribution"
     return targets.data if is_distribution and not np.ma.is_masked(targets) else targets
 
 
@@ -227,7 +227,7 @@ def _class_columns(
             )
     found = numbers_in(records, header, caller=context.caller)
     numbers = [record.number for record in records]
-    if context.bounds is not None:
+    if context.form != "distribution":
         cells = [[bool(cell) for cell in record.cells] for record in records]
         entries = np.ma.masked_all((len(records), context.num_classes))
         entries.data[:] = 0

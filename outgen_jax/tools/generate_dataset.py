@@ -21,7 +21,7 @@ from absl import flags
 from jax.experimental import multihost_utils
 
 import outgen_jax as og
-from outgen_jax import runs
+from outgen_jax import runs, scripts
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.tools import common_flags, loading
@@ -133,7 +133,7 @@ def settings() -> dict[str, Any]:
 def main(argv: list[str]) -> None:
     """Runs the program with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     join_others()
     job = prepare()
     targets = wanted(job)
@@ -172,4 +172,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 import outgen_jax as og
-from outgen_jax import files, report, runs
+from outgen_jax import files, report, runs, scripts
 from outgen_jax.data import sources
 from outgen_jax.models import pretrained
 from outgen_jax.names import told_apart
@@ -266,7 +266,7 @@ def command_line() -> str:
 def main(argv: list[str]) -> None:
     """Runs the program with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     job = prepare()  # everything that can be wrong with the input is found before a file is written
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     start = time.perf_counter()
@@ -284,4 +284,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

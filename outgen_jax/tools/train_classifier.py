@@ -30,7 +30,7 @@ from flax import nnx
 from tensorboardX import SummaryWriter
 
 import outgen_jax as og
-from outgen_jax import devices, runs
+from outgen_jax import devices, runs, scripts
 from outgen_jax.data import sources, splits
 from outgen_jax.data.splits import Splits
 from outgen_jax.models import pretrained
@@ -249,9 +249,9 @@ def finish(run: runs.Run, recipe: ClassifierRecipe, trained: Trained, found: Spl
 def main(argv: list[str]) -> None:
     """Runs the program with parsed flags."""
     del argv
-    runs.enable_compilation_cache()
+    scripts.enable_compilation_cache()
     train()
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from outgen_jax import image_checks
 from outgen_jax.data import grey_levels
 from outgen_jax.networks import ApplyFn
 from outgen_jax.training import objectives
@@ -50,14 +51,13 @@ def projected_gradient(
     projected gradient ascent with normalised steps (Madry et al. 2018). It is deterministic for a key. The result of
     an image depends on the other images only if its loss does.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import adversarial_examples
-      >>> image = jnp.full((1, 1, 2, 1), 0.5)
-      >>> loss = lambda images: images.reshape(-1, 2) @ jnp.array([3.0, 4.0])
-      >>> found = adversarial_examples.projected_gradient(loss, image, None, radius=0.1)
-      >>> print(found.ravel().round(2))  # 0.1 along the gradient
-      [0.56 0.58]
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import adversarial_examples
+    >>> image = jnp.full((1, 1, 2, 1), 0.5)
+    >>> loss = lambda images: images.reshape(-1, 2) @ jnp.array([3.0, 4.0])
+    >>> found = adversarial_examples.projected_gradient(loss, image, None, radius=0.1)
+    >>> print(found.ravel().round(2))  # 0.1 along the gradient
+    [0.56 0.58]
 
     Args:
       loss: of images, one value each.
@@ -71,11 +71,7 @@ def projected_gradient(
       ValueError: images of another rank, or a radius, number of steps or step size that is not positive.
     """
     length = _checked_step(radius, steps, step_size, caller="projected_gradient")
-    if images.ndim != 4:
-        raise ValueError(
-            f"projected_gradient: images must be [B, H, W, C], got {list(images.shape)}; add the batch axis with "
-            "images[None]"
-        )
+    image_checks.check_batch(images, caller="projected_gradient")
     found = images if key is None else random_start(key, images, radius)
     # Unrolled: some convolutions are slow in loops on CPU, see `chunking`, and a training takes few steps.
     for _ in range(steps):
@@ -89,13 +85,12 @@ def random_start(key: jax.Array, images: jax.Array, radius: float) -> jax.Array:
     Its direction is uniform, and so is its distance in [0, radius] (Rice et al. 2020). A uniform point of the ball
     would almost always lie on the sphere, where it leaves the attack little of the radius.
 
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from outgen_jax.training import adversarial_examples
-      >>> image = jnp.full((1, 4, 4, 3), 0.5)
-      >>> start = adversarial_examples.random_start(jax.random.key(0), image, 0.3)
-      >>> bool(jnp.linalg.norm(start - image) <= 0.3)
-      True
+    >>> import jax, jax.numpy as jnp
+    >>> from outgen_jax.training import adversarial_examples
+    >>> image = jnp.full((1, 4, 4, 3), 0.5)
+    >>> start = adversarial_examples.random_start(jax.random.key(0), image, 0.3)
+    >>> bool(jnp.linalg.norm(start - image) <= 0.3)
+    True
     """
 
     def start(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -127,14 +122,13 @@ def robust(
     gradient, and longer attacks succeed again (catastrophic overfitting: Andriushchenko and Flammarion 2020). A sign of
     it is that attacked training images are right more often than clean test images; `robust_accuracy` measures it.
 
-    Example:
-      >>> import jax, optax
-      >>> from flax import nnx
-      >>> from outgen_jax.training import adversarial_examples, classifier
-      >>> optimizer = optax.sgd(0.1)
-      >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optimizer)
-      >>> objective = adversarial_examples.robust(classifier.make_apply(graphdef), radius=0.5)
-      >>> update = classifier.make_update(graphdef, optimizer, key=jax.random.key(0), objective=objective)
+    >>> import jax, optax
+    >>> from flax import nnx
+    >>> from outgen_jax.training import adversarial_examples, classifier
+    >>> optimizer = optax.sgd(0.1)
+    >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optimizer)
+    >>> objective = adversarial_examples.robust(classifier.make_apply(graphdef), radius=0.5)
+    >>> update = classifier.make_update(graphdef, optimizer, key=jax.random.key(0), objective=objective)
 
     Args:
       apply: (training state, images) -> logits [B, K], from `classifier.make_apply`; see the module.

@@ -14,9 +14,8 @@ from outgen_jax.training.objectives import Objective, Supervision, checked_fract
 def on_share(objective: Objective, fraction: float, *, apart: bool = False) -> Objective:
     """`objective` on the first images of the batch, whose rows come in random order; the rest stays as it is.
 
-    Example:
-      >>> from outgen_jax.training import batch_shares
-      >>> objective = batch_shares.on_share(batch_shares.noise(0.5), 0.25)
+    >>> from outgen_jax.training import batch_shares
+    >>> objective = batch_shares.on_share(batch_shares.noise(0.5), 0.25)
 
     Args:
       objective: one whose loss takes the logits and labels of a batch: `objectives.plain`, `noise`, or
@@ -51,13 +50,12 @@ def noise(radius: float) -> Objective:
 
     The change is Gaussian noise, scaled to an L2 norm of `radius` over all pixels of an image, and clipped to [0, 1].
 
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from outgen_jax.training import batch_shares, objectives
-      >>> image, given = jnp.full((1, 4, 4, 3), 0.5), objectives.Supervision(jnp.array([2]))
-      >>> moved, labels = batch_shares.noise(0.1).prepare(jax.random.key(0), None, image, given)
-      >>> print(f"{jnp.linalg.norm(moved - image):.3f}", labels)
-      0.100 [2]
+    >>> import jax, jax.numpy as jnp
+    >>> from outgen_jax.training import batch_shares, objectives
+    >>> image, given = jnp.full((1, 4, 4, 3), 0.5), objectives.Supervision(jnp.array([2]))
+    >>> moved, labels = batch_shares.noise(0.1).prepare(jax.random.key(0), None, image, given)
+    >>> print(f"{jnp.linalg.norm(moved - image):.3f}", labels)
+    0.100 [2]
 
     Args:
       radius: above 0; pixels go from 0 to 1.

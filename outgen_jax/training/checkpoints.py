@@ -21,15 +21,14 @@ T = TypeVar("T")
 class Checkpoints:
     """The checkpoints of one run: `save` the state after a step, `restore` the newest.
 
-    Example:
-      >>> import pathlib, tempfile
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training.checkpoints import Checkpoints
-      >>> checkpoints = Checkpoints(pathlib.Path(tempfile.mkdtemp()))
-      >>> checkpoints.save(7, {"weights": jnp.ones(2)}, {"loss": 0.5})
-      >>> state, notes = checkpoints.restore({"weights": jnp.zeros(2)})
-      >>> print(checkpoints.latest, state["weights"], notes)
-      7 [1. 1.] {'loss': 0.5}
+    >>> import pathlib, tempfile
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training.checkpoints import Checkpoints
+    >>> checkpoints = Checkpoints(pathlib.Path(tempfile.mkdtemp()))
+    >>> checkpoints.save(7, {"weights": jnp.ones(2)}, {"loss": 0.5})
+    >>> state, notes = checkpoints.restore({"weights": jnp.zeros(2)})
+    >>> print(checkpoints.latest, state["weights"], notes)
+    7 [1. 1.] {'loss': 0.5}
     """
 
     def __init__(self, directory: str | Path, *, keep: int = 2) -> None:
@@ -122,10 +121,9 @@ class Checkpoints:
 def kept(checkpoints: Checkpoints | None, unit: str) -> str:
     """What an error says of the checkpoint that a training can resume from; `unit` is what numbers it.
 
-    Example:
-      >>> from outgen_jax.training import checkpoints
-      >>> checkpoints.kept(None, "epoch")
-      'there is no checkpoint'
+    >>> from outgen_jax.training import checkpoints
+    >>> checkpoints.kept(None, "epoch")
+    'there is no checkpoint'
     """
     latest = None if checkpoints is None else checkpoints.latest
     return (
@@ -138,11 +136,10 @@ def run_identity(
 ) -> dict[str, Any]:
     """What a checkpoint and a run that resumes from it must share, as the notes of a checkpoint return it.
 
-    Example:
-      >>> import jax, numpy as np
-      >>> from outgen_jax.training import checkpoints
-      >>> checkpoints.run_identity([jax.random.key(7)], np.arange(3, dtype=np.int32), {"batch_size": 4})
-      {'keys': [[0, 7]], 'checksum of the data': '1d760e7a', 'batch_size': 4}
+    >>> import jax, numpy as np
+    >>> from outgen_jax.training import checkpoints
+    >>> checkpoints.run_identity([jax.random.key(7)], np.arange(3, dtype=np.int32), {"batch_size": 4})
+    {'keys': [[0, 7]], 'checksum of the data': '1d760e7a', 'batch_size': 4}
 
     Args:
       keys: random keys of the run.

@@ -46,13 +46,12 @@ def create(
 ) -> tuple[nnx.GraphDef, TrainState]:
     """The definition of the network in training mode, and the first state, which shares no buffer with `model`.
 
-    Example:
-      >>> import optax
-      >>> from flax import nnx
-      >>> from outgen_jax.training import classifier
-      >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optax.sgd(0.1))
-      >>> int(state.step)
-      0
+    >>> import optax
+    >>> from flax import nnx
+    >>> from outgen_jax.training import classifier
+    >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optax.sgd(0.1))
+    >>> int(state.step)
+    0
 
     Args:
       model: it stays as it is.
@@ -191,13 +190,12 @@ def _the_key(key: jax.Array | None, supervision: Supervision) -> jax.Array:
 def make_apply(graphdef: nnx.GraphDef, *, batch_statistics: bool = False) -> ApplyFn:
     """The classifier in inference mode: `apply(state, images [B, H, W, C]) -> logits [B, K]`.
 
-    Example:
-      >>> import jax.numpy as jnp, optax
-      >>> from flax import nnx
-      >>> from outgen_jax.training import classifier
-      >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optax.sgd(0.1))
-      >>> classifier.make_apply(graphdef)(state, jnp.zeros((3, 4))).shape
-      (3, 2)
+    >>> import jax.numpy as jnp, optax
+    >>> from flax import nnx
+    >>> from outgen_jax.training import classifier
+    >>> graphdef, state = classifier.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), optax.sgd(0.1))
+    >>> classifier.make_apply(graphdef)(state, jnp.zeros((3, 4))).shape
+    (3, 2)
 
     Args:
       graphdef: from `create`.

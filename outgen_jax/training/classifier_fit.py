@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from outgen_jax.data import grey_levels
+from outgen_jax import image_checks
 from outgen_jax.training import classifier, classifier_recipe, updates
 from outgen_jax.training.checkpoints import Checkpoints, check_run, kept, run_identity
 from outgen_jax.training.classifier import TrainState, Update
@@ -58,21 +58,20 @@ def train(
 ) -> Trained:
     """Trains a copy of a network, from the newest checkpoint on if there is one.
 
-    Example:
-      >>> import jax, numpy as np
-      >>> from flax import nnx
-      >>> from outgen_jax.training import classifier_fit, classifier_recipe
-      >>> class Linear(nnx.Module):
-      ...     def __init__(self, rngs):
-      ...         self.head = nnx.Linear(16, 2, rngs=rngs)
-      ...     def __call__(self, images):
-      ...         return self.head(images.reshape(len(images), -1))
-      >>> labels = np.arange(40) % 2
-      >>> images = np.broadcast_to(np.uint8(200 * labels)[:, None, None, None], (40, 4, 4, 1))
-      >>> recipe = classifier_recipe.ClassifierRecipe(epochs=3, batch_size=10, crop_padding=0)
-      >>> trained = classifier_fit.train(Linear(nnx.Rngs(0)), images, labels, recipe, key=jax.random.key(0))
-      >>> len(trained.history), trained.history[-1].train_accuracy
-      (3, 1.0)
+    >>> import jax, numpy as np
+    >>> from flax import nnx
+    >>> from outgen_jax.training import classifier_fit, classifier_recipe
+    >>> class Linear(nnx.Module):
+    ...     def __init__(self, rngs):
+    ...         self.head = nnx.Linear(16, 2, rngs=rngs)
+    ...     def __call__(self, images):
+    ...         return self.head(images.reshape(len(images), -1))
+    >>> labels = np.arange(40) % 2
+    >>> images = np.broadcast_to(np.uint8(200 * labels)[:, None, None, None], (40, 4, 4, 1))
+    >>> recipe = classifier_recipe.ClassifierRecipe(epochs=3, batch_size=10, crop_padding=0)
+    >>> trained = classifier_fit.train(Linear(nnx.Rngs(0)), images, labels, recipe, key=jax.random.key(0))
+    >>> len(trained.history), trained.history[-1].train_accuracy
+    (3, 1.0)
 
     Args:
       model: a `flax.nnx` module of images [B, H, W, C] float32 in [0, 1]; its logits [B, K]. It stays as it is.
@@ -230,7 +229,7 @@ def _check_call(update: Update, key: Any, epochs: int) -> None:
 
 def _check_data(update: Update, state: TrainState, images: Any, supervision: Supervision) -> None:
     """Refuses images of another type, fewer rows than images, and what the update's own check refuses."""
-    grey_levels.check_uint8(images, caller="fit")
+    image_checks.check_uint8(images, caller="fit")
     for name, rows in zip(("labels", "teacher_logits", "generated"), supervision, strict=False):
         for leaf in jax.tree.leaves(rows):
             if np.shape(leaf)[:1] != (len(images),):

@@ -60,12 +60,11 @@ def learning_rate_schedule(recipe: ClassifierRecipe, steps_per_epoch: int) -> op
     "step" divides the rate by 10 after half of all updates, and again after three quarters. "linear" falls from the
     first update on.
 
-    Example:
-      >>> from outgen_jax.training import classifier_recipe
-      >>> recipe = classifier_recipe.ClassifierRecipe(epochs=2, schedule="step")
-      >>> rate = classifier_recipe.learning_rate_schedule(recipe, steps_per_epoch=4)
-      >>> [round(float(rate(update)), 4) for update in (0, 4, 6)]
-      [0.1, 0.01, 0.001]
+    >>> from outgen_jax.training import classifier_recipe
+    >>> recipe = classifier_recipe.ClassifierRecipe(epochs=2, schedule="step")
+    >>> rate = classifier_recipe.learning_rate_schedule(recipe, steps_per_epoch=4)
+    >>> [round(float(rate(update)), 4) for update in (0, 4, 6)]
+    [0.1, 0.01, 0.001]
 
     Raises:
       ValueError: an unknown schedule, or no updates at all.
@@ -94,10 +93,9 @@ def learning_rate_schedule(recipe: ClassifierRecipe, steps_per_epoch: int) -> op
 def make_optimizer(recipe: ClassifierRecipe, steps_per_epoch: int) -> optax.GradientTransformation:
     """The optimiser of the recipe with its learning rate schedule; see `optimizers`.
 
-    Example:
-      >>> from outgen_jax.training import classifier_recipe
-      >>> recipe = classifier_recipe.ClassifierRecipe(epochs=2, optimizer="muon", learning_rate=0.04)
-      >>> optimizer = classifier_recipe.make_optimizer(recipe, steps_per_epoch=4)
+    >>> from outgen_jax.training import classifier_recipe
+    >>> recipe = classifier_recipe.ClassifierRecipe(epochs=2, optimizer="muon", learning_rate=0.04)
+    >>> optimizer = classifier_recipe.make_optimizer(recipe, steps_per_epoch=4)
 
     Raises:
       ValueError: an unknown optimiser or schedule, no updates at all, or numbers out of range.
@@ -130,10 +128,9 @@ def make_optimizer(recipe: ClassifierRecipe, steps_per_epoch: int) -> optax.Grad
 def make_objective(recipe: ClassifierRecipe, apply: ApplyFn) -> objectives.Objective:
     """The objective of the recipe: `objectives.plain`, or `adversarial_examples.robust` if it has a radius.
 
-    Example:
-      >>> from outgen_jax.training import classifier_recipe
-      >>> recipe = classifier_recipe.ClassifierRecipe(epochs=2, robust_radius=0.5, robust_steps=2)
-      >>> objective = classifier_recipe.make_objective(recipe, lambda state, images: images @ state)
+    >>> from outgen_jax.training import classifier_recipe
+    >>> recipe = classifier_recipe.ClassifierRecipe(epochs=2, robust_radius=0.5, robust_steps=2)
+    >>> objective = classifier_recipe.make_objective(recipe, lambda state, images: images @ state)
 
     Args:
       recipe: its label smoothing, radius and steps are read.

@@ -79,12 +79,11 @@ def create(
 
     Dropout gets keys of its own, derived from `key`.
 
-    Example:
-      >>> import jax
-      >>> from flax import nnx
-      >>> from outgen_jax.training import finetuning, finetuning_recipe
-      >>> recipe = finetuning_recipe.FinetuningRecipe(updates=10)
-      >>> graphdef, state = finetuning.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), recipe, jax.random.key(0))
+    >>> import jax
+    >>> from flax import nnx
+    >>> from outgen_jax.training import finetuning, finetuning_recipe
+    >>> recipe = finetuning_recipe.FinetuningRecipe(updates=10)
+    >>> graphdef, state = finetuning.create(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), recipe, jax.random.key(0))
     """
     key, dropout_key = jax.random.split(key)
     student = nnx.clone(model)
@@ -100,10 +99,9 @@ def create(
 def freeze(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State]:
     """Definition and variables of the network in inference mode; `model` is left as it is.
 
-    Example:
-      >>> from flax import nnx
-      >>> from outgen_jax.training import finetuning
-      >>> graphdef, variables = finetuning.freeze(nnx.Linear(4, 2, rngs=nnx.Rngs(0)))
+    >>> from flax import nnx
+    >>> from outgen_jax.training import finetuning
+    >>> graphdef, variables = finetuning.freeze(nnx.Linear(4, 2, rngs=nnx.Rngs(0)))
     """
     frozen = nnx.clone(model)
     frozen.eval()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from outgen_jax.data import grey_levels
+from outgen_jax import image_checks
 from outgen_jax.training.finetuning_recipe import (
     HELD,
     PASSES,
@@ -67,9 +67,8 @@ def validate(
 def check_layers(network: str, layers: tuple[str, ...], known: tuple[str, ...]) -> None:
     """Checks that the network has the layers; the error names those that it has.
 
-    Example:
-      >>> from outgen_jax.training import finetuning_checks
-      >>> finetuning_checks.check_layers("Network", ("fc2",), known=("fc1", "fc2"))
+    >>> from outgen_jax.training import finetuning_checks
+    >>> finetuning_checks.check_layers("Network", ("fc2",), known=("fc1", "fc2"))
 
     Raises:
       ValueError: no layers, one twice, or an unknown one.
@@ -85,7 +84,7 @@ def check_layers(network: str, layers: tuple[str, ...], known: tuple[str, ...]) 
 def _shapes(model: Any, images: Any, distort: Distort) -> tuple[Any, dict[str, Any]]:
     """Logits and pre-activations of one image, traced only."""
     sample = np.asarray(images[np.array([0])])
-    grey_levels.check_uint8(sample, caller="finetune")
+    image_checks.check_uint8(sample, caller="finetune")
     distorted = _distorted(distort, sample)
     graphdef, variables = nnx.split(model)
 

@@ -99,10 +99,9 @@ class Coefficients(NamedTuple):
 def coefficients(penalty: Penalty) -> Coefficients:
     """The numbers of a penalty as float32 arrays.
 
-    Example:
-      >>> from outgen_jax.training import finetuning_recipe
-      >>> print(finetuning_recipe.coefficients(finetuning_recipe.Penalty(kind="constraint", weight=0.5)).weight)
-      0.5
+    >>> from outgen_jax.training import finetuning_recipe
+    >>> print(finetuning_recipe.coefficients(finetuning_recipe.Penalty(kind="constraint", weight=0.5)).weight)
+    0.5
     """
     end = penalty.gain if penalty.gain_end is None else penalty.gain_end
     numbers = (penalty.weight, penalty.gain, end, penalty.gain_rate)
@@ -112,10 +111,9 @@ def coefficients(penalty: Penalty) -> Coefficients:
 def make_optimizer(recipe: FinetuningRecipe) -> optax.GradientTransformation:
     """SGD with a constant learning rate, or one that falls to 0 along a cosine.
 
-    Example:
-      >>> from outgen_jax.training import finetuning_recipe
-      >>> recipe = finetuning_recipe.FinetuningRecipe(updates=10, schedule="cosine")
-      >>> optimizer = finetuning_recipe.make_optimizer(recipe)
+    >>> from outgen_jax.training import finetuning_recipe
+    >>> recipe = finetuning_recipe.FinetuningRecipe(updates=10, schedule="cosine")
+    >>> optimizer = finetuning_recipe.make_optimizer(recipe)
     """
     rate: optax.ScalarOrSchedule = recipe.learning_rate
     if recipe.schedule == "cosine":
@@ -130,13 +128,12 @@ def gain_at(
 ) -> jax.Array:
     """α of an update: geometric from `gain` to `gain_end` over all updates, times the learned factor.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import finetuning_recipe
-      >>> penalty = finetuning_recipe.Penalty(kind="constraint", gain=1.0, gain_end=100.0)
-      >>> numbers = finetuning_recipe.coefficients(penalty)
-      >>> print(round(float(finetuning_recipe.gain_at(jnp.array(5), 10, numbers, jnp.zeros(()))), 4))
-      10.0
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import finetuning_recipe
+    >>> penalty = finetuning_recipe.Penalty(kind="constraint", gain=1.0, gain_end=100.0)
+    >>> numbers = finetuning_recipe.coefficients(penalty)
+    >>> print(round(float(finetuning_recipe.gain_at(jnp.array(5), 10, numbers, jnp.zeros(()))), 4))
+    10.0
     """
     ratio = coefficients.gain_end / coefficients.gain
     return coefficients.gain * ratio ** (step / updates) * jnp.exp(log_gain)

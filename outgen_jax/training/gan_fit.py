@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from outgen_jax.data import grey_levels
+from outgen_jax import image_checks
 from outgen_jax.data.augmented_set import AugmentedSet
 from outgen_jax.data.image_source import ImageSource
 from outgen_jax.training import gan_checks, updates
@@ -170,7 +170,7 @@ def _check_call(
 def _num_images(images: Any, given: int | None) -> int:
     """The number of rows to draw from: of one array all, if no number is `given`."""
     if hasattr(images, "dtype"):
-        grey_levels.check_uint8(images, caller="gan_fit.train")
+        image_checks.check_uint8(images, caller="gan_fit.train")
         most, whole, remedy = len(images), "images", "leave it out"
     elif isinstance(images, AugmentedSet):
         most = len(images.table.source)

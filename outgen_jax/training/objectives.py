@@ -48,11 +48,10 @@ Correct = Callable[[jax.Array, jax.Array], jax.Array]  # (logits [B, K], labels 
 def top_1(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """The share of images whose largest logit is their label: [B, K], int [B] -> [].
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import objectives
-      >>> float(objectives.top_1(jnp.array([[0.0, 1.0], [2.0, 1.0]]), jnp.array([1, 1])))
-      0.5
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import objectives
+    >>> float(objectives.top_1(jnp.array([[0.0, 1.0], [2.0, 1.0]]), jnp.array([1, 1])))
+    0.5
     """
     # With 64-bit types on, argmax returns int64.
     return (logits.argmax(-1).astype(jnp.int32) == jnp.asarray(labels, jnp.int32)).mean()
@@ -73,12 +72,11 @@ class Objective(NamedTuple):
 def plain(label_smoothing: float = 0.0) -> Objective:
     """Eq. A12: L_c(p, t), the cross-entropy with labels.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import objectives
-      >>> loss = objectives.plain().loss(jnp.zeros((1, 4)), jnp.array([2]))
-      >>> print(round(float(loss), 4))
-      1.3863
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import objectives
+    >>> loss = objectives.plain().loss(jnp.zeros((1, 4)), jnp.array([2]))
+    >>> print(round(float(loss), 4))
+    1.3863
 
     Args:
       label_smoothing: share of t that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1].
@@ -215,11 +213,10 @@ def cutmix() -> Objective:
 def blend(share: jax.Array, image: jax.Array, other: jax.Array) -> jax.Array:
     """λ·x + (1 − λ)·x'.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import objectives
-      >>> print(objectives.blend(jnp.array(0.25), jnp.array([4.0]), jnp.array([0.0])))
-      [1.]
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import objectives
+    >>> print(objectives.blend(jnp.array(0.25), jnp.array([4.0]), jnp.array([0.0])))
+    [1.]
     """
     return share * image + (1 - share) * other
 
@@ -227,11 +224,10 @@ def blend(share: jax.Array, image: jax.Array, other: jax.Array) -> jax.Array:
 def random_box(key: jax.Array, height: int, width: int) -> jax.Array:
     """A mask [H, W], True in a box with uniform centre and uniform area, cut at the edges of the image.
 
-    Example:
-      >>> import jax
-      >>> from outgen_jax.training import objectives
-      >>> objectives.random_box(jax.random.key(0), 8, 6).shape
-      (8, 6)
+    >>> import jax
+    >>> from outgen_jax.training import objectives
+    >>> objectives.random_box(jax.random.key(0), 8, 6).shape
+    (8, 6)
     """
     share_key, centre_key = jax.random.split(key)
     side = jnp.sqrt(jax.random.uniform(share_key, dtype=jnp.float32))
@@ -247,10 +243,9 @@ def random_box(key: jax.Array, height: int, width: int) -> jax.Array:
 def checked_fraction(fraction: float, *, caller: str) -> float:
     """Returns the fraction after checking it.
 
-    Example:
-      >>> from outgen_jax.training import objectives
-      >>> objectives.checked_fraction(0.3, caller="example")
-      0.3
+    >>> from outgen_jax.training import objectives
+    >>> objectives.checked_fraction(0.3, caller="example")
+    0.3
 
     Raises:
       ValueError: a fraction outside [0, 1], or NaN.

@@ -25,14 +25,13 @@ def sgd(
 ) -> optax.GradientTransformation:
     """SGD with momentum; the weight decay leaves out biases and normalisation (arrays of one axis).
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import optimizers
-      >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-      >>> sgd = optimizers.sgd(0.5, weight_decay=0.1)
-      >>> updates, _ = sgd.update({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}, sgd.init(params), params)
-      >>> print(updates["kernel"][0, 0], updates["bias"][0])
-      -0.05 -0.0
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import optimizers
+    >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    >>> sgd = optimizers.sgd(0.5, weight_decay=0.1)
+    >>> updates, _ = sgd.update({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}, sgd.init(params), params)
+    >>> print(updates["kernel"][0, 0], updates["bias"][0])
+    -0.05 -0.0
     """
     return optax.chain(
         optax.add_decayed_weights(
@@ -51,13 +50,12 @@ def muon(
     all of its directions learn equally fast. Its weight decay is decoupled. Adam has a tenth of the learning rate and
     no weight decay, and takes what is called `head`, biases and normalisation.
 
-    Example:
-      >>> import optax
-      >>> from flax import nnx
-      >>> from outgen_jax.training import optimizers
-      >>> params = nnx.state(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), nnx.Param)
-      >>> muon = optimizers.muon(optax.constant_schedule(0.05), momentum=0.9, weight_decay=0.05)
-      >>> state = muon.init(params)
+    >>> import optax
+    >>> from flax import nnx
+    >>> from outgen_jax.training import optimizers
+    >>> params = nnx.state(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), nnx.Param)
+    >>> muon = optimizers.muon(optax.constant_schedule(0.05), momentum=0.9, weight_decay=0.05)
+    >>> state = muon.init(params)
     """
     return contrib.muon(
         schedule,
@@ -77,16 +75,15 @@ def normalized_muon(
     1: batch normalisation undoes the scale, and the learning rate keeps its meaning. What is called `head` and arrays
     of one axis are trained by Nesterov SGD on the sum of the batch's losses, with decay of weights.
 
-    Example:
-      >>> import optax
-      >>> from flax import nnx
-      >>> from outgen_jax import models
-      >>> from outgen_jax.training import optimizers
-      >>> params = nnx.state(models.WhitenedCNN(10, 1 / 16, rngs=nnx.Rngs(0)), nnx.Param)
-      >>> muon = optimizers.normalized_muon(
-      ...     optax.constant_schedule(0.24), momentum=0.6, peak=0.24, batch_size=2000
-      ... )
-      >>> state = muon.init(params)
+    >>> import optax
+    >>> from flax import nnx
+    >>> from outgen_jax import models
+    >>> from outgen_jax.training import optimizers
+    >>> params = nnx.state(models.WhitenedCNN(10, 1 / 16, rngs=nnx.Rngs(0)), nnx.Param)
+    >>> muon = optimizers.normalized_muon(
+    ...     optax.constant_schedule(0.24), momentum=0.6, peak=0.24, batch_size=2000
+    ... )
+    >>> state = muon.init(params)
 
     Args:
       schedule: Muon's learning rate.

@@ -34,15 +34,14 @@ def dropout_key(key: jax.Array) -> jax.Array:
 def reseed(model: nnx.Module, key: jax.Array) -> None:
     """Gives every random layer of a network a key of its own, derived from `key`, in place.
 
-    Example:
-      >>> import jax
-      >>> from flax import nnx
-      >>> from outgen_jax.training import updates
-      >>> first, second = (nnx.Dropout(0.5, rngs=nnx.Rngs(0)) for _ in range(2))
-      >>> updates.reseed(second, jax.random.key(1))
-      >>> x = jax.numpy.ones(20)
-      >>> bool((first(x) == second(x)).all())
-      False
+    >>> import jax
+    >>> from flax import nnx
+    >>> from outgen_jax.training import updates
+    >>> first, second = (nnx.Dropout(0.5, rngs=nnx.Rngs(0)) for _ in range(2))
+    >>> updates.reseed(second, jax.random.key(1))
+    >>> x = jax.numpy.ones(20)
+    >>> bool((first(x) == second(x)).all())
+    False
     """
     leaves, structure = jax.tree.flatten(nnx.state(model, nnx.RngKey))
     fresh = [jax.random.fold_in(key, i) for i in range(len(leaves))]
@@ -55,15 +54,14 @@ def compile_updates(update: Update) -> Update:
     One batch runs as it is, several run in a `jax.lax.scan`. The buffers of the state are donated: the state that
     goes in cannot be used again. Each n is a program of its own. The programs live as long as what is returned.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import updates
-      >>> def update(total, values, rows):
-      ...     return total + values[rows].sum(), values[rows].max()
-      >>> compiled = updates.compile_updates(update)
-      >>> total, largest = compiled(jnp.zeros(()), jnp.arange(4.0), jnp.array([[0, 3], [1, 2]]))
-      >>> print(total, largest)
-      6.0 [3. 2.]
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import updates
+    >>> def update(total, values, rows):
+    ...     return total + values[rows].sum(), values[rows].max()
+    >>> compiled = updates.compile_updates(update)
+    >>> total, largest = compiled(jnp.zeros(()), jnp.arange(4.0), jnp.array([[0, 3], [1, 2]]))
+    >>> print(total, largest)
+    6.0 [3. 2.]
     """
 
     def chunk(state: Any, *data_and_rows: Any) -> tuple[Any, Any]:
@@ -85,12 +83,11 @@ def compile_updates(update: Update) -> Update:
 def with_precision(update: Update, precision: str | None) -> Update:
     """`update` with matrix products and convolutions of a precision, whatever JAX's setting is outside of it.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import updates
-      >>> square = updates.with_precision(lambda matrix: matrix @ matrix, "bfloat16")
-      >>> print(square(jnp.eye(2))[0])
-      [1. 0.]
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import updates
+    >>> square = updates.with_precision(lambda matrix: matrix @ matrix, "bfloat16")
+    >>> print(square(jnp.eye(2))[0])
+    [1. 0.]
 
     Args:
       update: the function, before it is compiled.
@@ -110,13 +107,12 @@ def with_precision(update: Update, precision: str | None) -> Update:
 def run(compiled: Update, state: Any, *data: Any, rows: np.ndarray) -> Iterator[tuple[Any, Any]]:
     """Runs the batches `rows` [n, B], as many in a call as `chunking` decides; yields after each call.
 
-    Example:
-      >>> import jax.numpy as jnp, numpy as np
-      >>> from outgen_jax.training import updates
-      >>> compiled = updates.compile_updates(lambda total, values, rows: (total + values[rows].sum(), rows[0]))
-      >>> for total, first in updates.run(compiled, jnp.zeros(()), jnp.arange(4.0), rows=np.array([[0, 3], [1, 2]])):
-      ...     print(total, first)
-      6.0 [0 1]
+    >>> import jax.numpy as jnp, numpy as np
+    >>> from outgen_jax.training import updates
+    >>> compiled = updates.compile_updates(lambda total, values, rows: (total + values[rows].sum(), rows[0]))
+    >>> for total, first in updates.run(compiled, jnp.zeros(()), jnp.arange(4.0), rows=np.array([[0, 3], [1, 2]])):
+    ...     print(total, first)
+    6.0 [0 1]
 
     Args:
       compiled: from `compile_updates`.
@@ -138,11 +134,10 @@ def run(compiled: Update, state: Any, *data: Any, rows: np.ndarray) -> Iterator[
 def all_finite(arrays: Any) -> jax.Array:
     """Whether all numbers of a pytree of floating arrays, at least one, are finite: [] bool.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import updates
-      >>> print(updates.all_finite({"kernel": jnp.ones(2), "bias": jnp.array([jnp.nan])}))
-      False
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import updates
+    >>> print(updates.all_finite({"kernel": jnp.ones(2), "bias": jnp.array([jnp.nan])}))
+    False
     """
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays)]).all()
 
@@ -150,11 +145,10 @@ def all_finite(arrays: Any) -> jax.Array:
 def joined(metrics: list[Any]) -> Any:
     """The metrics of several calls as numpy arrays over all their updates, [n, ...].
 
-    Example:
-      >>> import numpy as np
-      >>> from outgen_jax.training import updates
-      >>> updates.joined([{"loss": np.ones(2)}, {"loss": np.zeros(1)}])
-      {'loss': array([1., 1., 0.])}
+    >>> import numpy as np
+    >>> from outgen_jax.training import updates
+    >>> updates.joined([{"loss": np.ones(2)}, {"loss": np.zeros(1)}])
+    {'loss': array([1., 1., 0.])}
     """
     return jax.tree.map(lambda *parts: np.concatenate(parts), *metrics)
 
@@ -194,12 +188,11 @@ def order_key(key: jax.Array) -> jax.Array:
 
     Without it, the order of epoch n and the random crops and flips of update n would share a key.
 
-    Example:
-      >>> import jax
-      >>> from outgen_jax.training import updates
-      >>> order = updates.order_key(jax.random.key(0))
-      >>> updates.epoch_rows(order, 0, num_images=10, batch_size=4).shape
-      (2, 4)
+    >>> import jax
+    >>> from outgen_jax.training import updates
+    >>> order = updates.order_key(jax.random.key(0))
+    >>> updates.epoch_rows(order, 0, num_images=10, batch_size=4).shape
+    (2, 4)
     """
     return jax.random.fold_in(key, _ORDER)
 
@@ -224,11 +217,10 @@ def epoch_rows(key: jax.Array, epoch: int, num_images: int, batch_size: int) -> 
 
     The rows that do not fill a batch are left out.
 
-    Example:
-      >>> import jax
-      >>> from outgen_jax.training import updates
-      >>> updates.epoch_rows(jax.random.key(0), 0, num_images=10, batch_size=4).shape
-      (2, 4)
+    >>> import jax
+    >>> from outgen_jax.training import updates
+    >>> updates.epoch_rows(jax.random.key(0), 0, num_images=10, batch_size=4).shape
+    (2, 4)
 
     Returns:
       int32 [num_images // batch_size, batch_size].
@@ -247,11 +239,10 @@ def consecutive_rows(
 ) -> np.ndarray:
     """Batches number `first` to `first + steps` of an endless sequence of passes, see `epoch_rows`.
 
-    Example:
-      >>> import jax
-      >>> from outgen_jax.training import updates
-      >>> updates.consecutive_rows(jax.random.key(0), 3, 5, num_images=10, batch_size=4).shape
-      (5, 4)
+    >>> import jax
+    >>> from outgen_jax.training import updates
+    >>> updates.consecutive_rows(jax.random.key(0), 3, 5, num_images=10, batch_size=4).shape
+    (5, 4)
 
     Returns:
       int32 [steps, batch_size].

@@ -40,7 +40,7 @@ def test_single_images_are_refused(shape):
         lambda images: augment.random_flip_left_right(key, images),
         lambda images: augment.random_crop(key, images, padding=1),
     ):
-        with pytest.raises(ValueError, match=r"must be \[B, H, W, C\], got .*image\[None\]"):
+        with pytest.raises(ValueError, match=r"must be \[B, H, W, C\], got .*images\[None"):
             call(image)
 
 

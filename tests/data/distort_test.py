@@ -272,8 +272,8 @@ CALLS = {
 @pytest.mark.parametrize(
     ("images", "sigma", "message"),
     [
-        (np.zeros((2, 4, 4, 3), np.uint8), 1.0, r"got uint8 \[2, 4, 4, 3\]; divide"),
-        (np.zeros((4, 4, 3), np.float32), 1.0, r"got float32 \[4, 4, 3\].*image\[None\]"),
+        (np.zeros((2, 4, 4, 3), np.uint8), 1.0, r"got uint8; divide"),
+        (np.zeros((4, 4, 3), np.float32), 1.0, r"got \[4, 4, 3\].*images\[None\]"),
         (IMAGES[:2], [1.0, 2.0, 3.0], r"one number or \[2\], .* shape \[3\]"),
         (IMAGES[:2], [1.0, -2.0], r"not negative, got -2"),
         (IMAGES[:2], np.nan, r"must be finite .* got nan"),

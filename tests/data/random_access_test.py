@@ -142,9 +142,9 @@ def test_the_digest_tells_everything_apart():
     ("source", "message"),
     [
         ([], "f: the source has no rows"),
-        ([IMAGES[0, 0]], r"row 0 of the source has \[3, 3\]"),
-        ([np.zeros((4, 4, 2), np.uint8)], r"C 1 or 3.*\[4, 4, 2\]"),
-        ([IMAGES[0].astype(np.int32)], "row 0 of the source has int32"),
+        ([IMAGES[0, 0]], r"row 0 of the source: the image must be \[H, W, 1 or 3\], got \[3, 3\]"),
+        ([np.zeros((4, 4, 2), np.uint8)], r"must be \[H, W, 1 or 3\], got \[4, 4, 2\]"),
+        ([IMAGES[0].astype(np.int32)], "row 0 of the source: image must be .*, got int32"),
         ([(IMAGES[0], 0, "a", 1)], r"row 0 .* tuple of 4; give \(image, label\)"),
         ([{"img": IMAGES[0], "label": 0}], "row 0 .* has no 'image' but 'img', 'label'; rename"),
         ([(IMAGES[0], 0.7)], r"row 0 .* has label 0\.7 of type float; give the integer"),
@@ -166,7 +166,7 @@ def test_the_digest_tells_everything_apart():
         (iter(IMAGES), "got a generator|iterator. Collect what it yields in a list"),
         ([IMAGES[0], IMAGES[1][:2]], r"f: row 1 of the source has uint8 \[2, 3, 3\], row 0 uint8"),
         ([IMAGES[0], IMAGES[1] / 255], r"row 1 of the source has float64"),
-        ([IMAGES[0] / 255, IMAGES[1] / 1.0], r"row 1 .* float images must lie in \[0, 1\]"),
+        ([IMAGES[0] / 255, IMAGES[1] / 1.0], r"row 1 .* float image must lie in \[0, 1\]"),
         ([IMAGES[0] / 255, IMAGES[1] * np.nan], r"row 1 .* got NaN; leave out the images"),
         (Classed([(IMAGES[0], 0, "a"), (IMAGES[1], 2, "b")]), "row 1 .* has label 2; .* 2 classes"),
     ],
@@ -219,7 +219,7 @@ def test_a_list_of_pixels_is_an_image_still():
     two_rows = IMAGES[0][:2].tolist()
     source = [two_rows]
     with pytest.raises(
-        ValueError, match=r"row 0 of the source has int64; .* convert it with"
+        ValueError, match=r"row 0 of the source: image must be uint8, or float .* got int64"
     ) as error:
         block_of(source, 0, 1)
     converted = [eval(remedy(error), {"numpy": np, "image": source[0]})]
@@ -235,7 +235,7 @@ def remedy(error) -> str:
     "image", [IMAGES[0, ..., 0], np.zeros((3, 4, 5), np.uint8), np.zeros((4, 3, 4), np.uint8)]
 )
 def test_the_remedy_for_a_shape_works(image):
-    with pytest.raises(ValueError, match="row 0 of the source has") as error:
+    with pytest.raises(ValueError, match="row 0 of the source: the image must be") as error:
         block_of([image], 0, 1)
     mended = eval(remedy(error), {"numpy": np, "image": image})
     assert block_of([mended], 0, 1).images.shape in ((1, 4, 3, 1), (1, 4, 5, 3), (1, 4, 3, 3))

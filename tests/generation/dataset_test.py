@@ -675,7 +675,7 @@ def test_another_number_of_restarts_is_another_data_set(tmp_path):
 def test_bad_rows_on_the_way_are_named(tmp_path):
     images = sources(COUNT).astype(np.float32) / 255
     images[13, 0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="row 13 of the source: float images must lie in"):
+    with pytest.raises(ValueError, match="row 13 of the source: float image must lie in"):
         make(tmp_path / "set", source=images)
     # The shard before was finished, and is kept.
     assert one_of(tmp_path / "set", "00000-of-00003").exists()

@@ -279,7 +279,9 @@ def test_a_marginal_sample_has_each_pixels_own_distribution():
     )
     with pytest.raises(ValueError, match=r"marginal_sample: images must be uint8.*got int64"):
         draw.marginal_sample(keys[0], images.astype(np.int64))
-    with pytest.raises(ValueError, match=r"marginal_sample: images must be \[N, H, W, C\]"):
+    with pytest.raises(
+        ValueError, match=r"marginal_sample: images must be \[B, H, W, C\], at least one"
+    ):
         draw.marginal_sample(keys[0], images[0])
 
 

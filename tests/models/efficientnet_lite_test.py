@@ -224,7 +224,7 @@ def test_evaluation_changes_no_state_and_training_does(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (1, 31, 64, 3), (1, 3, 32, 32)])
 def test_names_the_expected_shape(monkeypatch, shape):
-    with pytest.raises(ValueError, match=r"must be \[B, H, W, 3\], .* at least 32, got \("):
+    with pytest.raises(ValueError, match=r"must be \[B, H, W, 3\], .* at least 32, got \["):
         _few(monkeypatch)(jnp.zeros(shape))
 
 

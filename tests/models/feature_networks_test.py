@@ -126,14 +126,14 @@ def test_inception_v3_without_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (images(2) / np.float32(255), r"uint8 array, got float32; np.round\(255"),
-        ([[[[0, 0, 0]]]], r"uint8 array, got list"),
+        (images(2) / np.float32(255), r"uint8 .*, got float32 .*; outgen_jax\.data\.to_uint8"),
+        ([[[[0, 0, 0]]]], r"an array of NumPy, got a list; numpy\.asarray\(images\)"),
         (
             images(2)[0],
-            r"\[N, H, W, 3\] with at least one, got \[6, 6, 3\]; .*images\[None",
+            r"\[N, H, W, C\], at least one, got uint8 \[6, 6, 3\]; .*images\[None",
         ),
-        (images(2)[..., :1], r"got \[2, 6, 6, 1\]; .* repeat a grey channel"),
-        (images(2)[:0], r"got \[0, 6, 6, 3\]"),
+        (images(2)[..., :1], r"got \[2, 6, 6, 1\]; repeat the grey channel"),
+        (images(2)[:0], r"got uint8 \[0, 6, 6, 3\]"),
     ],
 )
 def test_bad_images_are_named(bad, message):

@@ -102,7 +102,7 @@ def test_shapes_are_those_of_the_docstring():
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (2, 32, 32, 1), (2, 28, 28, 3)])
 def test_other_images_are_refused(shape):
-    with pytest.raises(ValueError, match=r"LeNet: images must be \[B, 28, 28, 1\], got \("):
+    with pytest.raises(ValueError, match=r"LeNet: images must be \[B, 28, 28, 1\], got \["):
         small()(jnp.zeros(shape))
 
 

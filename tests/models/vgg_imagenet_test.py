@@ -203,7 +203,7 @@ def test_refuses_other_networks(change, message):
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (1, 32, 32, 3), (1, 64, 64, 1), (1, 3, 64, 64)])
 def test_names_the_expected_shape_of_images(outputs, shape):
-    with pytest.raises(ValueError, match=r"images must be \[B, 64, 64, 3\], got \("):
+    with pytest.raises(ValueError, match=r"images must be \[B, 64, 64, 3\], got \["):
         outputs[0](jnp.zeros(shape))
 
 

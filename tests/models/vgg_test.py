@@ -170,5 +170,5 @@ def test_refuses_a_width_without_channels(five_layers):
     "shape", [(32, 32, 3), (1, 32, 32, 1), (1, 3, 32, 32), (1, 16, 16, 3), (1, 32, 48, 3)]
 )
 def test_names_the_expected_shape_of_images(small_vgg16, shape):
-    with pytest.raises(ValueError, match=r"VGG16: images must be \[B, H, W, 3\].*got \("):
+    with pytest.raises(ValueError, match=r"VGG16: images must be \[B, H, W, 3\].*got \["):
         small_vgg16()(jnp.zeros(shape))

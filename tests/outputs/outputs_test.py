@@ -232,12 +232,17 @@ def test_what_is_finite_is_cleaned(kind, values, finite):
 
 
 def test_how_many_coordinates_targets_need():
-    rows = np.zeros((3, 100))
-    rows[:, 7], rows[1, 8], rows[1, 9] = 0.5, 0.3, 0.2
-    rows[2, 1:] = FREE
-    assert SOFTMAX.num_named(rows).tolist() == [1, 3, 1]
-    assert SOFTMAX.num_named(np.full((1, 4), FREE)).tolist() == [1]
-    assert SIGMOID.num_named(rows).tolist() == VALUES.num_named(rows).tolist() == [100] * 3
+    rows = np.zeros((3, 1, 100))
+    rows[:, 0, 7], rows[1, 0, 8], rows[1, 0, 9] = 0.5, 0.3, 0.2
+    rows[2, 0, 1:] = FREE
+    assert SOFTMAX.counts(rows) == [1, 4, 1]
+    assert SOFTMAX.counts(np.concatenate([rows[:1], rows[1:2]], 1)) == [4]  # the most of any row
+    assert SOFTMAX.counts(np.full((1, 1, 100), FREE)) == [1]
+    assert SOFTMAX.counts(np.full((1, 1, 64), 1 / 64)) == [None]
+    assert SOFTMAX.counts(np.full((1, 1, 100), 1 / 100)) == [128]
+    assert (
+        SOFTMAX.counts(rows[..., :8]) == SIGMOID.counts(rows) == VALUES.counts(rows) == [None] * 3
+    )
 
 
 # --- validation ---

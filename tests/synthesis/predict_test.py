@@ -104,9 +104,9 @@ def test_the_network_is_traced_at_the_precision_asked_for():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (sources(1)[0], r"predict: images must have shape \[B, H, W, C\]"),
+        (sources(1)[0], r"predict: images must be \[B, H, W, C\], at least one"),
         (np.full((1, 8, 6, 3), 2.0), r"predict: float images must lie in \[0, 1\]"),
-        (sources(0), "predict: there are no images"),
+        (sources(0), r"predict: images must be .*, at least one, got \[0, "),
         (sources(1)[:, :4], "predict: apply_fn.* fails on images of shape"),
     ],
 )

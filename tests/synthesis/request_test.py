@@ -29,7 +29,7 @@ NOT_FINITE = (
     r"must lie in \[0, 1\], got {}, in row 1 first; leave out the images that are not finite"
 )
 BY_255 = "take images / 255"
-RANK_4 = r"images must have shape \[B, H, W, C\], got \[{}\]; {}"
+RANK_4 = r"images must be \[B, H, W, C\], at least one, got \[{}\]; {}"
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,17 @@ RANK_4 = r"images must have shape \[B, H, W, C\], got \[{}\]; {}"
         (IMAGES[:, :0], RANK_4.format("3, 0, 6, 3", "leave out images without pixels")),
         (IMAGES[None], RANK_4.format("1, 3, 8, 6, 3", r"stack images \[H, W, C\]")),
         ("photos/", r"must be an array .*, got the path 'photos/'; og.data.sources.load\(path\)"),
-        (IMAGES[:0], r"there are no images, got shape \[0, 8, 6, 3\]; give at least one"),
+        (
+            IMAGES[:0],
+            r"images must be \[B, H, W, C\], at least one, got \[0, 8, 6, 3\]; give at least one",
+        ),
         (
             [IMAGES[0], IMAGES[1, :4]],
             r"images must all have one size, got \[4, 6, 3\], \[8, 6, 3\]; resize or crop",
         ),
         (
             (IMAGES * 255).astype(np.int32),
-            r"must be uint8, or float in \[0, 1\], got int32; convert",
+            r"must be uint8, or float in \[0, 1\], got int32; grey levels become uint8",
         ),
         (IMAGES > 0.5, r"must be uint8, or float in \[0, 1\], got bool; convert"),
         (
@@ -266,7 +269,7 @@ def test_targets_of_other_outputs(targets, message):
     [
         (
             "softmax",
-            r"output must be one of og.outputs, or a tree of them .*, \(\*, \*\); got 'softmax'",
+            r"output must be one of og.outputs, or a tree of them .*, \(\*, \*\): Expected tuple, got 'softmax'",
         ),
         ((og.outputs.softmax(),), r"output must be one of og.outputs, or a tree of them"),
         (

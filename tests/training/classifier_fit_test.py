@@ -386,10 +386,13 @@ def test_refuses_other_data():
     logits = jnp.zeros((COUNT - 1, 2))
     for wrong, message in (
         ((images / 255, labels), r"uint8 .*got float32 \[24, 8, 8, 3\]; .*to_uint8"),
-        ((jnp.float32(images), labels), r"uint8 .*got float32 .*; .*\.astype\(np\.uint8\)"),
+        (
+            (jnp.float32(images), labels),
+            r"uint8 .*got float32 .*; .*numpy\.asarray\(images, numpy\.uint8\)",
+        ),
         (
             (images[..., 0], labels),
-            r"got uint8 \[24, 8, 8\]; grey images need .*images\[\.\.\., None\]",
+            r"got uint8 \[24, 8, 8\]; grey images are images\[\.\.\., None\]",
         ),
         (
             (images[:, :-1], labels),

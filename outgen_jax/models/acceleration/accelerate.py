@@ -54,17 +54,16 @@ _logger = logging.getLogger(__name__)
 def accelerate(apply_fn: Callable[P, R]) -> Callable[P, R]:
     """`apply_fn` with faster convolutions and pooling: the same results up to float32 rounding.
 
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> def apply_fn(variables, images):
-      ...     numbers = ("NHWC", "HWIO", "NHWC")
-      ...     x = jax.lax.conv_general_dilated(images, variables, (1, 1), "SAME", dimension_numbers=numbers)
-      ...     return x.mean((1, 2))
-      >>> fast = accelerate(apply_fn)
-      >>> fast(jnp.ones((3, 3, 3, 8)), jnp.ones((2, 4, 4, 3))).shape
-      (2, 8)
-      >>> fast is accelerate(apply_fn)
-      True
+    >>> import jax, jax.numpy as jnp
+    >>> def apply_fn(variables, images):
+    ...     numbers = ("NHWC", "HWIO", "NHWC")
+    ...     x = jax.lax.conv_general_dilated(images, variables, (1, 1), "SAME", dimension_numbers=numbers)
+    ...     return x.mean((1, 2))
+    >>> fast = accelerate(apply_fn)
+    >>> fast(jnp.ones((3, 3, 3, 8)), jnp.ones((2, 4, 4, 3))).shape
+    (2, 8)
+    >>> fast is accelerate(apply_fn)
+    True
 
     It can be differentiated in reverse and forward mode, any number of times, with respect to
     images and variables; under `jax.vmap`, `jax.jit` and inside loops. Call it under `jax.jit`:
@@ -96,10 +95,9 @@ def accelerate(apply_fn: Callable[P, R]) -> Callable[P, R]:
 def as_written(apply_fn: Callable[P, R]) -> Callable[P, R]:
     """Returns `apply_fn` as a function that `accelerate` leaves unchanged.
 
-    Example:
-      >>> plain = as_written(lambda variables, images: images.mean((1, 2)) @ variables)
-      >>> accelerate(plain) is plain
-      True
+    >>> plain = as_written(lambda variables, images: images.mean((1, 2)) @ variables)
+    >>> accelerate(plain) is plain
+    True
     """
     return _AsWritten(apply_fn)
 

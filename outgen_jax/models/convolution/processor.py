@@ -13,10 +13,9 @@ def multiplies_bfloat16() -> bool:
 
     They are about twice as fast as float32's, or more; without them bfloat16 is slower. False where it is not known.
 
-    Example:
-      >>> from outgen_jax.models.convolution import processor
-      >>> isinstance(processor.multiplies_bfloat16(), bool)
-      True
+    >>> from outgen_jax.models.convolution import processor
+    >>> isinstance(processor.multiplies_bfloat16(), bool)
+    True
     """
     try:
         lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
