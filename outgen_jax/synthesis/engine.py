@@ -214,7 +214,7 @@ class Pool:
             if self.tolerance > 0 and self.distance[row] <= self.tolerance:
                 # A solver's tolerance may be larger than the pool's, or a little smaller.
                 has_met = found.converged[place] and found.distance[place] <= self.tolerance
-                is_better = has_met and self._changes_less(row, found.best_image[place])
+                is_better = has_met and self._changes_less(row, np.asarray(found.best_image[place]))
             if not is_better:
                 if not np.isfinite(self.divergence[row]):  # nothing but the source is known
                     self.images[row] = found.best_image[place]
