@@ -15,7 +15,7 @@ from flax import nnx
 
 from experiments.augmented_gan import training
 from experiments.common import sampling
-from outgen_jax import files, runs
+from outgen_jax import files, scripts
 from outgen_jax.models import dcgan
 
 _RUN = flags.DEFINE_string(
@@ -48,4 +48,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

@@ -13,7 +13,7 @@ from absl import flags
 
 from experiments.common import sampling
 from experiments.draw_gan import training
-from outgen_jax import runs
+from outgen_jax import scripts
 from outgen_jax.training import gan_samples
 
 _RUN = flags.DEFINE_string("run", "runs/draw_gan", "Directory of a run of the study, its --out.")
@@ -50,4 +50,4 @@ def _images(generator: training.Generator, z: jax.Array) -> jax.Array:
 
 
 if __name__ == "__main__":
-    runs.start(main)
+    scripts.start(main)

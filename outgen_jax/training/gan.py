@@ -117,11 +117,10 @@ class Augmentation(NamedTuple):
 def take_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
     """The batch images[rows]: [N, H, W, C], [B] -> [B, H, W, C].
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import gan
-      >>> gan.take_rows(jnp.zeros((5, 8, 8, 1)), jnp.array([3, 1])).shape
-      (2, 8, 8, 1)
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import gan
+    >>> gan.take_rows(jnp.zeros((5, 8, 8, 1)), jnp.array([3, 1])).shape
+    (2, 8, 8, 1)
     """
     return images[rows]
 
@@ -129,16 +128,15 @@ def take_rows(images: jax.Array, rows: jax.Array) -> jax.Array:
 def gradient_penalty(logits_of: Callable[[jax.Array], jax.Array], real: jax.Array) -> jax.Array:
     """R₁: the mean over real images of |∂ logit / ∂ image|² (Mescheder et al. 2018, who multiply it by γ/2).
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from outgen_jax.training import gan
-      >>> images, weights = jnp.zeros((4, 2, 1, 1)), jnp.array([3.0, 4.0])
-      >>> print(gan.gradient_penalty(lambda x: x[:, :, 0, 0] @ weights, images))
-      25.0
-
     Args:
       logits_of: images [B, H, W, C] -> logits [B], each of its own image alone.
       real: images [B, H, W, C].
+
+    >>> import jax.numpy as jnp
+    >>> from outgen_jax.training import gan
+    >>> images, weights = jnp.zeros((4, 2, 1, 1)), jnp.array([3.0, 4.0])
+    >>> print(gan.gradient_penalty(lambda x: x[:, :, 0, 0] @ weights, images))
+    25.0
     """
     slope = jax.grad(lambda x: logits_of(x).sum())(real)
     return jnp.mean(jnp.sum(slope**2, axis=tuple(range(1, slope.ndim))))
@@ -151,13 +149,6 @@ def from_nnx(
 ) -> tuple[Player, PlayerState]:
     """A player and its first state from a Flax NNX module, in the mode that the module is in.
 
-    Example:
-      >>> import optax
-      >>> from flax import nnx
-      >>> from outgen_jax.training import gan
-      >>> model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
-      >>> player, state = gan.from_nnx(model, lambda model, x, key: model(x)[:, 0], optax.adam(1e-3))
-
     Args:
       model: the network; it is left as it is.
       call: `call(model, x, key) -> output`, the call of the network in training.
@@ -165,6 +156,12 @@ def from_nnx(
 
     Raises:
       ValueError: what is no `flax.nnx` module or no optimiser of optax, or a `call` of other arguments.
+
+    >>> import optax
+    >>> from flax import nnx
+    >>> from outgen_jax.training import gan
+    >>> model = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
+    >>> player, state = gan.from_nnx(model, lambda model, x, key: model(x)[:, 0], optax.adam(1e-3))
     """
     if not isinstance(model, nnx.Module):
         raise ValueError(
@@ -191,20 +188,19 @@ def from_nnx(
 def to_nnx(model: M, state: PlayerState) -> M:
     """A copy of `model` in inference mode with the arrays of a player that `from_nnx` made of it.
 
-    Example:
-      >>> from flax import nnx
-      >>> import optax
-      >>> generator = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-      >>> _, first = from_nnx(generator, lambda network, z, key: network(z), optax.sgd(0.1))
-      >>> to_nnx(generator, first).kernel.shape
-      (2, 3)
-
     Args:
       model: the network; it is left as it is.
       state: such as the `generator` of a `GameState`, or what `settled` returns.
 
     Raises:
       ValueError: the state of another network, or one whose buffers were given to a later update.
+
+    >>> from flax import nnx
+    >>> import optax
+    >>> generator = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    >>> _, first = from_nnx(generator, lambda network, z, key: network(z), optax.sgd(0.1))
+    >>> to_nnx(generator, first).kernel.shape
+    (2, 3)
     """
     remedy = "pass gan.settled(...) of the state, its averaged generator, or state.generator"
     gan_checks.check_kind(state, PlayerState, "to_nnx: state", remedy)

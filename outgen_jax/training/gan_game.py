@@ -45,19 +45,6 @@ def create(
 ) -> Game:
     """Makes a game of two `flax.nnx` networks, which stay as they are.
 
-    Example:
-      >>> import jax, numpy as np, optax
-      >>> from flax import nnx
-      >>> from outgen_jax.models import mlp_gan
-      >>> from outgen_jax.training import gan_fit, gan_game
-      >>> generator = mlp_gan.Generator((4, 4, 1), latent=2, hidden=8, rngs=nnx.Rngs(0))
-      >>> discriminator = mlp_gan.Discriminator((4, 4, 1), units=4, pieces=2, rngs=nnx.Rngs(1))
-      >>> game = gan_game.create(generator, discriminator, optax.adam(1e-3), key=jax.random.key(0))
-      >>> images = np.zeros((20, 4, 4, 1), np.uint8)
-      >>> epochs = gan_fit.train(game.update, game.state, images, key=jax.random.key(1), epochs=2, batch_size=10)
-      >>> [len(epoch.history) for epoch in epochs]
-      [1, 2]
-
     Args:
       generator: maps latent vectors [B, *latent_shape] to images [B, H, W, C] in [0, 1].
       discriminator: maps images to logits [B].
@@ -77,6 +64,18 @@ def create(
     Raises:
       ValueError: a generator without `latent_shape`, and none given; and as `gan.from_nnx`, `gan.make_update` and
         `gan.create`.
+
+    >>> import jax, numpy as np, optax
+    >>> from flax import nnx
+    >>> from outgen_jax.models import mlp_gan
+    >>> from outgen_jax.training import gan_fit, gan_game
+    >>> generator = mlp_gan.Generator((4, 4, 1), latent=2, hidden=8, rngs=nnx.Rngs(0))
+    >>> discriminator = mlp_gan.Discriminator((4, 4, 1), units=4, pieces=2, rngs=nnx.Rngs(1))
+    >>> game = gan_game.create(generator, discriminator, optax.adam(1e-3), key=jax.random.key(0))
+    >>> images = np.zeros((20, 4, 4, 1), np.uint8)
+    >>> epochs = gan_fit.train(game.update, game.state, images, key=jax.random.key(1), epochs=2, batch_size=10)
+    >>> [len(epoch.history) for epoch in epochs]
+    [1, 2]
     """
     if latent_shape is None:
         latent_shape = getattr(generator, "latent_shape", None)

@@ -24,15 +24,14 @@ def latent_vectors(key: jax.Array, number: int, latent_shape: tuple[int, ...]) -
 
     Vector i is the same whatever the number.
 
-    Example:
-      >>> import jax
-      >>> from outgen_jax.training import gan_samples
-      >>> few, many = (gan_samples.latent_vectors(jax.random.key(0), n, (3,)) for n in (2, 9))
-      >>> bool((few == many[:2]).all())
-      True
-
     Raises:
       ValueError: a number below 1, or what is no key or shape.
+
+    >>> import jax
+    >>> from outgen_jax.training import gan_samples
+    >>> few, many = (gan_samples.latent_vectors(jax.random.key(0), n, (3,)) for n in (2, 9))
+    >>> bool((few == many[:2]).all())
+    True
     """
     caller = "latent_vectors"
     check_integers(caller=caller, number=number)
@@ -56,16 +55,6 @@ def sample(
 ) -> np.ndarray:
     """The images of latent vectors, rounded to 8 bits: [N, H, W, C] uint8.
 
-    Example:
-      >>> import jax
-      >>> from flax import nnx
-      >>> from outgen_jax.models import mlp_gan
-      >>> from outgen_jax.training import gan_samples
-      >>> generator = mlp_gan.Generator((4, 4, 1), latent=2, hidden=8, rngs=nnx.Rngs(0))
-      >>> z = gan_samples.latent_vectors(jax.random.key(0), 3, generator.latent_shape)
-      >>> gan_samples.sample(generator, z).shape
-      (3, 4, 4, 1)
-
     Args:
       generator: a `flax.nnx` module in inference mode, such as `gan.to_nnx` returns.
       z: [N, *latent_shape], such as `latent_vectors` returns.
@@ -75,6 +64,15 @@ def sample(
     Raises:
       ValueError: what is no `flax.nnx` module; latent vectors that it fails on; images that are not floats in [0, 1]; a
         batch of no images.
+
+    >>> import jax
+    >>> from flax import nnx
+    >>> from outgen_jax.models import mlp_gan
+    >>> from outgen_jax.training import gan_samples
+    >>> generator = mlp_gan.Generator((4, 4, 1), latent=2, hidden=8, rngs=nnx.Rngs(0))
+    >>> z = gan_samples.latent_vectors(jax.random.key(0), 3, generator.latent_shape)
+    >>> gan_samples.sample(generator, z).shape
+    (3, 4, 4, 1)
     """
     if not isinstance(generator, nnx.Module):
         raise ValueError(
