@@ -9,7 +9,7 @@ Expected  Total variation at most 1e-5 in float32 for at least 99.5 % of 1,000 i
 Duration  about an hour on one CPU core
 Output    --out gets results.json (per image) and table.md.
 
-The same command resumes: every finished kind of target is kept.
+The same command resumes: every finished kind of target is kept. With --only, two processes can share the kinds.
 """
 
 import functools
@@ -37,6 +37,7 @@ _CLASSIFIER = common_flags.classifier(pretrained.SHIPPED[0])
 _NUMBER = common_flags.number(1000, of="split", at_least=2)
 _TOLERANCE = flags.DEFINE_float("tolerance", 1e-5, "Total variation to reach.", 1e-9)
 _BATCH = common_flags.images_at_a_time()
+_ONLY = flags.DEFINE_list("only", [], "Kinds of targets to run now; by default all.")
 _SEED = common_flags.seed("the random classes")
 _OUT = common_flags.out("exact_targets")
 _OVERWRITE = common_flags.overwrite()
@@ -176,14 +177,18 @@ def prepare() -> Job:
 def main(argv: list[str]) -> None:
     del argv
     scripts.enable_compilation_cache()
+    unknown = [kind for kind in _ONLY.value if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"--only: unknown kinds {', '.join(unknown)}; they are {', '.join(KINDS)}")
     job = prepare()
     out = runs.open_run(_OUT.value, overwrite=_OVERWRITE.value)
     results: dict[str, Any] = {"flags": out.flags, "per_image": {}, "seconds": {}}
     for index, kind in enumerate(KINDS):
+        kept = out.directory / "cache" / f"{index}.npz"
+        if kind not in (_ONLY.value or KINDS) and not kept.exists():
+            continue
         print(kind)
-        outcome = runs.kept(
-            out.directory / "cache" / f"{index}.npz", functools.partial(run_kind, kind, job)
-        )
+        outcome = runs.kept(kept, functools.partial(run_kind, kind, job))
         results["per_image"][kind] = {
             key: [float(f"{x:.4g}") for x in outcome[key]] for key in MEASURES
         }

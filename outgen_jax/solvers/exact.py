@@ -19,8 +19,7 @@ from outgen_jax.solvers.smallest_change import SmallestChange
 from outgen_jax.solvers.solver import Solver
 
 TOLERANCE = 1e-5
-# Judged in another batch, a distance differs by rounding. So images stop below the tolerance, by this share of
-# it, but at most by what the rounding of float32 logits changes.
+# Of the tolerance, and what the rounding of float32 logits changes; see `_aim`.
 _MARGIN, _ROUNDING = 0.25, 2.5e-6
 # Probabilities that should be 0 may be this share of the tolerance, and at most this.
 _FLOOR, _MOST_FLOOR = 0.1, 0.01
@@ -129,7 +128,7 @@ class Exact(Combinator):
             patience=self.patience,
             beyond=self.beyond,
         )
-        return Then(first=passes, second=later, at=tolerance)
+        return Then(first=passes, second=later, at=_aim(tolerance))
 
     def from_afar(self, named: int | None, tolerance: float) -> Then:
         """For targets that name at most `named` of a network's many classes; None: more than all the limits.
@@ -148,13 +147,17 @@ class Exact(Combinator):
         """Groups the rows by the method for their targets, and runs each group."""
         # A combinator without a tolerance runs its parts with none; this one has its own then.
         tolerance = tolerance if tolerance > 0 else self.tolerance
-        aim = tolerance - min(_MARGIN * tolerance, _ROUNDING)
         groups: defaultdict[_Method, list[int]] = defaultdict(list)
         for row in rows:
             groups[self._method_of(pool, row)].append(row)
         methods = self._methods(tolerance)
         for method, chosen in groups.items():
-            pool.run(methods[method], np.array(chosen), aim, start=start)
+            pool.run(methods[method], np.array(chosen), _aim(tolerance), start=start)
+
+
+def _aim(tolerance: float) -> float:
+    """Where images stop: a little below the tolerance. Judged in another batch, a distance differs by rounding."""
+    return tolerance - min(_MARGIN * tolerance, _ROUNDING)
 
 
 def exact(
