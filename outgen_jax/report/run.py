@@ -55,8 +55,9 @@ def check_run(run: SynthesisRun, *, caller: str) -> None:
     Raises:
       ValueError: a shape, a type or a distance contradicts the other fields.
     """
-    image_checks.check_uint8(run.source, caller=caller, name="source")
     image_checks.check_batch(run.source, caller=caller, name="source", channels=(1, 3))
+    if len(run.source):
+        image_checks.check_uint8(run.source, caller=caller, name="source")
     if not run.parts:
         raise ValueError(f"{caller}: parts must have what the network says; there are none")
     number = len(run.source)
