@@ -6,6 +6,7 @@ So the gradients are written as convolutions of that layout here. Faster still a
 
   - matrix products for kernels of one pixel,
   - Winograd's products for 3×3 kernels of many channels,
+  - products of pairs of pixels for 3×3 kernels of few channels,
   - products of pixels, shifted and summed, for few output channels and for images smaller than the kernel,
   - shifted products for depthwise kernels.
 
@@ -30,7 +31,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from outgen_jax.models.convolution import processor, winograd
+from outgen_jax.models.convolution import bands, processor, winograd
 from outgen_jax.models.convolution.window import Size, Window, xla_convolve
 
 _FEW = 4  # output channels: up to here a pixel's product with the whole kernel is cheap to shift
@@ -60,6 +61,8 @@ def convolve(x: jax.Array, kernel: jax.Array, *, window: Window) -> jax.Array:
     if _is_winograd(kernel.shape, window):
         y = winograd.convolution(_even(x), kernel, factors=_factors(window, x))
         return y[:, : x.shape[1], : x.shape[2]]
+    if _is_banded(kernel.shape, window, x.shape[1:-1]):
+        return bands.convolution(x, kernel)
     return _convolve(x, kernel, window)
 
 
@@ -76,6 +79,8 @@ def input_gradient(
     if _is_winograd(kernel.shape, window):
         x = winograd.input_gradient(_even(cotangent), kernel, factors=_factors(window, kernel))
         return x[:, : size[0], : size[1]]
+    if _is_banded(kernel.shape, window, size):
+        return bands.convolution(cotangent, _turn(kernel, window.groups))
     reach = [(k - 1) * d for k, d in zip(kernel.shape, window.rhs_dilation, strict=False)]
     before = [r - pad for r, (pad, _) in zip(reach, window.padding, strict=True)]
     seen = [(n - 1) * e + 1 + r for n, e, r in zip(size, window.lhs_dilation, reach, strict=True)]
@@ -296,12 +301,21 @@ def _is_pointwise(size: Size, window: Window) -> bool:
 
 def _is_winograd(kernel: Size, window: Window) -> bool:
     """Whether the kernel [3, 3, C, K] runs at every pixel and its neighbours, of many channels."""
+    return _is_plain(kernel, window) and min(kernel[-2:]) >= _MANY
+
+
+def _is_banded(kernel: Size, window: Window, size: Size) -> bool:
+    """Whether the kernel [3, 3, C, K] runs at every pixel and its neighbours, of few channels, on a map of tiles."""
+    return _is_plain(kernel, window) and max(kernel[-2:]) < _MANY and min(size) >= 4
+
+
+def _is_plain(kernel: Size, window: Window) -> bool:
+    """Whether the kernel [3, 3, C, K] runs at every pixel and its neighbours."""
     return (
         tuple(kernel[:-2]) == (3, 3)
         and window.padding == ((1, 1), (1, 1))
         and window.groups == 1
         and window.plain("strides", "lhs_dilation", "rhs_dilation")
-        and min(kernel[-2:]) >= _MANY
     )
 
 

@@ -74,7 +74,7 @@ def _convolve(
         ]
         return _interleave(_transform(_A_T, products))  # 2×2 of [n, H/2, W/2, K] -> [n, H, W, K]
 
-    return _map_blocks(block, x, widest)
+    return map_blocks(block, x, widest, _BLOCK_BYTES)
 
 
 def kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
@@ -115,8 +115,15 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
 
 def _transform(matrix: np.ndarray, grid: Grid) -> Grid:
     """`matrix` · `grid` · `matrix`ᵀ, entry by entry, with the zeros left out."""
-    columns = [[_combine(row, column) for column in zip(*grid, strict=True)] for row in matrix]
-    return [[_combine(row, values) for row in matrix] for values in columns]
+    columns = zip(
+        *(transform_one(matrix, column) for column in zip(*grid, strict=True)), strict=True
+    )
+    return [transform_one(matrix, values) for values in columns]
+
+
+def transform_one(matrix: np.ndarray, values: Sequence[jax.Array]) -> list[jax.Array]:
+    """`matrix` · `values`, with the zeros left out."""
+    return [_combine(row, values) for row in matrix]
 
 
 def _combine(weights: np.ndarray, values: Sequence[jax.Array]) -> jax.Array:
@@ -173,11 +180,13 @@ def _blocks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(a.reshape(count, size, *a.shape[1:]) for a in padded)
 
 
-def _map_blocks(block: Callable[[jax.Array], jax.Array], x: jax.Array, channels: int) -> jax.Array:
-    """`block` of some images at a time; `channels`: the larger number of its input's and result's."""
+def map_blocks(
+    block: Callable[[jax.Array], jax.Array], x: jax.Array, channels: int, block_bytes: int
+) -> jax.Array:
+    """`block` of some images at a time, `block_bytes` where it has most `channels`, its input's or its result's."""
     if not len(x):
         return block(x)
-    size = max(1, _block_size(_BLOCK_BYTES, x) * x.shape[-1] // channels)
+    size = max(1, _block_size(block_bytes, x) * x.shape[-1] // channels)
     if size == x.shape[0]:
         return block(x)
     (blocks,) = _blocks(size, x)

@@ -73,7 +73,8 @@ def compare(x_shape, kernel_shape, window: Window, dtype: Any = jnp.float32, rto
     ("x", "kernel", "options"),
     [
         ((2, 7, 5, 32), (3, 3, 32, 40), {}),  # Winograd's products
-        ((2, 7, 5, 8), (3, 3, 8, 3), {}),  # few output channels
+        ((2, 7, 5, 8), (3, 3, 8, 6), {}),  # pairs of pixels
+        ((2, 7, 5, 32), (3, 3, 32, 3), {}),  # few output channels
         ((2, 7, 5, 8), (1, 1, 8, 6), {"strides": (2, 3), "padding": ((0, 0), (0, 0))}),
         ((2, 2, 2, 8), (3, 3, 8, 6), {}),  # images smaller than the kernel
         ((2, 1, 4, 8), (3, 3, 8, 6), {"padding": ((3, 0), (1, 1))}),  # entries in padding only
