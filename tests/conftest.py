@@ -44,6 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("markexpr") != "gpu":
         jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
         os.environ.setdefault("XLA_FLAGS", _QUICK)
+    # No test reads where in its source an operation was written, which every lowering would look up.
+    limit = os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+    jax.config.update("jax_traceback_in_locations_limit", int(limit))
     # Many tests compile the same programs for networks of their own: all workers of a run share them.
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         programs = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="outgen_jax_")

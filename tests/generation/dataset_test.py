@@ -377,7 +377,8 @@ def test_stored_images_keep_the_limits_of_the_solver(tmp_path):
 
 
 def test_a_message_about_another_solver_lists_the_differences_alone(tmp_path):
-    few = {"source": SOURCE.images[:2], "targets": targets(2)}
+    # As many as in the next test, so that the programs of the exact solver are compiled once.
+    few = {"source": SOURCE.images[:4], "targets": targets(4), "shard_size": 4}
     make(tmp_path / "set", solver=og.restarted(og.gauss_newton(steps=1), times=1), **few)
     other = og.restarted(og.gauss_newton(steps=2), times=1)
     with pytest.raises(FileExistsError) as caught:

@@ -76,7 +76,9 @@ def test_probabilities_too_small_for_their_mean_do_no_harm():
     probs = np.tile(np.float32([0.5, 0.5, 0]), (100, 1))
     probs[0, 2] = tiny
     np.testing.assert_allclose(metrics.inception_score(probs), 1, rtol=1e-6)
-    assert np.isfinite(jax.grad(metrics.inception_score)(np.eye(3, dtype=np.float32))).all()
+    assert np.isfinite(
+        jax.jit(jax.grad(metrics.inception_score))(np.eye(3, dtype=np.float32))
+    ).all()
 
 
 def test_inception_score_under_jit_and_grad():
@@ -88,7 +90,7 @@ def test_inception_score_under_jit_and_grad():
     step = np.zeros_like(probs, np.float64)
     step[5] = [1e-4, -1e-4, 0, 0]
     above, below = (inception_score_oracle(probs + s) for s in (step, -step))
-    gradient = jax.grad(metrics.inception_score)(probs)
+    gradient = jax.jit(jax.grad(metrics.inception_score))(probs)
     slope = gradient[5, 0] - gradient[5, 1]
     np.testing.assert_allclose(slope, (above - below) / 2e-4, rtol=1e-3)
 
@@ -186,7 +188,7 @@ def test_gradient_of_frechet_distance(n, m, d):
         return means + (a**2).sum() + (b**2).sum() - 2 * np.linalg.norm(a @ b.T, "nuc")
 
     x, y = normal(1, n, d), 2 * normal(2, m, d)
-    gradients = jax.grad(metrics.frechet_distance, argnums=(0, 1))(x, y)
+    gradients = jax.jit(jax.grad(metrics.frechet_distance, argnums=(0, 1)))(x, y)
     x, y = np.float64(x), np.float64(y)
     way_x, way_y = np.float64(normal(3, n, d)), np.float64(normal(4, m, d))
     along_x = (oracle(x + 1e-5 * way_x, y) - oracle(x - 1e-5 * way_x, y)) / 2e-5
@@ -196,7 +198,7 @@ def test_gradient_of_frechet_distance(n, m, d):
 
 
 def test_gradient_of_frechet_distance_where_features_are_dead_or_equal():
-    gradient = jax.grad(metrics.frechet_distance, argnums=(0, 1))
+    gradient = jax.jit(jax.grad(metrics.frechet_distance, argnums=(0, 1)))
     x, y = normal(1, 20, 5), normal(2, 20, 5)
     np.testing.assert_allclose(gradient(y, y), 0, atol=1e-6)
     x[:, 2] = 0
@@ -245,7 +247,7 @@ def test_kernel_distance_is_symmetric_blind_to_order_and_rotation_and_grows():
 def test_gradient_of_kernel_distance():
     x, y = normal(1, 9, 4), normal(2, 7, 4) + 1
     way = normal(3, 9, 4)
-    gradient = jax.grad(metrics.kernel_distance)(x, y)
+    gradient = jax.jit(jax.grad(metrics.kernel_distance))(x, y)
     x, y, way = np.float64(x), np.float64(y), np.float64(way)
     slope = (kernel_oracle(x + 1e-5 * way, y) - kernel_oracle(x - 1e-5 * way, y)) / 2e-5
     np.testing.assert_allclose((gradient * way).sum(), slope, rtol=1e-4)

@@ -1,5 +1,7 @@
 """Kinds of output: each against its definition in float64, its derivatives against differences of that."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,28 @@ def differences(function, x: np.ndarray, size: float = 1e-5) -> np.ndarray:
     return np.stack(columns, -1)
 
 
+def compiled(
+    method: str, *, slope: bool = False, static: tuple[int, ...] = (0,)
+) -> Callable[..., jax.Array]:
+    """`function(kind, ...)`: a method, or its gradient, as one program; eagerly, every operation would be one."""
+
+    def function(kind, *arguments):
+        of = getattr(kind, method)
+        return (jax.grad(of) if slope else of)(*arguments)
+
+    return jax.jit(function, static_argnums=static)
+
+
+DIVERGENCE, DIVERGENCE_AT = compiled("divergence"), compiled("divergence_at")
+GRADIENT_AT, HESSIAN_AT = compiled("gradient_at"), compiled("hessian_at")
+SLOPE_OF_DIVERGENCE, SLOPE_OF_LOSS = (
+    compiled("divergence", slope=True),
+    compiled("loss", slope=True),
+)
+DISTANCE, ERRORS = compiled("distance"), compiled("errors")
+COORDINATES, GOAL = compiled("coordinates", static=(0, 3)), compiled("goal", static=(0, 3))
+
+
 def f32(x) -> jax.Array:
     return jnp.asarray(x, jnp.float32)
 
@@ -62,10 +86,10 @@ def f32(x) -> jax.Array:
 def test_divergence_and_loss_and_their_gradients(kind, target):
     target = np.array(target)
     expected = oracle(kind, OUTPUT, target)
-    np.testing.assert_allclose(kind.divergence(f32(OUTPUT), f32(target)), expected, rtol=1e-5)
+    np.testing.assert_allclose(DIVERGENCE(kind, f32(OUTPUT), f32(target)), expected, rtol=1e-5)
     gradient = differences(lambda o: oracle(kind, o, target), OUTPUT)
-    for function in (kind.divergence, kind.loss):  # equal up to a constant
-        found = jax.grad(function)(f32(OUTPUT), f32(target))
+    for slope in (SLOPE_OF_DIVERGENCE, SLOPE_OF_LOSS):  # equal up to a constant
+        found = slope(kind, f32(OUTPUT), f32(target))
         np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-6)
 
 
@@ -81,7 +105,7 @@ def test_distance(kind, target):
         expected = np.abs(special.expit(OUTPUT) - target)[named].max()
     else:
         expected = np.sqrt((((OUTPUT - target)[named] / 0.5) ** 2).mean())
-    np.testing.assert_allclose(kind.distance(f32(OUTPUT), f32(target)), expected, rtol=1e-5)
+    np.testing.assert_allclose(DISTANCE(kind, f32(OUTPUT), f32(target)), expected, rtol=1e-5)
 
 
 @each_case
@@ -94,8 +118,8 @@ def test_nothing_is_left_at_the_target(kind, target):
         at = f32(special.logit(np.clip(filled, 1e-12, 1 - 1e-7)))
     else:
         at = f32(np.where(np.isnan(target), 77.0, target))
-    assert kind.distance(at, f32(target)) < 1e-6
-    assert 0 <= kind.divergence(at, f32(target)) < 1e-6
+    assert DISTANCE(kind, at, f32(target)) < 1e-6
+    assert 0 <= DIVERGENCE(kind, at, f32(target)) < 1e-6
 
 
 @each_case
@@ -104,14 +128,15 @@ def test_free_entries_pull_at_nothing(kind, target):
     free = np.isnan(target)
     if not free.any():
         return
-    gradient = jax.grad(kind.divergence)(f32(OUTPUT), f32(target))[free]
+    gradient = np.asarray(SLOPE_OF_DIVERGENCE(kind, f32(OUTPUT), f32(target)))[free]
     if kind == SOFTMAX:
         shares = special.softmax(OUTPUT)[free]
         np.testing.assert_allclose(gradient / shares, (gradient / shares)[0], rtol=1e-4)
     else:
         np.testing.assert_array_equal(gradient, 0)
         moved = f32(np.where(free, 50.0, OUTPUT))
-        assert kind.distance(moved, f32(target)) == kind.distance(f32(OUTPUT), f32(target))
+        before = DISTANCE(kind, f32(OUTPUT), f32(target))
+        assert DISTANCE(kind, moved, f32(target)) == before
 
 
 # --- coordinates ---
@@ -123,29 +148,27 @@ def test_coordinates_hold_the_divergence_with_its_derivatives(kind, target, coun
     if kind == SOFTMAX and count == 2 and target[2] == 0.2 and not np.isnan(target).any():
         return  # two wanted classes in one group: another divergence
     output, wanted = f32(OUTPUT), f32(target)
-    r, goal = kind.coordinates(output, wanted, count), kind.goal(output, wanted, count)
+    r, goal = COORDINATES(kind, output, wanted, count), GOAL(kind, output, wanted, count)
     assert len(r) == kind.num_coordinates(4, count)
     expected = oracle(kind, OUTPUT, np.array(target))
-    np.testing.assert_allclose(kind.divergence_at(r, goal), expected, rtol=1e-4)
+    np.testing.assert_allclose(DIVERGENCE_AT(kind, r, goal), expected, rtol=1e-4)
     with jax.enable_x64(True):
-        wide, goal64 = jnp.asarray(r, jnp.float64), jnp.asarray(goal, jnp.float64)
-        gradient = differences(
-            lambda x: kind.divergence_at(jnp.asarray(x), goal64), np.asarray(wide)
-        )
-        hessian = differences(lambda x: kind.gradient_at(jnp.asarray(x), goal64), np.asarray(wide))
-    np.testing.assert_allclose(kind.gradient_at(r, goal), gradient, atol=1e-5)
-    np.testing.assert_allclose(kind.hessian_at(r, goal), hessian, atol=1e-5)
+        wide, goal64 = np.asarray(r, np.float64), np.asarray(goal, np.float64)
+        gradient = differences(lambda x: DIVERGENCE_AT(kind, x, goal64), wide)
+        hessian = differences(lambda x: GRADIENT_AT(kind, x, goal64), wide)
+    np.testing.assert_allclose(GRADIENT_AT(kind, r, goal), gradient, atol=1e-5)
+    np.testing.assert_allclose(HESSIAN_AT(kind, r, goal), hessian, atol=1e-5)
 
 
 @each_case
 def test_errors_are_0_at_the_goal_and_have_its_sign(kind, target):
     wanted = f32(target)
-    r, goal = kind.coordinates(f32(OUTPUT), wanted, None), kind.goal(f32(OUTPUT), wanted, None)
-    errors = kind.errors(r, goal, 1e-6)
+    r, goal = COORDINATES(kind, f32(OUTPUT), wanted, None), GOAL(kind, f32(OUTPUT), wanted, None)
+    errors = ERRORS(kind, r, goal, 1e-6)
     assert not np.isnan(errors).any()
     there = r - errors  # errors are in the coordinates' own units
-    np.testing.assert_allclose(kind.errors(there, goal, 1e-6), 0, atol=1e-5)
-    above = kind.errors(there + 1, goal, 1e-6)
+    np.testing.assert_allclose(ERRORS(kind, there, goal, 1e-6), 0, atol=1e-5)
+    above = ERRORS(kind, there + 1, goal, 1e-6)
     pulls = np.asarray(above) != 0
     np.testing.assert_allclose(above[pulls], 1, atol=1e-5)
 
@@ -180,7 +203,7 @@ def test_the_models_minimum_is_the_target(kind, target):
         there = np.where(free, OUTPUT, filled)
     at = np.log(special.softmax(OUTPUT)) if kind == SOFTMAX else OUTPUT
     product = kind.curvature_product(output, wanted)
-    gradient = jax.grad(kind.divergence)(output, wanted)
+    gradient = SLOPE_OF_DIVERGENCE(kind, output, wanted)
     np.testing.assert_allclose(product(f32(there - at)), -gradient, rtol=1e-3, atol=2e-5)
     matrix = np.stack([product(row) for row in jnp.eye(4)])
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
@@ -225,10 +248,13 @@ def test_what_is_finite_is_cleaned(kind, values, finite):
         np.testing.assert_array_equal(
             cleaned[np.isfinite(values)], np.array(values)[np.isfinite(values)]
         )
-        gradient = jax.grad(lambda o: kind.divergence(kind.cleaned(o), f32([0.4, 0.6, 0.0])))(
-            f32(values)
-        )
-        assert np.isfinite(gradient).all()
+
+        @jax.jit
+        @jax.grad
+        def gradient(output):
+            return kind.divergence(kind.cleaned(output), f32([0.4, 0.6, 0.0]))
+
+        assert np.isfinite(gradient(f32(values))).all()
 
 
 def test_how_many_coordinates_targets_need():

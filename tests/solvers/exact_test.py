@@ -23,7 +23,13 @@ HIDDEN = 64  # of the network of five classes and four images that several tests
 WIDE = linear_weights(1000, SHAPE)
 # So steep that one class can have nearly all of the probability within [0, 1].
 STEEP = jax.tree.map(lambda x: 4 * x, WIDE)
+POOR = og.gradient_descent(optax.sgd(1e-3), steps=1)
 TOLERANCE = 1e-5
+
+
+def product(weights: jax.Array, images: jax.Array) -> jax.Array:
+    """A network of one matrix, for the tests that share its programs."""
+    return images.reshape(len(images), -1) @ weights
 
 
 def sources(count: int) -> np.ndarray:
@@ -236,17 +242,14 @@ def test_it_is_a_value_and_bad_settings_are_refused():
 def test_inside_a_combinator_without_a_tolerance_it_keeps_its_own(combined):
     weights = np.random.default_rng(0).normal(0, 0.3, (192, 5)).astype(np.float32)
     images = np.random.default_rng(1).random((2, 8, 8, 3)).astype(np.float32)
-    poor = og.gradient_descent(optax.sgd(1e-3), steps=1)
     solver = {
-        "rescued": og.rescued(poor, by=og.exact()),
-        "restarted": og.restarted(poor, times=1, later=og.exact()),
-        "restarted twice": og.restarted(poor, times=2, later=og.exact()),
-        "via": og.restarted(poor, times=1, via=og.exact()),
+        "rescued": og.rescued(POOR, by=og.exact()),
+        "restarted": og.restarted(POOR, times=1, later=og.exact()),
+        "restarted twice": og.restarted(POOR, times=2, later=og.exact()),
+        "via": og.restarted(POOR, times=1, via=og.exact()),
     }[combined]
     wanted = [0.6, 0.2, 0.1, 0.1, 0]
-    found = og.synthesize(
-        lambda w, x: x.reshape(len(x), -1) @ w, weights, images, wanted, solver=solver
-    )
+    found = og.synthesize(product, weights, images, wanted, solver=solver)
     assert found.distance.max() <= 1e-5
     assert found.steps.max() < 100
 
@@ -257,6 +260,6 @@ def test_targets_over_a_moderate_number_of_classes_have_a_row_for_each():
     weights = rng.normal(0, 0.3, (192, 33)).astype(np.float32)
     images = rng.random((2, 8, 8, 3)).astype(np.float32)
     wanted = rng.dirichlet(np.full(33, 5.0), 2)
-    found = og.synthesize(lambda w, x: x.reshape(len(x), -1) @ w, weights, images, wanted)
+    found = og.synthesize(product, weights, images, wanted)
     assert found.converged.all()
     assert found.steps.max() < 60

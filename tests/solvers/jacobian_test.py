@@ -16,6 +16,11 @@ def objective_of(targets, kinds, counts):
     return Objective(tuple(jnp.asarray(t, jnp.float32)[None] for t in targets), kinds, counts)
 
 
+def jacobian_of(network, objective, image):
+    """As one program: eagerly, every operation would be one."""
+    return jax.jit(lambda x: jacobian.jacobian(network, objective, x))(image)
+
+
 @pytest.mark.parametrize("count", [1, 2, 4, 9])
 def test_log_ratios_and_their_jacobian(count):
     """With every class by itself, and with the rest as one; against central differences in float64."""
@@ -29,7 +34,7 @@ def test_log_ratios_and_their_jacobian(count):
         return np.log(probs[1:4] / probs[0])
 
     objective = objective_of([TARGET], (og.outputs.softmax(),), (count,))
-    (logits,), ratios, rows = jacobian.jacobian(
+    (logits,), ratios, rows = jacobian_of(
         lambda x: ((jnp.sin(x) @ jnp.asarray(matrix, jnp.float32))[None],),
         objective,
         jnp.float32(image),
@@ -52,7 +57,7 @@ def test_parts_of_all_kinds_have_their_rows_one_after_another():
     kinds = (og.outputs.softmax(), og.outputs.sigmoid(), og.outputs.values(scale=0.5))
     targets = [np.full(3, 1 / 3), np.full(sizes[1], 0.5), np.zeros(5)]
     objective = objective_of(targets, kinds, (None,) * 3)
-    _, r, rows = jacobian.jacobian(
+    _, r, rows = jacobian_of(
         lambda x: tuple((x @ m)[None] for m in matrices), objective, jnp.ones(6)
     )
     softmax = matrices[0][:, 1:] - matrices[0][:, :1]
@@ -100,10 +105,18 @@ def test_views_have_the_rows_that_differentiating_every_output_gives(views, size
     targets = (jnp.zeros((count, size)), jnp.full((2 * count, 4), 0.25))
     objective = Objective(targets, (og.outputs.values(), og.outputs.softmax()), (None, None))
     image = jnp.asarray(rng.random(6), jnp.float32)
-    found, r, rows = jacobian.jacobian(network, objective, image)
-    assert jax.tree.all(jax.tree.map(np.array_equal, found, network(image)))
-    np.testing.assert_allclose(r, objective.coordinates(network(image)), rtol=1e-5, atol=1e-6)
-    expected = jax.jacfwd(lambda x: objective.coordinates(network(x)))(image)
+
+    @jax.jit
+    def by_jax(image):
+        def coordinates(x):
+            return objective.coordinates(network(x))
+
+        return network(image), coordinates(image), jax.jacfwd(coordinates)(image)
+
+    found, r, rows = jacobian_of(network, objective, image)
+    outputs_of_image, coordinates, expected = by_jax(image)
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, outputs_of_image))
+    np.testing.assert_allclose(r, coordinates, rtol=1e-5, atol=1e-6)
     assert rows.shape == (objective.num_coordinates, 6)
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
 
@@ -120,8 +133,8 @@ def test_networks_with_rules_of_their_own_have_a_jacobian(layer):
     def network(x):
         return ((layer(x) @ matrix)[None],)
 
-    _, _, rows = jacobian.jacobian(network, objective, image)
-    expected = jax.jacrev(lambda x: objective.coordinates(network(x)))(image)
+    _, _, rows = jacobian_of(network, objective, image)
+    expected = jax.jit(jax.jacrev(lambda x: objective.coordinates(network(x))))(image)
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -150,7 +163,7 @@ def test_a_view_or_a_network_costs_its_own_backward_passes_only():
 
 def test_a_gradient_that_is_not_finite_is_0():
     objective = objective_of([[0.5, 0.5]], (og.outputs.softmax(),), (None,))
-    _, _, rows = jacobian.jacobian(
+    _, _, rows = jacobian_of(
         lambda x: (jnp.stack([jnp.sqrt(x[0]), x[1]])[None],), objective, jnp.zeros(2)
     )
     np.testing.assert_array_equal(rows, [[0, 1]])

@@ -37,15 +37,25 @@ def test_divergence_and_loss_are_sums_and_the_distance_is_the_largest():
 
 
 def test_coordinates_hold_all_that_the_divergence_needs():
-    goals, r = OBJECTIVE.goals(OUTPUTS), OBJECTIVE.coordinates(OUTPUTS)
-    divergence = OBJECTIVE.divergence(OUTPUTS)
-    np.testing.assert_allclose(OBJECTIVE.divergence_at(r, goals), divergence, rtol=1e-5)
-    gradient = jax.grad(lambda r: OBJECTIVE.divergence_at(r, goals))(r)
-    np.testing.assert_allclose(OBJECTIVE.gradient_at(r, goals), gradient, atol=1e-6)
-    hessian = jax.jacobian(lambda r: OBJECTIVE.gradient_at(r, goals))(r)
-    np.testing.assert_allclose(OBJECTIVE.hessian_at(r, goals), hessian, atol=1e-6)
-    through = jax.grad(lambda o: OBJECTIVE.divergence_at(OBJECTIVE.coordinates(o), goals))(OUTPUTS)
-    for a, b in zip(OBJECTIVE.gradient(OUTPUTS), through, strict=True):
+    @jax.jit
+    def found(outputs):
+        goals, r = OBJECTIVE.goals(outputs), OBJECTIVE.coordinates(outputs)
+        at = OBJECTIVE.divergence_at(r, goals), OBJECTIVE.gradient_at(r, goals)
+        return *at, OBJECTIVE.hessian_at(r, goals), OBJECTIVE.gradient(outputs)
+
+    @jax.jit
+    def expected(outputs):
+        goals, r = OBJECTIVE.goals(outputs), OBJECTIVE.coordinates(outputs)
+        gradient = jax.grad(OBJECTIVE.divergence_at)(r, goals)
+        hessian = jax.jacobian(OBJECTIVE.gradient_at)(r, goals)
+        through = jax.grad(lambda o: OBJECTIVE.divergence_at(OBJECTIVE.coordinates(o), goals))
+        return OBJECTIVE.divergence(outputs), gradient, hessian, through(outputs)
+
+    (divergence, gradient, hessian, through), wanted = found(OUTPUTS), expected(OUTPUTS)
+    np.testing.assert_allclose(divergence, wanted[0], rtol=1e-5)
+    np.testing.assert_allclose(gradient, wanted[1], atol=1e-6)
+    np.testing.assert_allclose(hessian, wanted[2], atol=1e-6)
+    for a, b in zip(through, wanted[3], strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 

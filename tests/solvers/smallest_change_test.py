@@ -168,13 +168,20 @@ def test_pixels_stay_within_the_limits():
 def test_gradient_and_hessian_of_the_loss(kind):
     """Against differences, where zeros press and where they do not."""
     posed = problem(linear, WEIGHTS, [0.7, 0.3, 0, 0], SOURCE[0], kind)
-    outputs = posed.network(posed.source)
-    goals = posed.objective.goals(outputs)
-    loss = ExcessLoss(posed.objective, goals, jnp.float32(2), jnp.float32(1e-2))
-    r = posed.objective.coordinates(outputs)
-    for at in (r, r - 9.0):
-        np.testing.assert_allclose(loss.gradient(at), jax.grad(loss.value)(at), atol=1e-4)
-        np.testing.assert_allclose(loss.hessian(at), jax.hessian(loss.value)(at), atol=2e-3)
+
+    @jax.jit
+    def derivatives(shift):
+        outputs = posed.network(posed.source)
+        goals = posed.objective.goals(outputs)
+        loss = ExcessLoss(posed.objective, goals, jnp.float32(2), jnp.float32(1e-2))
+        at = posed.objective.coordinates(outputs) + shift
+        found = loss.gradient(at), loss.hessian(at)
+        return found, (jax.grad(loss.value)(at), jax.hessian(loss.value)(at))
+
+    for shift in (0.0, -9.0):
+        found, expected = derivatives(shift)
+        np.testing.assert_allclose(found[0], expected[0], atol=1e-4)
+        np.testing.assert_allclose(found[1], expected[1], atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", [og.outputs.softmax(), og.outputs.sigmoid()], ids=repr)
