@@ -176,7 +176,7 @@ def test_lowpass_refuses_a_radius_that_is_not_positive(radius):
 
 def test_lowpass_takes_one_image():
     with pytest.raises(
-        ValueError, match=r"lowpass: image must be one image .*\[2, 4, 4, 1\]; jax\.vmap"
+        ValueError, match=r"lowpass: the image must be \[H, W, C\], got \[2, 4, 4, 1\]; .*jax\.vmap"
     ):
         pixels.lowpass(noise(2, 4, 4, 1), 2)
 

@@ -200,21 +200,24 @@ class Pool:
         self._shown[rows] += shown
         self._advance(float(shown.sum()))
 
-    def seen(self, rows: Sequence[int], found: Exit) -> None:
-        """Takes over results that are better than the ones before.
+    def seen(self, rows: Sequence[int], found: Exit, tolerance: float) -> None:
+        """Takes over results of a solver with this tolerance that are better than the ones before.
 
-        A result is better if it is nearer or has converged; once the pool's tolerance is met, if it meets it with a
-        smaller change.
+        A result is better if it is nearer or has converged; where the one before has, too, if its change is smaller.
+        What is within the pool's tolerance stays within it.
         """
         for place, row in enumerate(rows):
             self.steps_at_work[row] = found.steps[place]
             self.finite[row] &= found.finite[place]
             nearer = found.divergence[place] < self.divergence[row]
             is_better = found.converged[place] or nearer
-            if self.tolerance > 0 and self.distance[row] <= self.tolerance:
-                # A solver's tolerance may be larger than the pool's, or a little smaller.
-                has_met = found.converged[place] and found.distance[place] <= self.tolerance
-                is_better = has_met and self._changes_less(row, np.asarray(found.best_image[place]))
+            is_within = 0 < self.tolerance and self.distance[row] <= self.tolerance
+            # A solver may aim below the pool's tolerance, or hand over above it.
+            if self.distance[row] <= (min(tolerance, self.tolerance) if is_within else tolerance):
+                image = np.asarray(found.best_image[place])
+                is_better = found.converged[place] and self._changes_less(row, image)
+            if is_within:
+                is_better &= found.distance[place] <= self.tolerance
             if not is_better:
                 if not np.isfinite(self.divergence[row]):  # nothing but the source is known
                     self.images[row] = found.best_image[place]
@@ -254,9 +257,9 @@ class Pool:
                 part[row] = old
         self._before.clear()
 
-    def ended(self, rows: Sequence[int], found: Exit) -> None:
+    def ended(self, rows: Sequence[int], found: Exit, tolerance: float) -> None:
         """Takes over what has left the slots."""
-        self.seen(rows, found)
+        self.seen(rows, found, tolerance)
         self.steps[rows] += self.steps_at_work[rows]
         self.steps_at_work[rows] = 0
         for place, row in enumerate(rows):

@@ -51,10 +51,10 @@ class Rows(Protocol):
     def moved(self, rows: np.ndarray, steps: np.ndarray) -> None:
         """Hears how many steps [n] `rows` [n] have made, or have been spared since the solver left them earlier."""
 
-    def seen(self, rows: Sequence[int], found: Exit) -> None:
-        """Takes over results that have converged, or that are nearer than the ones before."""
+    def seen(self, rows: Sequence[int], found: Exit, tolerance: float) -> None:
+        """Takes over results of a solver with this tolerance that are better than the ones before."""
 
-    def ended(self, rows: Sequence[int], found: Exit) -> None:
+    def ended(self, rows: Sequence[int], found: Exit, tolerance: float) -> None:
         """Takes over what has left the slots."""
 
 
@@ -73,7 +73,7 @@ class Stream:
         self.pool, self.bound = pool, pool.bound
         self.solver, self.counts = solver, counts
         self.start_image = start
-        self.threshold = np.float32(tolerance)
+        self.tolerance = tolerance
         self.waiting = rows[::-1]  # the last is the next to enter
         self.slot_sizes = self._slot_sizes()
         self.size = self.slot_sizes.first(len(rows))
@@ -116,7 +116,7 @@ class Stream:
             device.start,
             self.solver,
             self.bound.variables,
-            self.threshold,
+            np.float32(self.tolerance),
             *placed,
             kinds=self.bound.kinds,
             counts=self.counts,
@@ -134,7 +134,7 @@ class Stream:
         """
         share = self.size // self.bound.mesh.size
         quota = max(1, int(_QUOTA * share)) if self.waiting else share
-        args = (self.solver, self.bound.variables, self.threshold)
+        args = (self.solver, self.bound.variables, np.float32(self.tolerance))
         before = self.steps
         slots, curve = self._call(
             device.advance, *args, np.int32(quota), slots, updates=updates, at_once=at_once
@@ -161,9 +161,9 @@ class Stream:
         places = np.flatnonzero(self.rows >= 0)
         rows = [int(r) for r in self.rows[places]]
         found = self._found(slots, self._padded(places))
-        self.pool.seen(rows, found)
+        self.pool.seen(rows, found, self.tolerance)
         if self.pool.asks_to_stop():
-            self.pool.ended(rows, found)
+            self.pool.ended(rows, found, self.tolerance)
             raise Stopped
 
     def _exchange(self, slots: Slot) -> Slot:
@@ -174,7 +174,7 @@ class Stream:
         padded = self._padded(places)
         size = len(padded)
         rows = [int(r) for r in self.rows[places]]
-        self.pool.ended(rows, self._found(slots, padded))
+        self.pool.ended(rows, self._found(slots, padded), self.tolerance)
         self.pool.moved(np.array(rows), np.maximum(self.solver.steps - self.steps[places], 0))
         self.rows[places] = -1
         count = min(len(places), len(self.waiting))

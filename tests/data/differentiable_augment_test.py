@@ -146,8 +146,8 @@ def test_the_gradient_is_that_of_finite_differences(policy):
 @pytest.mark.parametrize(
     ("x", "options", "message"),
     [
-        (jnp.zeros((1, 4, 4, 3), jnp.uint8), {}, r"floats \[B, H, W, C\].*got uint8"),
-        (jnp.zeros((4, 4, 3)), {}, r"got float32 \[4, 4, 3\]"),
+        (jnp.zeros((1, 4, 4, 3), jnp.uint8), {}, r"float in \[0, 1\], got uint8; divide"),
+        (jnp.zeros((4, 4, 3)), {}, r"\[B, H, W, C\], got \[4, 4, 3\]; one image is images\[None\]"),
         (jnp.zeros((1, 4, 4, 3)), {"policy": ["colour"]}, "no policy 'colour'; use some of color"),
     ],
 )

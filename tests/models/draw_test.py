@@ -251,13 +251,16 @@ def test_pixels_that_never_vary_stay_finite():
 @pytest.mark.parametrize(
     ("mean", "message"),
     [
-        (np.zeros((9, 7)), r"the shape \(9, 7, 2\), got \(9, 7\); take a mean over the first axis"),
-        (np.full(SHAPE, 33.0), r"in \[0, 1\], got 33 to 33; divide 8-bit images by 255"),
-        (np.full(SHAPE, np.nan), r"in \[0, 1\], got nan to nan"),
+        (
+            np.zeros((9, 7)),
+            r"the image must have the shape \(9, 7, 2\), got \(9, 7\); take a mean over the first axis",
+        ),
+        (np.full(SHAPE, 33.0), r"in \[0, 1\], got values from 33.0 to 33.0; take image / 255"),
+        (np.full(SHAPE, np.nan), r"in \[0, 1\], got NaN"),
     ],
 )
 def test_refuses_another_first_image(mean, message):
-    with pytest.raises(ValueError, match=f"image_logits: the image must .*{message}"):
+    with pytest.raises(ValueError, match=f"image_logits: .*{message}"):
         draw.Generator(SHAPE, first_image=mean, rngs=nnx.Rngs(0))
 
 

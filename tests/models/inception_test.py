@@ -399,7 +399,14 @@ def test_reads_a_file_and_checks_it(tmp_path):
         inception.load_fid(tmp_path / "none.pth")
 
 
-@pytest.mark.parametrize("shape", [(299, 299, 3), (1, 299, 299, 1), (1, 3, 299, 299)])
-def test_names_the_expected_shape_of_images(shape):
-    with pytest.raises(ValueError, match=r"images must be \[B, H, W, 3\], got \[.*images\[None\]"):
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((299, 299, 3), r"images\[None\]"),
+        ((1, 299, 299, 1), r"images\.repeat\(3, -1\)"),
+        ((1, 3, 299, 299), r"numpy\.moveaxis\(images, 1, -1\)"),
+    ],
+)
+def test_names_the_expected_shape_of_images(shape, remedy):
+    with pytest.raises(ValueError, match=rf"images must be \[B, H, W, 3\], got \[.*{remedy}"):
         abstract().activations(jnp.zeros(shape))

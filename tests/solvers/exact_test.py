@@ -117,10 +117,10 @@ def test_rows_or_conjugate_gradients_by_the_number_of_outputs():
 
     kinds, aims = asked(1e-6)
     assert kinds == [Rescued, GaussNewtonCG, Then, GaussNewtonCG, Then]
-    assert aims == pytest.approx([0.9e-6] * 5)
+    assert aims == pytest.approx([0.75e-6] * 5)
     kinds, aims = asked(1e-2, lowpass_radius=3.0)
     assert kinds == [Then, GaussNewtonCG, Then, GaussNewtonCG, Then]
-    assert aims == pytest.approx([1e-2 - 1e-6] * 5)
+    assert aims == pytest.approx([1e-2 - 2.5e-6] * 5)
 
 
 def test_the_last_pass_starts_from_the_best_image():

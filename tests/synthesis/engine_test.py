@@ -413,16 +413,28 @@ def test_of_results_within_the_tolerance_the_smaller_change_stays():
         numbers = (np.float32([divergence]), np.float32([distance]), np.int32([1]))
         return device.Exit(image, image, outputs, *numbers, np.array([converged]), np.array([True]))
 
-    pool.seen([0], found(1.0, 2e-6, 9e-4, True))
-    pool.seen([0], found(2.0, 1e-6, 1.1e-3, False))
+    pool.seen([0], found(1.0, 2e-6, 9e-4, True), 1e-3)
+    pool.seen([0], found(2.0, 1e-6, 1.1e-3, False), 1e-3)
     assert (pool.images.item(), pool.distance.item()) == (1.0, pytest.approx(9e-4))
-    pool.seen([0], found(2.0, 1e-6, 8e-4, True))
+    pool.seen([0], found(2.0, 1e-6, 8e-4, True), 1e-3)
     assert (pool.images.item(), pool.distance.item()) == (1.0, pytest.approx(9e-4))
-    pool.seen([0], found(0.5, 3e-6, 9.5e-4, True))
+    pool.seen([0], found(0.5, 3e-6, 9.5e-4, True), 1e-3)
     assert (pool.images.item(), pool.distance.item()) == (0.5, pytest.approx(9.5e-4))
-    pool.seen([0], found(0.1, 3e-6, 2e-3, True))  # at a larger tolerance of its own
-    pool.seen([0], found(0.1, 3e-6, 9e-4, False))  # outside a smaller tolerance of its own
+    pool.seen([0], found(0.1, 3e-6, 2e-3, True), 0.1)  # of a solver that hands over
     assert (pool.images.item(), pool.distance.item()) == (0.5, pytest.approx(9.5e-4))
+    pool.seen([0], found(0.75, 2e-6, 9.2e-4, False), 9e-4)  # of one that aims below the tolerance
+    assert (pool.images.item(), pool.distance.item()) == (0.75, pytest.approx(9.2e-4))
+    pool.seen([0], found(0.875, 1e-6, 1.1e-3, False), 9e-4)
+    assert (pool.images.item(), pool.distance.item()) == (0.75, pytest.approx(9.2e-4))
+    pool.seen([0], found(0.875, 3e-6, 8e-4, True), 9e-4)
+    assert (pool.images.item(), pool.distance.item()) == (0.875, pytest.approx(8e-4))
+
+    without = engine.Pool(bound, *arrays, [(None,)], total_steps=2, tolerance=-1.0)
+    without.seen([0], found(1.0, 2e-6, 9e-4, True), 1e-3)
+    without.seen([0], found(0.5, 1e-6, 1.1e-3, False), 1e-3)
+    assert (without.images.item(), without.distance.item()) == (1.0, pytest.approx(9e-4))
+    without.seen([0], found(0.5, 1e-6, 1.1e-3, False), 1e-5)  # of a solver that goes on
+    assert without.images.item() == 0.5
 
 
 def test_a_tolerance_of_numpy_is_the_number_that_the_device_compares_with():

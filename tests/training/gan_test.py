@@ -554,7 +554,7 @@ def test_float_images_are_refused_whatever_the_number_of_rows():
     """They would be divided by 255 once more."""
     for options in ({}, {"num_images": 6}):
         with pytest.raises(
-            ValueError, match=r"must be uint8 .*to_uint8 makes such images of floats"
+            ValueError, match=r"must be uint8 .*to_uint8\(images\) makes such images of floats"
         ):
             run(1, data=images() / np.float32(255), **options)
 
