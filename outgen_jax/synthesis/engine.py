@@ -211,7 +211,7 @@ class Pool:
             self.finite[row] &= found.finite[place]
             nearer = found.divergence[place] < self.divergence[row]
             is_better = found.converged[place] or nearer
-            is_within = 0 < self.tolerance and self.distance[row] <= self.tolerance
+            is_within = self.tolerance > 0 and self.distance[row] <= self.tolerance
             # A solver may aim below the pool's tolerance, or hand over above it.
             if self.distance[row] <= (min(tolerance, self.tolerance) if is_within else tolerance):
                 image = np.asarray(found.best_image[place])
