@@ -222,5 +222,7 @@ def _module(name: str) -> object:
 if __name__ == "__main__":
     # Here, so that whoever imports this module gets no flags.
     _check = flags.DEFINE_bool("check", False, "Compare only.")
-    _only = flags.DEFINE_list("only", [""], "Directories of results, by how their paths begin.")
-    scripts.start(lambda argv: print(*remake(check=_check.value, only=_only.value), sep="\n"))
+    _results = flags.DEFINE_list(
+        "results", [""], "Directories of results, by how their paths begin."
+    )
+    scripts.start(lambda argv: print(*remake(check=_check.value, only=_results.value), sep="\n"))
