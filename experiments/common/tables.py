@@ -83,6 +83,7 @@ MODULES = {
     "benchmarks/draw_gan/results": "benchmarks.draw_gan.table",
     "benchmarks/finetuning/results": "benchmarks.finetuning.table",
     "benchmarks/networks/results": "benchmarks.networks.table",
+    "benchmarks/networks/results_few_channels": "benchmarks.networks.table",
     "benchmarks/scale/results": "benchmarks.scale.table",
     "benchmarks/studio/results": "benchmarks.studio.table",
     "benchmarks/synthesis/results": "benchmarks.synthesis.table",
