@@ -10,21 +10,15 @@ import json
 from pathlib import Path
 
 import jax
-from absl import flags
 from flax import nnx
 
 from experiments.augmented_gan import training
+from experiments.common import flags as common_flags
 from experiments.common import sampling
 from outgen_jax import files, scripts
 from outgen_jax.models import dcgan
 
-_RUN = flags.DEFINE_string(
-    "run", "runs/augmented_gan", "Directory of a run of the study, its --out."
-)
-_JOB = flags.DEFINE_string("job", None, "Whose generator: subject/set/seed.", required=True)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the latent vectors.")
-_NUMBER = flags.DEFINE_integer("number", 64, "Images.", 1)
-_OUT = flags.DEFINE_string("out", "samples.npz", "File of the images.")
+_RUN, _JOB, _SEED, _NUMBER, _OUT = common_flags.more_samples("augmented_gan", "subject/set/seed")
 
 
 def main(argv: list[str]) -> None:

@@ -41,6 +41,17 @@ def number(default: int, *, of: str, at_least: int) -> Holder:
     return flags.DEFINE_integer("number", default, f"Images, from the start of the {of}.", at_least)
 
 
+def more_samples(run: str, job: str) -> tuple[Holder, Holder, Holder, Holder, Holder]:
+    """--run, --job, --seed, --number and --out: which samples of a finished job, and where they go."""
+    return (
+        flags.DEFINE_string("run", f"runs/{run}", "Directory of a run of the study, its --out."),
+        flags.DEFINE_string("job", None, f"Whose generator: {job}.", required=True),
+        flags.DEFINE_integer("seed", 0, "Of the latent vectors."),
+        flags.DEFINE_integer("number", 64, "Images.", 1),
+        flags.DEFINE_string("out", "samples.npz", "File of the images."),
+    )
+
+
 def classifier(default: str) -> Holder:
     """--classifier, frozen."""
     return flags.DEFINE_string(

@@ -9,18 +9,14 @@ Output    --out gets the images, uint8 [number, H, W, C] under the name `images`
 from pathlib import Path
 
 import jax
-from absl import flags
 
+from experiments.common import flags as common_flags
 from experiments.common import sampling
 from experiments.draw_gan import training
 from outgen_jax import scripts
 from outgen_jax.training import gan_samples
 
-_RUN = flags.DEFINE_string("run", "runs/draw_gan", "Directory of a run of the study, its --out.")
-_JOB = flags.DEFINE_string("job", None, "Whose generator: preset/seed.", required=True)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the latent vectors.")
-_NUMBER = flags.DEFINE_integer("number", 64, "Images.", 1)
-_OUT = flags.DEFINE_string("out", "samples.npz", "File of the images.")
+_RUN, _JOB, _SEED, _NUMBER, _OUT = common_flags.more_samples("draw_gan", "preset/seed")
 
 
 def main(argv: list[str]) -> None:
